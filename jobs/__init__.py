@@ -1,0 +1,1 @@
+"""The program's commands: arguments, one call, exit status. One module a job."""

@@ -1,0 +1,45 @@
+"""The console script: ``segmentation JOB [options]``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+#: job → what it does; the module is the job's name with underscores.
+JOBS = {
+    "segment": "ratings → named audience segments and a report",
+    "synthesize": "a MovieLens-shaped data set of any size",
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    lines = [f"  {name:<12} {what}" for name, what in JOBS.items()]
+    return "\n".join(
+        ["usage: segmentation JOB [options]", "", "jobs:", *lines, "",
+         "segmentation JOB --help shows a job's options."]
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand the arguments to the job they name; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from segmentation import __version__
+
+        print(f"segmentation {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in JOBS:
+        print(f"error: no job {name!r}: choose from {', '.join(JOBS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+    return int(module.main(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What every job shares: options, and how errors become a line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from segmentation.errors import SegmentationError
+
+INTERRUPTED = 130
+DEFECT = 1
+
+Job = Callable[[argparse.Namespace], None]
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every job has."""
+    made = argparse.ArgumentParser(
+        prog=f"segmentation {name}",
+        description=description,
+        epilog="Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the data can't be used, "
+        "4 the cluster can't be used, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--quiet", action="store_true", help="show no progress")
+    made.add_argument("--debug", action="store_true", help="on an error, show the traceback as well")
+    return made
+
+
+def add_cluster(made: argparse.ArgumentParser) -> None:
+    """Add the option that says where the work runs."""
+    made.add_argument(
+        "--cluster",
+        default="threads",
+        metavar="NAME",
+        help="a file of cluster_config/ by its name (threads, local), or the path of one "
+        "(default: threads)",
+    )
+
+
+def add_seed(made: argparse.ArgumentParser) -> None:
+    """Add the one source of randomness."""
+    made.add_argument(
+        "--seed", type=int, default=0, help="every random choice follows from it (default: 0)"
+    )
+
+
+def run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
+    """Parse, call, and turn what goes wrong into one line and an exit status."""
+    arguments = made.parse_args(argv)
+    try:
+        job(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _say("interrupted: nothing that reads as a result is left; --resume goes on if a stage "
+             "was finished" if hasattr(arguments, "resume") else "interrupted")  # fmt: skip
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); the interpreter must not complain of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SegmentationError as error:
+        if arguments.debug:
+            traceback.print_exc()
+        _say(f"error: {error}")
+        return error.exit_status
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        _say(
+            f"error: a defect of this program: {type(error).__name__}: {error}: "
+            + ("please report it" if arguments.debug else "run again with --debug and report it")
+        )
+        return DEFECT
+    return 0
+
+
+def _say(message: str) -> None:
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+
+
+def parse_size(option: str, text: str | None) -> int | None:
+    """Return bytes from a size such as 32MiB; None for None."""
+    if text is None:
+        return None
+    from dask.utils import parse_bytes
+
+    from segmentation.errors import UsageError
+
+    try:
+        return int(parse_bytes(text))
+    except ValueError:
+        raise UsageError(f"{option} {text}: give bytes with a unit, as in 32MiB") from None

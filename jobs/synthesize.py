@@ -1,0 +1,66 @@
+"""Write a MovieLens-shaped data set of any size, with each user's planted segment beside it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jobs import common
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the job's options."""
+    made = common.parser("synthesize", __doc__ or "")
+    made.add_argument(
+        "--rows", type=int, required=True,
+        help="number of ratings; the real file has 26024289",
+    )  # fmt: skip
+    made.add_argument("--out", required=True, metavar="FOLDER", help="where to write it")
+    common.add_seed(made)
+    common.add_cluster(made)
+    made.add_argument("--overwrite", action="store_true", help="replace a data set in --out")
+    return made
+
+
+def job(arguments: argparse.Namespace) -> None:
+    """Write the data set as the options say."""
+    from pathlib import Path
+
+    from segmentation.errors import UsageError
+    from segmentation.run.settings import Settings
+
+    # The same bounds as everywhere.
+    Settings(data=f"synthetic:{arguments.rows}", seed=arguments.seed)
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file: choose a folder for --out")
+    if not arguments.overwrite and out.exists() and any(out.iterdir()):
+        raise UsageError(
+            f"{out}: is not empty: add --overwrite to replace a data set there, or choose "
+            "another --out"
+        )
+    from segmentation.datasets.synthetic import writer
+    from segmentation.run.cluster import open_cluster
+    from segmentation.run.progress import Progress
+
+    progress = Progress(sys.stderr, quiet=arguments.quiet)
+    with (
+        open_cluster(arguments.cluster, debug=arguments.debug) as cluster,
+        progress.stage("synthesize", "synthetic data") as stage,
+    ):
+        plan = writer.write(
+            arguments.rows, arguments.seed, out, cluster.client,
+            lambda done, total: stage.update(done, total, "rows"),
+        )  # fmt: skip
+        stage.note = f"{plan.rows:,} ratings by {plan.users:,} users"
+    print(f"synthetic data: {out} (planted segments: {out / writer.PLANTED})")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; return its exit status."""
+    return common.run(make_parser(), job, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

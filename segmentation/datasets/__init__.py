@@ -1,0 +1,1 @@
+"""Files → a catalogue (movie → genres) and partitions of typed ratings."""

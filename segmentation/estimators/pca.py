@@ -1,0 +1,224 @@
+"""Incremental PCA on Dask arrays: a batch a block, a fixed sign, and its angle to exact PCA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask
+import dask.array as da
+import dask_ml.decomposition
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from segmentation.estimators.blocks import (
+    Moments,
+    as_rows,
+    block_moments,
+    blocks_of,
+    compute,
+    merge_moments,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class _Batch(NamedTuple):
+    """One block condensed: its moments and the triangular factor of its centred rows."""
+
+    moments: Moments
+    factor: NDArray[np.float64]
+
+
+class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc]
+    """Incremental PCA of a Dask array, a drop-in for dask-ml's with a batch a block.
+
+    Each block is condensed where it lies to a triangular factor of at most
+    (n_features, n_features), all blocks in parallel; the factors are then folded in one after the
+    other by the update of Ross et al. (2008). Between updates ``rank`` directions are kept, not
+    ``n_components``: with as many as there are features the result is exact PCA, whatever the
+    order of the rows. How far it is from exact is measured each time.
+
+    Parameters
+    ----------
+    n_components : int or None, default None
+        Axes to return; None for all.
+    whiten : bool, default False
+        Scale the projection to unit variance.
+    rank : int, default 256
+        Directions kept between updates; at least ``n_components``.
+    copy, batch_size, svd_solver, iterated_power, random_state
+        Taken for compatibility with dask-ml and not used: a batch is a block, and no step is
+        random.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        Orthonormal axes by falling variance; the largest loading of each is positive.
+    explained_variance_, explained_variance_ratio_, singular_values_ : (n_components,)
+    mean_, var_ : (n_features,)
+    noise_variance_ : float
+    angle_to_exact_degrees_ : float
+        Largest principal angle between the plane found and that of exact PCA, which comes from
+        the covariance matrix summed up in the same pass.
+    n_samples_seen_, n_features_in_, n_components_ : int
+
+    References
+    ----------
+    Ross, Lim, Lin & Yang (2008), Incremental learning for robust visual tracking.
+    """
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        whiten: bool = False,
+        copy: bool = True,
+        batch_size: int | None = None,
+        svd_solver: str = "auto",
+        iterated_power: int = 0,
+        random_state: int | None = None,
+        rank: int = 256,
+    ) -> None:
+        self.n_components = n_components
+        self.whiten = whiten
+        self.copy = copy
+        self.batch_size = batch_size
+        self.svd_solver = svd_solver
+        self.iterated_power = iterated_power
+        self.random_state = random_state
+        self.rank = rank
+
+    def fit(self, X: Any, y: Any = None) -> IncrementalPCA:
+        """Find the axes of ``X``, of shape (n_samples, n_features).
+
+        Raises
+        ------
+        ValueError
+            If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
+            NaN or infinity.
+        """
+        X = as_rows(X)
+        n_samples, n_features = X.shape
+        most = min(n_samples, n_features)
+        wanted = most if self.n_components is None else self.n_components
+        if not 1 <= wanted <= most:
+            raise ValueError(
+                f"n_components={self.n_components} must be between 1 and "
+                f"min(n_samples, n_features) = {most}"
+            )
+        keep = min(n_features, max(self.rank, wanted))
+        condense = dask.delayed(_condense, pure=False)
+        batches: list[_Batch] = compute([condense(block) for _, block in blocks_of(X)])
+        exact = merge_moments([batch.moments for batch in batches])
+        if not np.isfinite(exact.scatter).all():
+            raise ValueError("NaN or infinity in the input: fill or drop those rows first")
+        n, mean = batches[0].moments.n, batches[0].moments.mean
+        _, singular, axes = _svd(batches[0].factor, keep)
+        for batch in batches[1:]:
+            m, batch_mean = batch.moments.n, batch.moments.mean
+            correction = np.sqrt(n * m / (n + m)) * (mean - batch_mean)
+            stacked = np.vstack([singular[:, None] * axes, batch.factor, correction[None]])
+            _, singular, axes = _svd(stacked, keep)
+            mean = mean + (batch_mean - mean) * (m / (n + m))
+            n += m
+        self._set(n, mean, singular, axes, exact, wanted)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Project rows onto the axes; lazily for a Dask array. (n_samples, n_components)."""
+        check_is_fitted(self, ["components_", "mean_"])
+        if not isinstance(X, da.Array):
+            return project(np.asarray(X), self.mean_, self._scaled())
+        X = as_rows(X)
+        return X.map_blocks(
+            project, self.mean_, self._scaled(), dtype=np.float64,
+            chunks=(X.chunks[0], (self.n_components_,)),
+        )  # fmt: skip
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return rows of the original space from projections."""
+        check_is_fitted(self, ["components_", "mean_"])
+        scale = np.sqrt(self.explained_variance_)[:, None] if self.whiten else 1.0
+        return X @ (scale * self.components_) + self.mean_
+
+    def _scaled(self) -> NDArray[np.float64]:
+        if not self.whiten:
+            return np.asarray(self.components_)
+        return np.asarray(self.components_ / np.sqrt(self.explained_variance_)[:, None])
+
+    def _set(
+        self,
+        n: int,
+        mean: NDArray[np.float64],
+        singular: NDArray[np.float64],
+        axes: NDArray[np.float64],
+        exact: Moments,
+        wanted: int,
+    ) -> None:
+        freedom = max(n - 1, 1)
+        variance = singular**2 / freedom
+        total = float(np.trace(exact.scatter)) / freedom
+        self.mean_ = mean
+        self.var_ = np.diag(exact.scatter) / n
+        self.components_ = fix_signs(axes[:wanted])
+        self.singular_values_ = singular[:wanted]
+        self.explained_variance_ = variance[:wanted]
+        self.explained_variance_ratio_ = (
+            self.explained_variance_ / total if total > 0 else np.zeros(wanted)
+        )
+        rest = min(n, len(mean)) - wanted
+        self.noise_variance_ = (
+            max(0.0, total - float(self.explained_variance_.sum())) / rest if rest > 0 else 0.0
+        )
+        self.n_samples_seen_ = self.n_samples_ = n
+        self.n_features_in_ = len(mean)
+        self.n_components_ = wanted
+        self.angle_to_exact_degrees_ = angle_degrees(self.components_, exact_axes(exact, wanted))
+
+
+def exact_axes(moments: Moments, n_components: int) -> NDArray[np.float64]:
+    """Return the leading eigenvectors of a scatter matrix, (n_components, n_features)."""
+    _, vectors = np.linalg.eigh(moments.scatter)
+    return fix_signs(vectors.T[::-1][:n_components])
+
+
+def angle_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the largest principal angle between two sets of orthonormal rows, degrees.
+
+    From the sine (Björck & Golub 1973), which is accurate where the angle is small.
+    """
+    residual = second - (second @ first.T) @ first
+    sine = float(np.linalg.norm(residual, ord=2))
+    return float(np.degrees(np.arcsin(min(1.0, sine))))
+
+
+def fix_signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn each axis so that its largest loading by size is positive."""
+    largest = np.argmax(np.abs(axes), axis=1)
+    signs = np.sign(axes[np.arange(len(axes)), largest])
+    return np.asarray(axes * np.where(signs == 0, 1.0, signs)[:, None])
+
+
+def project(
+    block: NDArray[Any], mean: NDArray[np.float64], axes: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Project one block's rows; float64 of shape (n_rows, n_components)."""
+    return np.asarray((np.asarray(block, np.float64) - mean) @ axes.T)
+
+
+def _condense(block: NDArray[Any]) -> _Batch:
+    X = np.asarray(block, np.float64)
+    moments = block_moments(X)
+    centred = X - moments.mean
+    if len(X) > X.shape[1] and np.isfinite(moments.scatter).all():
+        centred = np.linalg.qr(centred, mode="r")
+    return _Batch(moments, centred)
+
+
+def _svd(
+    matrix: NDArray[np.float64], keep: int
+) -> tuple[None, NDArray[np.float64], NDArray[np.float64]]:
+    if not np.isfinite(matrix).all():
+        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
+    _, singular, axes = np.linalg.svd(matrix, full_matrices=False)
+    return None, singular[:keep], axes[:keep]

@@ -1,0 +1,116 @@
+"""How good a clustering is: exact figures from one distributed pass, others on a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dask
+import numpy as np
+
+from segmentation.estimators.blocks import blocks_of, compute, gather, reduce, sample_rows
+from segmentation.estimators.kmeans import assign_block
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from numpy.typing import NDArray
+
+#: Rows that the silhouette is computed on: its cost grows with their square.
+SILHOUETTE_ROWS = 5_000
+
+
+class _Sums(NamedTuple):
+    counts: NDArray[np.int64]
+    rows: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    silhouettes: NDArray[np.float64]
+
+
+def evaluate(X: da.Array, centers: NDArray[np.float64]) -> dict[str, Any]:
+    """Judge the clustering of ``X`` by its nearest centres, exactly, in one pass.
+
+    Parameters
+    ----------
+    X
+        Dask array of shape (n_samples, n_features).
+    centers
+        Shape (n_clusters, n_features).
+
+    Returns
+    -------
+    dict
+        ``sizes``; ``inertia``; ``calinski_harabasz`` (Caliński & Harabasz 1974);
+        ``davies_bouldin`` (Davies & Bouldin 1979, with distances to ``centers``);
+        ``simplified_silhouette`` (Hruschka et al. 2004: distances to centres in place of mean
+        distances to members) over all rows and, a cluster at a time,
+        ``simplified_silhouettes``. Figures that one cluster can't have are None.
+    """
+    one = dask.delayed(_block_sums, pure=False)
+    parts = [one(block, centers) for _, block in blocks_of(X)]
+    sums: _Sums = compute(reduce(parts, _add, "quality-tree"))
+    n, k = int(sums.counts.sum()), len(centers)
+    occupied = np.maximum(sums.counts, 1)
+    means = sums.rows / occupied[:, None]
+    mean = sums.rows.sum(axis=0) / n
+    # Rows spread about their cluster's mean as about its centre, less the mean's own offset.
+    within = float(sums.squares.sum() - (sums.counts * ((means - centers) ** 2).sum(axis=1)).sum())
+    between = float((sums.counts * ((means - mean) ** 2).sum(axis=1)).sum())
+    figures: dict[str, Any] = {
+        "sizes": [int(count) for count in sums.counts],
+        "inertia": float(sums.squares.sum()),
+        "calinski_harabasz": None,
+        "davies_bouldin": None,
+        "simplified_silhouette": None,
+        "simplified_silhouettes": [None] * k,
+    }
+    if k < 2:
+        return figures
+    if within > 0 and n > k:
+        figures["calinski_harabasz"] = between / within * (n - k) / (k - 1)
+    spread = sums.distances / occupied
+    apart = np.sqrt(((centers[:, None] - centers[None]) ** 2).sum(axis=2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(apart > 0, (spread[:, None] + spread[None]) / apart, 0.0)
+    figures["davies_bouldin"] = float(ratio.max(axis=1).mean())
+    figures["simplified_silhouette"] = float(sums.silhouettes.sum() / n)
+    figures["simplified_silhouettes"] = [float(s) for s in sums.silhouettes / occupied]
+    return figures
+
+
+def sampled_silhouette(
+    X: da.Array, centers: NDArray[np.float64], seed: int, size: int = SILHOUETTE_ROWS
+) -> tuple[float | None, int]:
+    """Return scikit-learn's silhouette on a sample of rows, and how many rows that was.
+
+    None where fewer than two clusters are in the sample, or every row is a cluster of its own.
+    """
+    from sklearn.metrics import silhouette_score
+
+    rows = sample_rows(X.shape[0], size, seed)
+    sample = np.asarray(compute(gather(X, rows)), np.float64)
+    labels = assign_block(sample, centers).labels
+    found = len(np.unique(labels))
+    if not 2 <= found < len(sample):
+        return None, len(sample)
+    return float(silhouette_score(sample, labels)), len(sample)
+
+
+def _block_sums(block: NDArray[Any], centers: NDArray[np.float64]) -> _Sums:
+    k = len(centers)
+    found = assign_block(block, centers)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        silhouette = np.where(found.second > 0, 1.0 - found.distance / found.second, 0.0)
+    rows = np.zeros((k, block.shape[1]))
+    for j in range(block.shape[1]):
+        rows[:, j] = np.bincount(found.labels, weights=block[:, j], minlength=k)
+    return _Sums(
+        np.bincount(found.labels, minlength=k),
+        rows,
+        np.bincount(found.labels, weights=found.distance**2, minlength=k),
+        np.bincount(found.labels, weights=found.distance, minlength=k),
+        np.bincount(found.labels, weights=silhouette, minlength=k),
+    )
+
+
+def _add(parts: list[_Sums]) -> _Sums:
+    return _Sums(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))

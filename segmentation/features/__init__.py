@@ -1,0 +1,1 @@
+"""Partitions of ratings → mergeable sums and counts → user genre means as a Dask array."""

@@ -1,0 +1,163 @@
+"""Sums and counts a (user, genre): made from a partition, merged in any order, divided once.
+
+Count and sum a partition, merge, divide at the end is how NVTabular computes moments out of core
+(``nvtabular/ops/moments.py``). Rows are never exploded by genre: a rating is added once for each
+genre of its movie, straight into the dense (users in the partition) × genres block.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from segmentation.features.kernels import accumulate, run_starts
+from segmentation.schema import MOVIE, RATING, USER, UserStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from segmentation.schema import MovieTable
+
+#: A lookup table by movie id is used up to this id (4 bytes an entry), a binary search beyond.
+_LOOKUP_LIMIT = 1 << 22
+
+#: How many evenly spaced user ids of a partition tell where its users lie.
+_SKETCH = 64
+
+
+class PartitionStatistics(NamedTuple):
+    """One partition's statistics with its tallies.
+
+    ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
+    ``sketch`` holds some evenly spaced user ids, from which block boundaries are chosen.
+    """
+
+    statistics: UserStatistics
+    used: int
+    unmapped: int
+    seen: NDArray[np.uint8]
+    sketch: NDArray[np.int64]
+
+
+def empty(n_genres: int) -> UserStatistics:
+    """Return statistics of nobody."""
+    return UserStatistics(
+        np.empty(0, np.int64),
+        np.empty(0, np.int64),
+        np.empty(0, np.float64),
+        np.empty((0, n_genres), np.float64),
+        np.empty((0, n_genres), np.int32),
+    )
+
+
+def movie_rows(table: MovieTable, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return each id's row in the catalogue, −1 where it has none; shape (n_ratings,)."""
+    known = table.movie_ids
+    if len(known) == 0:
+        return np.full(len(ids), -1, np.int64)
+    if known[0] >= 0 and known[-1] < _LOOKUP_LIMIT:
+        lookup = np.full(int(known[-1]) + 2, -1, np.int64)
+        lookup[known] = np.arange(len(known))
+        inside = (ids >= 0) & (ids <= known[-1])
+        return np.asarray(lookup[np.where(inside, ids, known[-1] + 1)])
+    rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[rows] == ids, rows, -1)
+
+
+def user_rows(users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the sorted distinct users and each rating's row among them."""
+    starts = np.empty(len(users), np.int64)
+    n = run_starts(users, starts)
+    if n < 0:
+        distinct, inverse = np.unique(users, return_inverse=True)
+        return distinct, inverse.astype(np.int64, copy=False)
+    starts = starts[:n]
+    lengths = np.diff(starts, append=len(users))
+    return users[starts], np.repeat(np.arange(n), lengths)
+
+
+def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionStatistics:
+    """Count and sum one partition of typed ratings.
+
+    Parameters
+    ----------
+    ratings
+        Columns ``userId`` and ``movieId`` (int64) and ``rating`` (float64, stars).
+    table
+        The catalogue's movies.
+    """
+    movies_of = movie_rows(table, ratings[MOVIE].to_numpy())
+    mapped = movies_of >= 0
+    users = ratings[USER].to_numpy()
+    stars = ratings[RATING].to_numpy()
+    unmapped = int(len(mapped) - np.count_nonzero(mapped))
+    if unmapped:
+        users, movies_of, stars = users[mapped], movies_of[mapped], stars[mapped]
+    distinct, rows = user_rows(users)
+    n = len(distinct)
+    seen = np.zeros(len(table.movie_ids), np.bool_)
+    result = UserStatistics(
+        distinct,
+        np.zeros(n, np.int64),
+        np.zeros(n, np.float64),
+        np.zeros((n, table.n_genres), np.float64),
+        np.zeros((n, table.n_genres), np.int32),
+    )
+    accumulate(rows, movies_of, stars, table.offsets, table.codes, *result[1:], seen)
+    sketch = distinct[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else distinct
+    return PartitionStatistics(result, len(users), unmapped, np.packbits(seen), sketch)
+
+
+def take_range(part: UserStatistics, low: int | None, high: int | None) -> UserStatistics:
+    """Return the users in ``[low, high)``; None is unbounded."""
+    start = 0 if low is None else int(np.searchsorted(part.users, low))
+    stop = len(part.users) if high is None else int(np.searchsorted(part.users, high))
+    if start == 0 and stop == len(part.users):
+        return part
+    return UserStatistics(*(array[start:stop] for array in part))
+
+
+def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
+    """Add statistics whose users may overlap.
+
+    Half-stars add without rounding, so the result does not depend on the order of the parts;
+    for other scales it does so to the last bits of a float64.
+
+    Raises
+    ------
+    ValueError
+        If the parts differ in their number of genres, with both numbers.
+    """
+    if not parts:
+        raise ValueError("nothing to merge: needs at least one part")
+    widths = {part.sums.shape[1] for part in parts}
+    if len(widths) > 1:
+        raise ValueError(f"parts with different numbers of genres: {sorted(widths)}")
+    parts = [part for part in parts if len(part.users)] or list(parts[:1])
+    if len(parts) == 1:
+        return parts[0]
+    users = np.unique(np.concatenate([part.users for part in parts]))
+    merged = UserStatistics(
+        users, *(np.zeros((len(users), *a.shape[1:]), a.dtype) for a in parts[0][1:])
+    )
+    for part in parts:
+        rows = np.searchsorted(users, part.users)
+        for total, addend in zip(merged[1:], part[1:], strict=True):
+            total[rows] += addend
+    return merged
+
+
+def block_boundaries(sketches: Sequence[NDArray[np.int64]], n_blocks: int) -> list[int]:
+    """Choose at most ``n_blocks - 1`` user ids that cut the audience into blocks of like size.
+
+    Any cut gives the same results; the sketches only keep the blocks balanced.
+    """
+    pool = np.sort(np.concatenate(sketches)) if sketches else np.empty(0, np.int64)
+    if n_blocks <= 1 or len(pool) == 0:
+        return []
+    at = (np.arange(1, n_blocks) * len(pool)) // n_blocks
+    return [int(user) for user in np.unique(pool[at]) if user > pool[0]]

@@ -1,0 +1,1 @@
+"""Clusters and user means → profiles → personas → figures and report."""

@@ -1,0 +1,183 @@
+"""The figures, drawn with matplotlib's objects: no pyplot, no display, safe in any thread."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segmentation.schema import HIGH_RATED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from segmentation.schema import SegmentProfile
+
+#: Okabe & Ito's colours, told apart with any colour vision; hatches of marker follow for more.
+COLOURS = ("#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
+
+#: Points that a scatter can hold and still be read.
+SCATTER_POINTS = 12_000
+
+_INK, _FAINT = "#222222", "#8a8a8a"
+_DPI = 160
+
+
+def colour(segment: int) -> str:
+    """Return a segment's colour, the same in every figure and in the report."""
+    return COLOURS[segment % len(COLOURS)]
+
+
+def pca_scatter(
+    points: NDArray[np.float64],
+    labels: NDArray[np.int32],
+    names: Sequence[str],
+    explained: Sequence[float],
+    seed: int,
+) -> bytes:
+    """Draw users on the first two axes, coloured by segment; PNG.
+
+    Parameters
+    ----------
+    points
+        Shape (n_users, 2). A random :data:`SCATTER_POINTS` of them are drawn; centres and outlines
+        come from all.
+    labels
+        Segment of each, (n_users,).
+    names
+        Persona of each segment.
+    explained
+        Share of the variance on each axis.
+    """
+    figure, axes = _new(7.6, 5.4)
+    rng = np.random.default_rng(seed)
+    n = len(points)
+    shown = rng.permutation(n)[:SCATTER_POINTS]
+    size = float(np.clip(9_000 / max(len(shown), 1), 3, 28))
+    axes.scatter(
+        points[shown, 0], points[shown, 1], s=size, linewidths=0, alpha=0.55,
+        c=[colour(int(label)) for label in labels[shown]], rasterized=True,
+    )  # fmt: skip
+    low, high = np.percentile(points, [0.1, 99.9], axis=0) if n else ((0, 0), (1, 1))
+    margin = 0.08 * np.maximum(np.subtract(high, low), 1e-9)
+    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    medians = [np.median(points[labels == s], axis=0) for s in range(len(names))]
+    _label_centres(axes, medians)
+    handles = [
+        axes.scatter([], [], s=60, color=colour(s), label=f"{s}  {name}")
+        for s, name in enumerate(names)
+    ]
+    axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False,
+        ncols=min(3, len(names)), fontsize=9.5, handletextpad=0.2, columnspacing=1.4,
+    )  # fmt: skip
+    axes.set_xlabel(f"first axis ({explained[0]:.0%} of the variance)")
+    if len(explained) > 1:
+        axes.set_ylabel(f"second axis ({explained[1]:.0%} of the variance)")
+    drawn = f"{len(shown):,} of {n:,} users" if len(shown) < n else f"{n:,} users"
+    _title(axes, "Where the segments lie", f"{drawn} on the two axes of largest variance")
+    return _png(figure)
+
+
+def _label_centres(axes: Any, centres: Sequence[NDArray[np.float64]]) -> None:
+    for segment, (x, y) in enumerate(centres):
+        axes.annotate(
+            str(segment), (x, y), ha="center", va="center", fontsize=11, fontweight="bold",
+            color="white", zorder=5,
+            bbox={"boxstyle": "circle,pad=0.28", "fc": colour(segment), "ec": "white", "lw": 1.6},
+        )  # fmt: skip
+
+
+def genre_heatmap(
+    profiles: Sequence[SegmentProfile], genres: Sequence[str], names: Sequence[str]
+) -> bytes:
+    """Draw each segment's mean a genre (0 for unseen), genres by the audience's mean; PNG."""
+    means = np.array([profile.mean for profile in profiles])
+    weights = np.array([profile.share for profile in profiles])
+    order = np.argsort(-(weights @ means), kind="stable")
+    figure, axes = _new(2.2 + 0.95 * len(profiles), 1.5 + 0.30 * len(genres))
+    image = axes.imshow(means[:, order].T, aspect="auto", cmap="YlGnBu", vmin=0, vmax=5)
+    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8.5)
+    axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
+    axes.tick_params(length=0)
+    for row, genre in enumerate(order):
+        for column in range(len(profiles)):
+            value = means[column, genre]
+            axes.text(
+                column, row, f"{value:.1f}", ha="center", va="center", fontsize=8,
+                color="white" if value > 2.9 else _INK,
+                fontweight="bold" if value >= HIGH_RATED else "normal",
+            )  # fmt: skip
+    for side in axes.spines.values():
+        side.set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, length=0)
+    bar.set_label("mean stars", fontsize=8.5)
+    _title(axes, "What each segment rates", "mean stars, 0 for unseen; bold from 3")
+    return _png(figure)
+
+
+def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> bytes:
+    """Draw users, movies per user and mean rating a segment, side by side; PNG."""
+    from matplotlib.figure import Figure
+
+    k = len(profiles)
+    figure = Figure(figsize=(8.6, 1.5 + 0.46 * k), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    values = (
+        ("users", [p.users for p in profiles], [f"{p.users:,}  ({p.share:.0%})" for p in profiles]),
+        ("movies per user", [p.movies_per_user for p in profiles],
+         [f"{p.movies_per_user:,.0f}" for p in profiles]),
+        ("mean rating, stars", [p.mean_rating for p in profiles],
+         [f"{p.mean_rating:.2f}" for p in profiles]),
+    )  # fmt: skip
+    for axes, (label, numbers, texts) in zip(panels, values, strict=True):
+        axes.barh(range(k), numbers, color=[colour(p.segment) for p in profiles], height=0.66)
+        axes.set_yticks(range(k), [f"{p.segment}  {name}" for p, name in zip(profiles, names, strict=True)])
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(numbers) * 1.45)
+        for row, (number, text) in enumerate(zip(numbers, texts, strict=True)):
+            axes.text(number, row, f" {text}", va="center", fontsize=8.5, color=_INK)
+        axes.set_title(label, loc="left", fontsize=10, color=_INK)
+        axes.xaxis.set_visible(False)
+        axes.tick_params(length=0, labelsize=9)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    # sharey inverts once per panel; an odd number of inversions is what is wanted.
+    panels[0].set_ylim(k - 0.5, -0.5)
+    return _png(figure)
+
+
+def _new(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_FAINT)
+    axes.tick_params(colors=_INK, labelsize=9)
+    return figure, axes
+
+
+def _title(axes: Any, title: str, subtitle: str) -> None:
+    axes.set_title(f"{title}\n", loc="left", fontsize=12.5, fontweight="bold", color=_INK)
+    axes.text(
+        0, 1.02, subtitle, transform=axes.transAxes, fontsize=9, color="#5c5c5c", va="bottom"
+    )
+
+
+def _wrapped(name: str) -> str:
+    return name.replace(" ", "\n")
+
+
+def _png(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
+    return out.getvalue()

@@ -1,0 +1,144 @@
+"""The report: one HTML file that opens offline, and the same for a terminal in Markdown."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segmentation.insight.figures import colour
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from segmentation.schema import Persona, SegmentProfile
+
+_TAGS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What a report says of its run: one sentence on the data, and tables of (name, value)."""
+
+    title: str
+    source: str
+    synthetic: bool
+    created: str
+    headline: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    tables: Mapping[str, Sequence[tuple[str, str]]]
+
+
+def render_html(
+    facts: ReportFacts,
+    profiles: Sequence[SegmentProfile],
+    personas: Sequence[Persona],
+    genres: tuple[str, ...],
+    figures: Mapping[str, tuple[bytes, str]],
+) -> str:
+    """Return the report as one HTML page with its pictures inside; all text is escaped.
+
+    ``figures`` maps a caption to (PNG, text for those who can't see it).
+    """
+    return str(
+        _template("report.html").render(
+            facts=facts,
+            segments=_segments(profiles, personas, genres),
+            figures=[
+                (caption, base64.b64encode(png).decode("ascii"), text)
+                for caption, (png, text) in figures.items()
+            ],
+        )
+    )
+
+
+def render_markdown(
+    facts: ReportFacts,
+    profiles: Sequence[SegmentProfile],
+    personas: Sequence[Persona],
+    genres: tuple[str, ...],
+    figures: Mapping[str, str],
+) -> str:
+    """Return the report as Markdown; ``figures`` maps a caption to a relative path."""
+    return str(
+        _template("report.md").render(
+            facts=facts, segments=_segments(profiles, personas, genres), figures=figures
+        )
+    )
+
+
+def segment_table(profiles: Sequence[SegmentProfile], personas: Sequence[Persona],
+                  genres: tuple[str, ...]) -> str:  # fmt: skip
+    """Return the segments as a table of plain text, for the end of a run."""
+    rows = [("#", "segment", "users", "share", "movies/user", "stars", "genres rated ≥ 3")]
+    for profile, persona in zip(profiles, personas, strict=True):
+        high = profile.high_rated(genres)
+        rows.append(
+            (
+                str(profile.segment), persona.name, f"{profile.users:,}", f"{profile.share:.1%}",
+                f"{profile.movies_per_user:,.1f}", f"{profile.mean_rating:.2f}",
+                f"{len(high)} of {len(genres)}" + (f": {', '.join(high[:3])}" if high else "")
+                + (" …" if len(high) > 3 else ""),
+            )
+        )  # fmt: skip
+    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
+    right = {0, 2, 3, 4, 5}
+    lines = [
+        "  ".join(
+            cell.rjust(width) if c in right else cell.ljust(width)
+            for c, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _segments(
+    profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    out = []
+    for profile, persona in zip(profiles, personas, strict=True):
+        high = profile.high_rated(genres)
+        lifts = sorted(
+            (
+                (float(profile.lift[g]), genre)
+                for g, genre in enumerate(genres)
+                if profile.lift[g] >= 1.1
+            ),
+            reverse=True,
+        )
+        out.append(
+            {
+                "number": profile.segment,
+                "colour": colour(profile.segment),
+                "name": persona.name,
+                "tagline": persona.tagline,
+                "summary": persona.summary,
+                "strategy": persona.product_strategy,
+                "actions": persona.marketing_actions,
+                "users": f"{profile.users:,}",
+                "share": f"{profile.share:.1%}",
+                "movies": f"{profile.movies_per_user:,.1f}",
+                "rating": f"{profile.mean_rating:.2f}",
+                "high": high,
+                "high_count": f"{len(high)} of {len(genres)}",
+                "high_shown": high[:_TAGS_SHOWN],
+                "high_more": max(0, len(high) - _TAGS_SHOWN),
+                "lifts": [(genre, f"{lift:.1f}×") for lift, genre in lifts[:4]],
+            }
+        )
+    return out
+
+
+def _template(name: str) -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("segmentation", "insight"),
+        autoescape=name.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)

@@ -1,0 +1,106 @@
+"""The assignments: one row a user, built block by block on the workers, written in order."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from segmentation.estimators.kmeans import assign_block
+from segmentation.estimators.pca import project
+from segmentation.features.presets import genre_means
+from segmentation.insight.profiles import ProfileSums, block_sums
+from segmentation.schema import USER, Axes, UserStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class AssignedBlock(NamedTuple):
+    """One block's users in their segments; arrays of shape (n_users,) but ``points`` (n, axes)."""
+
+    labels: NDArray[np.int32]
+    distance: NDArray[np.float64]
+    runner_up: NDArray[np.int32]
+    margin: NDArray[np.float64]
+    points: NDArray[np.float64]
+
+
+def assign(
+    features: NDArray[np.float32], centers: NDArray[np.float64], axes: Axes
+) -> AssignedBlock:
+    """Place one block's users: segment, distance, the next best, and the margin to it.
+
+    ``margin`` is the second distance less the first: 0 for a user on the border. With a single
+    segment there is no next best: ``runner_up`` is −1 and ``margin`` NaN.
+    """
+    found = assign_block(features, centers)
+    margin = np.where(found.runner_up >= 0, found.second - found.distance, np.nan)
+    return AssignedBlock(
+        found.labels,
+        found.distance,
+        found.runner_up,
+        margin,
+        project(features, axes.mean, axes.components),
+    )
+
+
+def profile_block(
+    statistics: UserStatistics, assigned: AssignedBlock, n_segments: int
+) -> ProfileSums:
+    """Sum up one block of users by segment."""
+    return block_sums(statistics, assigned.labels, n_segments)
+
+
+def table(
+    statistics: UserStatistics,
+    assigned: AssignedBlock,
+    personas: Sequence[str],
+    genres: Sequence[str],
+) -> Any:
+    """Return one block as an Arrow table in the columns of ``assignments.parquet``."""
+    import pyarrow as pa
+
+    means = genre_means(statistics).astype(np.float32)
+    unseen = statistics.counts == 0
+    single = assigned.runner_up < 0
+    columns = {
+        USER: pa.array(statistics.users),
+        "segment": pa.array(assigned.labels),
+        "persona": pa.DictionaryArray.from_arrays(
+            pa.array(assigned.labels), pa.array(list(personas))
+        ),
+        "distance": pa.array(assigned.distance),
+        "runner_up": pa.array(assigned.runner_up, mask=single),
+        "margin": pa.array(assigned.margin, mask=single),
+        "pc1": pa.array(assigned.points[:, 0]),
+        "pc2": pa.array(assigned.points[:, 1]),
+        "movies": pa.array(statistics.movies),
+        "mean_rating": pa.array(statistics.rating_sum / statistics.movies),
+    }
+    for g, genre in enumerate(genres):
+        columns[genre] = pa.array(np.ascontiguousarray(means[:, g]), mask=unseen[:, g])
+    return pa.table(columns)
+
+
+def write(path: Path, tables: Iterable[Any]) -> None:
+    """Write tables as the row groups of one Parquet file, beside its place and renamed."""
+    import pyarrow.parquet as pq
+
+    partial = path.with_name(path.name + ".partial")
+    writer = None
+    try:
+        for part in tables:
+            if writer is None:
+                writer = pq.ParquetWriter(
+                    partial, part.schema, compression="zstd", compression_level=1
+                )
+            writer.write_table(part)
+    finally:
+        if writer is not None:
+            writer.close()
+    os.replace(partial, path)

@@ -1,0 +1,186 @@
+"""The wiring of a segmentation run: each stage calls one wing, and holds no logic of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from segmentation.errors import DataError
+from segmentation.features import presets
+from segmentation.run import assignments
+from segmentation.run.tasks import submit
+from segmentation.schema import Axes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dask.array as da
+    from numpy.typing import NDArray
+
+    from segmentation.insight.profiles import ProfileSums
+    from segmentation.run.reading import Blocks
+    from segmentation.run.settings import Settings
+    from segmentation.run.store import RunFolder
+    from segmentation.schema import UserStatistics
+
+_AXES = 2
+
+
+def feature_array(client: Any, blocks: Blocks, preset: str, n_genres: int) -> da.Array:
+    """Return the matrix to cluster as a persisted Dask array with known chunks.
+
+    Rows follow the users' ids; float32 of shape (n_users, n_genres).
+    """
+    import dask.array as da
+
+    tasks = submit(
+        client, "features", presets.features, blocks.statistics, [preset] * len(blocks.sizes)
+    )
+    return da.concatenate(
+        [
+            da.from_delayed(task, shape=(n, n_genres), dtype=np.float32)
+            for task, n in zip(tasks, blocks.sizes, strict=True)
+        ]
+    )
+
+
+class Clustering(NamedTuple):
+    """Centres in their canonical order, and what the manifest says of the fit."""
+
+    centers: NDArray[np.float64]
+    record: dict[str, Any]
+
+
+def cluster_users(
+    client: Any, X: da.Array, blocks: Blocks, settings: Settings
+) -> Clustering:
+    """Fit K-Means, number the segments by rising movies per user, and judge them.
+
+    Raises
+    ------
+    DataError
+        If the audience has fewer distinct users than segments.
+    """
+    from segmentation.estimators import quality
+    from segmentation.estimators.kmeans import KMeans
+    from segmentation.insight.profiles import order_by_activity
+
+    try:
+        model = KMeans(n_clusters=settings.k, random_state=settings.seed).fit(X)
+    except ValueError as error:
+        raise DataError(f"K-Means can't make --k {settings.k} segments: {error}") from error
+    sums = _profile_sums(client, X, blocks, model.cluster_centers_)
+    model.reorder(order_by_activity(sums))
+    centers = model.cluster_centers_
+    figures = quality.evaluate(X, centers)
+    silhouette, rows = quality.sampled_silhouette(X, centers, settings.seed)
+    record = {
+        "n_clusters": settings.k,
+        "inertia": model.inertia_,
+        "n_iter": model.n_iter_,
+        **{name: value for name, value in figures.items() if name != "inertia"},
+        "silhouette": silhouette,
+        "silhouette_rows": rows,
+    }
+    return Clustering(centers, record)
+
+
+def find_axes(X: da.Array) -> tuple[Axes, dict[str, Any]]:
+    """Fit incremental PCA; return two axes and what the manifest says of them."""
+    from segmentation.estimators.pca import IncrementalPCA
+
+    wanted = min(_AXES, *X.shape)
+    model = IncrementalPCA(n_components=wanted).fit(X)
+    components = np.zeros((_AXES, X.shape[1]))
+    components[:wanted] = model.components_
+    ratio = np.zeros(_AXES)
+    ratio[:wanted] = model.explained_variance_ratio_
+    record = {
+        "explained_variance_ratio": ratio,
+        "angle_to_exact_degrees": model.angle_to_exact_degrees_,
+    }
+    return Axes(model.mean_, components, ratio), record
+
+
+class Assigned(NamedTuple):
+    """Users in their segments as futures, their profile, and what figures are drawn from."""
+
+    blocks: list[Any]
+    sums: ProfileSums
+    labels: NDArray[np.int32]
+    points: NDArray[np.float64]
+    distance_p99: NDArray[np.float64]
+
+
+def assign_users(
+    client: Any, X: da.Array, blocks: Blocks, clustering: Clustering, axes: Axes
+) -> Assigned:
+    """Place every user and sum the segments up, one task a block."""
+    from segmentation.insight import profiles
+
+    features = _blocks(client, X)
+    n = len(features)
+    k = len(clustering.centers)
+    placed = submit(
+        client, "assign", assignments.assign, features, [clustering.centers] * n, [axes] * n
+    )
+    sums = submit(
+        client, "profile", assignments.profile_block, blocks.statistics, placed, [k] * n
+    )
+    views = client.gather(submit(client, "view", _view, placed))
+    labels, points, distance = (np.concatenate(part) for part in zip(*views, strict=True))
+    far = np.array(
+        [np.quantile(distance[labels == s], 0.99) if (labels == s).any() else np.nan
+         for s in range(k)]
+    )  # fmt: skip
+    merged = profiles.merge(client.gather(sums))
+    return Assigned(placed, merged, labels, points, far)
+
+
+def write_assignments(
+    client: Any,
+    folder: RunFolder,
+    blocks: Blocks,
+    assigned: Assigned,
+    personas: Sequence[str],
+    genres: tuple[str, ...],
+) -> None:
+    """Build a table a block on the workers and write them in order."""
+    n = len(blocks.sizes)
+    tables = submit(
+        client, "table", assignments.table, blocks.statistics, assigned.blocks,
+        [list(personas)] * n, [genres] * n,
+    )  # fmt: skip
+    assignments.write(
+        folder.product("assignments.parquet"), (task.result() for task in tables)
+    )
+
+
+def _profile_sums(
+    client: Any, X: da.Array, blocks: Blocks, centers: NDArray[np.float64]
+) -> ProfileSums:
+    from segmentation.insight import profiles
+
+    features = _blocks(client, X)
+    tasks = submit(
+        client, "activity", _block_profile, blocks.statistics, features, [centers] * len(features)
+    )
+    return profiles.merge(client.gather(tasks))
+
+
+def _block_profile(
+    block: UserStatistics, features: NDArray[Any], centers: NDArray[np.float64]
+) -> ProfileSums:
+    from segmentation.estimators.kmeans import assign_block
+    from segmentation.insight.profiles import block_sums
+
+    return block_sums(block, assign_block(features, centers).labels, len(centers))
+
+
+def _blocks(client: Any, X: da.Array) -> list[Any]:
+    return list(client.compute(list(X.to_delayed().ravel())))
+
+
+def _view(placed: assignments.AssignedBlock) -> tuple[Any, Any, Any]:
+    return placed.labels, placed.points, placed.distance

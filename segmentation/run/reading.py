@@ -1,0 +1,247 @@
+"""Ratings → blocks of user statistics: partitions are read, summed up, and merged by user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from segmentation.datasets import catalogue as catalogues
+from segmentation.datasets import ratings as reader
+from segmentation.errors import DataError
+from segmentation.features import statistics
+from segmentation.run import store
+from segmentation.run.tasks import submit
+from segmentation.schema import RejectedRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from segmentation.datasets.layouts import Layout
+    from segmentation.run.cluster import Cluster
+    from segmentation.run.progress import Progress
+    from segmentation.run.settings import Settings
+    from segmentation.schema import ByteRange, Catalogue, MovieTable, UserStatistics
+
+#: Users of one feature block at most; fewer where that gives every thread one.
+BLOCK_USERS = 131_072
+
+
+class ReadSummary(NamedTuple):
+    """What the driver learns of one partition."""
+
+    lines: int
+    used: int
+    unmapped: int
+    rejected: tuple[reader.LineReject, ...]
+    seen: NDArray[np.uint8]
+    sketch: NDArray[np.int64]
+
+
+@dataclass
+class Tally:
+    """Rows of all partitions, and the movies that got a used rating."""
+
+    used: int = 0
+    unmapped: int = 0
+    rejected: list[RejectedRow] = field(default_factory=list)
+    movies: int = 0
+
+    @property
+    def read(self) -> int:
+        """Every row, blank lines apart."""
+        return self.used + self.unmapped + len(self.rejected)
+
+    def record(self) -> dict[str, int]:
+        """Return the counts as they stand in the manifest."""
+        return {
+            "read": self.read,
+            "used": self.used,
+            "unmapped": self.unmapped,
+            "rejected": len(self.rejected),
+        }
+
+
+@dataclass
+class Blocks:
+    """User statistics as futures, a block a range of users, with the users in each."""
+
+    statistics: list[Any]
+    sizes: list[int]
+
+    @property
+    def users(self) -> int:
+        """Users in all."""
+        return sum(self.sizes)
+
+
+def read_part(
+    file: reader.RatingsFormat, part: ByteRange, table: MovieTable
+) -> tuple[UserStatistics, ReadSummary]:
+    """Read one partition and sum it up; the only task that sees rows."""
+    rows = reader.read_range(file, part)
+    found = statistics.partition_statistics(rows.ratings, table)
+    summary = ReadSummary(
+        rows.lines, found.used, found.unmapped, rows.rejected, found.seen, found.sketch
+    )
+    return found.statistics, summary
+
+
+def read_ratings(
+    layout: Layout,
+    catalogue: Catalogue,
+    settings: Settings,
+    cluster: Cluster,
+    progress: Progress,
+) -> tuple[Blocks, Tally]:
+    """Stream the ratings into blocks of user statistics.
+
+    Raises
+    ------
+    DataError
+        If too many rows are rejected, or none matches the catalogue.
+    """
+    file = reader.probe(layout)
+    size = settings.partition_bytes or reader.PARTITION_BYTES
+    ranges = reader.byte_ranges(file, size)
+    client = cluster.client
+    with progress.stage("ratings", "ratings") as stage:
+        table = client.scatter(catalogue.table(), broadcast=True, hash=False)
+        parts = submit(client, "read-ratings", read_part, [file] * len(ranges), ranges, table)
+        summaries = _gather_summaries(client, parts, file, settings, stage)
+        tally = _tally(file, summaries, len(catalogue.movie_ids))
+        _check_rejected(tally, settings, file.path)
+        if tally.used == 0:
+            raise DataError(
+                f"{file.path}: none of its {tally.read:,} ratings is of a movie in "
+                f"{layout.movies}: the files belong to different data sets"
+            )
+        blocks = _merge(client, parts, summaries, cluster.threads)
+        stage.note = (
+            f"{tally.read:,} rows in {len(ranges):,} partitions → {blocks.users:,} users"
+        )
+    return blocks, tally
+
+
+def _gather_summaries(
+    client: Any,
+    parts: Sequence[Any],
+    file: reader.RatingsFormat,
+    settings: Settings,
+    stage: Any,
+) -> list[ReadSummary]:
+    from distributed import as_completed
+
+    tasks = submit(client, "summary", _second, parts)
+    place = {task.key: i for i, task in enumerate(tasks)}
+    found: dict[int, ReadSummary] = {}
+    rows = rejected = 0
+    for task, summary in as_completed(tasks, with_results=True):
+        found[place[task.key]] = summary
+        rejected += len(summary.rejected)
+        rows += summary.used + summary.unmapped + len(summary.rejected)
+        stage.update(len(found), len(tasks), "partitions", rows)
+        # A row takes 8 bytes at least: past this even a flawless rest can't save the run.
+        if rejected > settings.max_rejected * max(rows, file.size / 8):
+            break
+    return [found[i] for i in sorted(found)]
+
+
+def _tally(file: reader.RatingsFormat, summaries: Sequence[ReadSummary], movies: int) -> Tally:
+    tally = Tally()
+    seen = np.zeros(-(-movies // 8), np.uint8)
+    line = file.header_lines + 1
+    for part in summaries:
+        tally.used += part.used
+        tally.unmapped += part.unmapped
+        tally.rejected += [
+            RejectedRow(
+                file.path, line + reject.line, reject.reason,
+                reject.text.decode("utf-8", "backslashreplace"),
+            )
+            for reject in part.rejected
+        ]  # fmt: skip
+        seen |= part.seen
+        line += part.lines
+    tally.movies = int(np.unpackbits(seen)[:movies].sum())
+    return tally
+
+
+def _check_rejected(tally: Tally, settings: Settings, path: str) -> None:
+    if len(tally.rejected) <= settings.max_rejected * tally.read:
+        return
+    first = tally.rejected[0]
+    text = first.text if len(first.text) <= 60 else first.text[:57] + "..."
+    share = len(tally.rejected) / tally.read
+    raise DataError(
+        f"{path}: {len(tally.rejected):,} of {tally.read:,} rows ({share:.1%}) are not ratings, "
+        f"more than --max-rejected {settings.max_rejected:g}; the first is line {first.line}: "
+        f"{first.reason}: {text!r}: mend the file or raise --max-rejected"
+    )
+
+
+def _merge(
+    client: Any, parts: Sequence[Any], summaries: Sequence[ReadSummary], threads: int
+) -> Blocks:
+    """Merge partitions into blocks of disjoint ranges of users, whatever order they are in."""
+    partials = submit(client, "partial", _first, parts)
+    sketches = [summary.sketch for summary in summaries]
+    sizes = client.gather(submit(client, "count", _users, partials))
+    n_blocks = max(threads, -(-sum(sizes) // BLOCK_USERS))
+    cuts: list[int | None] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
+    merged = []
+    for low, high in zip(cuts, cuts[1:], strict=False):
+        overlapping = [
+            partial
+            for partial, sketch in zip(partials, sketches, strict=True)
+            if len(sketch)
+            and (high is None or sketch[0] < high)
+            and (low is None or sketch[-1] >= low)
+        ]
+        n = len(overlapping)
+        slices = submit(
+            client, "slice", statistics.take_range, overlapping, [low] * n, [high] * n
+        )
+        merged.append(client.submit(statistics.merge, slices, pure=False))
+    lengths = client.gather(submit(client, "count", _users, merged))
+    kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
+    return Blocks([block for block, _ in kept], [n for _, n in kept])
+
+
+def save_blocks(path: Path, blocks: Blocks, genres: tuple[str, ...]) -> None:
+    """Keep the merged statistics, a row group a block, for resuming and refreshing."""
+    store.write_statistics(path, (block.result() for block in blocks.statistics), genres)
+
+
+def load_blocks(client: Any, path: Path, sizes: Sequence[int]) -> Blocks:
+    """Take up again what :func:`save_blocks` kept."""
+    # Through the client, which alone is sure to see the run's folder.
+    kept = [
+        client.scatter(store.read_statistics(path, group), hash=False)
+        for group in range(len(sizes))
+    ]
+    return Blocks(kept, list(sizes))
+
+
+def _first(pair: tuple[Any, Any]) -> Any:
+    return pair[0]
+
+
+def _second(pair: tuple[Any, Any]) -> Any:
+    return pair[1]
+
+
+def _users(block: UserStatistics) -> int:
+    return len(block.users)
+
+
+def catalogue_for(layout: Layout, settings: Settings, progress: Progress) -> Catalogue:
+    """Read the catalogue and warn of a direct join."""
+    with progress.stage("catalogue", "catalogue") as stage:
+        found = catalogues.load(layout, settings.effective_join)
+        stage.note = f"{len(found.movie_ids):,} movies, {len(found.genres)} genres"
+    return found

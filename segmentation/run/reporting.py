@@ -1,0 +1,192 @@
+"""Figures, tables and reports of a run, written as products of its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from segmentation.insight import figures as drawing
+from segmentation.insight import report
+from segmentation.run import store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from segmentation.run.pipeline import Assigned
+    from segmentation.schema import Axes, Persona, SegmentProfile
+
+_GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
+
+#: figure → (caption, text for those who can't see it)
+_CAPTIONS = {
+    "pca": (
+        "Each point is a user, on the two axes along which users differ most. Numbers mark the "
+        "median of each segment.",
+        "Scatter plot of users on two principal axes, coloured by segment",
+    ),
+    "genres": (
+        "Mean stars a genre and segment; a genre never rated counts as 0.",
+        "Heat map of mean stars by genre and segment",
+    ),
+    "sizes": (
+        "How large each segment is, how much its users have rated, and how well.",
+        "Bars of users, movies per user and mean rating by segment",
+    ),
+}
+
+
+def draw(
+    folder: store.RunFolder,
+    assigned: Assigned,
+    profiles: Sequence[SegmentProfile],
+    names: Sequence[str],
+    genres: tuple[str, ...],
+    axes: Axes,
+    seed: int,
+) -> dict[str, bytes]:
+    """Draw and write the figures; return them by name."""
+    explained = [float(ratio) for ratio in axes.explained_variance_ratio]
+    drawn = {
+        "pca": drawing.pca_scatter(assigned.points, assigned.labels, names, explained, seed),
+        "genres": drawing.genre_heatmap(profiles, genres, names),
+        "sizes": drawing.segment_sizes(profiles, names),
+    }
+    for name, png in drawn.items():
+        store.write_bytes(folder.product(f"figures/{name}.png"), png)
+    return drawn
+
+
+def write_segments(
+    folder: store.RunFolder,
+    profiles: Sequence[SegmentProfile],
+    personas: Sequence[Persona],
+    genres: tuple[str, ...],
+) -> None:
+    """Write ``segments.json`` and, flattened, ``segments.csv``."""
+    records = [
+        segment_record(profile, persona, genres)
+        for profile, persona in zip(profiles, personas, strict=True)
+    ]
+    store.write_json(folder.product("segments.json"), records)
+    out = io.StringIO(newline="")
+    plain = [name for name in records[0] if name != "genres"]
+    header = plain + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for record in records:
+        cells = [
+            "; ".join(value) if isinstance(value, list) else value
+            for value in (record[name] for name in plain)
+        ]
+        for genre in genres:
+            cells += [store.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
+        writer.writerow(cells)
+    store.write_bytes(folder.product("segments.csv"), out.getvalue().encode("utf-8"))
+
+
+def segment_record(
+    profile: SegmentProfile, persona: Persona, genres: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return one segment as ``segments.json`` has it."""
+    return {
+        "segment": profile.segment,
+        "persona": persona.name,
+        "tagline": persona.tagline,
+        "users": profile.users,
+        "share": profile.share,
+        "movies_per_user": profile.movies_per_user,
+        "mean_rating": profile.mean_rating,
+        "high_rated": profile.high_rated(genres),
+        "genres": {
+            genre: {column: float(getattr(profile, column)[g]) for column in _GENRE_COLUMNS}
+            for g, genre in enumerate(genres)
+        },
+        "summary": persona.summary,
+        "product_strategy": list(persona.product_strategy),
+        "marketing_actions": list(persona.marketing_actions),
+    }
+
+
+def write_reports(
+    folder: store.RunFolder,
+    manifest: Mapping[str, Any],
+    profiles: Sequence[SegmentProfile],
+    personas: Sequence[Persona],
+    genres: tuple[str, ...],
+    figures: Mapping[str, bytes],
+) -> None:
+    """Write ``report.html`` and ``report.md``."""
+    facts = report_facts(manifest)
+    pictures = {
+        caption: (figures[name], text) for name, (caption, text) in _CAPTIONS.items()
+    }
+    page = report.render_html(facts, profiles, personas, genres, pictures)
+    store.write_bytes(folder.product("report.html"), page.encode("utf-8"))
+    paths = {caption: f"figures/{name}.png" for name, (caption, _) in _CAPTIONS.items()}
+    text = report.render_markdown(facts, profiles, personas, genres, paths)
+    store.write_bytes(folder.product("report.md"), text.encode("utf-8"))
+
+
+def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
+    """Put a manifest in words."""
+    settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
+    kmeans, pca, cluster = manifest["kmeans"], manifest["pca"], manifest["cluster"]
+
+    def figure(value: float | None, digits: int = 3) -> str:
+        return "–" if value is None else f"{value:,.{digits}f}"
+
+    quality = [
+        ("inertia (sum of squared distances)", figure(kmeans["inertia"], 1)),
+        ("Lloyd passes", str(kmeans["n_iter"])),
+        ("silhouette", f"{figure(kmeans['silhouette'])} on {kmeans['silhouette_rows']:,} users"),
+        ("simplified silhouette, all users", figure(kmeans["simplified_silhouette"])),
+        ("Davies–Bouldin (lower is better)", figure(kmeans["davies_bouldin"])),
+        ("Caliński–Harabasz (higher is better)", figure(kmeans["calinski_harabasz"], 1)),
+        ("variance on the two axes", f"{sum(pca['explained_variance_ratio']):.1%}"),
+        ("angle to exact PCA", f"{pca['angle_to_exact_degrees']:.2g}°"),
+    ]
+    source = [
+        ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
+        ("ratings file", data["ratings"].rsplit("/", 1)[-1]),
+        ("layout", data["layout"]),
+        ("join", settings["join"] if data["layout"] == "kaggle" else "by movieId"),
+        ("rows read", f"{rows['read']:,}"),
+        ("rows used", f"{rows['used']:,}"),
+        ("rows of movies not in the catalogue", f"{rows['unmapped']:,}"),
+        ("rows rejected", f"{rows['rejected']:,}"),
+        ("fingerprint", data["fingerprint"][:16]),
+    ]
+    run = [
+        ("preset", settings["preset"]),
+        ("segments (k)", str(settings["k"])),
+        ("seed", str(settings["seed"])),
+        ("cluster", f"{cluster['kind']}: {cluster['workers']} worker(s), "
+                    f"{cluster['threads']} thread(s)"),
+        ("time", f"{manifest['seconds']:.1f} s"),
+        ("peak memory of the process tree", f"{manifest['peak_memory_bytes'] / 1e6:,.0f} MB"),
+        ("versions", ", ".join(
+            f"{name} {manifest['versions'][name]}"
+            for name in ("segmentation", "dask", "dask-ml", "scikit-learn"))),
+    ]  # fmt: skip
+    return report.ReportFacts(
+        title="Audience segments",
+        source=_source_line(data),
+        synthetic=bool(data["synthetic"]),
+        created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
+        headline=(
+            ("Users", f"{manifest['users']:,}"),
+            ("Ratings used", f"{rows['used']:,}"),
+            ("Movies", f"{manifest['movies']:,}"),
+            ("Segments", str(settings["k"])),
+        ),
+        warnings=tuple(manifest["warnings"]),
+        tables={"Data": source, "Quality": quality, "Run": run},
+    )
+
+
+def _source_line(data: Mapping[str, Any]) -> str:
+    if data["synthetic"]:
+        return "Synthetic ratings in the shape of MovieLens"
+    return f"Ratings from {data['ratings'].rsplit('/', 1)[-1]} ({data['layout']} layout)"

@@ -1,0 +1,89 @@
+"""The settings of a run, typed and validated once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from segmentation.errors import UsageError
+
+PRESET_NAMES = ("engagement", "taste", "original")
+JOINS = ("links", "direct")
+#: Ratings of `--data synthetic` without a number: a minute's work on a small machine.
+SYNTHETIC_ROWS = 1_000_000
+#: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
+_MOST_SEGMENTS = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a segmentation run is asked for; every result follows from these and the data.
+
+    ``join`` None means what the preset calls for. ``max_rejected`` is a share of the rows.
+    ``partition_bytes`` is None for the reader's own; results don't depend on it.
+    """
+
+    data: str = "synthetic"
+    ratings: str | None = None
+    k: int = 5
+    preset: str = "engagement"
+    join: str | None = None
+    seed: int = 0
+    max_rejected: float = 0.01
+    playbook: str | None = None
+    partition_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= _MOST_SEGMENTS:
+            raise UsageError(f"--k {self.k}: choose from 1 to {_MOST_SEGMENTS}")
+        if self.preset not in PRESET_NAMES:
+            raise UsageError(f"--preset {self.preset}: choose from {', '.join(PRESET_NAMES)}")
+        if self.join not in (None, *JOINS):
+            raise UsageError(f"--join {self.join}: choose from {', '.join(JOINS)}")
+        if self.preset == "original" and self.join == "links":
+            raise UsageError(
+                "--preset original is the direct join: leave --join out, or take "
+                "--preset engagement, which is the same matrix with the links join"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed {self.seed}: choose from 0 to {2**32 - 1}")
+        if not 0 <= self.max_rejected <= 1:
+            raise UsageError(f"--max-rejected {self.max_rejected:g}: give a share from 0 to 1")
+        if self.partition_bytes is not None and self.partition_bytes < 1024:
+            raise UsageError("--partition-size: at least 1 KiB")
+        synthetic_rows(self.data)
+
+    @property
+    def effective_join(self) -> Literal["links", "direct"]:
+        """The join that is made: asked for, or the preset's."""
+        if self.join == "direct" or (self.join is None and self.preset == "original"):
+            return "direct"
+        return "links"
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as they stand in the manifest."""
+        values = asdict(self)
+        values["join"] = self.effective_join
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """Return those that decide the results; a run can be resumed only with equal ones."""
+        record = self.record()
+        for name in ("data", "ratings", "playbook", "partition_bytes"):
+            del record[name]
+        return record
+
+
+def synthetic_rows(data: str) -> int | None:
+    """Return the rows of ``synthetic`` or ``synthetic:ROWS``; None for any other source."""
+    kind, colon, rows = data.partition(":")
+    if kind != "synthetic":
+        return None
+    if not colon:
+        return SYNTHETIC_ROWS
+    digits = rows.replace("_", "").replace(",", "")
+    if not (digits.isascii() and digits.isdigit()) or not 1_000 <= int(digits) <= 10**11:
+        raise UsageError(
+            f"--data {data}: give the number of ratings, from 1,000 on, as in synthetic:1000000"
+        )
+    return int(digits)

@@ -1,0 +1,27 @@
+"""Plain tasks on a client: a function over columns of arguments, with keys that tell the stage."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def submit(client: Any, name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:
+    """Map over columns of arguments; what is no list goes to every task as it is.
+
+    Keys are ``name``, a token that no other call has, and the task's number: what was computed
+    before is never taken for what is asked now.
+    """
+    token = uuid.uuid4().hex[:8]
+    n = next(len(column) for column in columns if isinstance(column, list))
+    return [
+        client.submit(
+            function,
+            *(column[i] if isinstance(column, list) else column for column in columns),
+            key=f"{name}-{token}-{i}",
+        )
+        for i in range(n)
+    ]

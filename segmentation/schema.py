@@ -1,0 +1,196 @@
+"""Names, dtypes and the small frozen types that pass between the wings.
+
+A wing imports this module and :mod:`segmentation.errors`, never another wing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+USER = "userId"
+MOVIE = "movieId"
+RATING = "rating"
+TIMESTAMP = "timestamp"
+
+#: dtypes of a partition of ratings; a rating file's text is typed once, where it is read.
+RATING_DTYPES: dict[str, type[np.generic]] = {
+    USER: np.int64,
+    MOVIE: np.int64,
+    RATING: np.float64,
+}
+
+#: Both layouts rate in half-stars from 0.5 to 5; GroupLens' oldest sets use whole stars within it.
+SCALE = (0.5, 5.0)
+
+#: A genre counts among a segment's high-rated from this mean on.
+HIGH_RATED = 3.0
+
+#: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
+KAGGLE_GENRES = (
+    "Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family",
+    "Fantasy", "Foreign", "History", "Horror", "Music", "Mystery", "Romance", "Science Fiction",
+    "TV Movie", "Thriller", "War", "Western",
+)  # fmt: skip
+
+#: GroupLens' genres in the order of its README, then IMAX, which the files hold as well.
+GROUPLENS_GENRES = (
+    "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama",
+    "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller",
+    "War", "Western", "IMAX",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Movies and their genres, keyed by the id that ratings carry.
+
+    Parameters
+    ----------
+    movie_ids
+        Sorted ids, int64 of shape (n_movies,).
+    genres
+        Genre names in the order of every genre column of this run.
+    offsets, codes
+        The sparse movie × genre indicator as compressed rows: movie ``i`` has the genres
+        ``codes[offsets[i]:offsets[i + 1]]``. int32 of shape (n_movies + 1,) and (n_pairs,).
+    titles
+        One title a movie, in the order of ``movie_ids``.
+    notes
+        What was repaired or set aside on the way, by name, for the manifest.
+    """
+
+    movie_ids: NDArray[np.int64]
+    genres: tuple[str, ...]
+    offsets: NDArray[np.int32]
+    codes: NDArray[np.int32]
+    titles: tuple[str, ...] = ()
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.offsets) != len(self.movie_ids) + 1 or self.offsets[-1] != len(self.codes):
+            raise ValueError(
+                f"{len(self.movie_ids)} movies need {len(self.movie_ids) + 1} offsets that end at "
+                f"{len(self.codes)}; got {len(self.offsets)}"
+            )
+
+    def table(self) -> MovieTable:
+        """Return what a worker needs of the catalogue, without titles."""
+        return MovieTable(self.movie_ids, self.offsets, self.codes, len(self.genres))
+
+    def title_of(self, movie_id: int) -> str | None:
+        """Return the title of one movie, or None where the catalogue lacks it."""
+        row = int(np.searchsorted(self.movie_ids, movie_id))
+        if row == len(self.movie_ids) or self.movie_ids[row] != movie_id:
+            return None
+        return self.titles[row]
+
+
+class MovieTable(NamedTuple):
+    """The part of a :class:`Catalogue` that travels to the workers."""
+
+    movie_ids: NDArray[np.int64]
+    offsets: NDArray[np.int32]
+    codes: NDArray[np.int32]
+    n_genres: int
+
+
+class ByteRange(NamedTuple):
+    """The lines of one ratings file that begin in ``[start, stop)``."""
+
+    path: str
+    start: int
+    stop: int
+    index: int
+
+
+class RejectedRow(NamedTuple):
+    """An input row that is not a rating, with its place (1-based line) and the reason."""
+
+    file: str
+    line: int
+    reason: str
+    text: str
+
+
+class UserStatistics(NamedTuple):
+    """Mergeable sums and counts, one row a user; a genre's mean is ``sums / counts``.
+
+    Attributes
+    ----------
+    users
+        Sorted distinct user ids, int64 of shape (n_users,).
+    movies
+        Ratings used, int64 of shape (n_users,).
+    rating_sum
+        Sum of the used ratings, float64 of shape (n_users,).
+    sums, counts
+        float64 and int32 of shape (n_users, n_genres).
+    """
+
+    users: NDArray[np.int64]
+    movies: NDArray[np.int64]
+    rating_sum: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int32]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the arrays take."""
+        return sum(array.nbytes for array in self)
+
+
+class Axes(NamedTuple):
+    """Two (or more) orthonormal axes for the picture, with the mean they are centred on."""
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    explained_variance_ratio: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SegmentProfile:
+    """What one segment is, in figures.
+
+    Genre arrays follow the run's genre order. ``mean`` counts an unseen genre as 0,
+    ``mean_rated`` averages over the users who rated it (NaN where none did), ``coverage`` is the
+    share of users who did, ``lift`` the genre's share of the segment's genre ratings over its
+    share of everybody's (NaN where nobody rated it).
+    """
+
+    segment: int
+    users: int
+    share: float
+    movies_per_user: float
+    mean_rating: float
+    mean: NDArray[np.float64]
+    mean_rated: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+    lift: NDArray[np.float64]
+    distance_p99: float = float("nan")
+
+    @property
+    def satisfaction(self) -> float:
+        """Mean over all genres of the zero-filled means, stars."""
+        return float(self.mean.mean())
+
+    def high_rated(self, genres: tuple[str, ...]) -> list[str]:
+        """Return the genres with a mean of at least :data:`HIGH_RATED`, best first."""
+        order = np.argsort(-self.mean, kind="stable")
+        return [genres[g] for g in order if self.mean[g] >= HIGH_RATED]
+
+
+@dataclass(frozen=True)
+class Persona:
+    """What a segment is called, and what to do for it."""
+
+    name: str
+    tagline: str
+    summary: str
+    product_strategy: tuple[str, ...]
+    marketing_actions: tuple[str, ...]
