@@ -26,7 +26,9 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("--quiet", action="store_true", help="show no progress")
-    made.add_argument("--debug", action="store_true", help="on an error, show the traceback as well")
+    made.add_argument(
+        "--debug", action="store_true", help="on an error, show the traceback as well"
+    )
     return made
 
 

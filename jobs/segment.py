@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs import common
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -111,9 +114,7 @@ def job(arguments: argparse.Namespace) -> None:
         f"movies; {rows['unmapped']:,} of other movies, {rows['rejected']:,} rejected"
         + (f" (see {run.folder}/rejected/ratings.csv)" if rows["rejected"] else "")
     )
-    print(
-        f"{manifest['seconds']:.1f} s, {manifest['peak_memory_bytes'] / 1e6:,.0f} MB at the peak"
-    )
+    print(f"{manifest['seconds']:.1f} s, {manifest['peak_memory_bytes'] / 1e6:,.0f} MB at the peak")
     print(f"report: {run.folder}/report.html")
 
 

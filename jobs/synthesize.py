@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs import common
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 
 def make_parser() -> argparse.ArgumentParser:

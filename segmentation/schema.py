@@ -32,14 +32,14 @@ SCALE = (0.5, 5.0)
 HIGH_RATED = 3.0
 
 #: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
-KAGGLE_GENRES = (
+KAGGLE_GENRES: tuple[str, ...] = (
     "Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family",
     "Fantasy", "Foreign", "History", "Horror", "Music", "Mystery", "Romance", "Science Fiction",
     "TV Movie", "Thriller", "War", "Western",
 )  # fmt: skip
 
 #: GroupLens' genres in the order of its README, then IMAX, which the files hold as well.
-GROUPLENS_GENRES = (
+GROUPLENS_GENRES: tuple[str, ...] = (
     "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama",
     "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller",
     "War", "Western", "IMAX",
@@ -106,7 +106,6 @@ class ByteRange(NamedTuple):
     path: str
     start: int
     stop: int
-    index: int
 
 
 class RejectedRow(NamedTuple):

@@ -213,7 +213,8 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[int, int]:
         notes["links"] += 1
         # pandas writes an integer column with gaps as floats.
         movie, tmdb = (
-            row[at].strip().removesuffix(".0") if at < len(row) else "" for at in (movie_at, tmdb_at)
+            row[at].strip().removesuffix(".0") if at < len(row) else ""
+            for at in (movie_at, tmdb_at)
         )
         movie_id, tmdb_id = _whole(movie), _whole(tmdb)
         if movie_id is None or movie_id in links or (tmdb and tmdb_id is None):

@@ -99,7 +99,7 @@ def probe(layout: Layout) -> RatingsFormat:
             raise DataError(f"{path}: holds {kind}, not text: {remedy} and name the result")
     bom = len(_BOM) if head.startswith(_BOM) else 0
     if path.endswith(".dat"):
-        columns = (USER, MOVIE, RATING, TIMESTAMP)
+        columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
         return RatingsFormat(path, size, b"::", columns, bom, 0, layout.scale)
     line = head[bom:].split(b"\n", 1)[0]
     names = next(csv.reader([line.rstrip(b"\r").decode("utf-8", "replace")]), [])
@@ -122,7 +122,7 @@ def byte_ranges(file: RatingsFormat, partition_bytes: int = PARTITION_BYTES) -> 
     span = file.size - file.data_start
     n = max(1, math.ceil(span / max(1, partition_bytes)))
     cuts = [file.data_start + span * i // n for i in range(n + 1)]
-    return [ByteRange(file.path, cuts[i], cuts[i + 1], i) for i in range(n)]
+    return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
 
 
 def read_range(file: RatingsFormat, part: ByteRange) -> Partition:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
@@ -10,7 +11,6 @@ import dask_ml.cluster
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators import kernels
 from segmentation.estimators.blocks import (
     as_rows,
     blocks_of,
@@ -20,6 +20,14 @@ from segmentation.estimators.blocks import (
     reduce,
     sample_rows,
 )
+from segmentation.estimators.lloyd import (
+    Step,
+    add_steps,
+    block_distances,
+    block_labels,
+    farthest_rows,
+    lloyd_block,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class _Step(NamedTuple):
-    """What one Lloyd pass learns: a sum and a count a cluster, and the inertia."""
-
-    sums: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    inertia: float
+#: Rows that restarts may look at in all: small samples have room for more of them.
+_RESTART_ROWS = 400_000
 
 
 class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
@@ -52,7 +56,7 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         ``sample_size`` rows and starts from its best centres (Arthur & Vassilvitskii 2007).
         ``k-means||`` and ``random`` are dask-ml's own.
     n_init : int or "auto", default "auto"
-        Restarts on the sample; "auto" is 10.
+        Restarts on the sample; "auto" is as many as make 400,000 rows, from 10 to 50.
     max_iter : int, default 300
         Lloyd passes at most.
     tol : float, default 1e-4
@@ -123,6 +127,8 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         X = as_rows(X)
         if self.n_clusters < 1:
             raise ValueError(f"n_clusters={self.n_clusters}: at least 1 is needed")
+        if self.max_iter < 1:
+            raise ValueError(f"max_iter={self.max_iter}: at least 1 is needed")
         if X.shape[0] < self.n_clusters:
             raise ValueError(
                 f"{X.shape[0]} rows for n_clusters={self.n_clusters}: "
@@ -131,16 +137,21 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         spread = moments(X)
         tol = self.tol * float(np.diag(spread.scatter).mean()) / spread.n
         centers = self._start(X)
-        self._check_centers(centers, X)
-        for n_iter in range(1, self.max_iter + 1):
+        if not np.isfinite(centers).all():
+            raise ValueError("NaN or infinity in init: give finite centres")
+        n_iter, shift = 0, np.inf
+        while shift > tol and n_iter < self.max_iter:
             step = lloyd_pass(X, centers)
             if not step.counts.all():
                 step = self._fill_empty(X, centers, step)
-            moved = step.sums / step.counts[:, None]
-            shift = float(((moved - centers) ** 2).sum())
+            filled = step.counts > 0
+            # Rows that differ may be fewer than the empty clusters for now: those wait in place.
+            moved = np.where(
+                filled[:, None], step.sums / np.maximum(step.counts, 1)[:, None], centers
+            )
+            shift = float(((moved - centers) ** 2).sum()) if filled.all() else np.inf
             centers = moved
-            if shift <= tol:
-                break
+            n_iter += 1
         self._set(centers, X, lloyd_pass(X, centers).inertia, n_iter)
         return self
 
@@ -148,14 +159,14 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         """Return the number of each row's nearest centre, lazily; int32 of shape (n_samples,)."""
         X = self._check_fitted_width(X)
         return X.map_blocks(
-            _labels, self.cluster_centers_, dtype=np.int32, drop_axis=1, name=_name("labels")
+            block_labels, self.cluster_centers_, dtype=np.int32, drop_axis=1, name=_name("labels")
         )
 
     def transform(self, X: Any, y: Any = None) -> da.Array:
         """Return each row's distance to each centre, lazily; (n_samples, n_clusters), float64."""
         X = self._check_fitted_width(X)
         return X.map_blocks(
-            _distances,
+            block_distances,
             self.cluster_centers_,
             dtype=np.float64,
             chunks=(X.chunks[0], (self.n_clusters,)),
@@ -170,9 +181,7 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         self._set(self.cluster_centers_[list(order)], X, inertia, n_iter)
         return self
 
-    def _set(
-        self, centers: NDArray[np.float64], X: da.Array, inertia: float, n_iter: int
-    ) -> None:
+    def _set(self, centers: NDArray[np.float64], X: da.Array, inertia: float, n_iter: int) -> None:
         self.cluster_centers_ = centers
         self.n_features_in_ = X.shape[1]
         self._X = X
@@ -223,34 +232,34 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
             return sample[np.linspace(0, len(sample) - 1, self.n_clusters).astype(np.int64)]
         fitted = sklearn.cluster.KMeans(
             self.n_clusters,
-            n_init=10 if self.n_init == "auto" else self.n_init,
+            n_init=_restarts(len(sample)) if self.n_init == "auto" else self.n_init,
             random_state=seed,
         ).fit(sample)
         return np.asarray(fitted.cluster_centers_, np.float64)
 
-    def _fill_empty(self, X: da.Array, centers: NDArray[np.float64], step: _Step) -> _Step:
+    def _fill_empty(self, X: da.Array, centers: NDArray[np.float64], step: Step) -> Step:
         """Give each empty cluster the row that fits its own worst, as scikit-learn does."""
-        empty = np.flatnonzero(step.counts == 0)
-        far = dask.delayed(_farthest, pure=False)
-        parts = [far(block, start, centers, len(empty)) for start, block in blocks_of(X)]
-        worst = compute(reduce(parts, _merge_farthest(len(empty)), "farthest"))
+        far = dask.delayed(farthest_rows, pure=False)
+        k = self.n_clusters
+        parts = [far(block, start, centers, k) for start, block in blocks_of(X)]
+        worst = iter(compute(reduce(parts, partial(merge_farthest, k), "farthest")))
         sums, counts = step.sums.copy(), step.counts.copy()
-        for cluster, (distance, _, label, row) in zip(empty, worst, strict=False):
-            if distance > 0 and counts[label] > 1:
-                sums[label] -= row
-                counts[label] -= 1
-                sums[cluster], counts[cluster] = row, 1
-        if not counts.all():
+        taken: list[NDArray[np.float64]] = []
+        for cluster in np.flatnonzero(step.counts == 0):
+            for candidate in worst:
+                fresh = not any(np.array_equal(candidate.row, row) for row in taken)
+                if fresh and candidate.distance > 0 and counts[candidate.label] > 1:
+                    taken.append(candidate.row)
+                    sums[candidate.label] -= candidate.row
+                    counts[candidate.label] -= 1
+                    sums[cluster], counts[cluster] = candidate.row, 1
+                    break
+        if not taken:
             found = int((counts > 0).sum())
             raise ValueError(
-                f"{found} distinct rows for n_clusters={self.n_clusters}: "
-                f"use n_clusters={found} or fewer"
+                f"{found} distinct rows for n_clusters={k}: use n_clusters={found} or fewer"
             )
-        return _Step(sums, counts, step.inertia)
-
-    def _check_centers(self, centers: NDArray[np.float64], X: da.Array) -> None:
-        if not np.isfinite(centers).all():
-            raise ValueError("NaN or infinity in init: give finite centres")
+        return Step(sums, counts, step.inertia)
 
     def _check_fitted_width(self, X: Any) -> da.Array:
         check_is_fitted(self, "cluster_centers_")
@@ -262,80 +271,16 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         return X
 
 
-def lloyd_pass(X: da.Array, centers: NDArray[np.float64]) -> _Step:
+def lloyd_pass(X: da.Array, centers: NDArray[np.float64]) -> Step:
     """Assign every row to its nearest centre and sum up, in one pass."""
-    one = dask.delayed(_lloyd_block, pure=False)
+    one = dask.delayed(lloyd_block, pure=False)
     parts = [one(block, centers) for _, block in blocks_of(X)]
-    step: _Step = compute(reduce(parts, _add_steps, "lloyd-tree"))
+    step: Step = compute(reduce(parts, add_steps, "lloyd-tree"))
     return step
 
 
-def _lloyd_block(block: NDArray[Any], centers: NDArray[np.float64]) -> _Step:
-    sums = np.zeros(centers.shape)
-    counts = np.zeros(len(centers), np.int64)
-    inertia = kernels.assign_and_sum(np.ascontiguousarray(block), centers, sums, counts)
-    return _Step(sums, counts, float(inertia))
-
-
-def _add_steps(steps: list[_Step]) -> _Step:
-    return _Step(
-        np.sum([step.sums for step in steps], axis=0),
-        np.sum([step.counts for step in steps], axis=0),
-        sum(step.inertia for step in steps),
-    )
-
-
-class Assignment(NamedTuple):
-    """Each row's nearest and second nearest centre, and its distances to them."""
-
-    labels: NDArray[np.int32]
-    distance: NDArray[np.float64]
-    runner_up: NDArray[np.int32]
-    second: NDArray[np.float64]
-
-
-def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignment:
-    """Assign the rows of one block; distances are Euclidean, float64."""
-    n = len(block)
-    labels, runner_up = np.empty(n, np.int32), np.empty(n, np.int32)
-    nearest, second = np.empty(n), np.empty(n)
-    kernels.assign(np.ascontiguousarray(block), centers, labels, nearest, runner_up, second)
-    return Assignment(labels, np.sqrt(nearest), runner_up, np.sqrt(second))
-
-
-def _labels(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.int32]:
-    return assign_block(block, centers).labels
-
-
-def _distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.empty((len(block), len(centers)))
-    for c, center in enumerate(centers):
-        out[:, c] = np.sqrt(((block - center) ** 2).sum(axis=1))
-    return out
-
-
-def _farthest(
-    block: NDArray[Any], start: int, centers: NDArray[np.float64], count: int
-) -> list[tuple[float, int, int, NDArray[np.float64]]]:
-    found = assign_block(block, centers)
-    rows = np.argsort(-found.distance, kind="stable")[:count]
-    return [
-        (
-            float(found.distance[row]),
-            start + int(row),
-            int(found.labels[row]),
-            np.asarray(block[row], np.float64),
-        )
-        for row in rows
-    ]
-
-
-def _merge_farthest(count: int) -> Any:
-    def merge(parts: list[Any]) -> list[Any]:
-        rows = [row for part in parts for row in part]
-        return sorted(rows, key=lambda row: (-row[0], row[1]))[:count]
-
-    return merge
+def _restarts(rows: int) -> int:
+    return min(50, max(10, _RESTART_ROWS // rows))
 
 
 def _name(what: str) -> str:

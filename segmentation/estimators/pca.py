@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
@@ -10,24 +10,19 @@ import dask_ml.decomposition
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators.blocks import (
-    Moments,
-    as_rows,
-    block_moments,
-    blocks_of,
-    compute,
-    merge_moments,
+from segmentation.estimators.axes import (
+    Batch,
+    angle_degrees,
+    condense,
+    exact_axes,
+    fix_signs,
+    leading,
+    project,
 )
+from segmentation.estimators.blocks import Moments, as_rows, blocks_of, compute, merge_moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class _Batch(NamedTuple):
-    """One block condensed: its moments and the triangular factor of its centred rows."""
-
-    moments: Moments
-    factor: NDArray[np.float64]
 
 
 class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc]
@@ -107,18 +102,18 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
                 f"min(n_samples, n_features) = {most}"
             )
         keep = min(n_features, max(self.rank, wanted))
-        condense = dask.delayed(_condense, pure=False)
-        batches: list[_Batch] = compute([condense(block) for _, block in blocks_of(X)])
+        one = dask.delayed(condense, pure=False)
+        batches: list[Batch] = compute([one(block) for _, block in blocks_of(X)])
         exact = merge_moments([batch.moments for batch in batches])
         if not np.isfinite(exact.scatter).all():
             raise ValueError("NaN or infinity in the input: fill or drop those rows first")
         n, mean = batches[0].moments.n, batches[0].moments.mean
-        _, singular, axes = _svd(batches[0].factor, keep)
+        singular, axes = leading(batches[0].factor, keep)
         for batch in batches[1:]:
             m, batch_mean = batch.moments.n, batch.moments.mean
             correction = np.sqrt(n * m / (n + m)) * (mean - batch_mean)
             stacked = np.vstack([singular[:, None] * axes, batch.factor, correction[None]])
-            _, singular, axes = _svd(stacked, keep)
+            singular, axes = leading(stacked, keep)
             mean = mean + (batch_mean - mean) * (m / (n + m))
             n += m
         self._set(n, mean, singular, axes, exact, wanted)
@@ -174,51 +169,3 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         self.n_features_in_ = len(mean)
         self.n_components_ = wanted
         self.angle_to_exact_degrees_ = angle_degrees(self.components_, exact_axes(exact, wanted))
-
-
-def exact_axes(moments: Moments, n_components: int) -> NDArray[np.float64]:
-    """Return the leading eigenvectors of a scatter matrix, (n_components, n_features)."""
-    _, vectors = np.linalg.eigh(moments.scatter)
-    return fix_signs(vectors.T[::-1][:n_components])
-
-
-def angle_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the largest principal angle between two sets of orthonormal rows, degrees.
-
-    From the sine (Björck & Golub 1973), which is accurate where the angle is small.
-    """
-    residual = second - (second @ first.T) @ first
-    sine = float(np.linalg.norm(residual, ord=2))
-    return float(np.degrees(np.arcsin(min(1.0, sine))))
-
-
-def fix_signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn each axis so that its largest loading by size is positive."""
-    largest = np.argmax(np.abs(axes), axis=1)
-    signs = np.sign(axes[np.arange(len(axes)), largest])
-    return np.asarray(axes * np.where(signs == 0, 1.0, signs)[:, None])
-
-
-def project(
-    block: NDArray[Any], mean: NDArray[np.float64], axes: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Project one block's rows; float64 of shape (n_rows, n_components)."""
-    return np.asarray((np.asarray(block, np.float64) - mean) @ axes.T)
-
-
-def _condense(block: NDArray[Any]) -> _Batch:
-    X = np.asarray(block, np.float64)
-    moments = block_moments(X)
-    centred = X - moments.mean
-    if len(X) > X.shape[1] and np.isfinite(moments.scatter).all():
-        centred = np.linalg.qr(centred, mode="r")
-    return _Batch(moments, centred)
-
-
-def _svd(
-    matrix: NDArray[np.float64], keep: int
-) -> tuple[None, NDArray[np.float64], NDArray[np.float64]]:
-    if not np.isfinite(matrix).all():
-        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
-    _, singular, axes = np.linalg.svd(matrix, full_matrices=False)
-    return None, singular[:keep], axes[:keep]

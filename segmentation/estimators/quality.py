@@ -8,7 +8,7 @@ import dask
 import numpy as np
 
 from segmentation.estimators.blocks import blocks_of, compute, gather, reduce, sample_rows
-from segmentation.estimators.kmeans import assign_block
+from segmentation.estimators.lloyd import assign_block
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -100,15 +100,17 @@ def _block_sums(block: NDArray[Any], centers: NDArray[np.float64]) -> _Sums:
     found = assign_block(block, centers)
     with np.errstate(invalid="ignore", divide="ignore"):
         silhouette = np.where(found.second > 0, 1.0 - found.distance / found.second, 0.0)
-    rows = np.zeros((k, block.shape[1]))
-    for j in range(block.shape[1]):
-        rows[:, j] = np.bincount(found.labels, weights=block[:, j], minlength=k)
+
+    def by_cluster(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(found.labels, weights=values, minlength=k).astype(np.float64)
+
+    rows = np.column_stack([by_cluster(column) for column in block.T])
     return _Sums(
         np.bincount(found.labels, minlength=k),
         rows,
-        np.bincount(found.labels, weights=found.distance**2, minlength=k),
-        np.bincount(found.labels, weights=found.distance, minlength=k),
-        np.bincount(found.labels, weights=silhouette, minlength=k),
+        by_cluster(found.distance**2),
+        by_cluster(found.distance),
+        by_cluster(silhouette),
     )
 
 

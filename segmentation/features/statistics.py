@@ -43,14 +43,14 @@ class PartitionStatistics(NamedTuple):
     sketch: NDArray[np.int64]
 
 
-def empty(n_genres: int) -> UserStatistics:
-    """Return statistics of nobody."""
+def _zeros(users: NDArray[np.int64], n_genres: int) -> UserStatistics:
+    n = len(users)
     return UserStatistics(
-        np.empty(0, np.int64),
-        np.empty(0, np.int64),
-        np.empty(0, np.float64),
-        np.empty((0, n_genres), np.float64),
-        np.empty((0, n_genres), np.int32),
+        users,
+        np.zeros(n, np.int64),
+        np.zeros(n, np.float64),
+        np.zeros((n, n_genres), np.float64),
+        np.zeros((n, n_genres), np.int32),
     )
 
 
@@ -100,14 +100,11 @@ def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionS
     distinct, rows = user_rows(users)
     n = len(distinct)
     seen = np.zeros(len(table.movie_ids), np.bool_)
-    result = UserStatistics(
-        distinct,
-        np.zeros(n, np.int64),
-        np.zeros(n, np.float64),
-        np.zeros((n, table.n_genres), np.float64),
-        np.zeros((n, table.n_genres), np.int32),
-    )
-    accumulate(rows, movies_of, stars, table.offsets, table.codes, *result[1:], seen)
+    result = _zeros(distinct, table.n_genres)
+    accumulate(
+        rows, movies_of, stars, table.offsets, table.codes,
+        result.movies, result.rating_sum, result.sums, result.counts, seen,
+    )  # fmt: skip
     sketch = distinct[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else distinct
     return PartitionStatistics(result, len(users), unmapped, np.packbits(seen), sketch)
 
@@ -118,7 +115,14 @@ def take_range(part: UserStatistics, low: int | None, high: int | None) -> UserS
     stop = len(part.users) if high is None else int(np.searchsorted(part.users, high))
     if start == 0 and stop == len(part.users):
         return part
-    return UserStatistics(*(array[start:stop] for array in part))
+    rows = slice(start, stop)
+    return UserStatistics(
+        part.users[rows],
+        part.movies[rows],
+        part.rating_sum[rows],
+        part.sums[rows],
+        part.counts[rows],
+    )
 
 
 def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
@@ -141,13 +145,13 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     if len(parts) == 1:
         return parts[0]
     users = np.unique(np.concatenate([part.users for part in parts]))
-    merged = UserStatistics(
-        users, *(np.zeros((len(users), *a.shape[1:]), a.dtype) for a in parts[0][1:])
-    )
+    merged = _zeros(users, widths.pop())
     for part in parts:
         rows = np.searchsorted(users, part.users)
-        for total, addend in zip(merged[1:], part[1:], strict=True):
-            total[rows] += addend
+        merged.movies[rows] += part.movies
+        merged.rating_sum[rows] += part.rating_sum
+        merged.sums[rows] += part.sums
+        merged.counts[rows] += part.counts
     return merged
 
 

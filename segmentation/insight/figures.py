@@ -101,7 +101,7 @@ def genre_heatmap(
     order = np.argsort(-(weights @ means), kind="stable")
     figure, axes = _new(2.2 + 0.95 * len(profiles), 1.5 + 0.30 * len(genres))
     image = axes.imshow(means[:, order].T, aspect="auto", cmap="YlGnBu", vmin=0, vmax=5)
-    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8.5)
+    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8.5, va="top")
     axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
     axes.tick_params(length=0)
     for row, genre in enumerate(order):
@@ -129,7 +129,7 @@ def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> b
     k = len(profiles)
     figure = Figure(figsize=(8.6, 1.5 + 0.46 * k), dpi=_DPI, layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
-    values = (
+    values: tuple[tuple[str, list[float], list[str]], ...] = (
         ("users", [p.users for p in profiles], [f"{p.users:,}  ({p.share:.0%})" for p in profiles]),
         ("movies per user", [p.movies_per_user for p in profiles],
          [f"{p.movies_per_user:,.0f}" for p in profiles]),
@@ -138,9 +138,11 @@ def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> b
     )  # fmt: skip
     for axes, (label, numbers, texts) in zip(panels, values, strict=True):
         axes.barh(range(k), numbers, color=[colour(p.segment) for p in profiles], height=0.66)
-        axes.set_yticks(range(k), [f"{p.segment}  {name}" for p, name in zip(profiles, names, strict=True)])
+        axes.set_yticks(
+            range(k), [f"{p.segment}  {name}" for p, name in zip(profiles, names, strict=True)]
+        )
         axes.invert_yaxis()
-        axes.set_xlim(0, max(numbers) * 1.45)
+        axes.set_xlim(0, max(numbers) * 1.62)
         for row, (number, text) in enumerate(zip(numbers, texts, strict=True)):
             axes.text(number, row, f" {text}", va="center", fontsize=8.5, color=_INK)
         axes.set_title(label, loc="left", fontsize=10, color=_INK)
@@ -167,10 +169,11 @@ def _new(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _title(axes: Any, title: str, subtitle: str) -> None:
-    axes.set_title(f"{title}\n", loc="left", fontsize=12.5, fontweight="bold", color=_INK)
-    axes.text(
-        0, 1.02, subtitle, transform=axes.transAxes, fontsize=9, color="#5c5c5c", va="bottom"
-    )
+    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=_INK, pad=24)
+    axes.annotate(
+        subtitle, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points",
+        fontsize=9, color="#5c5c5c", va="bottom",
+    )  # fmt: skip
 
 
 def _wrapped(name: str) -> str:

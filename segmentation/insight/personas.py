@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _TRAITS = ("movies_per_user", "high_rated_share", "satisfaction")
 _TEXTS = ("name", "tagline", "summary", "product_strategy", "marketing_actions")
 _WORDS = (
-    "users", "share", "movies", "rating", "breadth", "genre_count", "top_genres", "best_genre",
-    "weak_genres", "lift_genres",
+    "users", "share", "movies", "activity", "rating", "breadth", "genre_count", "top_genres",
+    "best_genre", "weak_genres", "lift_genres",
 )  # fmt: skip
 #: Cost of taking a prototype a second time: small beside any real distance (traits span 0 to 1).
 _REUSE = 0.02
@@ -82,15 +82,15 @@ def _prototype(entry: Any, where: str, *, traits: bool) -> Prototype:
     wanted = {*_TEXTS, "recognised_by"} if traits else set(_TEXTS)
     if not isinstance(entry, dict) or set(entry) != wanted:
         odd = wanted.symmetric_difference(entry if isinstance(entry, dict) else ())
-        raise UsageError(
-            f"{where}: persona {name!r}: missing or unknown: {', '.join(sorted(odd))}"
-        )
+        raise UsageError(f"{where}: persona {name!r}: missing or unknown: {', '.join(sorted(odd))}")
     lists = [entry["product_strategy"], entry["marketing_actions"]]
     if not all(isinstance(entry[key], str) for key in ("name", "tagline", "summary")) or not all(
         isinstance(lines, list) and lines and all(isinstance(line, str) for line in lines)
         for lines in lists
     ):
-        raise UsageError(f"{where}: persona {name!r}: texts are strings, the two lists are not empty")
+        raise UsageError(
+            f"{where}: persona {name!r}: texts are strings, the two lists are not empty"
+        )
     for line in (entry["summary"], *lists[0], *lists[1]):
         template = Template(line)
         unknown = set(template.get_identifiers()) - set(_WORDS) if template.is_valid() else {"$"}
@@ -99,17 +99,18 @@ def _prototype(entry: Any, where: str, *, traits: bool) -> Prototype:
                 f"{where}: persona {name!r}: unknown word ${', $'.join(sorted(unknown))}: "
                 f"use ${', $'.join(_WORDS)}"
             )
-    values = None
+    values: tuple[float, float, float] | None = None
     if traits:
         known = entry["recognised_by"]
         try:
-            values = tuple(float(known[trait]) for trait in _TRAITS)
+            movies, share, satisfaction = (float(known[trait]) for trait in _TRAITS)
         except (KeyError, TypeError, ValueError):
             raise UsageError(
                 f"{where}: persona {name!r}: recognised_by needs the numbers {', '.join(_TRAITS)}"
             ) from None
-        if values[0] <= 0:
+        if movies <= 0:
             raise UsageError(f"{where}: persona {name!r}: movies_per_user must be above 0")
+        values = (movies, share, satisfaction)
     return Prototype(
         entry["name"], entry["tagline"], entry["summary"], tuple(lists[0]), tuple(lists[1]), values
     )
@@ -131,7 +132,7 @@ def assign_personas(
         chosen = [playbook.prototypes[p] for p in _match(profiles, playbook)]
         names = _unique_names(profiles, genres, chosen)
     return [
-        _fill(prototype, name, profile, genres)
+        _fill(prototype, name, profile, genres, _activity(profile, profiles))
         for prototype, name, profile in zip(chosen, names, profiles, strict=True)
     ]
 
@@ -158,7 +159,7 @@ def _match(profiles: Sequence[SegmentProfile], playbook: Playbook) -> list[int]:
 def _stretch(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
     values = np.array(rows, np.float64)
     low, high = values.min(axis=0), values.max(axis=0)
-    return (values - low) / np.where(high > low, high - low, 1.0)
+    return np.asarray((values - low) / np.where(high > low, high - low, 1.0))
 
 
 def _unique_names(
@@ -178,9 +179,13 @@ def _unique_names(
 
 
 def _fill(
-    prototype: Prototype, name: str, profile: SegmentProfile, genres: tuple[str, ...]
+    prototype: Prototype,
+    name: str,
+    profile: SegmentProfile,
+    genres: tuple[str, ...],
+    activity: str,
 ) -> Persona:
-    words = _words(profile, genres)
+    words = {**_words(profile, genres), "activity": activity}
 
     def fill(text: str) -> str:
         return Template(text).substitute(words)
@@ -217,6 +222,20 @@ def _words(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
         "weak_genres": _listed(seen[:3]),
         "lift_genres": _listed(lifted) if lifted else "none in particular",
     }
+
+
+def _activity(profile: SegmentProfile, profiles: Sequence[SegmentProfile]) -> str:
+    """Say where a segment stands by films per user among all."""
+    rank = sum(p.movies_per_user > profile.movies_per_user for p in profiles)
+    below = sum(p.movies_per_user < profile.movies_per_user for p in profiles)
+    if len(profiles) == 1:
+        return "on average"
+    if rank == 0:
+        return f"the most of the {len(profiles)} segments"
+    if below == 0:
+        return f"the fewest of the {len(profiles)} segments"
+    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(rank, f"{rank + 1}th")
+    return f"the {nth} most of the {len(profiles)} segments"
 
 
 def _number(value: float) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators.kmeans import assign_block
-from segmentation.estimators.pca import project
+from segmentation.estimators.axes import project
+from segmentation.estimators.lloyd import assign_block
 from segmentation.features.presets import genre_means
 from segmentation.insight.profiles import ProfileSums, block_sums
 from segmentation.schema import USER, Axes, UserStatistics

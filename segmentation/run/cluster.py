@@ -34,6 +34,9 @@ _KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
 }
 
 
+_LOOPBACK = "127.0.0.1:0"
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A connected cluster; ``dashboard`` is None where it has none."""
@@ -66,10 +69,11 @@ def load_config(name: str) -> dict[str, Any]:
         text, where = path.read_text("utf-8"), str(path)
     else:
         folder = resources.files("cluster_config")
-        known = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+        names = [file.name for file in folder.iterdir()]
+        known = sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml"))
         if name not in known:
             raise UsageError(
-                f"--cluster {name}: choose from {', '.join(known)}, or give the path of a .yaml file"
+                f"--cluster {name}: choose from {', '.join(known)}, or give a .yaml file's path"
             )
         text, where = (folder / f"{name}.yaml").read_text("utf-8"), f"cluster_config/{name}.yaml"
     try:
@@ -129,8 +133,8 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
         If it can't be started.
     """
     config = load_config(name)
-    from distributed import Client, LocalCluster
     from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
 
     if not debug:
         # What distributed has to say of lost connections and busy loops is not for users.
@@ -154,7 +158,9 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
                     threads_per_worker=threads,
                     processes=not embedded,
                     host=None if embedded else "127.0.0.1",
-                    dashboard_address=dashboard,
+                    # The scheduler's and workers' pages are served in any case: keep them here.
+                    dashboard_address=dashboard or _LOOPBACK,
+                    worker_dashboard_address=_LOOPBACK,
                     memory_limit=limit,
                     silence_logs=False if debug else logging.CRITICAL,
                 )

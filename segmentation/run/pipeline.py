@@ -52,9 +52,7 @@ class Clustering(NamedTuple):
     record: dict[str, Any]
 
 
-def cluster_users(
-    client: Any, X: da.Array, blocks: Blocks, settings: Settings
-) -> Clustering:
+def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) -> Clustering:
     """Fit K-Means, number the segments by rising movies per user, and judge them.
 
     Raises
@@ -125,9 +123,7 @@ def assign_users(
     placed = submit(
         client, "assign", assignments.assign, features, [clustering.centers] * n, [axes] * n
     )
-    sums = submit(
-        client, "profile", assignments.profile_block, blocks.statistics, placed, [k] * n
-    )
+    sums = submit(client, "profile", assignments.profile_block, blocks.statistics, placed, [k] * n)
     views = client.gather(submit(client, "view", _view, placed))
     labels, points, distance = (np.concatenate(part) for part in zip(*views, strict=True))
     far = np.array(
@@ -152,9 +148,7 @@ def write_assignments(
         client, "table", assignments.table, blocks.statistics, assigned.blocks,
         [list(personas)] * n, [genres] * n,
     )  # fmt: skip
-    assignments.write(
-        folder.product("assignments.parquet"), (task.result() for task in tables)
-    )
+    assignments.write(folder.product("assignments.parquet"), (task.result() for task in tables))
 
 
 def _profile_sums(
@@ -172,7 +166,7 @@ def _profile_sums(
 def _block_profile(
     block: UserStatistics, features: NDArray[Any], centers: NDArray[np.float64]
 ) -> ProfileSums:
-    from segmentation.estimators.kmeans import assign_block
+    from segmentation.estimators.lloyd import assign_block
     from segmentation.insight.profiles import block_sums
 
     return block_sums(block, assign_block(features, centers).labels, len(centers))

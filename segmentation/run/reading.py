@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,9 +122,7 @@ def read_ratings(
                 f"{layout.movies}: the files belong to different data sets"
             )
         blocks = _merge(client, parts, summaries, cluster.threads)
-        stage.note = (
-            f"{tally.read:,} rows in {len(ranges):,} partitions → {blocks.users:,} users"
-        )
+        stage.note = f"{tally.read:,} rows in {len(ranges):,} partitions → {blocks.users:,} users"
     return blocks, tally
 
 
@@ -194,7 +193,7 @@ def _merge(
     n_blocks = max(threads, -(-sum(sizes) // BLOCK_USERS))
     cuts: list[int | None] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
     merged = []
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in itertools.pairwise(cuts):
         overlapping = [
             partial
             for partial, sketch in zip(partials, sketches, strict=True)
@@ -203,9 +202,7 @@ def _merge(
             and (low is None or sketch[-1] >= low)
         ]
         n = len(overlapping)
-        slices = submit(
-            client, "slice", statistics.take_range, overlapping, [low] * n, [high] * n
-        )
+        slices = submit(client, "slice", statistics.take_range, overlapping, [low] * n, [high] * n)
         merged.append(client.submit(statistics.merge, slices, pure=False))
     lengths = client.gather(submit(client, "count", _users, merged))
     kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]

@@ -119,9 +119,7 @@ def write_reports(
 ) -> None:
     """Write ``report.html`` and ``report.md``."""
     facts = report_facts(manifest)
-    pictures = {
-        caption: (figures[name], text) for name, (caption, text) in _CAPTIONS.items()
-    }
+    pictures = {caption: (figures[name], text) for name, (caption, text) in _CAPTIONS.items()}
     page = report.render_html(facts, profiles, personas, genres, pictures)
     store.write_bytes(folder.product("report.html"), page.encode("utf-8"))
     paths = {caption: f"figures/{name}.png" for name, (caption, _) in _CAPTIONS.items()}

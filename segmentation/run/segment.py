@@ -240,7 +240,8 @@ class _Work:
             return pipeline.Clustering(np.array(done["centers"]), done["record"])
         with self.progress.stage("kmeans", "K-Means") as stage:
             found = pipeline.cluster_users(self.cluster.client, X, blocks, self.settings)
-            stage.note = f"k = {self.settings.k}, {found.record['n_iter']} passes"
+            n_iter = found.record["n_iter"]
+            stage.note = f"k = {self.settings.k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
         self.folder.finish_stage("kmeans", found._asdict())
         return found
 

@@ -202,9 +202,7 @@ def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
     os.replace(partial, path)
 
 
-def write_statistics(
-    path: Path, blocks: Iterable[UserStatistics], genres: Sequence[str]
-) -> None:
+def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Sequence[str]) -> None:
     """Write user statistics as Parquet, a row group a block."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -80,7 +80,7 @@ def make_films(seed: int) -> Films:
     tmdb_ids[unlinked] = 0
     indicator = np.zeros((real.LINKS, len(real.GENRES)), bool)
     indicator[recorded] = _genres(rng, real.expected_ratings()[recorded])
-    titles = [_title(rank, int(tmdb)) for rank, tmdb in zip(ranks, tmdb_ids, strict=True)]
+    titles = [_title(int(rank), int(tmdb)) for rank, tmdb in zip(ranks, tmdb_ids, strict=True)]
     return Films(movie_ids, tmdb_ids, recorded, indicator, titles)
 
 
@@ -158,7 +158,7 @@ def _hand_on(chosen: NDArray[np.bool_], bare: NDArray[np.bool_]) -> None:
 
 
 def _normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return (rng.random((4, n)).sum(axis=0) - 2.0) * np.sqrt(3.0)
+    return np.asarray((rng.random((4, n)).sum(axis=0) - 2.0) * np.sqrt(3.0))
 
 
 def _title(rank: int, tmdb: int) -> str:

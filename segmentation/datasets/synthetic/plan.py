@@ -82,9 +82,7 @@ def make_plan(rows: int, seed: int) -> Plan:
     return Plan(rows, seed, films, _tables(films, rng), segments, counts, first_users, first_rows)
 
 
-def _counts(
-    rng: np.random.Generator, segments: NDArray[np.int8], rows: int
-) -> NDArray[np.int64]:
+def _counts(rng: np.random.Generator, segments: NDArray[np.int8], rows: int) -> NDArray[np.int64]:
     from scipy.special import ndtri
 
     medians = np.array([segment.median for segment in real.SEGMENTS])[segments]
@@ -101,7 +99,7 @@ def _counts(
             able = np.flatnonzero(counts > 1 if rest < 0 else counts < most)
         chosen = able[rng.permutation(len(able))[: abs(rest)]]
         counts[chosen] += np.sign(rest)
-    return counts
+    return np.asarray(counts)
 
 
 def _tables(films: Films, rng: np.random.Generator) -> FilmTables:
@@ -145,16 +143,12 @@ def _calibrate(tilt: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.special import ndtri
 
     expected = real.expected_ratings() / real.USERS
-    starts = np.concatenate(
-        [np.arange(_TAIL_FROM), np.arange(_TAIL_FROM, real.LINKS, _TAIL_STEP)]
-    )
+    starts = np.concatenate([np.arange(_TAIL_FROM), np.arange(_TAIL_FROM, real.LINKS, _TAIL_STEP)])
     sizes = np.diff(starts, append=real.LINKS)
     target = np.add.reduceat(expected, starts) / sizes
     lean = np.add.reduceat(tilt, starts, axis=1) / sizes
     quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    drawn = np.array(
-        [s.median * np.exp(s.spread * ndtri(quantiles)) for s in real.SEGMENTS]
-    )
+    drawn = np.array([s.median * np.exp(s.spread * ndtri(quantiles)) for s in real.SEGMENTS])
     drawn *= np.array([s.share for s in real.SEGMENTS])[:, None] / _QUANTILES
     drawn *= expected.sum() / drawn.sum()
     share = np.array([s.share for s in real.SEGMENTS])[:, None] / _QUANTILES
@@ -170,8 +164,8 @@ def _calibrate(tilt: NDArray[np.float64]) -> NDArray[np.float64]:
         pull = np.maximum(pull + (wanted - films) / slope, pull / 4)
         weight *= target / (share[:, :, None] * chance).sum(axis=(0, 1))
     base = np.repeat(weight / target, sizes) * expected
-    return tilt * base
+    return np.asarray(tilt * base)
 
 
 def _bell(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return (rng.random((4, n)).sum(axis=0) - 2.0) * np.sqrt(3.0)
+    return np.asarray((rng.random((4, n)).sum(axis=0) - 2.0) * np.sqrt(3.0))

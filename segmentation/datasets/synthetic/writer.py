@@ -70,8 +70,8 @@ def write(
         need, free = rows * _BYTES_PER_ROW, shutil.disk_usage(folder).free
         if need > free:
             raise DataError(
-                f"{folder}: {rows:,} ratings take about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-                "are free: free some, ask for fewer rows, or choose another folder"
+                f"{folder}: {rows:,} ratings take about {need / 1e9:.1f} GB and "
+                f"{free / 1e9:.1f} GB are free: make room, ask for fewer rows, or go elsewhere"
             )
         (folder / MARKER).unlink(missing_ok=True)
         _replace(folder / "links.csv", links_csv(plan.films))
@@ -129,9 +129,7 @@ def group_bytes(
     stamps = np.empty(n, np.int64)
     kernels.stamp(key, first_user, counts, np.array(real.TIMESTAMPS), stamps)
     out = np.empty(n * kernels.LINE_BYTES, np.uint8)
-    size = kernels.write_rows(
-        first_user, counts, tables.movie_ids[films], half_stars, stamps, out
-    )
+    size = kernels.write_rows(first_user, counts, tables.movie_ids[films], half_stars, stamps, out)
     return out[:size].tobytes()
 
 

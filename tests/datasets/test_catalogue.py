@@ -1,0 +1,204 @@
+"""The catalogue: repairs, duplicates, joins and the guard against mixed-up ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segmentation.datasets import catalogue, layouts
+from segmentation.errors import DataError
+from segmentation.schema import Catalogue
+from tests import oracles
+from tests.conftest import write_tiny
+
+
+def genres_of(found: Catalogue) -> dict[int, list[str]]:
+    return {
+        int(movie): [found.genres[c] for c in found.codes[found.offsets[i] : found.offsets[i + 1]]]
+        for i, movie in enumerate(found.movie_ids)
+    }
+
+
+def load(folder: Path, join: str = "links") -> Catalogue:
+    return catalogue.load(layouts.detect(str(folder)), join)
+
+
+def test_tiny_by_hand(tiny: Path) -> None:
+    found = load(tiny)
+    assert genres_of(found) == {10: ["Crime", "Drama"], 20: ["Comedy"], 30: []}
+    assert found.titles == ("A", "B", "C")
+    assert found.notes["records"] == 3
+    assert found.notes["without_genre"] == 1
+    assert found.notes["links_without_tmdb"] == 1
+    assert genres_of(load(tiny, "direct")) == {100: ["Crime", "Drama"], 200: ["Comedy"], 300: []}
+
+
+def append(folder: Path, text: str) -> None:
+    with (folder / "movies_metadata.csv").open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def test_a_torn_record_gets_its_title_back_and_no_pseudo_genre(tiny: Path) -> None:
+    genres = "\"[{'id': 27, 'name': 'Horror'}]\""
+    append(
+        tiny,
+        f"False,,0,{genres},,400,tt400,en,Torn,It began well\n"
+        " - and went on,0.06,/x.jpg,\"[{'name': 'Some Studio', 'id': 1}]\",[],1997-08-20,0,104.0,"
+        "[],Released,,Torn Apart,False,6.0,1\n",
+    )
+    (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,100\n50,2,400\n")
+    found = load(tiny)
+    assert found.notes["malformed_repaired"] == 1
+    assert found.notes["malformed_set_aside"] == 0
+    assert found.title_of(50) == "Torn Apart"
+    assert genres_of(found)[50] == ["Horror"]
+    assert found.notes["unknown_genres"] == 0
+
+
+def test_first_of_duplicates_stands(tiny: Path) -> None:
+    append(
+        tiny,
+        "False,,0,\"[{'id': 27, 'name': 'Horror'}]\",,100,tt,en,A2,x,1,,[],[],,0,1,[],R,,A2,F,1,1\n",
+    )
+    found = load(tiny)
+    assert found.notes["duplicates"] == 1
+    assert genres_of(found)[10] == ["Crime", "Drama"]
+
+
+@pytest.mark.parametrize("genres", ["not a list", "[{'id': 1}]", "[1, 2]", "{'a': 1}", "((((", "3"])
+def test_unreadable_genres_cost_the_genre_not_the_film(tiny: Path, genres: str) -> None:
+    append(tiny, f'False,,0,"{genres}",,500,tt,en,E,x,1,,[],[],,0,1,[],R,,E,F,1,1\n')
+    (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,100\n60,2,500\n")
+    found = load(tiny)
+    assert found.notes["genres_unreadable"] == 1
+    assert genres_of(found)[60] == []
+
+
+def test_genres_are_data_never_code(tiny: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    append(
+        tiny,
+        f"False,,0,\"__import__('pathlib').Path('{mark}').touch()\",,500,tt,en,E,x,1,,[],[],,0,1,"
+        "[],R,,E,F,1,1\n",
+    )
+    load(tiny)
+    assert not mark.exists()
+
+
+def test_links_written_by_pandas_as_floats(tiny: Path) -> None:
+    (tiny / "links.csv").write_text(
+        "movieId,imdbId,tmdbId\n10,1,100.0\n20,2,200.0\n40,4,\nx,5,300\n70,6,abc\n"
+    )
+    found = load(tiny)
+    assert genres_of(found) == {10: ["Crime", "Drama"], 20: ["Comedy"]}
+    assert found.notes["links_malformed"] == 2
+
+
+def test_links_of_another_catalogue(tiny: Path) -> None:
+    (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,999\n")
+    with pytest.raises(DataError, match="belong to different catalogues"):
+        load(tiny)
+
+
+def test_missing_columns_and_cut_downloads(tiny: Path) -> None:
+    (tiny / "links.csv").write_text("movieId,imdbId\n10,1\n")
+    with pytest.raises(DataError, match="names no column tmdbId"):
+        load(tiny)
+    header = (tiny / "movies_metadata.csv").read_text().split("\n")[0]
+    (tiny / "movies_metadata.csv").write_text(header + "\n")
+    with pytest.raises(DataError, match="holds no movie"):
+        load(tiny)
+    (tiny / "movies_metadata.csv").write_text("<html>Not found</html>\n")
+    with pytest.raises(DataError, match="names no column id"):
+        load(tiny)
+
+
+def pulp_fiction(folder: Path, tmdb_of_296: int) -> Path:
+    write_tiny(folder)
+    row = "False,,0,\"[{{'id': 18, 'name': 'Drama'}}]\",,{0},tt,en,{1},x,1,,[],[],,0,1,[],R,,{1},F,1,1\n"
+    append(folder, row.format(680, "Pulp Fiction") + row.format(296, "Terminator 3"))
+    (folder / "links.csv").write_text(f"movieId,imdbId,tmdbId\n296,1,{tmdb_of_296}\n10,2,100\n")
+    return folder
+
+
+def test_the_guard(tmp_path: Path) -> None:
+    right = pulp_fiction(tmp_path / "right", 680)
+    assert load(right).title_of(296) == "Pulp Fiction"
+    assert catalogue.wrong_anchors(load(right)) == {}
+    wrong = pulp_fiction(tmp_path / "wrong", 296)
+    with pytest.raises(DataError, match=r"leads movieId 296 to 'Terminator 3', which is 'Pulp"):
+        load(wrong)
+    direct = load(right, "direct")
+    assert catalogue.wrong_anchors(direct) == {296: "Terminator 3"}
+    assert "movieId 296 (Pulp Fiction) now counts as 'Terminator 3'" in catalogue.direct_warning(
+        direct
+    )
+
+
+def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
+    folder = tmp_path / "g"
+    folder.mkdir()
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,5,1\n")
+    (folder / "movies.csv").write_bytes(
+        b'movieId,title,genres\r\n1,"Comma, The (1990)",Drama|Film-Noir\r\n'
+        b"2,Plain (1991),(no genres listed)\r\n3,Kids,Children|Puppets\r\n1,Again,War\r\nx,Bad,War\r\n"
+    )
+    found = load(folder)
+    assert genres_of(found) == {1: ["Drama", "Film-Noir"], 2: [], 3: ["Children"]}
+    assert found.titles[0] == "Comma, The (1990)"
+    assert found.notes == {
+        "records": 5, "malformed_set_aside": 1, "duplicates": 1, "without_genre": 1,
+        "unknown_genres": 1,
+    }  # fmt: skip
+    dat = tmp_path / "d"
+    dat.mkdir()
+    (dat / "ratings.dat").write_text("1::1::5::1\n")
+    (dat / "movies.dat").write_bytes(
+        "1::Misérables, Les (1995)::Drama|Musical\n2::X\x85Y::Children's\n".encode("latin-1")
+    )
+    found = load(dat)
+    assert found.titles == ("Misérables, Les (1995)", "X\x85Y")
+    assert genres_of(found) == {1: ["Drama", "Musical"], 2: ["Children"]}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("join", "movies"), [("links", 9_082), ("direct", 45_433)])
+def test_real_kaggle_catalogue(real_data: Path, join: str, movies: int) -> None:
+    folder = real_data / "kaggle-small"
+    found = load(folder, join)
+    assert len(found.movie_ids) == movies
+    assert found.notes["records"] == 45_466
+    assert found.notes["malformed_repaired"] == 3
+    assert found.notes["duplicates"] == 30
+    assert found.notes["without_genre"] == 2_442
+    assert found.notes["unknown_genres"] == 0
+    expected = oracles.kaggle_movies(folder, join)
+    assert {m: sorted(g) for m, g in genres_of(found).items()} == {
+        m: sorted(g) for m, g in expected.items()
+    }
+    titles = {296: "Pulp Fiction", 318: "The Shawshank Redemption"}
+    if join == "direct":
+        titles = {296: "Terminator 3: Rise of the Machines", 318: "The Million Dollar Hotel"}
+    assert {movie: found.title_of(movie) for movie in titles} == titles
+
+
+@pytest.mark.real_data
+def test_real_grouplens_catalogue(real_data: Path) -> None:
+    folder = real_data / "ml-latest-small"
+    found = load(folder)
+    expected = oracles.grouplens_movies(folder)
+    assert {m: sorted(g) for m, g in genres_of(found).items()} == {
+        m: sorted(g) for m, g in expected.items()
+    }
+    assert found.title_of(296) == "Pulp Fiction (1994)"
+
+
+def test_types_and_order(tiny: Path) -> None:
+    found = load(tiny)
+    assert found.movie_ids.dtype == np.int64
+    assert (np.diff(found.movie_ids) > 0).all()
+    assert found.offsets.dtype == found.codes.dtype == np.int32
+    with pytest.raises(ValueError, match="3 movies need 4 offsets"):
+        Catalogue(found.movie_ids, found.genres, found.offsets[:-1], found.codes)

@@ -1,0 +1,248 @@
+"""Partitions of ratings: what is read, what is rejected, and that no cut changes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segmentation.datasets import layouts, ratings
+from segmentation.errors import DataError
+from segmentation.schema import MOVIE, RATING, USER, ByteRange
+from tests import oracles
+from tests.conftest import write_tiny
+
+HEADER = "userId,movieId,rating,timestamp\n"
+
+
+def format_of(path: Path) -> ratings.RatingsFormat:
+    layout = layouts.Layout("kaggle", str(path.parent), str(path), "", None, ())
+    return ratings.probe(layout)
+
+
+def read_all(path: Path, partition_bytes: int = 1 << 25) -> tuple[pd.DataFrame, list, int]:
+    """Every row, every reject with its line number in the file, and the number of lines."""
+    file = format_of(path)
+    frames, rejects, line = [], [], file.header_lines
+    for part in ratings.byte_ranges(file, partition_bytes):
+        read = ratings.read_range(file, part)
+        frames.append(read.ratings)
+        rejects += [(line + 1 + r.line, r.reason, r.text) for r in read.rejected]
+        line += read.lines
+    return pd.concat(frames, ignore_index=True), rejects, line
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_four_rows_by_hand(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n1,20,2.5,2\n7,10,0.5,3\n9,3,5,4\n")
+    frame, rejects, lines = read_all(path)
+    assert frame.to_dict("list") == {
+        USER: [1, 1, 7, 9], MOVIE: [10, 20, 10, 3], RATING: [4.0, 2.5, 0.5, 5.0],
+    }  # fmt: skip
+    assert [str(dtype) for dtype in frame.dtypes] == ["int64", "int64", "float64"]
+    assert rejects == []
+    assert lines == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("CRLF", HEADER.replace("\n", "\r\n") + "1,10,4.0,1\r\n2,20,3.0,2\r\n"),
+        ("byte-order mark", "\ufeff" + HEADER + "1,10,4.0,1\n2,20,3.0,2\n"),
+        ("no last newline", HEADER + "1,10,4.0,1\n2,20,3.0,2"),
+        ("blank lines", HEADER + "\n1,10,4.0,1\n\n2,20,3.0,2\n\n"),
+        ("quoted fields", HEADER + '"1","10","4.0","1"\n2,20,3.0,2\n'),
+        ("spaces", HEADER + " 1, 10 ,4.0,1\n2,20,3.0 ,2\n"),
+        ("other column order", "rating,timestamp,movieId,userId\n4.0,1,10,1\n3.0,2,20,2\n"),
+        ("no timestamp", "userId,movieId,rating\n1,10,4.0\n2,20,3.0\n"),
+        ("other columns too", "userId,movieId,rating,timestamp,tag\n1,10,4.0,1,a\n2,20,3.0,2,b\n"),
+    ],
+)
+@pytest.mark.parametrize("partition_bytes", [1 << 25, 7])
+def test_read_all_the_same(tmp_path: Path, name: str, text: str, partition_bytes: int) -> None:
+    frame, rejects, _ = read_all(write(tmp_path / "ratings.csv", text), partition_bytes)
+    assert frame.to_dict("list") == {USER: [1, 2], MOVIE: [10, 20], RATING: [4.0, 3.0]}, name
+    assert rejects == []
+
+
+def test_ids_beyond_32_bits(tmp_path: Path) -> None:
+    big = 2**62 + 1
+    frame, rejects, _ = read_all(write(tmp_path / "r.csv", HEADER + f"{big},{2**33},3.5,1\n"))
+    assert frame.loc[0].tolist() == [big, 2**33, 3.5] or frame[USER][0] == big
+    assert frame[MOVIE][0] == 2**33
+    assert rejects == []
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("2,20", "2 fields where 4 belong"),
+        ("2,20,3.0,2,9", "5 fields where 4 belong"),
+        ("2,20,NaN,2", "rating is no number"),
+        ("2,20,,2", "rating is no number"),
+        ("2,20,good,2", "rating is no number"),
+        ("2,20,inf,2", "rating is no number"),
+        ("2,20,-1.0,2", "rating is outside 0.5 to 5"),
+        ("2,20,6.0,2", "rating is outside 0.5 to 5"),
+        ("2,20,0.0,2", "rating is outside 0.5 to 5"),
+        ("x,20,3.0,2", "userId is no whole number"),
+        ("2.5,20,3.0,2", "userId is no whole number"),
+        ("0x1F,20,3.0,2", "userId is no whole number"),
+        ("2,,3.0,2", "movieId is no whole number"),
+        ("2,99999999999999999999,3.0,2", "movieId is beyond 64 bits"),
+        ("   ", "1 fields where 4 belong"),
+        ("2;20;3.0;2", "1 fields where 4 belong"),
+    ],
+)
+@pytest.mark.parametrize("partition_bytes", [1 << 25, 16])
+def test_rejected_with_place_and_reason(
+    tmp_path: Path, line: str, reason: str, partition_bytes: int
+) -> None:
+    text = HEADER + f"1,10,4.0,1\n{line}\n3,30,2.0,3\n"
+    frame, rejects, _ = read_all(write(tmp_path / "ratings.csv", text), partition_bytes)
+    assert frame[USER].tolist() == [1, 3]
+    assert rejects == [(3, reason, line.encode())]
+
+
+def test_truncated_last_line_is_rejected(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n2,20,3")
+    frame, rejects, _ = read_all(path)
+    assert len(frame) == 1
+    assert rejects == [(3, "3 fields where 4 belong", b"2,20,3")]
+
+
+def test_dat_with_double_colons(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.dat", "1::10::4::1\n2::20::3.5::2\nbad\n3::30::9::3\n")
+    for partition_bytes in (1 << 25, 3, 9):
+        frame, rejects, _ = read_all(path, partition_bytes)
+        assert frame.to_dict("list") == {USER: [1, 2], MOVIE: [10, 20], RATING: [4.0, 3.5]}
+        assert [line for line, _, _ in rejects] == [3, 4]
+
+
+def test_dat_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.dat", b"\xef\xbb\xbf1::10::4::1\n2::20::3::2\n")
+    for partition_bytes in (1 << 25, 3, 4):
+        assert read_all(path, partition_bytes)[0][USER].tolist() == [1, 2]
+
+
+FIELD = st.one_of(
+    st.integers(-3, 12).map(str),
+    st.sampled_from(
+        ["", " ", "NaN", "inf", "6.0", "5.0", "0.5", "4.5", "-1", "1e0", ".5", "5.", "0x1F", "+3",
+         "1_0", "٣", "99999999999999999999", "9223372036854775807", "a", '"2"', '"3', "2\x1f", "\x00",
+         " 3", "4\t", "3 0"]
+    ),
+)  # fmt: skip
+LINE = st.one_of(
+    st.tuples(st.integers(1, 99), st.integers(1, 99), st.integers(1, 10)).map(
+        lambda t: f"{t[0]},{t[1]},{t[2] / 2},{t[0]}"
+    ),
+    st.lists(FIELD, min_size=1, max_size=6).map(",".join),
+)
+
+
+@given(
+    lines=st.lists(LINE, max_size=25),
+    end=st.sampled_from(["", "\n"]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    partition_bytes=st.sampled_from([5, 17, 64, 1 << 20]),
+    piece=st.sampled_from([1, 40, 1 << 16]),
+)
+def test_same_as_the_line_oracle_wherever_it_is_cut(
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[str],
+    end: str,
+    newline: str,
+    partition_bytes: int,
+    piece: int,
+) -> None:
+    lines = [line.replace("\r", "") for line in lines]
+    path = tmp_path_factory.mktemp("h") / "ratings.csv"
+    body = newline.join(lines) + (newline if end and lines else "")
+    write(path, HEADER.replace("\n", newline) + (body or "1,1,1,1"))
+    if not body:
+        lines = ["1,1,1,1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ratings, "_PIECE_BYTES", piece)
+        frame, rejects, _ = read_all(path, partition_bytes)
+    sound = [oracles.rating_of(line) for line in lines if line]
+    assert list(frame.itertuples(index=False, name=None)) == [r for r in sound if r is not None]
+    bad = [n for n, line in enumerate(lines, 2) if line and oracles.rating_of(line) is None]
+    assert [line for line, _, _ in rejects] == bad
+
+
+def test_ranges_own_each_line_once(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i * 7},{(i % 10 + 1) / 2},{i}\n" for i in range(1, 400))
+    path = write(tmp_path / "ratings.csv", HEADER + rows)
+    for size in (1, 2, 3, 50, 1000, 10**6):
+        frame, _, _ = read_all(path, size)
+        assert frame[USER].tolist() == list(range(1, 400)), size
+
+
+def test_a_range_can_lie_within_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n2,20,3.0,2\n")
+    file = format_of(path)
+    middle = ByteRange(str(path), file.data_start + 3, file.data_start + 5)
+    assert len(ratings.read_range(file, middle).ratings) == 0
+
+
+def test_as_a_dask_dataframe(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7},{i},{(i % 10 + 1) / 2},{i}\n" for i in range(1, 300))
+    path = write(tmp_path / "ratings.csv", HEADER + rows + "broken\n")
+    file = format_of(path)
+    lazy = ratings.to_dask_dataframe(file, ratings.byte_ranges(file, 500))
+    assert lazy.npartitions > 5
+    plain = pd.read_csv(path, skipfooter=1, engine="python")[[USER, MOVIE, RATING]]
+    result = lazy.compute(scheduler="sync").reset_index(drop=True)
+    pd.testing.assert_frame_equal(result, plain.astype({RATING: float}))
+    means = lazy.groupby(USER)[RATING].mean().compute(scheduler="sync").sort_index()
+    np.testing.assert_allclose(means, plain.groupby(USER)[RATING].mean())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty: put a file with content in its place"),
+        (b"\x1f\x8b\x08\x00rest", "holds gzip, not text: unpack it (gunzip) and name the result"),
+        (b"PK\x03\x04rest", "holds a zip archive, not text"),
+        (b"PAR1rest", "holds Parquet, not text"),
+        (b"userId,movieId,stars\n1,2,3\n", "line 1 names no column rating (it reads: userId,"),
+        (b"1,31,2.5,1260759144\n", "line 1 names no column userId and no movieId and no rating"),
+        (HEADER.encode(), "holds a header and no ratings"),
+    ],
+)
+def test_refused_before_anything_is_read(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        format_of(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_directory_where_a_file_should_be(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / "ratings.csv").unlink()
+    (folder / "ratings.csv").mkdir()
+    with pytest.raises(DataError, match="is a directory where a file should be"):
+        ratings.probe(layouts.detect(str(folder)))
+
+
+@pytest.mark.real_data
+def test_real_ratings_as_pandas_reads_them(real_data: Path) -> None:
+    for folder, name in (("kaggle-small", "ratings_small.csv"), ("ml-latest-small", "ratings.csv")):
+        path = real_data / folder / name
+        plain = pd.read_csv(path)[[USER, MOVIE, RATING]]
+        for size in (1 << 25, 99_991):
+            frame, rejects, lines = read_all(path, size)
+            pd.testing.assert_frame_equal(frame, plain)
+            assert rejects == []
+            assert lines == len(plain) + 1

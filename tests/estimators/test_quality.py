@@ -1,0 +1,64 @@
+"""Quality figures against scikit-learn and direct formulas."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from segmentation import KMeans
+from segmentation.estimators import quality
+from tests import oracles
+from tests.estimators.test_kmeans import blobs, dask_rows
+
+
+@pytest.mark.parametrize("chunk", [1, 77, 600])
+def test_against_scikit_learn(chunk: int) -> None:
+    X = blobs(n=600, k=5)
+    model = KMeans(4, random_state=0, tol=0).fit(dask_rows(X, 600))
+    centers, labels = model.cluster_centers_, model.labels_.compute()
+    found = quality.evaluate(dask_rows(X, chunk), centers)
+    assert found["sizes"] == np.bincount(labels).tolist()
+    assert found["inertia"] == pytest.approx(oracles.inertia(X, centers))
+    assert found["calinski_harabasz"] == pytest.approx(
+        sklearn.metrics.calinski_harabasz_score(X, labels)
+    )
+    assert found["davies_bouldin"] == pytest.approx(sklearn.metrics.davies_bouldin_score(X, labels))
+    distances = np.sort(np.sqrt(((X[:, None] - centers[None]) ** 2).sum(axis=2)), axis=1)
+    each = 1 - distances[:, 0] / distances[:, 1]
+    assert found["simplified_silhouette"] == pytest.approx(each.mean())
+    assert found["simplified_silhouettes"] == pytest.approx(
+        [each[labels == c].mean() for c in range(4)]
+    )
+
+
+def test_calinski_harabasz_is_exact_for_centres_off_their_means() -> None:
+    X = blobs(n=300, k=4)
+    centers = X[:3] + 0.1
+    labels = ((X[:, None] - centers[None]) ** 2).sum(axis=2).argmin(axis=1)
+    found = quality.evaluate(dask_rows(X, 50), centers)
+    assert found["calinski_harabasz"] == pytest.approx(
+        sklearn.metrics.calinski_harabasz_score(X, labels)
+    )
+
+
+def test_silhouette_on_a_sample() -> None:
+    X = blobs(n=400)
+    model = KMeans(3, random_state=0).fit(dask_rows(X, 100))
+    value, rows = quality.sampled_silhouette(dask_rows(X, 90), model.cluster_centers_, seed=1)
+    labels = model.labels_.compute()
+    assert rows == 400
+    assert value == pytest.approx(sklearn.metrics.silhouette_score(X, labels))
+    value, rows = quality.sampled_silhouette(dask_rows(X, 90), model.cluster_centers_, 1, size=100)
+    assert rows == 100
+    assert value == quality.sampled_silhouette(dask_rows(X, 7), model.cluster_centers_, 1, 100)[0]
+
+
+def test_a_single_cluster_has_no_neighbours() -> None:
+    X = da.ones((10, 2), chunks=(5, 2))
+    found = quality.evaluate(X, np.ones((1, 2)))
+    assert found["davies_bouldin"] is None
+    assert found["calinski_harabasz"] is None
+    assert found["simplified_silhouette"] is None
+    assert quality.sampled_silhouette(X, np.ones((1, 2)), 0) == (None, 10)

@@ -1,0 +1,201 @@
+"""Sums and counts: by hand, against pandas, and whatever the cut, the order or the merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segmentation.datasets import catalogue, layouts, ratings
+from segmentation.features import kernels, presets, statistics
+from segmentation.schema import MOVIE, RATING, USER, MovieTable, UserStatistics
+from tests import oracles
+
+#: Films 1 → genres 0, 1; 2 → genre 1; 5 → none; 9 → genre 2.
+TABLE = MovieTable(
+    np.array([1, 2, 5, 9]),
+    np.array([0, 2, 3, 3, 4], np.int32),
+    np.array([0, 1, 1, 2], np.int32),
+    3,
+)
+
+
+def frame(rows: list[tuple[int, int, float]]) -> pd.DataFrame:
+    made = pd.DataFrame(rows, columns=[USER, MOVIE, RATING])
+    return made.astype({USER: np.int64, MOVIE: np.int64, RATING: np.float64})
+
+
+def assert_same(one: UserStatistics, other: UserStatistics) -> None:
+    for name, first, second in zip(one._fields, one, other, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg=name)
+        assert first.dtype == second.dtype, name
+
+
+def test_four_rows_by_hand() -> None:
+    rows = frame([(7, 1, 4.0), (7, 2, 2.0), (3, 5, 1.0), (3, 77, 5.0)])
+    found = statistics.partition_statistics(rows, TABLE)
+    assert (found.used, found.unmapped) == (3, 1)
+    assert found.statistics.users.tolist() == [3, 7]
+    assert found.statistics.movies.tolist() == [1, 2]
+    assert found.statistics.rating_sum.tolist() == [1.0, 6.0]
+    assert found.statistics.sums.tolist() == [[0, 0, 0], [4.0, 6.0, 0]]
+    assert found.statistics.counts.tolist() == [[0, 0, 0], [1, 2, 0]]
+    assert np.unpackbits(found.seen)[:4].tolist() == [1, 1, 1, 0]
+    means = presets.genre_means(found.statistics)
+    np.testing.assert_array_equal(means, [[np.nan] * 3, [4.0, 3.0, np.nan]])
+
+
+def test_a_user_without_used_ratings_is_not_in_the_audience() -> None:
+    found = statistics.partition_statistics(frame([(1, 77, 5.0), (2, 1, 5.0)]), TABLE)
+    assert found.statistics.users.tolist() == [2]
+
+
+def test_a_second_rating_counts_like_any_other() -> None:
+    found = statistics.partition_statistics(frame([(1, 1, 5.0), (1, 1, 2.0)]), TABLE).statistics
+    assert found.movies.tolist() == [2]
+    assert found.counts.tolist() == [[2, 2, 0]]
+    assert presets.genre_means(found)[0, 0] == 3.5
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(-3, 12) | st.sampled_from([2**40, 2**62]),
+        st.sampled_from([1, 2, 5, 9, 3, 0, -1, 2**50]),
+        st.integers(1, 10).map(lambda half: half / 2),
+    ),
+    max_size=60,
+)
+
+
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 60), max_size=5), order=st.randoms())
+def test_any_partitioning_and_any_row_order(rows, cuts, order) -> None:
+    whole = statistics.partition_statistics(frame(rows), TABLE)
+    shuffled = list(rows)
+    order.shuffle(shuffled)
+    edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
+    parts = [
+        statistics.partition_statistics(frame(shuffled[a:b]), TABLE)
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
+    order.shuffle(parts)
+    assert_same(statistics.merge([part.statistics for part in parts]), whole.statistics)
+    assert sum(part.unmapped for part in parts) == whole.unmapped
+    seen = np.bitwise_or.reduce([part.seen for part in parts])
+    np.testing.assert_array_equal(seen, whole.seen)
+
+
+@given(rows=ROWS, n_blocks=st.integers(1, 8))
+def test_blocks_of_users_are_disjoint_and_complete(rows, n_blocks) -> None:
+    parts = [
+        statistics.partition_statistics(frame(rows[i : i + 9]), TABLE)
+        for i in range(0, len(rows), 9)
+    ] or [statistics.partition_statistics(frame([]), TABLE)]
+    cuts = statistics.block_boundaries([part.sketch for part in parts], n_blocks)
+    assert cuts == sorted(set(cuts))
+    assert len(cuts) < n_blocks
+    bounds = [None, *cuts, None]
+    blocks = [
+        statistics.merge([statistics.take_range(p.statistics, low, high) for p in parts])
+        for low, high in zip(bounds, bounds[1:], strict=False)
+    ]
+    whole = statistics.partition_statistics(frame(rows), TABLE).statistics
+    joined = UserStatistics(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+    assert_same(joined, whole)
+
+
+@given(rows=ROWS)
+def test_kernel_and_its_twin_agree(rows) -> None:
+    used = [(u, m, r) for u, m, r in rows if m in (1, 2, 5, 9)]
+    users, user_rows = np.unique(np.array([u for u, *_ in used], np.int64), return_inverse=True)
+    movie_rows = np.searchsorted(TABLE.movie_ids, [m for _, m, _ in used]).astype(np.int64)
+    stars = np.array([r for *_, r in used], np.float64)
+    results = []
+    for kernel in (kernels.accumulate, kernels.accumulate_numpy):
+        out = (
+            np.zeros(len(users), np.int64), np.zeros(len(users)),
+            np.zeros((len(users), 3)), np.zeros((len(users), 3), np.int32), np.zeros(4, np.bool_),
+        )  # fmt: skip
+        kernel(user_rows, movie_rows, stars, TABLE.offsets, TABLE.codes, *out)
+        results.append(out)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(values=st.lists(st.integers(-5, 5), max_size=30))
+def test_run_starts(values: list[int]) -> None:
+    array = np.array(values, np.int64)
+    starts = np.empty(len(array), np.int64)
+    n = kernels.run_starts(array, starts)
+    if values != sorted(values):
+        assert n == -1
+    else:
+        assert starts[:n].tolist() == [values.index(v) for v in sorted(set(values))]
+
+
+def test_movie_ids_too_large_for_a_table() -> None:
+    table = MovieTable(
+        np.array([3, 2**40]), np.array([0, 1, 1], np.int32), np.zeros(1, np.int32), 1
+    )
+    rows = statistics.movie_rows(table, np.array([2**40, 3, 4, 2**41, -1]))
+    assert rows.tolist() == [1, 0, -1, -1, -1]
+
+
+def test_merging_different_genres_says_both_numbers() -> None:
+    one = statistics.partition_statistics(frame([(1, 1, 5.0)]), TABLE).statistics
+    other = UserStatistics(one.users, one.movies, one.rating_sum, one.sums[:, :2], one.counts[:, :2])
+    with pytest.raises(ValueError, match=r"different numbers of genres: \[2, 3\]"):
+        statistics.merge([one, other])
+    with pytest.raises(ValueError, match="nothing to merge"):
+        statistics.merge([])
+
+
+def test_presets_by_hand() -> None:
+    one = statistics.partition_statistics(frame([(7, 1, 4.0), (7, 2, 2.0), (7, 5, 0.5)]), TABLE)
+    engagement = presets.features(one.statistics, "engagement")
+    assert engagement.dtype == np.float32
+    np.testing.assert_allclose(engagement, [[4.0, 3.0, 0.0]])
+    np.testing.assert_array_equal(presets.features(one.statistics, "original"), engagement)
+    own = (4.0 + 2.0 + 0.5) / 3
+    expected = [[(4.0 - own) * 1 / 6, (3.0 - own) * 2 / 7, 0.0]]
+    np.testing.assert_allclose(presets.features(one.statistics, "taste"), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="unknown preset 'x': use one of engagement"):
+        presets.features(one.statistics, "x")
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("folder", "join", "used", "users"),
+    [
+        ("kaggle-small", "links", 99_810, 671),
+        ("kaggle-small", "direct", 44_989, 671),
+        ("ml-latest-small", "links", 100_836, 610),
+    ],
+)
+def test_real_means_equal_pandas(
+    real_data: Path, folder: str, join: str, used: int, users: int
+) -> None:
+    layout = layouts.detect(str(real_data / folder))
+    found = catalogue.load(layout, join)
+    file = ratings.probe(layout)
+    parts = [
+        statistics.partition_statistics(ratings.read_range(file, part).ratings, found.table())
+        for part in ratings.byte_ranges(file, 300_000)
+    ]
+    assert sum(part.used for part in parts) == used
+    merged = statistics.merge([part.statistics for part in parts])
+    assert len(merged.users) == users
+    movies = (
+        oracles.kaggle_movies(real_data / folder, join)
+        if folder == "kaggle-small"
+        else oracles.grouplens_movies(real_data / folder)
+    )
+    expected = oracles.user_genre_means(pd.read_csv(layout.ratings), movies)
+    means = pd.DataFrame(presets.genre_means(merged), index=merged.users, columns=found.genres)
+    assert means.index.tolist() == expected.index.tolist()
+    np.testing.assert_allclose(
+        means, expected.reindex(columns=list(found.genres)), atol=1e-9, equal_nan=True
+    )
