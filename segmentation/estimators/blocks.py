@@ -131,20 +131,23 @@ def moments(X: da.Array) -> Moments:
 def block_moments(block: NDArray[Any]) -> Moments:
     """Return the moments of one block."""
     X = np.asarray(block, np.float64)
-    mean = X.mean(axis=0)
-    centred = X - mean
-    return Moments(len(X), mean, centred.T @ centred)
+    # Infinity turns to NaN in here; who asked looks for it and says so.
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = X.mean(axis=0)
+        centred = X - mean
+        return Moments(len(X), mean, centred.T @ centred)
 
 
 def merge_moments(parts: Sequence[Moments]) -> Moments:
     """Merge moments of disjoint rows."""
     n, mean, scatter = parts[0]
-    for part in parts[1:]:
-        total = n + part.n
-        delta = part.mean - mean
-        scatter = scatter + part.scatter + np.outer(delta, delta) * (n * part.n / total)
-        mean = mean + delta * (part.n / total)
-        n = total
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in parts[1:]:
+            total = n + part.n
+            delta = part.mean - mean
+            scatter = scatter + part.scatter + np.outer(delta, delta) * (n * part.n / total)
+            mean = mean + delta * (part.n / total)
+            n = total
     return Moments(n, mean, scatter)
 
 

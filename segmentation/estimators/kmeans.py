@@ -27,6 +27,7 @@ from segmentation.estimators.lloyd import (
     block_labels,
     farthest_rows,
     lloyd_block,
+    merge_farthest,
 )
 
 if TYPE_CHECKING:

@@ -122,7 +122,10 @@ def read_ratings(
                 f"{layout.movies}: the files belong to different data sets"
             )
         blocks = _merge(client, parts, summaries, cluster.threads)
-        stage.note = f"{tally.read:,} rows in {len(ranges):,} partitions → {blocks.users:,} users"
+        plural = "s" if len(ranges) > 1 else ""
+        stage.note = (
+            f"{tally.read:,} rows in {len(ranges):,} partition{plural} → {blocks.users:,} users"
+        )
     return blocks, tally
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from segmentation.errors import DataError
 from segmentation.insight import figures as drawing
 from segmentation.insight import report
 from segmentation.run import store
+from segmentation.schema import Persona, SegmentProfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from segmentation.run.pipeline import Assigned
-    from segmentation.schema import Axes, Persona, SegmentProfile
+    from segmentation.schema import Axes
 
 _GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
 
@@ -107,6 +113,45 @@ def segment_record(
         "product_strategy": list(persona.product_strategy),
         "marketing_actions": list(persona.marketing_actions),
     }
+
+
+def read_segments(
+    path: Path,
+) -> tuple[tuple[str, ...], list[SegmentProfile], list[Persona]]:
+    """Read ``segments.json`` back: genres, profiles and personas.
+
+    Raises
+    ------
+    DataError
+        If it is missing or damaged.
+    """
+    try:
+        records = json.loads(path.read_text("utf-8"))
+        genres = tuple(records[0]["genres"])
+        columns: list[dict[str, Any]] = [
+            {
+                column: np.array([record["genres"][genre][column] for genre in genres], np.float64)
+                for column in _GENRE_COLUMNS
+            }
+            for record in records
+        ]
+        profiles = [
+            SegmentProfile(
+                record["segment"], record["users"], record["share"], record["movies_per_user"],
+                record["mean_rating"], **found,
+            )
+            for record, found in zip(records, columns, strict=True)
+        ]  # fmt: skip
+        personas = [
+            Persona(
+                record["persona"], record["tagline"], record["summary"],
+                tuple(record["product_strategy"]), tuple(record["marketing_actions"]),
+            )
+            for record in records
+        ]  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path}: can't be read ({error!r}): run with --overwrite") from error
+    return genres, profiles, personas
 
 
 def write_reports(

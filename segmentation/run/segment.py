@@ -21,6 +21,7 @@ from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
 from segmentation.run import pipeline, reading, reporting, store
 from segmentation.run.cluster import open_cluster
+from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory
 from segmentation.run.model import SavedModel
 from segmentation.run.progress import Progress
@@ -78,14 +79,30 @@ def run_segment(
         layout = locate(settings, running, progress)
         digest = layouts.fingerprint(layout.files)
         identity = {**settings.identity(), "fingerprint": digest}
+        if resume and (done := _finished(Path(out), settings, digest)):
+            progress.say("  every stage was finished before: nothing is left to do")
+            return done
         folder = store.RunFolder(out, identity, resume=resume, overwrite=overwrite)
         try:
-            work = _Work(settings, playbook, layout, digest, folder, running, progress)
-            run = work.run(memory, began)
+            with explained(Path(out)):
+                work = _Work(settings, playbook, layout, digest, folder, running, progress)
+                run = work.run(memory, began)
         except BaseException:
             folder.abandon()
             raise
     return run
+
+
+def _finished(out: Path, settings: Settings, digest: str) -> SegmentRun | None:
+    """Return what a finished run in ``out`` found; None where it isn't finished."""
+    manifest = store.read_manifest(out)
+    if manifest is None:
+        return None
+    before = {**manifest["settings"], "fingerprint": manifest["data"]["fingerprint"]}
+    now = {**settings.identity(), "playbook": settings.playbook, "fingerprint": digest}
+    store.refuse_other(out, {name: before.get(name) for name in now}, now)
+    genres, profiles, personas = reporting.read_segments(out / "segments.json")
+    return SegmentRun(out, genres, profiles, personas, manifest)
 
 
 def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:

@@ -66,6 +66,8 @@ class RunFolder:
                 self._clear()
             self._work.mkdir(parents=True, exist_ok=True)
             self._state = self._load_state(identity, strict=resume)
+            if not self._state["stages"]:
+                _remove(self._work / "products")
         except OSError as error:
             raise DataError(
                 f"{self.path}: can't be written ({error.strerror}): choose another --out"
@@ -79,14 +81,7 @@ class RunFolder:
             state = {"identity": plain, "stages": {}}
         if state.get("identity") != plain:
             if strict:
-                before = state.get("identity", {})
-                differ = sorted(
-                    key for key in {*plain, *before} if plain.get(key) != before.get(key)
-                )
-                raise UsageError(
-                    f"{self.path}: was run with other {', '.join(differ)}: repeat them to resume, "
-                    "or add --overwrite in place of --resume"
-                )
+                refuse_other(self.path, state.get("identity", {}), plain)
             state = {"identity": plain, "stages": {}}
         return dict(state)
 
@@ -120,8 +115,10 @@ class RunFolder:
         _remove(self._work)
 
     def abandon(self) -> None:
-        """Leave nothing behind if no stage was finished; else keep what ``--resume`` needs."""
-        _remove(self._work / "products")
+        """Leave nothing behind if no stage was finished; else keep what ``--resume`` needs.
+
+        What stages have written stays under :data:`WORK`, where nothing reads as a result.
+        """
         if not self._state["stages"]:
             _remove(self._work)
             if self._made and self.path.is_dir() and not any(self.path.iterdir()):
@@ -157,6 +154,33 @@ def refuse_existing(path: Path, found: str) -> NoReturn:
         f"{path}: holds {found} already: add --resume to go on from its finished stages, "
         "--overwrite to start anew, or choose another --out"
     )
+
+
+def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say that a run can't be resumed with other settings or data, if they are others."""
+    differ = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
+    if differ:
+        raise UsageError(
+            f"{path}: was run with other {', '.join(differ)}: repeat them to resume, "
+            "or add --overwrite in place of --resume"
+        )
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """Return the manifest of a finished run, None where there is none.
+
+    Raises
+    ------
+    DataError
+        If it can't be read.
+    """
+    try:
+        found = json.loads((path / MANIFEST).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path / MANIFEST}: can't be read ({error}): use --overwrite") from error
+    return dict(found)
 
 
 def jsonable(value: Any) -> Any:

@@ -60,7 +60,8 @@ def test_a_torn_record_gets_its_title_back_and_no_pseudo_genre(tiny: Path) -> No
 def test_first_of_duplicates_stands(tiny: Path) -> None:
     append(
         tiny,
-        "False,,0,\"[{'id': 27, 'name': 'Horror'}]\",,100,tt,en,A2,x,1,,[],[],,0,1,[],R,,A2,F,1,1\n",
+        "False,,0,\"[{'id': 27, 'name': 'Horror'}]\",,100,tt,en,A2,x,1,,[],[],,0,1,[],R,,A2,"
+        "F,1,1\n",
     )
     found = load(tiny)
     assert found.notes["duplicates"] == 1
@@ -117,7 +118,8 @@ def test_missing_columns_and_cut_downloads(tiny: Path) -> None:
 
 def pulp_fiction(folder: Path, tmdb_of_296: int) -> Path:
     write_tiny(folder)
-    row = "False,,0,\"[{{'id': 18, 'name': 'Drama'}}]\",,{0},tt,en,{1},x,1,,[],[],,0,1,[],R,,{1},F,1,1\n"
+    drama = "[{{'id': 18, 'name': 'Drama'}}]"
+    row = f'False,,0,"{drama}",,{{0}},tt,en,{{1}},x,1,,[],[],,0,1,[],R,,{{1}},F,1,1\n'
     append(folder, row.format(680, "Pulp Fiction") + row.format(296, "Terminator 3"))
     (folder / "links.csv").write_text(f"movieId,imdbId,tmdbId\n296,1,{tmdb_of_296}\n10,2,100\n")
     return folder
@@ -143,7 +145,8 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,5,1\n")
     (folder / "movies.csv").write_bytes(
         b'movieId,title,genres\r\n1,"Comma, The (1990)",Drama|Film-Noir\r\n'
-        b"2,Plain (1991),(no genres listed)\r\n3,Kids,Children|Puppets\r\n1,Again,War\r\nx,Bad,War\r\n"
+        b"2,Plain (1991),(no genres listed)\r\n3,Kids,Children|Puppets\r\n"
+        b"1,Again,War\r\nx,Bad,War\r\n"
     )
     found = load(folder)
     assert genres_of(found) == {1: ["Drama", "Film-Noir"], 2: [], 3: ["Children"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_any_partitioning_and_any_row_order(rows, cuts, order) -> None:
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     parts = [
         statistics.partition_statistics(frame(shuffled[a:b]), TABLE)
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in itertools.pairwise(edges)
     ]
     order.shuffle(parts)
     assert_same(statistics.merge([part.statistics for part in parts]), whole.statistics)
@@ -100,7 +101,7 @@ def test_blocks_of_users_are_disjoint_and_complete(rows, n_blocks) -> None:
     bounds = [None, *cuts, None]
     blocks = [
         statistics.merge([statistics.take_range(p.statistics, low, high) for p in parts])
-        for low, high in zip(bounds, bounds[1:], strict=False)
+        for low, high in itertools.pairwise(bounds)
     ]
     whole = statistics.partition_statistics(frame(rows), TABLE).statistics
     joined = UserStatistics(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
@@ -146,7 +147,9 @@ def test_movie_ids_too_large_for_a_table() -> None:
 
 def test_merging_different_genres_says_both_numbers() -> None:
     one = statistics.partition_statistics(frame([(1, 1, 5.0)]), TABLE).statistics
-    other = UserStatistics(one.users, one.movies, one.rating_sum, one.sums[:, :2], one.counts[:, :2])
+    other = UserStatistics(
+        one.users, one.movies, one.rating_sum, one.sums[:, :2], one.counts[:, :2]
+    )
     with pytest.raises(ValueError, match=r"different numbers of genres: \[2, 3\]"):
         statistics.merge([one, other])
     with pytest.raises(ValueError, match="nothing to merge"):
