@@ -99,7 +99,7 @@ def genre_heatmap(
     means = np.array([profile.mean for profile in profiles])
     weights = np.array([profile.share for profile in profiles])
     order = np.argsort(-(weights @ means), kind="stable")
-    figure, axes = _new(2.2 + 0.95 * len(profiles), 1.5 + 0.30 * len(genres))
+    figure, axes = _new(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(genres))
     image = axes.imshow(means[:, order].T, aspect="auto", cmap="YlGnBu", vmin=0, vmax=5)
     axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8.5, va="top")
     axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
@@ -108,7 +108,7 @@ def genre_heatmap(
         for column in range(len(profiles)):
             value = means[column, genre]
             axes.text(
-                column, row, f"{value:.1f}", ha="center", va="center", fontsize=8,
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
                 color="white" if value > 2.9 else _INK,
                 fontweight="bold" if value >= HIGH_RATED else "normal",
             )  # fmt: skip

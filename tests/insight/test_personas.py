@@ -1,0 +1,158 @@
+"""Personas: matched as a whole, each name once, sensible for any number of segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segmentation.errors import UsageError
+from segmentation.insight import personas
+from segmentation.schema import KAGGLE_GENRES, SegmentProfile
+
+ORIGINAL_FIVE = [
+    "Quiet Viewers", "New Explorers", "Expanding Enthusiasts", "Loyalists", "Premium Loyalists",
+]  # fmt: skip
+
+
+def profile(
+    segment: int, movies: float, high: int, stars: float = 2.5, lift: int = 0
+) -> SegmentProfile:
+    """A segment with ``high`` genres at 3.5 stars and the rest so that all average ``stars``."""
+    n = len(KAGGLE_GENRES)
+    rest = np.clip((stars * n - 3.5 * high) / max(n - high, 1), 0, 2.9)
+    mean = np.full(n, rest)
+    mean[:high] = 3.5 - 0.01 * np.arange(high)
+    lifts = np.ones(n)
+    lifts[lift] = 2.0
+    return SegmentProfile(
+        segment, 100, 0.2, movies, 3.4, mean, np.maximum(mean, 0.5), np.ones(n), lifts
+    )
+
+
+def names(profiles: list[SegmentProfile]) -> list[str]:
+    found = personas.assign_personas(profiles, KAGGLE_GENRES, personas.load_playbook())
+    return [persona.name for persona in found]
+
+
+def test_the_staircase_of_the_original() -> None:
+    steps = [(5, 0, 1.5), (9, 3, 2.4), (18, 9, 2.7), (69, 14, 3.2), (135, 15, 3.4)]
+    assert names([profile(i, *step) for i, step in enumerate(steps)]) == ORIGINAL_FIVE
+
+
+def test_the_staircase_of_the_small_file() -> None:
+    steps = [(12.7, 3, 1.2), (28.9, 11, 2.4), (30.2, 11, 2.6), (82.6, 17, 3.1), (149, 19, 3.4)]
+    assert names([profile(i, *step) for i, step in enumerate(steps)]) == ORIGINAL_FIVE
+
+
+def test_matched_as_a_whole_by_hand() -> None:
+    """Each segment alone is nearest to Loyalists; together each gets the name it costs least."""
+    playbook = personas.load_playbook()
+    profiles = [profile(0, 60, 13, 3.1), profile(1, 70, 14, 3.2)]
+    found = personas.assign_personas(profiles, KAGGLE_GENRES, playbook)
+    assert len({p.name for p in found}) == 2
+    # Stretched over the two segments, the lesser one is the quiet end and the other the top.
+    assert [p.name for p in found] == ["Quiet Viewers", "Premium Loyalists"]
+
+
+@pytest.mark.parametrize("k", range(1, 13))
+def test_any_number_of_segments(k: int) -> None:
+    profiles = [profile(s, 5 * 1.6**s, min(19, 2 * s), 1.2 + 0.15 * s, s % 20) for s in range(k)]
+    found = names(profiles)
+    assert len(set(found)) == k
+    if k == 1:
+        assert found == ["Whole Audience"]
+    if k == 5:
+        assert found == ORIGINAL_FIVE
+    if k > 5:
+        assert set(ORIGINAL_FIVE) <= {name.split(" (")[0] for name in found}
+
+
+@given(
+    movies=st.lists(st.floats(1, 2000), min_size=2, max_size=9),
+    data=st.data(),
+)
+def test_no_name_twice_whatever_the_segments(movies: list[float], data: st.DataObject) -> None:
+    profiles = [
+        profile(s, m, data.draw(st.integers(0, 20)), data.draw(st.floats(0.5, 4)),
+                data.draw(st.integers(0, 19)))
+        for s, m in enumerate(sorted(movies))
+    ]  # fmt: skip
+    found = names(profiles)
+    assert len(set(found)) == len(profiles)
+
+
+def test_texts_are_filled_with_this_runs_figures() -> None:
+    found = personas.assign_personas(
+        [profile(0, 5, 0, 1.5), profile(1, 50, 10, 3)], KAGGLE_GENRES, personas.load_playbook()
+    )
+    for persona in found:
+        texts = [persona.summary, *persona.product_strategy, *persona.marketing_actions]
+        assert not any("$" in text for text in texts)
+        assert len(persona.product_strategy) >= 2
+        assert len(persona.marketing_actions) >= 2
+    assert "100 people (20% of the audience) with 5.0 films each" in found[0].summary
+    assert "the fewest of the 2 segments" in found[0].summary
+    assert "no genre reaches a mean of 3 stars" in found[0].summary
+    assert "10 of 20 genres" in found[1].summary
+
+
+PERSONA = """
+[[persona]]
+name = "Us"
+tagline = "t"
+recognised_by = { movies_per_user = 5, high_rated_share = 0.0, satisfaction = 1.5 }
+summary = "We are $users."
+product_strategy = ["a"]
+marketing_actions = ["b"]
+"""
+EVERYONE = """
+[everyone]
+name = "All"
+tagline = "t"
+summary = "s"
+product_strategy = ["a"]
+marketing_actions = ["b"]
+"""
+
+
+def test_a_playbook_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(PERSONA + PERSONA.replace('"Us"', '"Them"') + EVERYONE)
+    book = personas.load_playbook(path)
+    found = personas.assign_personas(
+        [profile(0, 5, 0), profile(1, 9, 2), profile(2, 20, 4, lift=3)], KAGGLE_GENRES, book
+    )
+    assert {p.name.split(" (")[0] for p in found} == {"Us", "Them"}
+    assert found[0].summary == "We are 100."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"needs at least one \[\[persona\]\] and one \[everyone\]"),
+        (PERSONA, r"needs at least one \[\[persona\]\] and one \[everyone\]"),
+        ("not = toml = at all", "can't be read as a playbook"),
+        (PERSONA + PERSONA + EVERYONE, "two personas share a name: make each unique"),
+        (PERSONA.replace("tagline", "tag") + EVERYONE, "'Us': missing or unknown: tag, tagline"),
+        (PERSONA.replace("$users", "$nobody") + EVERYONE, r"unknown word \$nobody: use \$users"),
+        (PERSONA.replace('["a"]', "[]") + EVERYONE, "the two lists are not empty"),
+        (PERSONA.replace("= 5,", "= 0,") + EVERYONE, "movies_per_user must be above 0"),
+        (PERSONA.replace("satisfaction = 1.5", "joy = 1") + EVERYONE, "recognised_by needs"),
+    ],
+)
+def test_playbooks_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        personas.load_playbook(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_such_playbook(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can't be read as a playbook"):
+        personas.load_playbook(tmp_path / "none.toml")

@@ -1,0 +1,111 @@
+"""Reports: one offline file, nothing unescaped, the same figures in both forms."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from segmentation.insight import personas, report
+from segmentation.schema import KAGGLE_GENRES, Persona
+from tests.insight.test_personas import profile
+
+PROFILES = [profile(0, 5, 0, 1.5), profile(1, 50, 10, 3.0, lift=4)]
+PERSONAS = personas.assign_personas(PROFILES, KAGGLE_GENRES, personas.load_playbook())
+
+
+def facts(**changes: object) -> report.ReportFacts:
+    values = {
+        "title": "Audience segments",
+        "source": "Ratings from r.csv",
+        "synthetic": False,
+        "created": "1 May 2026",
+        "headline": (("Users", "200"),),
+        "warnings": (),
+        "tables": {"Data": [("rows read", "1,000")]},
+    }
+    return report.ReportFacts(**{**values, **changes})
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch or run, and whether tags are balanced."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.images_without_text = 0
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        self.sources += [found[key] for key in ("src", "href") if key in found]
+        self.images_without_text += tag == "img" and not found.get("alt")
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def test_html_is_one_offline_file() -> None:
+    text = report.render_html(facts(), PROFILES, PERSONAS, KAGGLE_GENRES, {"c": (b"png", "alt")})
+    page = Page(text)
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert page.images_without_text == 0
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+@pytest.mark.parametrize("nasty", ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a&b"])
+def test_html_is_escaped_everywhere(nasty: str) -> None:
+    persona = Persona(nasty, nasty, nasty, (nasty,), (nasty,))
+    given = facts(
+        title=nasty, source=nasty, created=nasty, headline=((nasty, nasty),), warnings=(nasty,),
+        tables={nasty: [(nasty, nasty)]},
+    )  # fmt: skip
+    genres = (nasty, *KAGGLE_GENRES[1:])
+    text = report.render_html(given, PROFILES, [persona] * 2, genres, {nasty: (b"x", nasty)})
+    assert nasty not in text
+    page = Page(text)
+    assert page.tags.count("img") == 1
+    assert "script" not in page.tags
+
+
+def test_synthetic_data_and_warnings_are_told_in_both_forms() -> None:
+    given = facts(synthetic=True, warnings=("beware of this",))
+    page = report.render_html(given, PROFILES, PERSONAS, KAGGLE_GENRES, {})
+    text = report.render_markdown(given, PROFILES, PERSONAS, KAGGLE_GENRES, {})
+    for form in (page, text):
+        assert "Synthetic data" in form
+        assert "beware of this" in form
+    plain = report.render_html(facts(), PROFILES, PERSONAS, KAGGLE_GENRES, {})
+    assert "Synthetic data" not in plain
+
+
+def test_both_forms_hold_the_segments() -> None:
+    page = report.render_html(facts(), PROFILES, PERSONAS, KAGGLE_GENRES, {})
+    text = report.render_markdown(
+        facts(), PROFILES, PERSONAS, KAGGLE_GENRES, {"c": "figures/c.png"}
+    )
+    for persona in PERSONAS:
+        for line in (persona.name, persona.tagline, *persona.marketing_actions):
+            assert line in page.replace("&#39;", "'")
+            assert line in text
+    assert "![c](figures/c.png)" in text
+    assert "&" not in text, "Markdown is not HTML-escaped"
+
+
+def test_table_for_the_terminal() -> None:
+    lines = report.segment_table(PROFILES, PERSONAS, KAGGLE_GENRES).splitlines()
+    assert lines[0].split("  ")[0] == "#"
+    assert len(lines) == 4
+    assert "0 of 20" in lines[2]
+    assert "10 of 20: Action, Adventure, Animation …" in lines[3]
