@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from jobs.interrupts import lasting_interrupts
 from segmentation.errors import SegmentationError
 
 INTERRUPTED = 130
@@ -54,7 +55,8 @@ def run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> 
     """Parse, call, and turn what goes wrong into one line and an exit status."""
     arguments = made.parse_args(argv)
     try:
-        job(arguments)
+        with lasting_interrupts():
+            job(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         _say("interrupted: nothing that reads as a result is left; --resume goes on if a stage "

@@ -6,6 +6,8 @@ import contextlib
 import difflib
 import logging
 import os
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -138,7 +140,7 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
 
     if not debug:
         # What distributed has to say of lost connections and busy loops is not for users.
-        for logger in ("distributed", "tornado", "bokeh"):
+        for logger in ("distributed", "tornado", "bokeh", "asyncio"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
     embedded = config["kind"] == "threads"
     dashboard = config.get("dashboard") or None
@@ -152,8 +154,8 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
     limit = _memory(config, workers, name)
     with contextlib.ExitStack() as stack:
         try:
-            cluster = stack.enter_context(
-                LocalCluster(
+            with contextlib.nullcontext() if embedded else _interrupts_ignored():
+                cluster = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=threads,
                     processes=not embedded,
@@ -164,8 +166,12 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
                     memory_limit=limit,
                     silence_logs=False if debug else logging.CRITICAL,
                 )
-            )
+            stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
+            if not embedded:
+                from segmentation.run.plugins import IgnoreInterrupts
+
+                client.register_plugin(IgnoreInterrupts())
         except (OSError, RuntimeError, TimeoutError) as error:
             raise ClusterError(
                 f"cluster {name!r} can't be started: {' '.join(str(error).split())}: "
@@ -173,6 +179,19 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
             ) from error
         link = _dashboard_link(cluster, dashboard)
         yield Cluster(client, config["kind"], workers, workers * threads, link)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C while workers start: they inherit that, and the job alone ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _count(value: Any, cpus: int) -> int:

@@ -67,7 +67,9 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
     try:
         model = KMeans(n_clusters=settings.k, random_state=settings.seed).fit(X)
     except ValueError as error:
-        raise DataError(f"K-Means can't make --k {settings.k} segments: {error}") from error
+        # The estimator speaks of rows and n_clusters; here they are users and --k.
+        told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
+        raise DataError(f"K-Means can't make the segments: {told}") from error
     sums = _profile_sums(client, X, blocks, model.cluster_centers_)
     model.reorder(order_by_activity(sums))
     centers = model.cluster_centers_

@@ -78,11 +78,10 @@ def run_segment(
             progress.say(f"  dashboard: {running.dashboard}")
         layout = locate(settings, running, progress)
         digest = layouts.fingerprint(layout.files)
-        identity = {**settings.identity(), "fingerprint": digest}
         if resume and (done := _finished(Path(out), settings, digest)):
             progress.say("  every stage was finished before: nothing is left to do")
             return done
-        folder = store.RunFolder(out, identity, resume=resume, overwrite=overwrite)
+        folder = store.RunFolder(out, {"fingerprint": digest}, resume=resume, overwrite=overwrite)
         try:
             with explained(Path(out)):
                 work = _Work(settings, playbook, layout, digest, folder, running, progress)
@@ -99,7 +98,7 @@ def _finished(out: Path, settings: Settings, digest: str) -> SegmentRun | None:
     if manifest is None:
         return None
     before = {**manifest["settings"], "fingerprint": manifest["data"]["fingerprint"]}
-    now = {**settings.identity(), "playbook": settings.playbook, "fingerprint": digest}
+    now = {**settings.key("run"), "fingerprint": digest}
     store.refuse_other(out, {name: before.get(name) for name in now}, now)
     genres, profiles, personas = reporting.read_segments(out / "segments.json")
     return SegmentRun(out, genres, profiles, personas, manifest)
@@ -233,11 +232,13 @@ class _Work:
 
     def _statistics(self, catalogue: Catalogue) -> tuple[reading.Blocks, dict[str, int], int]:
         kept = self.folder.product("model/user_statistics.parquet")
-        done = self.folder.stage("ratings")
+        key = self.settings.key("ratings")
+        done = self.folder.stage("ratings", key)
         if done is not None and kept.exists():
             self.progress.say("  ratings: taken from the finished stage")
             blocks = reading.load_blocks(self.cluster.client, kept, done["blocks"])
             return blocks, done["rows"], done["movies"]
+        self.folder.discard("rejected")
         blocks, tally = reading.read_ratings(
             self.layout, catalogue, self.settings, self.cluster, self.progress
         )
@@ -246,12 +247,13 @@ class _Work:
         reading.save_blocks(kept, blocks, catalogue.genres)
         rows = tally.record()
         self.folder.finish_stage(
-            "ratings", {"rows": rows, "movies": tally.movies, "blocks": blocks.sizes}
+            "ratings", key, {"rows": rows, "movies": tally.movies, "blocks": blocks.sizes}
         )
         return blocks, rows, tally.movies
 
     def _clustering(self, X: Any, blocks: reading.Blocks) -> pipeline.Clustering:
-        done = self.folder.stage("kmeans")
+        key = self.settings.key("kmeans")
+        done = self.folder.stage("kmeans", key)
         if done is not None:
             self.progress.say("  K-Means: taken from the finished stage")
             return pipeline.Clustering(np.array(done["centers"]), done["record"])
@@ -259,17 +261,18 @@ class _Work:
             found = pipeline.cluster_users(self.cluster.client, X, blocks, self.settings)
             n_iter = found.record["n_iter"]
             stage.note = f"k = {self.settings.k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
-        self.folder.finish_stage("kmeans", found._asdict())
+        self.folder.finish_stage("kmeans", key, found._asdict())
         return found
 
     def _axes(self, X: Any) -> tuple[Axes, dict[str, Any]]:
-        done = self.folder.stage("pca")
+        key = self.settings.key("pca")
+        done = self.folder.stage("pca", key)
         if done is not None:
             return Axes(*(np.array(values) for values in done["axes"])), done["record"]
         with self.progress.stage("pca", "PCA") as stage:
             axes, record = pipeline.find_axes(X)
             stage.note = f"{axes.explained_variance_ratio.sum():.0%} of the variance on two axes"
-        self.folder.finish_stage("pca", {"axes": list(axes), "record": record})
+        self.folder.finish_stage("pca", key, {"axes": list(axes), "record": record})
         return axes, record
 
 

@@ -11,6 +11,13 @@ PRESET_NAMES = ("engagement", "taste", "original")
 JOINS = ("links", "direct")
 #: Ratings of `--data synthetic` without a number: a minute's work on a small machine.
 SYNTHETIC_ROWS = 1_000_000
+#: stage → the settings that decide its results, beside the data itself; "run" is the whole.
+_KEYS = {
+    "ratings": {"join", "max_rejected"},
+    "kmeans": {"join", "max_rejected", "preset", "k", "seed"},
+    "pca": {"join", "max_rejected", "preset"},
+    "run": {"join", "max_rejected", "preset", "k", "seed", "playbook"},
+}
 #: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
 _MOST_SEGMENTS = 50
 
@@ -66,12 +73,10 @@ class Settings:
         values["join"] = self.effective_join
         return values
 
-    def identity(self) -> dict[str, Any]:
-        """Return those that decide the results; a run can be resumed only with equal ones."""
-        record = self.record()
-        for name in ("data", "ratings", "playbook", "partition_bytes"):
-            del record[name]
-        return record
+    def key(self, stage: str) -> dict[str, Any]:
+        """Return the settings that the results of a stage hang on."""
+        names = _KEYS[stage]
+        return {name: value for name, value in self.record().items() if name in names}
 
 
 def synthetic_rows(data: str) -> int | None:

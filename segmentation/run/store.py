@@ -39,8 +39,7 @@ class RunFolder:
     path
         The folder; made if need be.
     identity
-        What the results hang on (settings and the data's fingerprint). Stages are taken up again
-        only if it is the same.
+        What every stage hangs on: the data's fingerprint. Only the same run is resumed.
     resume, overwrite
         Go on from finished stages; remove what an earlier run left.
 
@@ -85,15 +84,21 @@ class RunFolder:
             state = {"identity": plain, "stages": {}}
         return dict(state)
 
-    def stage(self, name: str) -> dict[str, Any] | None:
-        """Return what a finished stage left, or None."""
+    def stage(self, name: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what a finished stage left, or None if it wasn't finished with this ``key``."""
         found = self._state["stages"].get(name)
-        return dict(found) if found is not None else None
+        if found is None or found["key"] != jsonable(dict(key)):
+            return None
+        return dict(found["result"])
 
-    def finish_stage(self, name: str, result: Mapping[str, Any]) -> None:
-        """Remember a stage's result; it survives from here on."""
-        self._state["stages"][name] = jsonable(result)
+    def finish_stage(self, name: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Remember a stage's result and the settings that it hangs on; it survives from here on."""
+        self._state["stages"][name] = jsonable({"key": dict(key), "result": dict(result)})
         write_json(self._work / _STATE, self._state)
+
+    def discard(self, name: str) -> None:
+        """Remove a result that an earlier attempt left."""
+        _remove(self._work / "products" / name)
 
     def product(self, name: str) -> Path:
         """Return where a result is written until the run is complete."""
@@ -107,7 +112,8 @@ class RunFolder:
 
     def publish(self, manifest: Mapping[str, Any]) -> None:
         """Move all results into place and write the manifest last."""
-        for item in sorted((self._work / "products").iterdir()):
+        products = self._work / "products"
+        for item in sorted(products.iterdir()) if products.is_dir() else ():
             target = self.path / item.name
             _remove(target)
             os.replace(item, target)

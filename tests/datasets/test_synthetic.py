@@ -130,7 +130,7 @@ def test_metadata_in_its_raw_messy_form(made: Path) -> None:
     assert len(rows) == real.RECORDS
     whole = [row for row in rows if len(row) == 24 and row[5].isdigit()]
     torn = [row for row in rows if len(row) != 24]
-    tails = [row for row in torn if not row[0] == "False"]
+    tails = [row for row in torn if row[0] != "False"]
     assert len(tails) == 3
     at = header.index("genres")
     assert all("'name'" in row[at] for row in tails), "companies stand under genres"

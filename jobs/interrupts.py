@@ -1,0 +1,71 @@
+"""Ctrl-C that can't get lost.
+
+Python raises KeyboardInterrupt wherever the main thread happens to be. Within a callback of the
+garbage collector or a finalizer the interpreter prints and drops it, and the job would go on.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_LOOK_AGAIN_SECONDS = 0.3
+
+
+@contextmanager
+def lasting_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt again while the main thread is seen not to be handling it."""
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
+        yield
+        return
+    over = threading.Event()
+
+    def look_again() -> None:
+        while not over.wait(_LOOK_AGAIN_SECONDS):
+            if _handles_interrupt(main.ident):
+                return
+            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        if not any(thread.name == look_again.__name__ for thread in threading.enumerate()):
+            threading.Thread(target=look_again, name=look_again.__name__, daemon=True).start()
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        # Somebody (nohup, a notebook, a test) has settled this otherwise.
+        yield
+        return
+    signal.signal(signal.SIGINT, on_interrupt)
+    hook = sys.unraisablehook
+
+    def unraisable(dropped: sys.UnraisableHookArgs) -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            hook(dropped)
+
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        over.set()
+        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, before)
+
+
+def _handles_interrupt(thread: int | None) -> bool:
+    error = sys._current_exceptions().get(thread or 0)
+    # Python 3.11 gives (type, value, traceback), later ones the value.
+    value = error[1] if isinstance(error, tuple) else error
+    while value is not None:
+        if isinstance(value, KeyboardInterrupt):
+            return True
+        value = value.__context__
+    return False

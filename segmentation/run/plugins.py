@@ -1,0 +1,25 @@
+"""Plugins that the job installs on its workers; they import this module to load them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import Any
+
+from distributed import WorkerPlugin
+
+
+class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
+    """Let worker processes leave Ctrl-C to the job, which ends them.
+
+    It reaches the whole process group. Workers started with the cluster inherit this already;
+    the plugin serves those that a nanny starts again later.
+    """
+
+    name = "ignore-interrupts"
+    idempotent = True
+
+    def setup(self, worker: Any) -> None:
+        """Ignore the signal where the worker owns its process' main thread."""
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,156 @@
+"""Bad input: what is read all the same, what is set aside, what is refused in one line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jobs import segment
+from tests.conftest import write_tiny
+
+HEADER = "userId,movieId,rating,timestamp\n"
+SOUND = "1,10,4.0,1\n1,20,2.0,2\n2,10,3.0,3\n2,10,5.0,4\n2,30,1.0,5\n3,40,5.0,6\n"
+
+
+def call(data: Path | str, out: Path, *options: str) -> int:
+    return segment.main(["--data", str(data), "--out", str(out), "--k", "2", "--quiet", *options])
+
+
+def refused(capsys, data: Path | str, out: Path, *options: str) -> str:
+    """Run, and return the one line that stderr got; nothing else may be left or shown."""
+    assert call(data, out, *options) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert not out.exists()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("CRLF", (HEADER + SOUND).replace("\n", "\r\n").encode()),
+        ("byte-order mark", b"\xef\xbb\xbf" + (HEADER + SOUND).encode()),
+        ("no last newline", (HEADER + SOUND).rstrip("\n").encode()),
+    ],
+)
+def test_read_all_the_same(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / "ratings.csv").write_bytes(content)
+    assert call(folder, tmp_path / "out") == 0, name
+    rows = json.loads((tmp_path / "out" / "run.json").read_text())["rows"]
+    assert rows == {"read": 6, "used": 5, "unmapped": 1, "rejected": 0}
+
+
+def test_ids_beyond_32_bits(tmp_path: Path) -> None:
+    big = 2**40 + 7
+    folder = write_tiny(tmp_path / "tiny", HEADER + SOUND + f"{big},20,3.0,7\n")
+    assert call(folder, tmp_path / "out") == 0
+    found = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    assert found["userId"].tolist() == [1, 2, big]
+
+
+def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys) -> None:
+    bad = ["2,20,NaN,9", "2,20,good,9", "2,20,-1.0,9", "2,20,6.0,9", "2,20,3.0"]
+    folder = write_tiny(tmp_path / "tiny", HEADER + SOUND + "\n".join(bad))
+    out = tmp_path / "out"
+    arguments = ["--data", str(folder), "--out", str(out), "--k", "2", "--max-rejected", "0.9"]
+    assert segment.main(arguments) == 0
+    rows = json.loads((out / "run.json").read_text())["rows"]
+    assert rows == {"read": 11, "used": 5, "unmapped": 1, "rejected": 5}
+    kept = pd.read_csv(out / "rejected" / "ratings.csv", dtype=str, keep_default_na=False)
+    assert kept["line"].tolist() == ["8", "9", "10", "11", "12"]
+    assert kept["text"].tolist() == bad
+    assert kept["reason"].tolist() == [
+        "rating is no number", "rating is no number", "rating is outside 0.5 to 5",
+        "rating is outside 0.5 to 5", "3 fields where 4 belong",
+    ]  # fmt: skip
+    assert "5 rejected (see " in capsys.readouterr().out
+
+
+def test_too_many_rejected(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny", HEADER + SOUND + "2,20,seven,9\n")
+    line = refused(capsys, folder, tmp_path / "out")
+    assert "1 of 7 rows (14.3%) are not ratings, more than --max-rejected 0.01" in line
+    assert "the first is line 8: rating is no number: '2,20,seven,9'" in line
+    assert line.endswith("mend the file or raise --max-rejected")
+
+
+def test_no_such_folder(tmp_path: Path, capsys) -> None:
+    line = refused(capsys, tmp_path / "none", tmp_path / "out")
+    assert line == (
+        f"error: {tmp_path}/none: no such folder: give --data a folder that holds ratings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"userId,movieId,stars\n1,10,4.0\n", "names no column rating"),
+        (b"", "is empty: put a file with content in its place"),
+        (gzip.compress((HEADER + SOUND).encode()), "holds gzip, not text: unpack it (gunzip)"),
+        (HEADER.encode(), "holds a header and no ratings"),
+        (b"\x00\x01\x02" * 100, "names no column userId"),
+    ],
+)
+def test_ratings_that_cannot_be_read(tmp_path, capsys, content: bytes, message: str) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / "ratings.csv").write_bytes(content)
+    line = refused(capsys, folder, tmp_path / "out")
+    assert message in line
+    assert str(folder / "ratings.csv") in line
+
+
+def test_a_directory_where_a_file_should_be(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    for name in ("ratings.csv", "links.csv"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        assert "is a directory where a file should be" in refused(capsys, folder, tmp_path / "o")
+        (folder / name).rmdir()
+        write_tiny(tmp_path / "tiny")
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    line = refused(capsys, folder / "ratings.csv", tmp_path / "out")
+    assert "is a file, and --data takes the folder that holds it" in line
+
+
+def test_a_catalogue_that_matches_no_rating(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny", HEADER + "1,77,4.0,1\n2,78,3.0,2\n")
+    line = refused(capsys, folder, tmp_path / "out")
+    assert "none of its 2 ratings is of a movie in" in line
+
+
+@pytest.mark.parametrize("missing", ["movies_metadata.csv", "links.csv", "ratings.csv"])
+def test_a_missing_file_is_named(tmp_path: Path, capsys, missing: str) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / missing).unlink()
+    assert missing in refused(capsys, folder, tmp_path / "out")
+
+
+def test_fewer_users_than_segments(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    assert call(folder, tmp_path / "out", "--k", "7") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "can't make the segments: 2 users for --k 7: use --k 2 or fewer" in line
+    # The ratings need not be read again for another k.
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
+    assert segment.main(
+        ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--resume"]
+    ) == 0  # fmt: skip
+    assert "ratings: taken from the finished stage" in capsys.readouterr().err
+
+
+def test_a_failed_run_leaves_another_folders_content_alone(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    assert call(tmp_path / "none", out) == 3
+    assert [p.name for p in out.iterdir()] == ["notes.txt"]

@@ -1,0 +1,205 @@
+"""The commands: exit statuses, one-line errors, resuming, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jobs import cli, segment, synthesize
+from segmentation.run import pipeline
+from tests.conftest import write_tiny
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
+
+
+def command(*arguments: str, **how) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, **how)
+
+
+@pytest.mark.parametrize("job", sorted(cli.JOBS))
+def test_every_job_has_help_under_both_names(job: str) -> None:
+    module = f"jobs.{job.replace('-', '_')}"
+    one = command(sys.executable, "-m", module, "--help")
+    other = command(str(Path(sys.executable).with_name("segmentation")), job, "--help")
+    assert one.returncode == other.returncode == 0
+    assert one.stdout == other.stdout
+    assert f"usage: segmentation {job}" in one.stdout
+    assert "Exit status: 0 done" in " ".join(one.stdout.split())
+
+
+def test_the_console_script_itself(capsys) -> None:
+    assert cli.main([]) == 2
+    assert cli.main(["--help"]) == 0
+    assert cli.main(["--version"]) == 0
+    shown = capsys.readouterr().out
+    for job in cli.JOBS:
+        assert job in shown
+    assert cli.main(["segmnt"]) == 2
+    assert capsys.readouterr().err.startswith("error: no job 'segmnt': choose from segment")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--k", "0"], "--k 0: choose from 1 to 50"),
+        (["--preset", "original", "--join", "links"], "--preset original is the direct join"),
+        (["--resume"], "--resume needs --out"),
+        (["--cluster", "thread"], "--cluster thread: choose from"),
+        (["--partition-size", "big"], "--partition-size big: give bytes with a unit"),
+        (["--playbook", "/no/such.toml"], "/no/such.toml: can't be read as a playbook"),
+    ],
+)
+def test_wrong_usage(capsys, tmp_path, monkeypatch, options: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert segment.main([*options, "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [["--nonsense"], ["--k", "five"], ["--resume", "--overwrite"]])
+def test_unknown_options_are_wrong_usage(options: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        segment.main(options)
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_defect_of_ours(capsys, tmp_path: Path, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(pipeline, "find_axes", broken)
+    out = tmp_path / "out"
+    arguments = ["--data", str(write_tiny(tmp_path / "t")), "--out", str(out), "--k", "2"]
+    assert segment.main([*arguments, "--quiet"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a defect of this program: RuntimeError: two lines" in line
+    assert "--debug" in line
+    assert not (out / "run.json").exists()
+    assert segment.main([*arguments, "--overwrite", "--quiet", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_resume_goes_on_from_the_last_finished_stage(capsys, tmp_path: Path, monkeypatch) -> None:
+    data, out = write_tiny(tmp_path / "t"), tmp_path / "out"
+    append(data / "ratings.csv", "1,20,9.0,7\n")
+    arguments = ["--data", str(data), "--out", str(out), "--k", "2", "--max-rejected", "0.5"]
+    whole = tmp_path / "whole"
+    assert segment.main([*arguments[:3], str(whole), *arguments[4:]]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "find_axes", lambda X: 1 / 0)
+        assert segment.main(arguments) == 1
+    assert [p.name for p in out.iterdir()] == [".work"], "nothing reads as a result"
+    capsys.readouterr()
+    assert segment.main(arguments) == 2
+    assert "holds an unfinished run already: add --resume" in capsys.readouterr().err
+    assert segment.main([*arguments, "--resume"]) == 0
+    told = capsys.readouterr().err
+    assert "ratings: taken from the finished stage" in told
+    assert "K-Means: taken from the finished stage" in told
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(out / "assignments.parquet"), pd.read_parquet(whole / "assignments.parquet")
+    )
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
+    assert (out / "rejected" / "ratings.csv").read_text().count("\n") == 2
+    for name in ("rows", "kmeans", "pca", "movies"):
+        one, other = (json.loads((f / "run.json").read_text())[name] for f in (out, whole))
+        assert one == other
+
+
+def test_resuming_a_finished_run_shows_it_again(capsys, tmp_path: Path) -> None:
+    data, out = write_tiny(tmp_path / "t"), tmp_path / "out"
+    arguments = ["--data", str(data), "--out", str(out), "--k", "2"]
+    assert segment.main(arguments) == 0
+    first = capsys.readouterr().out
+    stamp = (out / "run.json").stat().st_mtime_ns
+    assert segment.main(arguments) == 2
+    assert "holds a finished run already: add --resume" in capsys.readouterr().err
+    assert segment.main([*arguments, "--resume"]) == 0
+    assert capsys.readouterr().out == first
+    assert (out / "run.json").stat().st_mtime_ns == stamp
+    assert segment.main([*arguments, "--resume", "--seed", "9"]) == 2
+    assert "was run with other seed" in capsys.readouterr().err
+    append(data / "ratings.csv", "1,20,1.0,7\n")
+    assert segment.main([*arguments, "--resume"]) == 2
+    assert "was run with other fingerprint" in capsys.readouterr().err
+    assert segment.main([*arguments, "--overwrite"]) == 0
+    assert json.loads((out / "run.json").read_text())["rows"]["read"] == 7
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("cluster", ["threads", "local"])
+def test_interrupted(tmp_path: Path, cluster: str) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    assert synthesize.main(["--rows", "300000", "--out", str(data), "--quiet"]) == 0
+    arguments = ["--data", str(data), "--out", str(out), "--partition-size", "8KiB"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.segment", *arguments, "--cluster", cluster],
+            stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while "catalogue:" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # As a terminal does: to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130, log.read_text()
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith("interrupted: nothing that reads as a result is left")
+    assert not re.search("Traceback", log.read_text())
+    assert not out.exists() or not (out / "run.json").exists()
+
+
+def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
+    data = write_tiny(tmp_path / "t")
+    line = (
+        f"{sys.executable} -m jobs.segment --data {data} --out {tmp_path / 'o'} --k 2 --quiet "
+        "| true; exit ${PIPESTATUS[0]}"
+    )
+    done = command("bash", "-c", line)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_default_out_is_under_runs(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_tiny(tmp_path / "t")
+    assert segment.main(["--data", str(data), "--k", "2", "--quiet"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", folder.name)
+    assert f"report: runs/{folder.name}/report.html" in capsys.readouterr().out
+
+
+class TestSynthesize:
+    def test_writes_and_refuses(self, tmp_path: Path, capsys) -> None:
+        out = tmp_path / "data"
+        arguments = ["--rows", "3000", "--out", str(out), "--quiet"]
+        assert synthesize.main(arguments) == 0
+        assert str(out / "planted.parquet") in capsys.readouterr().out
+        assert synthesize.main(arguments) == 2
+        assert "is not empty: add --overwrite" in capsys.readouterr().err
+        assert synthesize.main([*arguments, "--overwrite", "--seed", "4"]) == 0
+
+    def test_bad_usage(self, tmp_path: Path, capsys) -> None:
+        out = tmp_path / "data"
+        assert synthesize.main(["--rows", "3", "--out", str(out), "--quiet"]) == 2
+        assert "--rows" in (line := capsys.readouterr().err) or "from 1,000 on" in line
+        (tmp_path / "file").write_text("")
+        assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "file")]) == 2
+        assert "is a file: choose a folder for --out" in capsys.readouterr().err
+        assert not out.exists()

@@ -1,0 +1,111 @@
+"""The same input, settings and seed give the same segments, however the work is cut and run."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jobs import segment, synthesize
+
+NUMBERS = ["distance", "margin", "pc1", "pc2", "mean_rating"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "synthetic"
+    assert synthesize.main(["--rows", "60000", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def run(data: Path, out: Path, *options: str) -> tuple[pd.DataFrame, dict]:
+    assert segment.main(["--data", str(data), "--out", str(out), "--quiet", *options]) == 0
+    return pd.read_parquet(out / "assignments.parquet"), json.loads((out / "run.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, dict]:
+    return run(data, tmp_path_factory.mktemp("reference") / "out")
+
+
+def assert_same(found: tuple[pd.DataFrame, dict], expected: tuple[pd.DataFrame, dict]) -> None:
+    one, other = found[0], expected[0]
+    genres = list(other.columns[10:])
+    for name in ("userId", "segment", "runner_up", "movies"):
+        np.testing.assert_array_equal(one[name], other[name])
+    assert one["persona"].astype(str).tolist() == other["persona"].astype(str).tolist()
+    for name in NUMBERS:
+        np.testing.assert_allclose(one[name], other[name], atol=1e-6)
+    for genre in genres:
+        np.testing.assert_allclose(one[genre].astype(float), other[genre].astype(float), atol=1e-6)
+    assert found[1]["rows"] == expected[1]["rows"]
+    assert found[1]["kmeans"]["inertia"] == pytest.approx(
+        expected[1]["kmeans"]["inertia"], rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("size", ["1KiB", "37kB", "300kB"])
+def test_partition_size(data: Path, reference, tmp_path: Path, size: str) -> None:
+    if size == "1KiB":
+        # 1,500 partitions of some 40 rows; a smaller file keeps it short.
+        small = cut(data, tmp_path / "small", 6_000)
+        assert_same(
+            run(small, tmp_path / "one", "--partition-size", size), run(small, tmp_path / "two")
+        )
+        return
+    assert_same(run(data, tmp_path / "out", "--partition-size", size), reference)
+
+
+@pytest.mark.parametrize("order", ["random", "by time", "backwards"])
+def test_row_order(data: Path, reference, tmp_path: Path, order: str) -> None:
+    header, *lines = (data / "ratings.csv").read_text().splitlines(keepends=True)
+    if order == "random":
+        random.Random(0).shuffle(lines)
+    elif order == "by time":
+        lines.sort(key=lambda line: int(line.rsplit(",", 1)[1]))
+    else:
+        lines.reverse()
+    folder = copy(data, tmp_path / "data")
+    (folder / "ratings.csv").write_text(header + "".join(lines))
+    assert_same(run(folder, tmp_path / "out", "--partition-size", "100kB"), reference)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "config",
+    [
+        "kind: threads\nthreads: 1\n",
+        "kind: threads\nthreads: 7\n",
+        "kind: local\nworkers: 1\nthreads_per_worker: 2\n",
+        "kind: local\nworkers: 3\n",
+    ],
+)
+def test_kind_and_size_of_the_cluster(data, reference, tmp_path: Path, config: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(config)
+    found = run(data, tmp_path / "out", "--cluster", str(path), "--partition-size", "200kB")
+    assert_same(found, reference)
+    assert found[1]["cluster"]["kind"] == config.split()[1]
+
+
+def test_the_seed_decides(data: Path, reference, tmp_path: Path) -> None:
+    again = run(data, tmp_path / "again", "--seed", "0")
+    pd.testing.assert_frame_equal(again[0], reference[0])
+
+
+def cut(data: Path, folder: Path, rows: int) -> Path:
+    copy(data, folder)
+    lines = (data / "ratings.csv").read_text().splitlines(keepends=True)[: rows + 1]
+    (folder / "ratings.csv").write_text("".join(lines))
+    return folder
+
+
+def copy(data: Path, folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("movies_metadata.csv", "links.csv"):
+        (folder / name).write_bytes((data / name).read_bytes())
+    return folder

@@ -1,0 +1,70 @@
+"""Cluster files: validated, a typo is named, and nothing listens beyond loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from segmentation.errors import UsageError
+from segmentation.run.cluster import load_config, open_cluster
+
+
+@pytest.mark.parametrize("name", ["threads", "local"])
+def test_files_of_the_project(name: str) -> None:
+    assert load_config(name)["kind"] == name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: threads\nthread: 2\n", "unknown key 'thread': did you mean threads?"),
+        ("kind: local\nzzz: 2\n", "unknown key 'zzz': known are kind, workers"),
+        ("kind: cloud\n", "needs a line 'kind: ' with one of threads, local"),
+        ("- a\n", "needs a line 'kind: '"),
+        ("kind: [", "is not YAML"),
+        ("kind: threads\nthreads: many\n", "threads: 'many': give a number from 1 on, or auto"),
+        ("kind: threads\nthreads: 0\n", "threads: 0: give a number from 1 on, or auto"),
+        ("kind: threads\nthreads: true\n", "threads: True is of the wrong kind"),
+        ("kind: local\nworkers: 1.5\n", "workers: 1.5 is of the wrong kind"),
+        ("kind: threads\ndashboard: true\n", "dashboard: give an address"),
+        ("kind: threads\nmemory_limit: lots\n", "memory_limit: 'lots': give bytes with a unit"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught, open_cluster(str(path)):
+        pass
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_and_paths(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--cluster thread: choose from local, threads, or give"):
+        load_config("thread")
+    with pytest.raises(UsageError, match="no such file"):
+        load_config(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["threads", "local"])
+def test_listens_on_loopback_alone(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    extra = "workers: 2\n" if name == "local" else "threads: 2\n"
+    path.write_text(f"kind: {name}\n{extra}memory_limit: 1 GiB\n")
+    with open_cluster(str(path)) as cluster:
+        assert sum(cluster.client.nthreads().values()) == 2
+        assert cluster.workers == (2 if name == "local" else 1)
+        limits = [w["memory_limit"] for w in cluster.client.scheduler_info()["workers"].values()]
+        assert limits == [2**30] * cluster.workers
+        assert cluster.client.submit(sum, [1, 2]).result() == 3
+        here = psutil.Process()
+        hosts = {
+            c.laddr.ip
+            for process in [here, *here.children(recursive=True)]
+            for c in process.net_connections("inet")
+            if c.status == psutil.CONN_LISTEN
+        }
+    assert hosts <= {"127.0.0.1", "::1"}

@@ -1,0 +1,55 @@
+"""The saved model: JSON that comes back equal and can't execute anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segmentation.errors import DataError
+from segmentation.run.model import SavedModel, load_model
+from segmentation.schema import Axes
+
+MODEL = SavedModel(
+    "taste", "links", "kaggle", ("Drama", "War"), ("Quiet", "Loud"),
+    np.array([[0.1, 1 / 3], [2.0, 4.0]]), np.array([1.0, 2.5]),
+    Axes(np.array([1.0, 2.0]), np.eye(2), np.array([0.7, 0.2])), synthetic=True,
+)  # fmt: skip
+
+
+def test_comes_back_equal(tmp_path: Path) -> None:
+    MODEL.save(tmp_path)
+    found = load_model(tmp_path)
+    for name in ("preset", "join", "layout", "genres", "personas", "synthetic"):
+        assert getattr(found, name) == getattr(MODEL, name)
+    np.testing.assert_array_equal(found.centers, MODEL.centers)
+    np.testing.assert_array_equal(found.distance_p99, MODEL.distance_p99)
+    for one, other in zip(found.axes, MODEL.axes, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.update(format=99), "is of format 99 and this program reads 1"),
+        (lambda v: v.pop("segments"), "is damaged"),
+        (lambda v: v["segments"][0].update(center="x"), "is damaged"),
+    ],
+)
+def test_damage_is_told(tmp_path: Path, change, message: str) -> None:
+    MODEL.save(tmp_path)
+    values = json.loads((tmp_path / "model.json").read_text())
+    change(values)
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=message):
+        load_model(tmp_path)
+
+
+def test_none_or_not_json(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no model.json: name the model folder of a run"):
+        load_model(tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(DataError, match="can't be read .*: run segment again"):
+        load_model(tmp_path)

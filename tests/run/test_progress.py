@@ -1,0 +1,74 @@
+"""Progress: one line that is redrawn on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from segmentation.run import progress as module
+from segmentation.run.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def run(stream: io.StringIO, clock: list[float], **how: bool) -> Progress:
+    progress = Progress(stream, **how)
+    with progress.stage("ratings", "ratings") as stage:
+        for done in range(1, 5):
+            clock[0] += 12.0
+            stage.update(done, 4, "partitions", done * 1_200_000)
+        stage.note = "4,800,000 rows"
+    return progress
+
+
+def test_in_a_log_each_line_stands_for_itself(clock: list[float]) -> None:
+    out = io.StringIO()
+    progress = run(out, clock)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == ("  ratings: 1/4 partitions · 1,200,000 rows · 100 k rows/s · 36 s left")
+    assert lines[-1] == "  ratings: 4,800,000 rows (48 s)"
+    assert "\r" not in out.getvalue()
+    assert [(s.name, s.seconds) for s in progress.stages] == [("ratings", 48.0)]
+
+
+def test_a_log_is_not_flooded(clock: list[float]) -> None:
+    out = io.StringIO()
+    with Progress(out).stage("a", "a") as stage:
+        for done in range(1000):
+            clock[0] += 0.1
+            stage.update(done, 1000, "partitions", done)
+    assert 8 <= len(out.getvalue().splitlines()) <= 12
+
+
+def test_on_a_terminal_the_line_is_redrawn(clock: list[float]) -> None:
+    out = Terminal()
+    run(out, clock)
+    text = out.getvalue()
+    assert text.count("\n") == 1
+    # What a terminal shows after carriage returns: the last line covers all before it.
+    assert text.split("\r")[-1] == "  ratings: 4,800,000 rows (48 s)\n"
+
+
+def test_quiet_says_nothing_and_still_counts(clock: list[float]) -> None:
+    out = io.StringIO()
+    progress = run(out, clock, quiet=True)
+    assert out.getvalue() == ""
+    assert len(progress.stages) == 1
+
+
+def test_a_failed_stage_is_not_remembered(clock: list[float]) -> None:
+    progress = Progress(Terminal())
+    with pytest.raises(KeyError), progress.stage("a", "a"):
+        raise KeyError
+    assert progress.stages == []

@@ -1,0 +1,59 @@
+"""Settings: validated once, in one line that says what may be given."""
+
+from __future__ import annotations
+
+import pytest
+
+from segmentation.errors import UsageError
+from segmentation.run.settings import Settings, synthetic_rows
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"k": 0}, "--k 0: choose from 1 to 50"),
+        ({"k": 51}, "--k 51: choose from 1 to 50"),
+        ({"preset": "x"}, "--preset x: choose from engagement, taste, original"),
+        ({"join": "left"}, "--join left: choose from links, direct"),
+        ({"preset": "original", "join": "links"}, "--preset original is the direct join"),
+        ({"seed": -1}, "--seed -1: choose from 0 to 4294967295"),
+        ({"max_rejected": 1.5}, "--max-rejected 1.5: give a share from 0 to 1"),
+        ({"partition_bytes": 5}, "--partition-size: at least 1 KiB"),
+        ({"data": "synthetic:many"}, "--data synthetic:many: give the number of ratings"),
+        ({"data": "synthetic:5"}, "--data synthetic:5: give the number of ratings, from 1,000"),
+    ],
+)
+def test_refused(given: dict, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings(**given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_of_a_synthetic_source() -> None:
+    assert synthetic_rows("synthetic") == 1_000_000
+    assert synthetic_rows("synthetic:26024289") == 26_024_289
+    assert synthetic_rows("synthetic:26_024_289") == 26_024_289
+    assert synthetic_rows("kaggle") is None
+    assert synthetic_rows("/data/synthetic") is None
+
+
+def test_the_join_that_is_made() -> None:
+    assert Settings().effective_join == "links"
+    assert Settings(preset="original").effective_join == "direct"
+    assert Settings(join="direct").effective_join == "direct"
+    assert Settings(preset="original").record()["join"] == "direct"
+
+
+def test_a_stages_key_holds_what_its_results_hang_on_and_nothing_else() -> None:
+    base = Settings()
+    for stage in ("ratings", "kmeans", "pca"):
+        same = Settings(partition_bytes=4096, playbook="p.toml", data="/x", ratings="r.csv")
+        assert same.key(stage) == base.key(stage)
+        for change in ({"join": "direct"}, {"max_rejected": 0.5}):
+            assert Settings(**change).key(stage) != base.key(stage)
+    assert Settings(k=4, preset="taste", seed=3).key("ratings") == base.key("ratings")
+    assert Settings(k=4, seed=3).key("pca") == base.key("pca")
+    assert Settings(preset="taste").key("pca") != base.key("pca")
+    for change in ({"k": 4}, {"seed": 1}, {"preset": "taste"}):
+        assert Settings(**change).key("kmeans") != base.key("kmeans")

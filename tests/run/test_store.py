@@ -1,0 +1,121 @@
+"""The run's folder: nothing half-written reads as a result, finished stages survive."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segmentation.errors import UsageError
+from segmentation.run import store
+from segmentation.schema import RejectedRow, UserStatistics
+
+IDENTITY = {"fingerprint": "abc"}
+KEY = {"k": 5}
+
+
+def open_folder(path: Path, identity: dict = IDENTITY, **how: bool) -> store.RunFolder:
+    return store.RunFolder(path, identity, **{"resume": False, "overwrite": False, **how})
+
+
+def test_results_appear_all_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    folder = open_folder(out)
+    store.write_bytes(folder.product("report.md"), b"text")
+    store.write_bytes(folder.product("figures/a.png"), b"png")
+    assert [p.name for p in out.iterdir()] == [store.WORK]
+    folder.publish({"status": "complete"})
+    assert sorted(p.name for p in out.iterdir()) == ["figures", "report.md", "run.json"]
+    assert json.loads((out / "run.json").read_text()) == {"status": "complete"}
+
+
+def test_an_existing_run_is_an_error_that_names_both_ways_on(tmp_path: Path) -> None:
+    open_folder(tmp_path).publish({"status": "complete"})
+    with pytest.raises(UsageError, match="holds a finished run .*--resume .*--overwrite"):
+        open_folder(tmp_path)
+    open_folder(tmp_path, overwrite=True).finish_stage("a", {}, {})
+    assert not (tmp_path / "run.json").exists(), "the manifest goes first"
+    with pytest.raises(UsageError, match="holds an unfinished run .*--resume .*--overwrite"):
+        open_folder(tmp_path)
+
+
+def test_overwrite_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "figures").mkdir()
+    open_folder(tmp_path).publish({})
+    open_folder(tmp_path, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_finished_stages_and_their_files_survive_a_failure(tmp_path: Path) -> None:
+    first = open_folder(tmp_path)
+    store.write_bytes(first.product("model/statistics"), b"kept")
+    first.finish_stage("ratings", KEY, {"rows": np.int64(5), "nan": float("nan")})
+    first.abandon()
+    again = open_folder(tmp_path, resume=True)
+    assert again.stage("ratings", KEY) == {"rows": 5, "nan": None}
+    assert again.stage("ratings", {"k": 6}) is None
+    assert again.stage("kmeans", KEY) is None
+    assert again.product("model/statistics").read_bytes() == b"kept"
+
+
+def test_nothing_is_left_where_no_stage_was_finished(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    folder = open_folder(out)
+    store.write_bytes(folder.product("report.md"), b"half")
+    folder.abandon()
+    assert not out.exists()
+    (tmp_path / "notes.txt").write_text("mine")
+    open_folder(tmp_path).abandon()
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_products_of_an_unfinished_stage_are_not_taken_up(tmp_path: Path) -> None:
+    """Killed before its first stage was finished: what it wrote must not be published later."""
+    store.write_bytes(open_folder(tmp_path).product("rejected/ratings.csv"), b"stale")
+    again = open_folder(tmp_path)
+    again.publish({})
+    assert not (tmp_path / "rejected").exists()
+
+
+def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
+    open_folder(tmp_path).finish_stage("ratings", KEY, {})
+    with pytest.raises(UsageError, match="was run with other fingerprint: repeat them"):
+        open_folder(tmp_path, {"fingerprint": "x"}, resume=True)
+    assert open_folder(tmp_path, resume=True).stage("ratings", KEY) == {}
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="is a file: choose a folder for --out"):
+        open_folder(tmp_path / "file")
+
+
+def test_rejected_rows_are_kept_as_they_were(tmp_path: Path) -> None:
+    import csv
+
+    rows = [RejectedRow("r.csv", 3, "why", 'a,"b"\tc'), RejectedRow("r.csv", 9, "why", "ü")]
+    store.write_rejected(tmp_path / "rejected" / "r.csv", rows)
+    with (tmp_path / "rejected" / "r.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.reader(file))
+    assert read[0] == ["file", "line", "reason", "text"]
+    assert [tuple(row) for row in read[1:]] == [(*r[:1], str(r.line), *r[2:]) for r in rows]
+
+
+def test_statistics_come_back_block_by_block(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    blocks = [
+        UserStatistics(
+            np.arange(n, dtype=np.int64) + 10 * n, rng.integers(1, 9, n), rng.random(n),
+            rng.random((n, 3)), rng.integers(0, 5, (n, 3)).astype(np.int32),
+        )
+        for n in (4, 1)
+    ]  # fmt: skip
+    path = tmp_path / "s.parquet"
+    store.write_statistics(path, blocks, ("a", "b", "c"))
+    for group, block in enumerate(blocks):
+        for one, other in zip(store.read_statistics(path, group), block, strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
