@@ -1,7 +1,9 @@
-"""Passes over a Dask array of rows: one task a block, then a small tree."""
+"""Passes over the rows of a Dask array: one task a block, then a small tree."""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dask
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: How many partial results one task of the tree adds up.
+#: How many partial results one task of the tree merges; as few come straight to the caller.
 _FAN_IN = 16
+_UNWEIGHTED = np.empty(0)
 
 
 class Moments(NamedTuple):
@@ -25,61 +28,140 @@ class Moments(NamedTuple):
     scatter: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The blocks of an array that have rows, each delayed, with where it starts and its weights.
+
+    A block without weights of its own has an array of length 0.
+    """
+
+    blocks: list[Any]
+    starts: list[int]
+    lengths: list[int]
+    weights: list[Any]
+    n_features: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all."""
+        return sum(self.lengths)
+
+
 def as_rows(X: Any) -> da.Array:
     """Return any array or frame as a Dask array of float rows, blocks cut along rows alone.
+
+    What is in memory already becomes blocks that the current scheduler holds.
 
     Raises
     ------
     ValueError
-        If it isn't two-dimensional, or has blocks of unknown length.
+        If it isn't two-dimensional, has no column, or has blocks of unknown length.
+    TypeError
+        If it is sparse.
     """
     if hasattr(X, "to_dask_array"):
         X = X.to_dask_array(lengths=True)
-    elif hasattr(X, "to_numpy"):
-        X = X.to_numpy()
-    if not isinstance(X, da.Array):
-        X = da.from_array(np.asarray(X), chunks="auto")
+    elif not isinstance(X, da.Array):
+        X = da.from_array(_in_memory(X), chunks="auto").persist()
     if X.ndim != 2:
-        raise ValueError(f"expected 2 dimensions, got {X.ndim}: reshape(-1, 1) makes one feature")
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead. Reshape your data: "
+            "X.reshape(-1, 1) if it has a single feature, X.reshape(1, -1) if a single sample"
+        )
     if any(np.isnan(size) for size in X.shape):
         raise ValueError("blocks of unknown length: call X.compute_chunk_sizes() first")
+    if X.shape[1] == 0:
+        raise ValueError(
+            f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required."
+        )
     if X.numblocks[1] > 1:
         X = X.rechunk({1: -1})
-    if X.dtype.kind != "f":
+    if X.dtype.kind != "f" or X.dtype.itemsize > 8:
         X = X.astype(np.float64)
     elif X.dtype.itemsize < 4:
         X = X.astype(np.float32)
     return X
 
 
-def blocks_of(X: da.Array) -> list[tuple[int, Any]]:
-    """Return (first row, delayed block) of every block that has rows."""
+def _in_memory(X: Any) -> NDArray[Any]:
+    if hasattr(X, "to_numpy"):
+        X = X.to_numpy()
+    if hasattr(X, "tocsr"):
+        raise TypeError(
+            "Sparse data was passed, but dense data is required: X.toarray() makes it dense"
+        )
+    array = np.asarray(X)
+    if array.dtype.kind == "c":
+        raise ValueError("Complex data not supported: take the real part or the modulus")
+    if array.dtype.kind not in "fiub":
+        array = array.astype(np.float64)
+    return array
+
+
+def rows_of(X: da.Array, sample_weight: Any = None) -> Rows:
+    """Return the non-empty blocks of ``X``, as :func:`as_rows` gives it, and their weights.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not one a row.
+    """
     delayed = X.to_delayed().ravel()
     starts = np.concatenate([[0], np.cumsum(X.chunks[0])])
-    return [
-        (int(start), block)
-        for start, block, size in zip(starts, delayed, X.chunks[0], strict=False)
-        if size
+    if sample_weight is None:
+        weights: list[Any] = [_UNWEIGHTED] * len(delayed)
+    else:
+        given = sample_weight if isinstance(sample_weight, da.Array) else _in_memory(sample_weight)
+        if given.shape != (X.shape[0],):
+            raise ValueError(
+                f"sample_weight.shape == {given.shape}, expected {(X.shape[0],)}: one a row"
+            )
+        if isinstance(given, da.Array):
+            weights = list(given.astype(np.float64).rechunk(X.chunks[:1]).to_delayed())
+        else:
+            given = given.astype(np.float64)
+            weights = [given[starts[i] : starts[i + 1]] for i in range(len(delayed))]
+    kept = [i for i, size in enumerate(X.chunks[0]) if size]
+    return Rows(
+        [delayed[i] for i in kept],
+        [int(starts[i]) for i in kept],
+        [int(X.chunks[0][i]) for i in kept],
+        [weights[i] for i in kept],
+        X.shape[1],
+    )
+
+
+def map_blocks(rows: Rows, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Compute ``function(block, weights, *arguments)`` for every block, in the blocks' order."""
+    task = dask.delayed(function, pure=False)
+    pairs = zip(rows.blocks, rows.weights, strict=True)
+    return list(dask.compute(*(task(block, weights, *arguments) for block, weights in pairs)))
+
+
+def reduce_blocks(
+    rows: Rows, function: Callable[..., Any], merge: Callable[[Any, Any], Any], *arguments: Any
+) -> Any:
+    """Merge ``function(block, weights, *arguments)`` over all blocks.
+
+    With more than a few blocks, partial results are merged on the workers in a tree whose shape
+    hangs on their number alone.
+    """
+    if len(rows.blocks) <= _FAN_IN:
+        return fold(map_blocks(rows, function, *arguments), merge)
+    task = dask.delayed(function, pure=False)
+    parts = [
+        task(block, weights, *arguments)
+        for block, weights in zip(rows.blocks, rows.weights, strict=True)
     ]
+    join = dask.delayed(functools.partial(fold, merge=merge), pure=False)
+    while len(parts) > _FAN_IN:
+        parts = [join(parts[i : i + _FAN_IN]) for i in range(0, len(parts), _FAN_IN)]
+    return fold(list(dask.compute(*parts)), merge)
 
 
-def reduce(parts: Sequence[Any], combine: Callable[[list[Any]], Any], name: str) -> Any:
-    """Combine delayed partial results in a tree whose shape hangs on their number alone."""
-    parts = list(parts)
-    task = dask.delayed(combine, pure=False)
-    while True:
-        parts = [
-            task(parts[i : i + _FAN_IN], dask_key_name=f"{name}-{dask.base.tokenize(parts[i].key)}")
-            for i in range(0, len(parts), _FAN_IN)
-        ]
-        if len(parts) == 1:
-            return parts[0]
-
-
-def compute(value: Any) -> Any:
-    """Compute one delayed value with whatever scheduler or client is current."""
-    (result,) = dask.compute(value)
-    return result
+def fold(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Any:
+    """Merge partial results from the first to the last."""
+    return functools.reduce(merge, parts)
 
 
 def sample_rows(n_rows: int, size: int, seed: int) -> NDArray[np.int64]:
@@ -89,74 +171,42 @@ def sample_rows(n_rows: int, size: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
 
 
-def gather(X: da.Array, rows: NDArray[np.int64]) -> Any:
-    """Return the given sorted rows of ``X`` as a delayed array, whatever the chunks."""
+def gather(rows: Rows, numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the rows with the given sorted numbers, whatever the chunks."""
     take = dask.delayed(_take, pure=False)
     parts = []
-    for start, block in blocks_of(X):
-        stop = start + block_length(X, start)
-        low, high = np.searchsorted(rows, [start, stop])
+    for block, start, length in zip(rows.blocks, rows.starts, rows.lengths, strict=True):
+        low, high = np.searchsorted(numbers, [start, start + length])
         if low < high:
-            parts.append(take(block, rows[low:high] - start))
-    return dask.delayed(np.concatenate, pure=False)(parts)
+            parts.append(take(block, numbers[low:high] - start))
+    return np.concatenate(dask.compute(*parts))
 
 
-def block_length(X: da.Array, start: int) -> int:
-    """Return the number of rows of the block that begins at row ``start``."""
-    starts = np.concatenate([[0], np.cumsum(X.chunks[0])])
-    at = int(np.searchsorted(starts, start, side="right")) - 1
-    return int(X.chunks[0][at])
-
-
-def moments(X: da.Array) -> Moments:
-    """Compute mean and scatter in one pass, merged pairwise as Chan, Golub & LeVeque (1979).
-
-    Raises
-    ------
-    ValueError
-        If ``X`` holds NaN or infinity, or has no rows.
-    """
-    parts = [
-        dask.delayed(block_moments, pure=False)(block, dask_key_name=_key("moments"))
-        for _, block in blocks_of(X)
-    ]
-    if not parts:
-        raise ValueError("no rows: at least one is needed")
-    result: Moments = compute(reduce(parts, merge_moments, "moments-tree"))
-    if not np.isfinite(result.scatter).all():
-        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
-    return result
-
-
-def block_moments(block: NDArray[Any]) -> Moments:
+def block_moments(block: NDArray[Any], weights: NDArray[np.float64] = _UNWEIGHTED) -> Moments:
     """Return the moments of one block."""
-    X = np.asarray(block, np.float64)
-    # Infinity turns to NaN in here; who asked looks for it and says so.
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = X.mean(axis=0)
-        centred = X - mean
-        return Moments(len(X), mean, centred.T @ centred)
+    from segmentation.estimators import kernels
+
+    d = block.shape[1]
+    mean, scatter = np.zeros(d), np.zeros((d, d))
+    kernels.scatter_matrix(np.ascontiguousarray(block), mean, scatter)
+    return Moments(len(block), mean, scatter)
 
 
-def merge_moments(parts: Sequence[Moments]) -> Moments:
+def merge_moments(one: Moments, other: Moments) -> Moments:
     """Merge moments of disjoint rows."""
-    n, mean, scatter = parts[0]
+    n = one.n + other.n
     with np.errstate(invalid="ignore", over="ignore"):
-        for part in parts[1:]:
-            total = n + part.n
-            delta = part.mean - mean
-            scatter = scatter + part.scatter + np.outer(delta, delta) * (n * part.n / total)
-            mean = mean + delta * (part.n / total)
-            n = total
-    return Moments(n, mean, scatter)
+        delta = other.mean - one.mean
+        scatter = one.scatter + other.scatter + np.outer(delta, delta) * (one.n * other.n / n)
+        return Moments(n, one.mean + delta * (other.n / n), scatter)
+
+
+def unused_name(name: str) -> str:
+    """Return a name for an array that no earlier one has, so that no result is another's."""
+    import uuid
+
+    return f"{name}-{uuid.uuid4().hex}"
 
 
 def _take(block: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     return np.asarray(block)[rows]
-
-
-def _key(name: str) -> str:
-    """Return a key that no earlier pass has used, so that no result is taken for another's."""
-    import uuid
-
-    return f"{name}-{uuid.uuid4().hex}"

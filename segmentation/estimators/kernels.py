@@ -1,4 +1,9 @@
-"""Compiled loops over one block of rows, each with a NumPy twin that serves as its oracle."""
+"""Compiled loops over one block of rows, each with a NumPy twin that serves as its oracle.
+
+Weights may be an array of length 0, which stands for a weight of 1 a row. Several sets of centres
+are handled in one pass: ``centers`` holds them one below the other, and set ``s`` is
+``centers[offsets[s]:offsets[s + 1]]``.
+"""
 
 from __future__ import annotations
 
@@ -76,49 +81,220 @@ def assign_numpy(
 @njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
 def assign_and_sum(
     X: NDArray[Any],
-    centers: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    centers: NDArray[Any],
+    offsets: NDArray[np.int64],
+    zero: Any,
+    far: Any,
     sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
-) -> float:
-    """Add each row to its nearest centre's sum and count, in place; return the inertia.
+    counts: NDArray[np.float64],
+    inertia: NDArray[np.float64],
+) -> None:
+    """Add each row to its nearest centre's sum and weight in every set of centres, in place.
 
-    One pass serves a whole Lloyd iteration: nothing as long as the block is written.
+    One pass serves a whole Lloyd iteration of all sets: nothing as long as the block is written.
 
     Parameters
     ----------
-    X, centers
-        As in :func:`assign`.
-    sums, counts
-        Outputs of shape (n_clusters, n_features) and (n_clusters,).
+    X
+        float32 or float64 of shape (n_rows, n_features).
+    weights
+        float64 of shape (n_rows,) or (0,).
+    centers
+        Shape (n_centers, n_features).
+    offsets
+        Where each set of centres begins, and the end; int64 of shape (n_sets + 1,).
+    zero, far
+        0 and infinity in the dtype that distances are computed in: the wider of those of ``X`` and
+        ``centers``. Sums are float64 in any case.
+    sums, counts, inertia
+        Outputs of shape (n_centers, n_features), (n_centers,) and (n_sets,).
     """
-    inertia = 0.0
     for i in range(X.shape[0]):
-        best = np.inf
-        label = 0
-        for c in range(centers.shape[0]):
-            distance = 0.0
+        weight = weights[i] if len(weights) else 1.0
+        for s in range(len(offsets) - 1):
+            best = far
+            label = offsets[s]
+            for c in range(offsets[s], offsets[s + 1]):
+                distance = zero
+                for j in range(X.shape[1]):
+                    delta = X[i, j] - centers[c, j]
+                    distance += delta * delta
+                if distance < best:
+                    best = distance
+                    label = c
+            inertia[s] += weight * best
+            counts[label] += weight
             for j in range(X.shape[1]):
-                delta = X[i, j] - centers[c, j]
-                distance += delta * delta
-            if distance < best:
-                best = distance
-                label = c
-        inertia += best
-        counts[label] += 1
-        for j in range(X.shape[1]):
-            sums[label, j] += X[i, j]
-    return inertia
+                sums[label, j] += weight * X[i, j]
 
 
 def assign_and_sum_numpy(
     X: NDArray[Any],
-    centers: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    centers: NDArray[Any],
+    offsets: NDArray[np.int64],
+    zero: Any,
+    far: Any,
     sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
-) -> float:
+    counts: NDArray[np.float64],
+    inertia: NDArray[np.float64],
+) -> None:
     """Do the same as :func:`assign_and_sum` with NumPy."""
+    w = weights if len(weights) else np.ones(len(X))
     squares = ((X[:, None, :].astype(np.float64) - centers[None]) ** 2).sum(axis=2)
-    labels = squares.argmin(axis=1)
-    np.add.at(sums, labels, X.astype(np.float64))
-    counts += np.bincount(labels, minlength=len(centers))
-    return float(squares.min(axis=1).sum())
+    for s in range(len(offsets) - 1):
+        own = squares[:, offsets[s] : offsets[s + 1]]
+        labels = own.argmin(axis=1) + offsets[s]
+        np.add.at(sums, labels, w[:, None] * X.astype(np.float64))
+        np.add.at(counts, labels, w)
+        inertia[s] += float((w * own.min(axis=1)).sum())
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+def squared_distances(
+    X: NDArray[np.float64], centers: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    """Fill ``out``, of shape (n_centers, n_rows), with squared distances; equal rows give 0."""
+    for c in range(len(centers)):
+        for i in range(X.shape[0]):
+            distance = 0.0
+            for j in range(X.shape[1]):
+                delta = X[i, j] - centers[c, j]
+                distance += delta * delta
+            out[c, i] = distance
+
+
+def squared_distances_numpy(
+    X: NDArray[np.float64], centers: NDArray[np.float64], out: NDArray[np.float64]
+) -> None:
+    """Do the same as :func:`squared_distances` with NumPy."""
+    out[:] = ((X[None] - centers[:, None]) ** 2).sum(axis=2)
+
+
+_MIX1, _MIX2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_S32, _S33 = np.uint64(32), np.uint64(33)
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def row_hashes(bits: NDArray[Any], zero: Any, salt: np.uint64, out: NDArray[np.uint64]) -> None:
+    """Hash each row's content to 64 evenly spread bits, in place.
+
+    Equal rows have equal hashes wherever they stand, so a choice by hash is the same for any
+    order and any chunks. The finaliser is that of MurmurHash3 (Appleby 2011).
+
+    Parameters
+    ----------
+    bits
+        The rows' bits as unsigned integers, (n_rows, n_features).
+    zero
+        The bits of −0.0, which hashes like 0.0.
+    salt
+        Another salt, another choice.
+    """
+    for i in range(bits.shape[0]):
+        h = salt
+        for j in range(bits.shape[1]):
+            value = np.uint64(bits[i, j])
+            if value == zero:
+                value = np.uint64(0)
+            h = (h ^ value) * _MIX1
+            h ^= h >> _S32
+        h = (h ^ (h >> _S33)) * _MIX2
+        out[i] = h ^ (h >> _S33)
+
+
+def row_hashes_numpy(
+    bits: NDArray[Any], zero: Any, salt: np.uint64, out: NDArray[np.uint64]
+) -> None:
+    """Do the same as :func:`row_hashes` with NumPy."""
+    h = np.full(len(bits), salt, np.uint64)
+    with np.errstate(over="ignore"):
+        for column in bits.T.astype(np.uint64):
+            h = (h ^ np.where(column == np.uint64(zero), np.uint64(0), column)) * _MIX1
+            h ^= h >> _S32
+        h = (h ^ (h >> _S33)) * _MIX2
+    out[:] = h ^ (h >> _S33)
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def shifted_moments(
+    X: NDArray[Any],
+    weights: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+) -> float:
+    """Sum up each feature's deviation from ``shift`` and its square, in place.
+
+    Returns
+    -------
+    float
+        The largest absolute value; NaN wins.
+    """
+    largest = 0.0
+    for i in range(X.shape[0]):
+        weight = weights[i] if len(weights) else 1.0
+        for j in range(X.shape[1]):
+            delta = X[i, j] - shift[j]
+            first[j] += weight * delta
+            second[j] += weight * delta * delta
+            size = abs(X[i, j])
+            # Nothing is larger than a NaN that was seen, so it stays.
+            if size > largest or np.isnan(size):
+                largest = size
+    return largest
+
+
+#: Rows that are widened to float64 and turned on their side together, to stay in cache.
+_TILE = 256
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+def scatter_matrix(
+    X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
+) -> None:
+    """Compute the mean and the centred scatter matrix of the rows, in place.
+
+    Each tile is centred on its own mean and merged as in Chan, Golub & LeVeque (1979). A BLAS
+    that starts threads of its own would fight with those of the workers over such small products.
+    """
+    n, d = X.shape
+    tile = np.empty((d, _TILE))
+    own = np.empty(d)
+    seen = 0
+    for start in range(0, n, _TILE):
+        m = min(_TILE, n - start)
+        for i in range(m):
+            for j in range(d):
+                tile[j, i] = X[start + i, j]
+        for j in range(d):
+            total = 0.0
+            for i in range(m):
+                total += tile[j, i]
+            own[j] = total / m
+            for i in range(m):
+                tile[j, i] -= own[j]
+        factor = seen * m / (seen + m)
+        for a in range(d):
+            for b in range(a + 1):
+                total = 0.0
+                for i in range(m):
+                    total += tile[a, i] * tile[b, i]
+                scatter[a, b] += total + (own[a] - mean[a]) * (own[b] - mean[b]) * factor
+        seen += m
+        for j in range(d):
+            mean[j] += (own[j] - mean[j]) * (m / seen)
+    for a in range(d):
+        for b in range(a):
+            scatter[b, a] = scatter[a, b]
+
+
+def scatter_matrix_numpy(
+    X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
+) -> None:
+    """Do the same as :func:`scatter_matrix` with NumPy."""
+    rows = X.astype(np.float64)
+    mean[:] = rows.mean(axis=0)
+    scatter[:] = (rows - mean).T @ (rows - mean)

@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
 import dask_ml.cluster
 import numpy as np
+from sklearn.base import ClusterMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators.blocks import (
-    as_rows,
-    blocks_of,
-    compute,
-    gather,
-    moments,
-    reduce,
-    sample_rows,
-)
-from segmentation.estimators.lloyd import (
-    Step,
-    add_steps,
-    block_distances,
-    block_labels,
-    farthest_rows,
-    lloyd_block,
-    merge_farthest,
-)
+from segmentation.estimators import passes, starts
+from segmentation.estimators.blocks import as_rows, rows_of, unused_name
+from segmentation.estimators.lloyd import block_distances, block_labels
+from segmentation.estimators.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from segmentation.estimators.blocks import Rows
+    from segmentation.estimators.survey import Survey
 
-#: Rows that restarts may look at in all: small samples have room for more of them.
-_RESTART_ROWS = 400_000
+#: Restarts of k-means++ on the sample where ``n_init`` is "auto", and of the other random starts.
+_SAMPLE_RESTARTS, _RANDOM_RESTARTS = 32, 10
+#: Optima of the sample that go on to all rows, unless one is clearly the best.
+_CONTENDERS = 3
+#: Rounds of k-means|| unless asked otherwise; Bahmani et al. found five to be enough.
+_ROUNDS = 5
 
 
-class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
+class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     """K-Means clustering of a Dask array, a drop-in for :class:`dask_ml.cluster.KMeans`.
 
-    What differs from dask-ml: the start is k-means++ with restarts on a bounded sample that does
-    not hang on the chunks; a Lloyd pass is one task a block; ``tol`` means what it does in
+    Persist ``X`` first: each pass reads it once. What differs from dask-ml: a Lloyd pass is one
+    task a block; the model does not hang on the chunks, on the order of the rows, or on whether
+    copies or weights say how often a row counts; ``tol`` and ``n_init`` mean what they do in
     scikit-learn; an empty cluster takes the worst-fitted row instead of falling to the origin;
     ``inertia_`` is the sum of squared distances to the centres that are returned.
 
@@ -52,31 +47,38 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
     ----------
     n_clusters : int, default 8
         Number of clusters.
-    init : {"k-means++", "k-means||", "random"} or array of shape (n_clusters, n_features)
-        ``k-means++`` fits scikit-learn's K-Means with ``n_init`` restarts to a sample of at most
-        ``sample_size`` rows and starts from its best centres (Arthur & Vassilvitskii 2007).
-        ``k-means||`` and ``random`` are dask-ml's own.
-    n_init : int or "auto", default "auto"
-        Restarts on the sample; "auto" is as many as make 400,000 rows, from 10 to 50.
+    init : {"k-means++", "k-means||", "random"}, array of shape (n_clusters, n_features), callable
+        ``k-means++`` restarts greedy k-means++ on a sample of at most ``sample_size`` distinct
+        rows, converges there, and goes on with the best (Arthur & Vassilvitskii 2007).
+        ``k-means||`` makes ``init_max_iter`` passes over all rows (Bahmani et al. 2012).
+        ``random`` takes rows of the sample. A callable gets ``(X, n_clusters, random_state)``.
+    oversampling_factor : float, default 2
+        For ``k-means||``: candidates a round, as a multiple of ``n_clusters``.
     max_iter : int, default 300
         Lloyd passes at most.
     tol : float, default 1e-4
         Stop when the squared shift of all centres is at most ``tol`` times the mean variance of
         the features.
-    random_state : int or None, default None
-        Seed; the same seed gives the same model for any chunking.
+    random_state : int, RandomState or None, default None
+        Seed; the same integer gives the same model.
+    init_max_iter : int or None, default None
+        Rounds of ``k-means||``; None for 5.
+    n_init : int or "auto", default "auto"
+        Starts. All go through Lloyd's iterations together, one pass over the rows serving every
+        one of them, and that with the least inertia stays. For ``k-means++``, starts that meet in
+        one optimum of the sample go on as one, and only while they are not clearly behind; "auto"
+        is 32, of which up to 3 go on. "auto" is 10 for ``random`` and callables, 1 for
+        ``k-means||`` and arrays.
     sample_size : int, default 20000
-        Rows that the start looks at.
-    oversampling_factor, init_max_iter
-        Passed on to dask-ml where ``init="k-means||"``.
+        Distinct rows that the start looks at.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features), float64
-    labels_ : dask array of shape (n_samples,), int32
-        Computed when asked for.
+    labels_ : array of shape (n_samples,), int32
+        For a Dask array lazy, computed when asked for; else a NumPy array.
     inertia_ : float
-        Sum of squared distances of rows to their nearest centre.
+        Sum of squared distances of rows to their nearest centre, times their weights.
     n_iter_ : int
         Lloyd passes made.
     n_features_in_ : int
@@ -85,6 +87,7 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
     ----------
     Lloyd (1982), Least squares quantization in PCM.
     Arthur & Vassilvitskii (2007), k-means++: the advantages of careful seeding.
+    Bahmani, Moseley, Vattani, Kumar & Vassilvitskii (2012), Scalable k-means++.
 
     Examples
     --------
@@ -98,10 +101,10 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         self,
         n_clusters: int = 8,
         init: Any = "k-means++",
-        oversampling_factor: int = 2,
+        oversampling_factor: float = 2,
         max_iter: int = 300,
         tol: float = 1e-4,
-        random_state: int | None = None,
+        random_state: Any = None,
         init_max_iter: int | None = None,
         n_init: int | str = "auto",
         sample_size: int = 20_000,
@@ -116,70 +119,76 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         self.n_init = n_init
         self.sample_size = sample_size
 
-    def fit(self, X: Any, y: Any = None) -> KMeans:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
         """Find the centres of ``X``, of shape (n_samples, n_features).
+
+        ``sample_weight`` is an array of shape (n_samples,): how often each row counts.
 
         Raises
         ------
         ValueError
-            If ``X`` holds NaN or infinity, or fewer distinct rows than clusters, or ``init`` is
-            an array of the wrong shape.
+            If ``X`` holds NaN or infinity, or fewer distinct rows than clusters; if a parameter
+            or a weight is out of range; if ``init`` is an array of the wrong shape.
         """
-        X = as_rows(X)
-        if self.n_clusters < 1:
-            raise ValueError(f"n_clusters={self.n_clusters}: at least 1 is needed")
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter={self.max_iter}: at least 1 is needed")
-        if X.shape[0] < self.n_clusters:
+        array = as_rows(X)
+        self._check_parameters(array.shape[0])
+        rows = rows_of(array, sample_weight)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        found = survey(rows, max(self.sample_size, self.n_clusters), seed)
+        distinct = len(found.sample.rows)
+        if distinct < self.n_clusters:
             raise ValueError(
-                f"{X.shape[0]} rows for n_clusters={self.n_clusters}: "
-                f"use n_clusters={X.shape[0]} or fewer"
+                f"{distinct} distinct rows for n_clusters={self.n_clusters}: "
+                f"use n_clusters={distinct} or fewer"
             )
-        spread = moments(X)
-        tol = self.tol * float(np.diag(spread.scatter).mean()) / spread.n
-        centers = self._start(X)
-        if not np.isfinite(centers).all():
-            raise ValueError("NaN or infinity in init: give finite centres")
-        n_iter, shift = 0, np.inf
-        while shift > tol and n_iter < self.max_iter:
-            step = lloyd_pass(X, centers)
-            if not step.counts.all():
-                step = self._fill_empty(X, centers, step)
-            filled = step.counts > 0
-            # Rows that differ may be fewer than the empty clusters for now: those wait in place.
-            moved = np.where(
-                filled[:, None], step.sums / np.maximum(step.counts, 1)[:, None], centers
-            )
-            shift = float(((moved - centers) ** 2).sum()) if filled.all() else np.inf
-            centers = moved
-            n_iter += 1
-        self._set(centers, X, lloyd_pass(X, centers).inertia, n_iter)
+        tol = self.tol * float(found.spread.squares.mean()) / found.spread.weight
+        sets = self._starts(X, rows, found, seed, tol)
+        dtype = passes.distance_dtype(array.dtype, found.spread)
+        race = isinstance(self.init, str) and self.init == "k-means++"
+        ends, n_iter = passes.advance(rows, sets, tol, self.max_iter, dtype, race=race)
+        inertia = passes.lloyd_pass(rows, ends).inertia
+        best = int(np.argmin(inertia))
+        self._in_memory = not dask.is_dask_collection(X)
+        self._set(ends[best], array, float(inertia[best]), n_iter[best])
         return self
 
-    def predict(self, X: Any) -> da.Array:
-        """Return the number of each row's nearest centre, lazily; int32 of shape (n_samples,)."""
-        X = self._check_fitted_width(X)
-        return X.map_blocks(
-            block_labels, self.cluster_centers_, dtype=np.int32, drop_axis=1, name=_name("labels")
-        )
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Fit, and return ``labels_``."""
+        return self.fit(X, sample_weight=sample_weight).labels_
 
-    def transform(self, X: Any, y: Any = None) -> da.Array:
-        """Return each row's distance to each centre, lazily; (n_samples, n_clusters), float64."""
-        X = self._check_fitted_width(X)
-        return X.map_blocks(
+    def predict(self, X: Any) -> Any:
+        """Return the number of each row's nearest centre; int32 of shape (n_samples,).
+
+        Lazy for a Dask array, else a NumPy array.
+        """
+        labels = self._labels(self._check_fitted_width(X))
+        return labels if dask.is_dask_collection(X) else labels.compute()
+
+    def transform(self, X: Any, y: Any = None) -> Any:
+        """Return each row's distance to each centre; float64 of shape (n_samples, n_clusters).
+
+        Lazy for a Dask array, else a NumPy array.
+        """
+        rows = self._check_fitted_width(X)
+        distances = rows.map_blocks(
             block_distances,
             self.cluster_centers_,
             dtype=np.float64,
-            chunks=(X.chunks[0], (self.n_clusters,)),
-            name=_name("distances"),
+            chunks=(rows.chunks[0], (self.n_clusters,)),
+            name=unused_name("distances"),
         )
+        return distances if dask.is_dask_collection(X) else distances.compute()
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the inertia of ``X`` under the fitted centres, negated."""
+        rows = rows_of(self._check_fitted_width(X), sample_weight)
+        return -float(passes.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
 
     def reorder(self, order: Sequence[int]) -> KMeans:
         """Renumber the clusters: the new cluster ``i`` is the old cluster ``order[i]``."""
         if sorted(order) != list(range(self.n_clusters)):
             raise ValueError(f"{list(order)} is no order of {self.n_clusters} clusters")
-        X, inertia, n_iter = self._X, self.inertia_, self.n_iter_
-        self._set(self.cluster_centers_[list(order)], X, inertia, n_iter)
+        self._set(self.cluster_centers_[list(order)], self._X, self.inertia_, self.n_iter_)
         return self
 
     def _set(self, centers: NDArray[np.float64], X: da.Array, inertia: float, n_iter: int) -> None:
@@ -188,103 +197,71 @@ class KMeans(dask_ml.cluster.KMeans):  # type: ignore[misc]
         self._X = X
         self.inertia_ = inertia
         self.n_iter_ = n_iter
-        self.labels_ = self.predict(X)
+        labels = self._labels(X)
+        self.labels_ = labels.compute() if self._in_memory else labels
 
-    def _start(self, X: da.Array) -> NDArray[np.float64]:
+    def _labels(self, X: da.Array) -> da.Array:
+        return X.map_blocks(
+            block_labels, self.cluster_centers_, dtype=np.int32, drop_axis=1,
+            name=unused_name("labels"),
+        )  # fmt: skip
+
+    def _check_parameters(self, n_rows: int) -> None:
+        for name in ("n_clusters", "max_iter", "sample_size"):
+            value: Any = getattr(self, name)
+            if not isinstance(value, Integral) or int(value) < 1:
+                raise ValueError(f"{name}={value}: at least 1 is needed")
+        n_init: Any = self.n_init
+        if n_init != "auto" and not (isinstance(n_init, Integral) and int(n_init) >= 1):
+            raise ValueError(f"n_init={n_init!r}: give a number from 1 on, or 'auto'")
+        if not self.tol >= 0:
+            raise ValueError(f"tol={self.tol}: at least 0 is needed")
+        if not self.oversampling_factor > 0:
+            raise ValueError(f"oversampling_factor={self.oversampling_factor}: must be above 0")
+        if n_rows < self.n_clusters:
+            raise ValueError(
+                f"n_samples={n_rows} is fewer than n_clusters={self.n_clusters}: "
+                f"use n_clusters={n_rows} or fewer"
+            )
+
+    def _starts(
+        self, X: Any, rows: Rows, found: Survey, seed: int, tol: float
+    ) -> list[NDArray[np.float64]]:
+        k, shape = self.n_clusters, (self.n_clusters, rows.n_features)
+        rng = np.random.default_rng([seed, 11])
+        if callable(self.init):
+            return starts.all_sets(
+                [self.init(X, k, random_state=seed + i) for i in range(self._n(_RANDOM_RESTARTS))],
+                shape,
+            )
         if not isinstance(self.init, str):
-            centers = np.array(self.init, np.float64)
-            if centers.shape != (self.n_clusters, X.shape[1]):
-                raise ValueError(
-                    f"init has shape {centers.shape} where (n_clusters, n_features) = "
-                    f"{(self.n_clusters, X.shape[1])} belongs"
-                )
-            return centers
+            return [starts.checked(self.init, shape)]
         if self.init == "k-means++":
-            return self._start_from_sample(X)
-        from dask_ml.cluster.k_means import k_init
-
-        return np.asarray(
-            k_init(
-                X,
-                self.n_clusters,
-                init=self.init,
-                random_state=self.random_state,
-                max_iter=self.init_max_iter,
-                oversampling_factor=self.oversampling_factor,
-            ),
-            np.float64,
+            keep = _CONTENDERS if self.n_init == "auto" else int(self.n_init)
+            return starts.from_sample(found.sample, k, self._n(_SAMPLE_RESTARTS), tol, rng, keep)
+        if self.init == "k-means||":
+            rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
+            return [
+                starts.parallel(
+                    rows, found.sample, k, self.oversampling_factor, rounds, seed + 1_000 * i
+                )
+                for i in range(self._n(1))
+            ]
+        if self.init == "random":
+            return starts.at_random(found.sample, k, self._n(_RANDOM_RESTARTS), rng)
+        raise ValueError(
+            f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a callable"
         )
 
-    def _start_from_sample(self, X: da.Array) -> NDArray[np.float64]:
-        import sklearn.cluster
-        from sklearn.utils import check_random_state
-
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        rows = sample_rows(X.shape[0], max(self.sample_size, self.n_clusters), seed)
-        sample = np.asarray(compute(gather(X, rows)), np.float64)
-        distinct = len(np.unique(sample, axis=0))
-        if distinct < self.n_clusters and len(sample) == X.shape[0]:
-            raise ValueError(
-                f"{distinct} distinct rows for n_clusters={self.n_clusters}: "
-                f"use n_clusters={distinct} or fewer"
-            )
-        if distinct < self.n_clusters:
-            # Nearly all rows are alike: copies of one row start apart by the next Lloyd pass.
-            return sample[np.linspace(0, len(sample) - 1, self.n_clusters).astype(np.int64)]
-        fitted = sklearn.cluster.KMeans(
-            self.n_clusters,
-            n_init=_restarts(len(sample)) if self.n_init == "auto" else self.n_init,
-            random_state=seed,
-        ).fit(sample)
-        return np.asarray(fitted.cluster_centers_, np.float64)
-
-    def _fill_empty(self, X: da.Array, centers: NDArray[np.float64], step: Step) -> Step:
-        """Give each empty cluster the row that fits its own worst, as scikit-learn does."""
-        far = dask.delayed(farthest_rows, pure=False)
-        k = self.n_clusters
-        parts = [far(block, start, centers, k) for start, block in blocks_of(X)]
-        worst = iter(compute(reduce(parts, partial(merge_farthest, k), "farthest")))
-        sums, counts = step.sums.copy(), step.counts.copy()
-        taken: list[NDArray[np.float64]] = []
-        for cluster in np.flatnonzero(step.counts == 0):
-            for candidate in worst:
-                fresh = not any(np.array_equal(candidate.row, row) for row in taken)
-                if fresh and candidate.distance > 0 and counts[candidate.label] > 1:
-                    taken.append(candidate.row)
-                    sums[candidate.label] -= candidate.row
-                    counts[candidate.label] -= 1
-                    sums[cluster], counts[cluster] = candidate.row, 1
-                    break
-        if not taken:
-            found = int((counts > 0).sum())
-            raise ValueError(
-                f"{found} distinct rows for n_clusters={k}: use n_clusters={found} or fewer"
-            )
-        return Step(sums, counts, step.inertia)
+    def _n(self, automatic: int) -> int:
+        return automatic if self.n_init == "auto" else int(self.n_init)
 
     def _check_fitted_width(self, X: Any) -> da.Array:
         check_is_fitted(self, "cluster_centers_")
         X = as_rows(X)
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
-                f"X has {X.shape[1]} features and the model was fitted on {self.n_features_in_}"
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
             )
         return X
-
-
-def lloyd_pass(X: da.Array, centers: NDArray[np.float64]) -> Step:
-    """Assign every row to its nearest centre and sum up, in one pass."""
-    one = dask.delayed(lloyd_block, pure=False)
-    parts = [one(block, centers) for _, block in blocks_of(X)]
-    step: Step = compute(reduce(parts, add_steps, "lloyd-tree"))
-    return step
-
-
-def _restarts(rows: int) -> int:
-    return min(50, max(10, _RESTART_ROWS // rows))
-
-
-def _name(what: str) -> str:
-    import uuid
-
-    return f"{what}-{uuid.uuid4().hex}"

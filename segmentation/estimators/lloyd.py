@@ -9,30 +9,23 @@ import numpy as np
 from segmentation.estimators import kernels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+_UNWEIGHTED = np.empty(0)
 
 
 class Step(NamedTuple):
-    """What one Lloyd pass learns: a sum and a count a cluster, and the inertia."""
+    """What one pass learns of several sets of centres, one below the other.
+
+    ``sums`` has shape (n_centers, n_features), ``counts`` (the weight of each centre's rows)
+    (n_centers,), ``inertia`` (n_sets,).
+    """
 
     sums: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    inertia: float
-
-
-def lloyd_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Step:
-    sums = np.zeros(centers.shape)
-    counts = np.zeros(len(centers), np.int64)
-    inertia = kernels.assign_and_sum(np.ascontiguousarray(block), centers, sums, counts)
-    return Step(sums, counts, float(inertia))
-
-
-def add_steps(steps: list[Step]) -> Step:
-    return Step(
-        np.sum([step.sums for step in steps], axis=0),
-        np.sum([step.counts for step in steps], axis=0),
-        sum(step.inertia for step in steps),
-    )
+    counts: NDArray[np.float64]
+    inertia: NDArray[np.float64]
 
 
 class Assignment(NamedTuple):
@@ -50,7 +43,38 @@ class FarRow(NamedTuple):
     distance: float
     number: int
     label: int
+    weight: float
     row: NDArray[np.float64]
+
+
+def stacked(
+    sets: Sequence[NDArray[np.float64]],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Put sets of centres one below the other; return them and where each begins."""
+    return np.concatenate(sets), np.cumsum([0, *map(len, sets)])
+
+
+def lloyd_block(
+    block: NDArray[Any],
+    weights: NDArray[np.float64],
+    centers: NDArray[Any],
+    offsets: NDArray[np.int64],
+) -> Step:
+    """Assign one block's rows in every set of centres and sum them up.
+
+    Centres in float32 let a float32 block be compared in that precision; sums are float64.
+    """
+    step = Step(np.zeros(centers.shape), np.zeros(len(centers)), np.zeros(len(offsets) - 1))
+    wide = np.result_type(block, centers).type
+    kernels.assign_and_sum(
+        np.ascontiguousarray(block), weights, centers, offsets, wide(0), wide(np.inf), *step
+    )
+    return step
+
+
+def add_steps(one: Step, other: Step) -> Step:
+    """Add what two blocks learnt."""
+    return Step(*(a + b for a, b in zip(one, other, strict=True)))
 
 
 def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignment:
@@ -76,23 +100,29 @@ def block_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArra
 
 
 def farthest_rows(
-    block: NDArray[Any], start: int, centers: NDArray[np.float64], count: int
+    block: NDArray[Any],
+    weights: NDArray[np.float64],
+    start: int,
+    centers: NDArray[np.float64],
+    count: int,
 ) -> list[FarRow]:
     """Return the ``count`` rows of a block that are farthest from their centres."""
     found = assign_block(block, centers)
-    rows = np.argsort(-found.distance, kind="stable")[:count]
+    distance = np.where(weights > 0, found.distance, -1.0) if len(weights) else found.distance
+    rows = np.argsort(-distance, kind="stable")[:count]
     return [
         FarRow(
-            float(found.distance[row]),
+            float(distance[row]),
             start + int(row),
             int(found.labels[row]),
+            float(weights[row]) if len(weights) else 1.0,
             np.asarray(block[row], np.float64),
         )
         for row in rows
     ]
 
 
-def merge_farthest(count: int, parts: list[list[FarRow]]) -> list[FarRow]:
-    """Keep the ``count`` rows farthest from their centres; equal ones by row number."""
+def merge_farthest(count: int, parts: Sequence[list[FarRow]]) -> list[FarRow]:
+    """Keep the ``count`` rows farthest from their centres; equal ones by content, then number."""
     rows = [row for part in parts for row in part]
-    return sorted(rows, key=lambda row: (-row.distance, row.number))[:count]
+    return sorted(rows, key=lambda row: (-row.distance, row.row.tolist(), row.number))[:count]

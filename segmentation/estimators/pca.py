@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dask
 import dask.array as da
 import dask_ml.decomposition
 import numpy as np
@@ -19,7 +18,14 @@ from segmentation.estimators.axes import (
     leading,
     project,
 )
-from segmentation.estimators.blocks import Moments, as_rows, blocks_of, compute, merge_moments
+from segmentation.estimators.blocks import (
+    Moments,
+    as_rows,
+    fold,
+    map_blocks,
+    merge_moments,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,9 +108,8 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
                 f"min(n_samples, n_features) = {most}"
             )
         keep = min(n_features, max(self.rank, wanted))
-        one = dask.delayed(condense, pure=False)
-        batches: list[Batch] = compute([one(block) for _, block in blocks_of(X)])
-        exact = merge_moments([batch.moments for batch in batches])
+        batches: list[Batch] = map_blocks(rows_of(X), condense)
+        exact = fold([batch.moments for batch in batches], merge_moments)
         if not np.isfinite(exact.scatter).all():
             raise ValueError("NaN or infinity in the input: fill or drop those rows first")
         n, mean = batches[0].moments.n, batches[0].moments.mean

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask
 import numpy as np
 
-from segmentation.estimators.blocks import blocks_of, compute, gather, reduce, sample_rows
+from segmentation.estimators.blocks import as_rows, gather, reduce_blocks, rows_of, sample_rows
 from segmentation.estimators.lloyd import assign_block
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def evaluate(X: da.Array, centers: NDArray[np.float64]) -> dict[str, Any]:
         distances to members) over all rows and, a cluster at a time,
         ``simplified_silhouettes``. Figures that one cluster can't have are None.
     """
-    one = dask.delayed(_block_sums, pure=False)
-    parts = [one(block, centers) for _, block in blocks_of(X)]
-    sums: _Sums = compute(reduce(parts, _add, "quality-tree"))
+    sums: _Sums = reduce_blocks(rows_of(as_rows(X)), _block_sums, _add, centers)
     n, k = int(sums.counts.sum()), len(centers)
     occupied = np.maximum(sums.counts, 1)
     means = sums.rows / occupied[:, None]
@@ -87,7 +84,7 @@ def sampled_silhouette(
     from sklearn.metrics import silhouette_score
 
     rows = sample_rows(X.shape[0], size, seed)
-    sample = np.asarray(compute(gather(X, rows)), np.float64)
+    sample = np.asarray(gather(rows_of(as_rows(X)), rows), np.float64)
     labels = assign_block(sample, centers).labels
     found = len(np.unique(labels))
     if not 2 <= found < len(sample):
@@ -95,7 +92,9 @@ def sampled_silhouette(
     return float(silhouette_score(sample, labels)), len(sample)
 
 
-def _block_sums(block: NDArray[Any], centers: NDArray[np.float64]) -> _Sums:
+def _block_sums(
+    block: NDArray[Any], weights: NDArray[np.float64], centers: NDArray[np.float64]
+) -> _Sums:
     k = len(centers)
     found = assign_block(block, centers)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -114,5 +113,5 @@ def _block_sums(block: NDArray[Any], centers: NDArray[np.float64]) -> _Sums:
     )
 
 
-def _add(parts: list[_Sums]) -> _Sums:
-    return _Sums(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
+def _add(one: _Sums, other: _Sums) -> _Sums:
+    return _Sums._make(a + b for a, b in zip(one, other, strict=True))

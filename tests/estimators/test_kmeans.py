@@ -123,7 +123,9 @@ def test_errors_hold_their_remedy() -> None:
         KMeans(3, random_state=0).fit(dask_rows(X, 5))
     with pytest.raises(ValueError, match="2 distinct rows for n_clusters=3: use n_clusters=2"):
         KMeans(3, init=np.array([[0.0, 0], [0, 5], [1, 1]])).fit(dask_rows(X, 5))
-    with pytest.raises(ValueError, match="12 rows for n_clusters=13: use n_clusters=12 or fewer"):
+    with pytest.raises(
+        ValueError, match="n_samples=12 is fewer than n_clusters=13: use n_clusters=12"
+    ):
         KMeans(13).fit(dask_rows(X, 5))
     with pytest.raises(ValueError, match="n_clusters=0: at least 1 is needed"):
         KMeans(0).fit(dask_rows(X, 5))
@@ -139,9 +141,9 @@ def test_errors_hold_their_remedy() -> None:
         with pytest.raises(ValueError, match="NaN or infinity in the input: fill or drop"):
             KMeans(2).fit(dask_rows(Y, 5))
     model = KMeans(2, random_state=0).fit(dask_rows(X, 5))
-    with pytest.raises(ValueError, match="X has 3 features and the model was fitted on 2"):
+    with pytest.raises(ValueError, match="X has 3 features, but KMeans is expecting 2 features"):
         model.predict(np.zeros((4, 3)))
-    with pytest.raises(ValueError, match=r"expected 2 dimensions, got 1: reshape"):
+    with pytest.raises(ValueError, match=r"Expected 2D array, got 1D array instead"):
         model.predict(np.zeros(4))
     with pytest.raises(sklearn.exceptions.NotFittedError):
         KMeans(2).predict(X)
@@ -215,12 +217,28 @@ def test_kernels_and_their_twins(n: int, d: int, k: int, seed: int, single: bool
     np.testing.assert_array_equal(results[0][1], results[1][1])
     np.testing.assert_array_equal(results[0][3], results[1][3])
     np.testing.assert_array_equal(results[0][2], results[1][2])
-    totals = []
-    for kernel in (kernels.assign_and_sum, kernels.assign_and_sum_numpy):
-        sums, counts = np.zeros((k, d)), np.zeros(k, np.int64)
-        totals.append((kernel(X, centers, sums, counts), sums, counts))
-    for one, other in zip(*totals, strict=True):
-        np.testing.assert_array_equal(one, other)
+    # Two sets of centres at once, with and without weights.
+    both, offsets = np.concatenate([centers, centers[:1] + 1]), np.array([0, k, k + 1])
+    wide = X.dtype.type
+    for weights in (np.empty(0), rng.integers(0, 4, n).astype(float)):
+        totals = []
+        for kernel in (kernels.assign_and_sum, kernels.assign_and_sum_numpy):
+            out = (np.zeros((k + 1, d)), np.zeros(k + 1), np.zeros(2))
+            kernel(X, weights, both.astype(X.dtype), offsets, wide(0), wide(np.inf), *out)
+            totals.append(out)
+        for one, other in zip(*totals, strict=True):
+            np.testing.assert_array_equal(one, other)
+    rows = X.astype(np.float64)
+    squares = [np.empty((k, n)), np.empty((k, n))]
+    kernels.squared_distances(rows, centers, squares[0])
+    kernels.squared_distances_numpy(rows, centers, squares[1])
+    np.testing.assert_array_equal(*squares)
+    bits = X.view(np.uint32 if single else np.uint64)
+    hashes = [np.empty(n, np.uint64), np.empty(n, np.uint64)]
+    zero = bits.dtype.type(1) << bits.dtype.type(8 * X.dtype.itemsize - 1)
+    kernels.row_hashes(bits, zero, np.uint64(seed), hashes[0])
+    kernels.row_hashes_numpy(bits, zero, np.uint64(seed), hashes[1])
+    np.testing.assert_array_equal(*hashes)
 
 
 def test_through_a_client_without_run_spec_warnings(client, caplog) -> None:

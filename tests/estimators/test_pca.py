@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmentation import IncrementalPCA
-from segmentation.estimators import axes
+from segmentation.estimators import axes, kernels
 
 
 def rows(n: int = 500, d: int = 6, seed: int = 0) -> np.ndarray:
@@ -106,3 +106,16 @@ def test_angle_between_planes_by_hand() -> None:
     tilted = np.array([[1.0, 0, 0], [0, half, half]])
     assert axes.angle_degrees(flat, tilted) == pytest.approx(45)
     assert axes.angle_degrees(flat, flat[::-1]) == pytest.approx(0)
+
+
+@given(n=st.integers(1, 700), d=st.integers(1, 6), seed=st.integers(0, 9), single=st.booleans())
+def test_scatter_kernel_and_its_twin(n: int, d: int, seed: int, single: bool) -> None:
+    rng = np.random.default_rng(seed)
+    X = (1e3 + rng.normal(size=(n, d))).astype(np.float32 if single else np.float64)
+    found = []
+    for kernel in (kernels.scatter_matrix, kernels.scatter_matrix_numpy):
+        mean, scatter = np.zeros(d), np.zeros((d, d))
+        kernel(X, mean, scatter)
+        found.append((mean, scatter))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-8 * n)

@@ -139,7 +139,7 @@ def test_fewer_users_than_segments(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     assert call(folder, tmp_path / "out", "--k", "7") == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert "can't make the segments: 2 users for --k 7: use --k 2 or fewer" in line
+    assert line == "error: 2 users for --k 7: use --k 2 or fewer"
     # The ratings need not be read again for another k.
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
     assert segment.main(

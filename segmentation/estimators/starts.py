@@ -1,0 +1,249 @@
+"""Where Lloyd's iterations begin: k-means++ on a sample, k-means||, or rows at random."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from segmentation.estimators import kernels
+from segmentation.estimators.blocks import Rows, reduce_blocks
+from segmentation.estimators.lloyd import Step, add_steps, lloyd_block, stacked
+from segmentation.estimators.survey import Sample, hash_salt, hashes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_UNWEIGHTED = np.empty(0)
+#: A restart looks at this many rows of the sample, or at a multiple of the clusters, and makes so
+#: many passes over them: enough to tell which optimum it is bound for.
+_SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 15
+#: Restarts are ranked on so many rows, and the best of them refined on the whole sample.
+_RANKING_ROWS, _REFINED = 6_000, 8
+_SAMPLE_PASSES = 100
+#: Squared distance of two centres, beside the inertia a row, from which on they are two.
+_ALIKE = 0.05
+#: Two starts whose inertia differs by less are taken for the same optimum.
+_SAME = 1e-4
+#: A start this much above the best on the sample will hardly be the best on all rows.
+_NEAR = 1.006
+
+
+def plus_plus(
+    rows: NDArray[np.float64], weights: NDArray[np.float64], k: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Choose ``k`` rows by weighted k-means++ with greedy trials (Arthur & Vassilvitskii 2007).
+
+    Of ``2 + log k`` candidates, each drawn with a chance proportional to its weighted squared
+    distance to the centres so far, the one that lowers the sum of those most is taken.
+    """
+    trials = 2 + int(np.log(k))
+    chosen = [_draw(weights, 1, rng)[0]]
+    nearest = np.empty((1, len(rows)))
+    kernels.squared_distances(rows, rows[chosen], nearest)
+    nearest = nearest[0]
+    distances = np.empty((trials, len(rows)))
+    for _ in range(1, k):
+        mass = weights * nearest
+        candidates = _draw(mass if mass.any() else weights, trials, rng)
+        kernels.squared_distances(rows, rows[candidates], distances)
+        np.minimum(distances, nearest, out=distances)
+        best = int(np.argmin(distances @ weights))
+        chosen.append(candidates[best])
+        nearest = distances[best].copy()
+    return rows[chosen]
+
+
+def _draw(mass: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    ends = np.cumsum(mass)
+    at = np.searchsorted(ends, rng.random(n) * ends[-1], side="right")
+    return np.asarray(np.minimum(at, np.flatnonzero(mass)[-1]))
+
+
+def fit_in_memory(
+    rows: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    tol: float,
+    passes: int = _SAMPLE_PASSES,
+) -> tuple[NDArray[np.float64], float]:
+    """Run Lloyd's iterations on weighted rows in memory; return centres and inertia."""
+    offsets = np.array([0, len(centers)])
+    for _ in range(passes):
+        step = lloyd_block(rows, weights, centers, offsets)
+        moved = np.where(
+            step.counts[:, None] > 0,
+            step.sums / np.maximum(step.counts, np.finfo(float).tiny)[:, None],
+            centers,
+        )
+        empty = np.flatnonzero(step.counts == 0)
+        if len(empty):
+            moved[empty] = _worst_fitted(rows, weights, moved, len(empty))
+        shift = float(((moved - centers) ** 2).sum())
+        centers = moved
+        if shift <= tol:
+            break
+    inertia = lloyd_block(rows, weights, centers, offsets).inertia[0]
+    return centers, float(inertia)
+
+
+def _worst_fitted(
+    rows: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    count: int,
+) -> NDArray[np.float64]:
+    squares = np.empty((len(centers), len(rows)))
+    kernels.squared_distances(rows, centers, squares)
+    return rows[np.argsort(-(squares.min(axis=0) * weights), kind="stable")[:count]]
+
+
+def from_sample(
+    sample: Sample, k: int, n_starts: int, tol: float, rng: np.random.Generator, keep: int
+) -> list[NDArray[np.float64]]:
+    """Restart k-means++ on slices of the sample; return up to ``keep`` distinct optima.
+
+    Every restart converges on a slice of its own; the best few then converge on the whole sample,
+    and those that meet in one optimum count once. Those far behind the best are left out. The
+    best comes first.
+    """
+    n = len(sample.rows)
+    slices = max(1, n // max(_SLICE_ROWS, _SLICE_PER_CLUSTER * k))
+    begun = []
+    for restart in range(n_starts):
+        part = slice(restart % slices * n // slices, (restart % slices + 1) * n // slices)
+        rows, weights = sample.rows[part], sample.weights[part]
+        centers = plus_plus(rows, weights, k, rng)
+        begun.append(fit_in_memory(rows, weights, centers, tol, _SLICE_PASSES)[0])
+    everything, offsets = stacked(begun)
+    some = slice(0, _RANKING_ROWS)
+    ranking = lloyd_block(sample.rows[some], sample.weights[some], everything, offsets).inertia
+    order = np.argsort(ranking, kind="stable")
+    # Rows spread about their centres as the inertia says; optima lie further apart than that.
+    limit = _ALIKE * float(ranking[order[0]]) / float(sample.weights[some].sum())
+    chosen = _unlike([begun[i] for i in order], limit, max(keep, _REFINED))
+    refined = [fit_in_memory(sample.rows, sample.weights, centers, tol) for centers in chosen]
+    refined.sort(key=lambda pair: pair[1])
+    distinct: list[tuple[NDArray[np.float64], float]] = []
+    for centers, value in refined:
+        fresh = not distinct or value > distinct[-1][1] * (1 + _SAME)
+        if fresh and value <= refined[0][1] * _NEAR:
+            distinct.append((centers, value))
+    return [centers for centers, _ in distinct[:keep]]
+
+
+def _unlike(
+    sets: Sequence[NDArray[np.float64]], limit: float, most: int
+) -> list[NDArray[np.float64]]:
+    """Return the first sets that differ: a centre of one is ``limit`` (squared) from the other."""
+    chosen: list[NDArray[np.float64]] = []
+    for centers in sets:
+        for other in chosen:
+            apart = ((centers[:, None] - other[None]) ** 2).sum(axis=2)
+            if max(apart.min(axis=0).max(), apart.min(axis=1).max()) < limit:
+                break
+        else:
+            chosen.append(centers)
+        if len(chosen) == most:
+            break
+    return chosen
+
+
+class _Round(NamedTuple):
+    """One round of k-means||: the cost so far, and the rows most likely to be drawn."""
+
+    cost: float
+    keys: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+
+def parallel(
+    X: Rows, sample: Sample, k: int, factor: float, rounds: int, seed: int
+) -> NDArray[np.float64]:
+    """Choose ``k`` centres by k-means|| (Bahmani et al. 2012) in ``rounds + 1`` passes.
+
+    In each round every row is drawn with a chance of ``factor · k · weight · distance² / cost``;
+    the chance is decided by a hash of the row, so that neither chunks nor order matter. Each
+    candidate is then weighted with the rows that are nearest to it, and weighted k-means++ and
+    Lloyd's iterations on the candidates make ``k`` centres of them.
+    """
+    wanted = factor * k
+    candidates = sample.rows[:1]
+    for number in range(rounds):
+        salt = hash_salt(seed + 1 + number)
+        found: _Round = reduce_blocks(X, _oversample, _merge_rounds, candidates, salt, wanted)
+        if found.cost == 0:
+            break
+        drawn = found.keys < wanted / found.cost
+        candidates = np.unique(np.concatenate([candidates, found.rows[drawn]]), axis=0)
+    if len(candidates) < k:
+        # Hardly any rows differ: the sample holds more of them.
+        candidates = np.unique(np.concatenate([candidates, sample.rows]), axis=0)
+    offsets = np.array([0, len(candidates)])
+    step: Step = reduce_blocks(X, lloyd_block, add_steps, candidates, offsets)
+    weights = np.maximum(step.counts, np.finfo(float).tiny)
+    centers = plus_plus(candidates, weights, k, np.random.default_rng([seed, 12]))
+    return fit_in_memory(candidates, weights, centers, 0.0)[0]
+
+
+def _oversample(
+    block: NDArray[Any],
+    weights: NDArray[np.float64],
+    candidates: NDArray[np.float64],
+    salt: np.uint64,
+    wanted: float,
+) -> _Round:
+    squares = np.empty(len(block))
+    ignored = np.empty(len(block), np.int32)
+    kernels.assign(
+        np.ascontiguousarray(block), candidates, ignored, squares, ignored.copy(), squares.copy()
+    )
+    if len(weights):
+        squares *= weights
+    uniform = hashes_of(block, salt) / float(np.iinfo(np.uint64).max)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        keys = np.where(squares > 0, uniform / squares, np.inf)
+    # Some `wanted` rows are drawn from all blocks together: many more than that are enough.
+    most = min(len(block), int(8 * wanted) + 64)
+    chosen = np.argpartition(keys, most - 1)[:most]
+    chosen = chosen[np.isfinite(keys[chosen])]
+    return _Round(float(squares.sum()), keys[chosen], np.asarray(block[chosen], np.float64))
+
+
+def _merge_rounds(one: _Round, other: _Round) -> _Round:
+    return _Round(
+        one.cost + other.cost,
+        np.concatenate([one.keys, other.keys]),
+        np.concatenate([one.rows, other.rows]),
+    )
+
+
+def at_random(sample: Sample, k: int, n_starts: int, rng: np.random.Generator) -> list[Any]:
+    """Choose ``n_starts`` sets of ``k`` distinct rows of the sample."""
+    n = len(sample.rows)
+    return [sample.rows[rng.choice(n, k, replace=False)] for _ in range(n_starts)]
+
+
+def checked(centers: Any, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return centres that a caller gave, as float64.
+
+    Raises
+    ------
+    ValueError
+        If their shape is wrong or they hold NaN or infinity.
+    """
+    found = np.array(centers, np.float64)
+    if found.shape != shape:
+        raise ValueError(
+            f"init has shape {found.shape} where (n_clusters, n_features) = {shape} belongs"
+        )
+    if not np.isfinite(found).all():
+        raise ValueError("NaN or infinity in init: give finite centres")
+    return found
+
+
+def all_sets(sets: Sequence[Any], shape: tuple[int, int]) -> list[NDArray[np.float64]]:
+    """Check several sets of centres."""
+    return [checked(centers, shape) for centers in sets]
