@@ -40,8 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         print(f"error: no job {name!r}: choose from {', '.join(JOBS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
-    return int(module.main(rest))
+    try:
+        module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+        return int(module.main(rest))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from jobs.interrupts import lasting_interrupts
+from jobs.interrupts import Terminated, lasting_interrupts
 from segmentation.errors import SegmentationError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+WRONG_USAGE = 2
 DEFECT = 1
 
 Job = Callable[[argparse.Namespace], None]
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that tells what is wrong in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the options, and end with the status of wrong usage."""
+        self.exit(WRONG_USAGE, f"error: {' '.join(message.split())}: see {self.prog} --help\n")
+
+
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every job has."""
-    made = argparse.ArgumentParser(
+    made = OneLineParser(
         prog=f"segmentation {name}",
         description=description,
         epilog="Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the data can't be used, "
@@ -53,37 +65,48 @@ def add_seed(made: argparse.ArgumentParser) -> None:
 
 def run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
     """Parse, call, and turn what goes wrong into one line and an exit status."""
-    arguments = made.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or file of another encoding shows what it lacks as an escape.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    debug = resumable = False
     try:
         with lasting_interrupts():
+            arguments = made.parse_args(argv)
+            debug, resumable = arguments.debug, hasattr(arguments, "resume")
             job(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        _say("interrupted: nothing that reads as a result is left; --resume goes on if a stage "
-             "was finished" if hasattr(arguments, "resume") else "interrupted")  # fmt: skip
-        return INTERRUPTED
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        _say("interrupted: nothing that reads as a result is left"
+             + ("; --resume goes on if a stage was finished" if resumable else ""))  # fmt: skip
+        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); the interpreter must not complain of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SegmentationError as error:
-        if arguments.debug:
+        if debug:
             traceback.print_exc()
         _say(f"error: {error}")
         return error.exit_status
     except Exception as error:
-        if arguments.debug:
+        if debug:
             traceback.print_exc()
         _say(
             f"error: a defect of this program: {type(error).__name__}: {error}: "
-            + ("please report it" if arguments.debug else "run again with --debug and report it")
+            + ("please report it" if debug else "run again with --debug and report it")
         )
         return DEFECT
     return 0
 
 
 def _say(message: str) -> None:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    # What a file held may be in it: nothing of that may steer the terminal.
+    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(message.split()))
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def parse_size(option: str, text: str | None) -> int | None:
@@ -96,5 +119,5 @@ def parse_size(option: str, text: str | None) -> int | None:
 
     try:
         return int(parse_bytes(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UsageError(f"{option} {text}: give bytes with a unit, as in 32MiB") from None

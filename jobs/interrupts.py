@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _LOOK_AGAIN_SECONDS = 0.3
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the same way out as Ctrl-C."""
+
+
 @contextmanager
 def lasting_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt again while the main thread is seen not to be handling it."""
@@ -37,7 +41,7 @@ def lasting_interrupts() -> Iterator[None]:
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if not any(thread.name == look_again.__name__ for thread in threading.enumerate()):
             threading.Thread(target=look_again, name=look_again.__name__, daemon=True).start()
-        raise KeyboardInterrupt
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
@@ -45,6 +49,7 @@ def lasting_interrupts() -> Iterator[None]:
         yield
         return
     signal.signal(signal.SIGINT, on_interrupt)
+    before_term = signal.signal(signal.SIGTERM, on_interrupt)
     hook = sys.unraisablehook
 
     def unraisable(dropped: sys.UnraisableHookArgs) -> None:
@@ -58,6 +63,7 @@ def lasting_interrupts() -> Iterator[None]:
         over.set()
         sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, before_term)
 
 
 def _handles_interrupt(thread: int | None) -> bool:

@@ -27,7 +27,9 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", metavar="FOLDER", help="the run's folder (default: runs/<date-time>)"
     )
-    made.add_argument("--k", type=int, default=5, help="number of segments (default: 5)")
+    made.add_argument(
+        "--k", type=int, default=5, metavar="K", help="number of segments (default: 5)"
+    )
     made.add_argument(
         "--preset",
         default="engagement",
@@ -76,6 +78,8 @@ def job(arguments: argparse.Namespace) -> None:
     from segmentation.errors import UsageError
     from segmentation.run.settings import Settings
 
+    if arguments.out is not None and not arguments.out.strip():
+        raise UsageError("--out: is empty: name a folder, or leave the option out")
     if arguments.resume and arguments.out is None:
         raise UsageError("--resume needs --out: name the folder of the run to go on with")
     settings = Settings(
@@ -110,12 +114,17 @@ def job(arguments: argparse.Namespace) -> None:
     print(segment_table(run.profiles, run.personas, run.genres))
     rows = manifest["rows"]
     print(
-        f"\n{rows['used']:,} ratings by {manifest['users']:,} users of {manifest['movies']:,} "
-        f"movies; {rows['unmapped']:,} of other movies, {rows['rejected']:,} rejected"
+        f"\n{_count(rows['used'], 'rating')} by {_count(manifest['users'], 'user')} of "
+        f"{_count(manifest['movies'], 'movie')}; {rows['unmapped']:,} of other movies, "
+        f"{rows['rejected']:,} rejected"
         + (f" (see {run.folder}/rejected/ratings.csv)" if rows["rejected"] else "")
     )
     print(f"{manifest['seconds']:.1f} s, {manifest['peak_memory_bytes'] / 1e6:,.0f} MB at the peak")
     print(f"report: {run.folder}/report.html")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

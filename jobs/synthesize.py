@@ -31,14 +31,18 @@ def job(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from segmentation.errors import UsageError
-    from segmentation.run.settings import Settings
+    from segmentation.run.settings import Settings, checked_rows
 
-    # The same bounds as everywhere.
-    Settings(data=f"synthetic:{arguments.rows}", seed=arguments.seed)
+    checked_rows(arguments.rows, f"--rows {arguments.rows}")
+    Settings(seed=arguments.seed)
+    if not arguments.out.strip():
+        raise UsageError("--out: is empty: name a folder")
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file: choose a folder for --out")
-    if not arguments.overwrite and out.exists() and any(out.iterdir()):
+    # What a killed attempt left half-written is nobody's.
+    rest = [p for p in out.iterdir() if p.suffix != ".partial"] if out.exists() else []
+    if rest and not arguments.overwrite:
         raise UsageError(
             f"{out}: is not empty: add --overwrite to replace a data set there, or choose "
             "another --out"

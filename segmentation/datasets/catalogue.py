@@ -112,7 +112,13 @@ def _rows(path: str, encoding: str = "utf-8-sig") -> Iterator[list[str]]:
         text = file.read().decode(encoding, "replace")
     csv.field_size_limit(_FIELD_LIMIT)
     # Old csv modules choke on NUL, and it means nothing in any of these files.
-    yield from csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+    reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {reader.line_num}: {error} (a quote never closed?): mend the file"
+        ) from error
 
 
 def _columns(path: str, header: Sequence[str], *names: str) -> list[int]:
@@ -128,7 +134,7 @@ def _columns(path: str, header: Sequence[str], *names: str) -> list[int]:
 def _whole(text: str) -> int | None:
     """Return the id that a field holds, None where it holds something else."""
     text = text.strip()
-    if not (text.isascii() and text.isdigit()) or int(text) > _LARGEST_ID:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20) or int(text) > _LARGEST_ID:
         return None
     return int(text)
 
@@ -152,7 +158,7 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
          "genres_unreadable", "unknown_genres"), 0
     )  # fmt: skip
     movies: dict[int, _Movie] = {}
-    known: dict[str, tuple[int, ...]] = {}
+    known: dict[str, tuple[tuple[int, ...], int, int]] = {}
     broken: _Movie | None = None
     for row in rows:
         if not row:
@@ -172,9 +178,12 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
             continue
         text = row[genres_at]
         if text not in known:
-            known[text] = _genre_codes(text, genres, notes)
+            known[text] = _genre_codes(text, genres)
+        codes, unreadable, unknown = known[text]
+        notes["genres_unreadable"] += unreadable
+        notes["unknown_genres"] += unknown
         title = row[title_at].strip() if len(row) > title_at else ""
-        movie = _Movie(title, known[text])
+        movie = _Movie(title, codes)
         broken = movie
         if movie_id in movies:
             # Duplicates carry the same genres; the first record stands.
@@ -187,18 +196,17 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
     return movies, notes
 
 
-def _genre_codes(text: str, genres: tuple[str, ...], notes: dict[str, int]) -> tuple[int, ...]:
+def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], int, int]:
+    """Return a record's genres, and how many of its entries are unreadable or unknown."""
     if not text.strip():
-        return ()
+        return (), 0, 0
     try:
         entries = ast.literal_eval(text)
         names = [entry["name"] for entry in entries]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        notes["genres_unreadable"] += 1
-        return ()
+        return (), 1, 0
     codes = {genres.index(name) for name in names if name in genres}
-    notes["unknown_genres"] += sum(name not in genres for name in names)
-    return tuple(sorted(codes))
+    return tuple(sorted(codes)), 0, sum(name not in genres for name in names)
 
 
 def _read_links(path: str, notes: dict[str, int]) -> dict[int, int]:
@@ -211,6 +219,10 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[int, int]:
         if not row:
             continue
         notes["links"] += 1
+        if any("\n" in field for field in row):
+            raise DataError(
+                f"{path}: record {notes['links'] + 1}: a quote is never closed: mend the file"
+            )
         # pandas writes an integer column with gaps as floats.
         movie, tmdb = (
             row[at].strip().removesuffix(".0") if at < len(row) else ""
@@ -268,6 +280,18 @@ def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
             yield [row[at] for at in wanted] if len(row) == len(header) else row[:1]
 
 
+def warnings(catalogue: Catalogue) -> list[str]:
+    """Say in a line each what a damaged catalogue has lost."""
+    told = {
+        "genres_unreadable": "records of the catalogue have genres that can't be read",
+        "unknown_genres": "genre entries of the catalogue are none of its layout's",
+        "malformed_set_aside": "records of the catalogue are malformed and were set aside",
+        "links_malformed": "lines of the links file are malformed and were set aside",
+    }
+    notes = catalogue.notes
+    return [f"{notes[name]:,} {what}" for name, what in told.items() if notes.get(name)]
+
+
 def _assemble(
     ids: dict[int, int],
     movies: dict[int, _Movie],
@@ -279,6 +303,8 @@ def _assemble(
     offsets = np.zeros(len(chosen) + 1, np.int32)
     np.cumsum([len(movie.codes) for movie in chosen], out=offsets[1:])
     codes = np.array([code for movie in chosen for code in movie.codes], np.int32)
+    if not len(codes):
+        raise DataError("no film of the catalogue has a genre that can be read: mend its genres")
     return Catalogue(
         np.array(ordered, np.int64),
         genres,

@@ -18,7 +18,7 @@ DEFAULT_RATINGS = "ratings.csv"
 _BY_HAND = f"download it by hand from {PAGE} and give --data the folder"
 
 
-def download(ratings: str = DEFAULT_RATINGS, *, quiet: bool = False) -> str:
+def download(ratings: str | None = DEFAULT_RATINGS, *, quiet: bool = False) -> str:
     """Fetch the ratings and the catalogue into kagglehub's cache and return their folder.
 
     Files that are cached already cost no request. kagglehub shows its own progress on stderr,
@@ -27,7 +27,8 @@ def download(ratings: str = DEFAULT_RATINGS, *, quiet: bool = False) -> str:
     Parameters
     ----------
     ratings
-        ``ratings.csv`` (26 million rows, 677 MB) or ``ratings_small.csv`` (100,004 rows).
+        ``ratings.csv`` (26 million rows, 677 MB) or ``ratings_small.csv`` (100,004 rows); None
+        for the catalogue alone.
     quiet
         Show no progress.
 
@@ -44,7 +45,7 @@ def download(ratings: str = DEFAULT_RATINGS, *, quiet: bool = False) -> str:
 
     logging.getLogger("kagglehub").setLevel(logging.ERROR)
     folder = ""
-    for name in (*CATALOGUE_FILES, ratings):
+    for name in (*CATALOGUE_FILES, *([ratings] if ratings else [])):
         try:
             folder = os.path.dirname(kagglehub.dataset_download(HANDLE, path=name))
         except requests.HTTPError as error:

@@ -51,7 +51,9 @@ def filesystem(path: str) -> tuple[Any, str]:
     try:
         fs, inner = fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:
-        raise DataError(f"{path}: {_one_line(error)}") from error
+        raise DataError(
+            f"{path}: {_one_line(error)}: give a path, or a URL whose protocol is installed here"
+        ) from error
     return fs, str(inner)
 
 
@@ -82,7 +84,7 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
         )
 
     def first(*names: str) -> str | None:
-        return next((f"{folder}/{n}" for n in names if _exists(f"{folder}/{n}")), None)
+        return next((f"{folder}/{n}" for n in names if exists(f"{folder}/{n}")), None)
 
     if movies := first("movies_metadata.csv"):
         found = ratings or first("ratings.csv", "ratings_small.csv")
@@ -121,9 +123,9 @@ def require_file(path: str) -> int:
     try:
         info = fs.info(inner)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError(f"{path}: no such file: check its name and folder") from None
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {_one_line(error)}") from error
+        raise DataError(f"{path}: can't be read ({_one_line(error)}): mend that first") from error
     if info["type"] == "directory":
         raise DataError(f"{path}: is a directory where a file should be: name the file itself")
     if not info["size"]:
@@ -153,10 +155,11 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 def _resolve(ratings: str, folder: str) -> str:
     inside = f"{folder}/{ratings}"
-    return inside if not _exists(ratings) and _exists(inside) else ratings
+    return inside if not exists(ratings) and exists(inside) else ratings
 
 
-def _exists(path: str) -> bool:
+def exists(path: str) -> bool:
+    """Tell whether a path or URL is there."""
     fs, inner = filesystem(path)
     return bool(fs.exists(inner))
 

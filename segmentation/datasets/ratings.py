@@ -102,6 +102,8 @@ def probe(layout: Layout) -> RatingsFormat:
         columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
         return RatingsFormat(path, size, b"::", columns, bom, 0, layout.scale)
     line = head[bom:].split(b"\n", 1)[0]
+    if b"\r" in line.rstrip(b"\r"):
+        raise DataError(f"{path}: ends its lines with CR alone: convert them (mac2unix)")
     names = next(csv.reader([line.rstrip(b"\r").decode("utf-8", "replace")]), [])
     columns = tuple(name.strip() for name in names)
     missing = [name for name in (USER, MOVIE, RATING) if name not in columns]
@@ -111,9 +113,12 @@ def probe(layout: Layout) -> RatingsFormat:
             f"{path}: line 1 names no column {' and no '.join(missing)} (it reads: {shown}): "
             f"give it the header {USER},{MOVIE},{RATING},{TIMESTAMP}"
         )
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: line 1 names column {twice} twice: keep one of them")
     start = min(bom + len(line) + 1, size)
     if start == size:
-        raise DataError(f"{path}: holds a header and no ratings")
+        raise DataError(f"{path}: holds a header and no ratings: is it the right file, and whole?")
     return RatingsFormat(path, size, b",", columns, start, 1, layout.scale)
 
 
@@ -169,7 +174,8 @@ def parse_line(file: RatingsFormat, text: bytes) -> tuple[int, int, float] | str
     else:
         fields = text.split(file.delimiter)
     if len(fields) != len(file.columns):
-        return f"{len(fields)} fields where {len(file.columns)} belong"
+        plural = "s" if len(fields) != 1 else ""
+        return f"{len(fields)} field{plural} where {len(file.columns)} belong"
     user_at, movie_at, rating_at = file.positions
     ids = []
     for name, at in ((USER, user_at), (MOVIE, movie_at)):

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 #: Restarts of k-means++ on the sample where ``n_init`` is "auto", and of the other random starts.
 _SAMPLE_RESTARTS, _RANDOM_RESTARTS = 32, 10
-#: Optima of the sample that go on to all rows, unless one is clearly the best.
-_CONTENDERS = 3
+#: The last choice between optima is made on so many times ``sample_size`` rows.
+_LARGER_SAMPLE = 4
 #: Rounds of k-means|| unless asked otherwise; Bahmani et al. found five to be enough.
 _ROUNDS = 5
 
@@ -49,7 +49,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Number of clusters.
     init : {"k-means++", "k-means||", "random"}, array of shape (n_clusters, n_features), callable
         ``k-means++`` restarts greedy k-means++ on a sample of at most ``sample_size`` distinct
-        rows, converges there, and goes on with the best (Arthur & Vassilvitskii 2007).
+        rows, converges there, and goes on with the best (Arthur & Vassilvitskii 2007), which is
+        told on a sample four times as large.
         ``k-means||`` makes ``init_max_iter`` passes over all rows (Bahmani et al. 2012).
         ``random`` takes rows of the sample. A callable gets ``(X, n_clusters, random_state)``.
     oversampling_factor : float, default 2
@@ -67,7 +68,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Starts. All go through Lloyd's iterations together, one pass over the rows serving every
         one of them, and that with the least inertia stays. For ``k-means++``, starts that meet in
         one optimum of the sample go on as one, and only while they are not clearly behind; "auto"
-        is 32, of which up to 3 go on. "auto" is 10 for ``random`` and callables, 1 for
+        is 32, of which the best goes on. "auto" is 10 for ``random`` and callables, 1 for
         ``k-means||`` and arrays.
     sample_size : int, default 20000
         Distinct rows that the start looks at.
@@ -134,7 +135,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         self._check_parameters(array.shape[0])
         rows = rows_of(array, sample_weight)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        found = survey(rows, max(self.sample_size, self.n_clusters), seed)
+        found = survey(rows, max(_LARGER_SAMPLE * self.sample_size, self.n_clusters), seed)
         distinct = len(found.sample.rows)
         if distinct < self.n_clusters:
             raise ValueError(
@@ -237,8 +238,10 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         if not isinstance(self.init, str):
             return [starts.checked(self.init, shape)]
         if self.init == "k-means++":
-            keep = _CONTENDERS if self.n_init == "auto" else int(self.n_init)
-            return starts.from_sample(found.sample, k, self._n(_SAMPLE_RESTARTS), tol, rng, keep)
+            keep = None if self.n_init == "auto" else int(self.n_init)
+            return starts.from_sample(
+                found.sample, self.sample_size, k, self._n(_SAMPLE_RESTARTS), tol, rng, keep
+            )
         if self.init == "k-means||":
             rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
             return [

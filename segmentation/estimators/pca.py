@@ -61,7 +61,7 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
     noise_variance_ : float
     angle_to_exact_degrees_ : float
         Largest principal angle between the plane found and that of exact PCA, which comes from
-        the covariance matrix summed up in the same pass.
+        the covariance matrix summed up in the same pass; NaN where nothing varies.
     n_samples_seen_, n_features_in_, n_components_ : int
 
     References
@@ -173,4 +173,9 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         self.n_samples_seen_ = self.n_samples_ = n
         self.n_features_in_ = len(mean)
         self.n_components_ = wanted
-        self.angle_to_exact_degrees_ = angle_degrees(self.components_, exact_axes(exact, wanted))
+        # Without variance no axis is more exact than another.
+        self.angle_to_exact_degrees_ = (
+            angle_degrees(self.components_, exact_axes(exact, wanted))
+            if total > 0
+            else float("nan")
+        )

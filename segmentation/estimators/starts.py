@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 _UNWEIGHTED = np.empty(0)
 #: A restart looks at this many rows of the sample, or at a multiple of the clusters, and makes so
 #: many passes over them: enough to tell which optimum it is bound for.
-_SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 15
-#: Restarts are ranked on so many rows, and the best of them refined on the whole sample.
-_RANKING_ROWS, _REFINED = 6_000, 8
+_SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 10
+#: Restarts are ranked on so many rows; the best that differ make a few passes over more of them,
+#: and those that are not far behind then, the contenders, converge there.
+_RANKING_ROWS, _REFINED, _REFINING_PASSES, _CONTENDERS = 6_000, 8, 6, 4
 _SAMPLE_PASSES = 100
+#: With few rows there may be more restarts, as many as look at so many rows in all.
+_MOST_RESTARTS, _CHEAP_ROWS = 200, 200_000
 #: Squared distance of two centres, beside the inertia a row, from which on they are two.
 _ALIKE = 0.05
 #: Two starts whose inertia differs by less are taken for the same optimum.
 _SAME = 1e-4
 #: A start this much above the best on the sample will hardly be the best on all rows.
-_NEAR = 1.006
+_NEAR = 1.01
 
 
 def plus_plus(
@@ -101,37 +104,69 @@ def _worst_fitted(
 
 
 def from_sample(
-    sample: Sample, k: int, n_starts: int, tol: float, rng: np.random.Generator, keep: int
+    sample: Sample,
+    head: int,
+    k: int,
+    n_starts: int,
+    tol: float,
+    rng: np.random.Generator,
+    keep: int | None,
 ) -> list[NDArray[np.float64]]:
     """Restart k-means++ on slices of the sample; return up to ``keep`` distinct optima.
 
-    Every restart converges on a slice of its own; the best few then converge on the whole sample,
-    and those that meet in one optimum count once. Those far behind the best are left out. The
-    best comes first.
-    """
-    n = len(sample.rows)
+    Every restart makes some passes over a slice of its own. The best few that differ converge on
+    the first ``head`` rows; those that meet in one optimum count once, and those far behind are
+    left out. With ``keep`` None, the one that fits the whole sample best converges there and is
+    returned.
+    """  # fmt: skip
+    first = Sample._make(column[:head] for column in sample)
+    n = len(first.rows)
+    if n <= _RANKING_ROWS:
+        # So few rows are cheap: every restart goes to its very end, and the best is the best.
+        fits = [
+            fit_in_memory(*first[1:], plus_plus(*first[1:], k, rng), 0.0)
+            for _ in range(max(n_starts, min(_MOST_RESTARTS, _CHEAP_ROWS // n)))
+        ]
+        return [centers for centers, _ in _distinct(fits)[: keep or 1]]
     slices = max(1, n // max(_SLICE_ROWS, _SLICE_PER_CLUSTER * k))
     begun = []
     for restart in range(n_starts):
         part = slice(restart % slices * n // slices, (restart % slices + 1) * n // slices)
-        rows, weights = sample.rows[part], sample.weights[part]
+        rows, weights = first.rows[part], first.weights[part]
         centers = plus_plus(rows, weights, k, rng)
         begun.append(fit_in_memory(rows, weights, centers, tol, _SLICE_PASSES)[0])
     everything, offsets = stacked(begun)
     some = slice(0, _RANKING_ROWS)
-    ranking = lloyd_block(sample.rows[some], sample.weights[some], everything, offsets).inertia
+    ranking = lloyd_block(first.rows[some], first.weights[some], everything, offsets).inertia
     order = np.argsort(ranking, kind="stable")
     # Rows spread about their centres as the inertia says; optima lie further apart than that.
-    limit = _ALIKE * float(ranking[order[0]]) / float(sample.weights[some].sum())
-    chosen = _unlike([begun[i] for i in order], limit, max(keep, _REFINED))
-    refined = [fit_in_memory(sample.rows, sample.weights, centers, tol) for centers in chosen]
-    refined.sort(key=lambda pair: pair[1])
-    distinct: list[tuple[NDArray[np.float64], float]] = []
-    for centers, value in refined:
-        fresh = not distinct or value > distinct[-1][1] * (1 + _SAME)
-        if fresh and value <= refined[0][1] * _NEAR:
-            distinct.append((centers, value))
-    return [centers for centers, _ in distinct[:keep]]
+    limit = _ALIKE * float(ranking[order[0]]) / float(first.weights[some].sum())
+    chosen = _unlike([begun[i] for i in order], limit, max(keep or 0, _REFINED))
+    short = [fit_in_memory(first.rows, first.weights, c, tol, _REFINING_PASSES) for c in chosen]
+    short.sort(key=lambda pair: pair[1])
+    fits = [
+        fit_in_memory(first.rows, first.weights, centers, tol)
+        for centers, value in short[: max(keep or 0, _CONTENDERS)]
+        if value <= short[0][1] * _NEAR
+    ]
+    distinct = _distinct(fits)
+    if keep is not None:
+        return [centers for centers, _ in distinct[:keep]]
+    everything, offsets = stacked([centers for centers, _ in distinct])
+    inertia = lloyd_block(sample.rows, sample.weights, everything, offsets).inertia
+    best = distinct[int(np.argmin(inertia))][0]
+    return [fit_in_memory(sample.rows, sample.weights, best, tol)[0]]
+
+
+def _distinct(
+    fits: Sequence[tuple[NDArray[np.float64], float]],
+) -> list[tuple[NDArray[np.float64], float]]:
+    """Sort by inertia, and let those of nearly the same inertia count once."""
+    found: list[tuple[NDArray[np.float64], float]] = []
+    for centers, value in sorted(fits, key=lambda pair: pair[1]):
+        if not found or value > found[-1][1] * (1 + _SAME):
+            found.append((centers, value))
+    return found
 
 
 def _unlike(

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
     from segmentation.schema import SegmentProfile
 
-#: Okabe & Ito's colours, told apart with any colour vision; hatches of marker follow for more.
+#: Okabe & Ito's colours, told apart with any colour vision. With more segments than colours the
+#: scatter's markers tell those of one colour apart.
 COLOURS = ("#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
 
 #: Points that a scatter can hold and still be read.
 SCATTER_POINTS = 12_000
 
+_MARKERS = "os^Dvp*"
+_LEGEND_COLUMNS = 3
 _INK, _FAINT = "#222222", "#8a8a8a"
 _DPI = 160
 
@@ -29,6 +32,15 @@ _DPI = 160
 def colour(segment: int) -> str:
     """Return a segment's colour, the same in every figure and in the report."""
     return COLOURS[segment % len(COLOURS)]
+
+
+def _plain(name: str) -> str:
+    """Keep a dollar sign in a name from being taken for mathematics."""
+    return name.replace("$", r"\$")
+
+
+def _marker(segment: int) -> str:
+    return _MARKERS[segment // len(COLOURS) % len(_MARKERS)]
 
 
 def pca_scatter(
@@ -52,15 +64,19 @@ def pca_scatter(
     explained
         Share of the variance on each axis.
     """
-    figure, axes = _new(7.6, 5.4)
+    legend_rows = -(-len(names) // _LEGEND_COLUMNS)
+    figure, axes = _new(7.6, 5.0 + 0.22 * legend_rows)
     rng = np.random.default_rng(seed)
     n = len(points)
     shown = rng.permutation(n)[:SCATTER_POINTS]
     size = float(np.clip(9_000 / max(len(shown), 1), 3, 28))
-    axes.scatter(
-        points[shown, 0], points[shown, 1], s=size, linewidths=0, alpha=0.55,
-        c=[colour(int(label)) for label in labels[shown]], rasterized=True,
-    )  # fmt: skip
+    # Markers one kind at a time, each in the random order, so that no segment covers another.
+    for kind in range(-(-len(names) // len(COLOURS))):
+        own = shown[labels[shown] // len(COLOURS) == kind]
+        axes.scatter(
+            points[own, 0], points[own, 1], s=size, linewidths=0, alpha=0.55, rasterized=True,
+            c=[colour(int(label)) for label in labels[own]], marker=_marker(kind * len(COLOURS)),
+        )  # fmt: skip
     low, high = np.percentile(points, [0.1, 99.9], axis=0) if n else ((0, 0), (1, 1))
     margin = 0.08 * np.maximum(np.subtract(high, low), 1e-9)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -68,12 +84,13 @@ def pca_scatter(
     medians = [np.median(points[labels == s], axis=0) for s in range(len(names))]
     _label_centres(axes, medians)
     handles = [
-        axes.scatter([], [], s=60, color=colour(s), label=f"{s}  {name}")
+        axes.scatter([], [], s=60, color=colour(s), marker=_marker(s), label=f"{s}  {_plain(name)}")
         for s, name in enumerate(names)
     ]
-    axes.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False,
-        ncols=min(3, len(names)), fontsize=9.5, handletextpad=0.2, columnspacing=1.4,
+    figure.legend(
+        handles=handles, loc="outside lower center", frameon=False,
+        ncols=min(_LEGEND_COLUMNS, len(names)), fontsize=9 if len(names) <= 9 else 7.5,
+        handletextpad=0.2, columnspacing=1.4,
     )  # fmt: skip
     axes.set_xlabel(f"first axis ({explained[0]:.0%} of the variance)")
     if len(explained) > 1:
@@ -101,7 +118,10 @@ def genre_heatmap(
     order = np.argsort(-(weights @ means), kind="stable")
     figure, axes = _new(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(genres))
     image = axes.imshow(means[:, order].T, aspect="auto", cmap="YlGnBu", vmin=0, vmax=5)
-    axes.set_xticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8.5, va="top")
+    axes.set_xticks(
+        range(len(names)), [_wrapped(_plain(name)) for name in names], va="top",
+        fontsize=8.5 if len(names) <= 12 else 7,
+    )  # fmt: skip
     axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
     axes.tick_params(length=0)
     for row, genre in enumerate(order):
@@ -139,7 +159,8 @@ def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> b
     for axes, (label, numbers, texts) in zip(panels, values, strict=True):
         axes.barh(range(k), numbers, color=[colour(p.segment) for p in profiles], height=0.66)
         axes.set_yticks(
-            range(k), [f"{p.segment}  {name}" for p, name in zip(profiles, names, strict=True)]
+            range(k),
+            [f"{p.segment}  {_plain(name)}" for p, name in zip(profiles, names, strict=True)],
         )
         axes.invert_yaxis()
         axes.set_xlim(0, max(numbers) * 1.62)

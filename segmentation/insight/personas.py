@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 _TRAITS = ("movies_per_user", "high_rated_share", "satisfaction")
 _TEXTS = ("name", "tagline", "summary", "product_strategy", "marketing_actions")
 _WORDS = (
-    "users", "share", "movies", "activity", "rating", "breadth", "genre_count", "top_genres",
-    "best_genre", "weak_genres", "lift_genres",
+    "users", "people", "share", "movies", "activity", "rating", "breadth", "genre_count",
+    "top_genres", "best_genre", "weak_genres", "lift_genres",
 )  # fmt: skip
 #: Cost of taking a prototype a second time: small beside any real distance (traits span 0 to 1).
 _REUSE = 0.02
@@ -77,6 +79,15 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
     return Playbook(tuple(prototypes), _prototype(raw["everyone"], where, traits=False))
 
 
+def digest(path: str | Path | None) -> str:
+    """Return the SHA-256 of a playbook's content."""
+    if path is None:
+        content = resources.files(__package__).joinpath("playbook.toml").read_bytes()
+    else:
+        content = Path(path).read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
 def _prototype(entry: Any, where: str, *, traits: bool) -> Prototype:
     name = entry.get("name", "?") if isinstance(entry, dict) else "?"
     wanted = {*_TEXTS, "recognised_by"} if traits else set(_TEXTS)
@@ -91,7 +102,12 @@ def _prototype(entry: Any, where: str, *, traits: bool) -> Prototype:
         raise UsageError(
             f"{where}: persona {name!r}: texts are strings, the two lists are not empty"
         )
-    for line in (entry["summary"], *lists[0], *lists[1]):
+    texts = [entry["name"], entry["tagline"], entry["summary"], *lists[0], *lists[1]]
+    if not all(text.strip() and text.isprintable() for text in texts):
+        raise UsageError(
+            f"{where}: persona {name!r}: a text is empty or holds a line break or control character"
+        )
+    for line in texts[1:]:
         template = Template(line)
         unknown = set(template.get_identifiers()) - set(_WORDS) if template.is_valid() else {"$"}
         if unknown:
@@ -104,12 +120,15 @@ def _prototype(entry: Any, where: str, *, traits: bool) -> Prototype:
         known = entry["recognised_by"]
         try:
             movies, share, satisfaction = (float(known[trait]) for trait in _TRAITS)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UsageError(
                 f"{where}: persona {name!r}: recognised_by needs the numbers {', '.join(_TRAITS)}"
             ) from None
-        if movies <= 0:
-            raise UsageError(f"{where}: persona {name!r}: movies_per_user must be above 0")
+        if not (movies > 0 and all(map(math.isfinite, (movies, share, satisfaction)))):
+            raise UsageError(
+                f"{where}: persona {name!r}: recognised_by needs finite numbers, and "
+                "movies_per_user above 0"
+            )
         values = (movies, share, satisfaction)
     return Prototype(
         entry["name"], entry["tagline"], entry["summary"], tuple(lists[0]), tuple(lists[1]), values
@@ -192,7 +211,7 @@ def _fill(
 
     return Persona(
         name,
-        prototype.tagline,
+        fill(prototype.tagline),
         fill(prototype.summary),
         tuple(fill(line) for line in prototype.product_strategy),
         tuple(fill(line) for line in prototype.marketing_actions),
@@ -200,9 +219,9 @@ def _fill(
 
 
 def _words(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
-    best = [genres[g] for g in np.argsort(-profile.mean, kind="stable")]
+    best = [genres[g] for g in np.argsort(-profile.mean, kind="stable") if profile.coverage[g] > 0]
     high = profile.high_rated(genres)
-    seen = [genres[g] for g in np.argsort(profile.mean, kind="stable")]
+    weak = [g for g in np.argsort(profile.mean, kind="stable") if profile.mean[g] < HIGH_RATED]
     lift = np.nan_to_num(profile.lift, nan=0.0)
     lifted = [genres[g] for g in np.argsort(-lift, kind="stable") if lift[g] > 1.0][:3]
     breadth = (
@@ -212,14 +231,15 @@ def _words(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
     )
     return {
         "users": f"{profile.users:,}",
+        "people": "1 person" if profile.users == 1 else f"{profile.users:,} people",
         "share": _percent(profile.share),
         "movies": _number(profile.movies_per_user),
         "rating": f"{profile.mean_rating:.2f}",
         "breadth": breadth,
         "genre_count": str(len(high)),
-        "top_genres": _listed((high or best)[:3]),
-        "best_genre": best[0],
-        "weak_genres": _listed(seen[:3]),
+        "top_genres": _listed((high or best)[:3]) or "no genre in particular",
+        "best_genre": best[0] if best else "no genre in particular",
+        "weak_genres": _listed([genres[g] for g in weak[:3]]) or "no genre in particular",
         "lift_genres": _listed(lifted) if lifted else "none in particular",
     }
 
@@ -234,8 +254,9 @@ def _activity(profile: SegmentProfile, profiles: Sequence[SegmentProfile]) -> st
         return f"the most of the {len(profiles)} segments"
     if below == 0:
         return f"the fewest of the {len(profiles)} segments"
-    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(rank, f"{rank + 1}th")
-    return f"the {nth} most of the {len(profiles)} segments"
+    way, place = ("most", rank) if rank <= below else ("fewest", below)
+    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(place, f"{place + 1}th")
+    return f"the {nth} {way} of the {len(profiles)} segments"
 
 
 def _number(value: float) -> str:

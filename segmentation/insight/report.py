@@ -131,6 +131,11 @@ def _segments(
     return out
 
 
+def _markdown(value: object) -> str:
+    """Keep text from being taken for Markdown's tables, links or HTML."""
+    return "".join("\\" + c if c in "\\|<>[]`" else c for c in " ".join(str(value).split()))
+
+
 def _template(name: str) -> Any:
     import jinja2
 
@@ -141,4 +146,5 @@ def _template(name: str) -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["plain"] = _markdown
     return environment.get_template(name)

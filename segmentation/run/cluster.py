@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -37,6 +38,8 @@ _KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 _LOOPBACK = "127.0.0.1:0"
+#: Python and the libraries alone take most of this.
+_LEAST_MEMORY = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,13 @@ def load_config(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or os.sep in name:
         if not path.is_file():
-            raise UsageError(f"--cluster {name}: no such file")
-        text, where = path.read_text("utf-8"), str(path)
+            raise UsageError(
+                f"--cluster {name}: no such file: copy one of cluster_config/ and edit it"
+            )
+        try:
+            text, where = path.read_text("utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name}: can't be read as UTF-8 text: {error}") from error
     else:
         folder = resources.files("cluster_config")
         names = [file.name for file in folder.iterdir()]
@@ -87,9 +95,10 @@ def load_config(name: str) -> dict[str, Any]:
 
 
 def _check(config: Any, where: str) -> None:
-    if not isinstance(config, dict) or config.get("kind") not in _KEYS:
+    kind = config.get("kind") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or kind not in _KEYS:
         raise UsageError(f"{where}: needs a line 'kind: ' with one of {', '.join(_KEYS)}")
-    keys = _KEYS[config["kind"]]
+    keys = _KEYS[kind]
     for key, value in config.items():
         if key not in keys:
             near = difflib.get_close_matches(str(key), keys, n=1)
@@ -103,7 +112,9 @@ def _check(config: Any, where: str) -> None:
         value = config.get(key, "auto")
         if not (value == "auto" or (isinstance(value, int) and 1 <= value <= 4096)):
             raise UsageError(f"{where}: {key}: {value!r}: give a number from 1 on, or auto")
-    if config.get("dashboard") is True:
+    dashboard = config.get("dashboard")
+    port = dashboard.rpartition(":")[2] if isinstance(dashboard, str) else "0"
+    if dashboard is True or not (port.isascii() and port.isdigit() and int(port) < 65_536):
         raise UsageError(f"{where}: dashboard: give an address such as 127.0.0.1:0, or false")
     _memory(config, 1, where)
 
@@ -116,11 +127,14 @@ def _memory(config: dict[str, Any], workers: int, where: str) -> int:
     if value == "auto":
         return int(MEMORY_LIMIT) // workers
     try:
-        return int(parse_bytes(value))
-    except ValueError:
+        limit = int(parse_bytes(value))
+    except (ValueError, OverflowError):
         raise UsageError(
             f"{where}: memory_limit: {value!r}: give bytes with a unit, as in 2 GiB, or auto"
         ) from None
+    if limit < _LEAST_MEMORY:
+        raise UsageError(f"{where}: memory_limit: {value!r}: a worker needs 256 MiB at least")
+    return limit
 
 
 @contextmanager
@@ -154,7 +168,9 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
     limit = _memory(config, workers, name)
     with contextlib.ExitStack() as stack:
         try:
-            with contextlib.nullcontext() if embedded else _interrupts_ignored():
+            with _interrupts_held(), warnings.catch_warnings():
+                # That its port was taken: the address that it got instead is shown anyway.
+                warnings.simplefilter("ignore", UserWarning)
                 cluster = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=threads,
@@ -182,16 +198,19 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C while workers start: they inherit that, and the job alone ends them."""
+def _interrupts_held() -> Iterator[None]:
+    """Note Ctrl-C while the cluster starts, and raise it once there is something to close."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        if caught:
+            raise KeyboardInterrupt
 
 
 def _count(value: Any, cpus: int) -> int:

@@ -44,6 +44,11 @@ def explained(out: Path) -> Iterator[None]:
         raise ClusterError(
             f"the cluster was lost during the work ({_one_line(error)}): start it anew, {_GO_ON}"
         ) from error
+    except TimeoutError as error:
+        raise ClusterError(
+            f"no worker takes the work ({_one_line(error)}), most likely for want of memory: raise "
+            f"memory_limit in the cluster's file, {_GO_ON}"
+        ) from error
     except MemoryError as error:
         raise ClusterError(
             f"out of memory: lower --partition-size or use a larger machine, {_GO_ON}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import DataError
-from segmentation.run.store import write_json
+from segmentation.run.files import write_json
 from segmentation.schema import Axes
 
 if TYPE_CHECKING:

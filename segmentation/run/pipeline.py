@@ -65,7 +65,8 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
     from segmentation.insight.profiles import order_by_activity
 
     if X.shape[0] < settings.k:
-        raise DataError(f"{X.shape[0]} users for --k {settings.k}: use --k {X.shape[0]} or fewer")
+        users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
+        raise DataError(f"{users} for --k {settings.k}: use --k {X.shape[0]} or fewer")
     try:
         model = KMeans(n_clusters=settings.k, random_state=settings.seed).fit(X)
     except ValueError as error:

@@ -12,8 +12,9 @@ from distributed import WorkerPlugin
 class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
     """Let worker processes leave Ctrl-C to the job, which ends them.
 
-    It reaches the whole process group. Workers started with the cluster inherit this already;
-    the plugin serves those that a nanny starts again later.
+    It reaches the whole process group. What they inherit at their start can't be used for this:
+    the standard library's resource tracker clears the signal mask, and a signal that is ignored
+    while they start would be lost to the job as well.
     """
 
     name = "ignore-interrupts"

@@ -60,9 +60,10 @@ class Progress:
     """Writes progress to a stream, or nowhere; remembers every stage's seconds."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        self._stream = stream if stream is not None else sys.stderr
-        self._quiet = quiet
-        self.live = not quiet and self._stream.isatty()
+        # Python has no stderr where the caller has closed it.
+        self._stream: TextIO | None = stream if stream is not None else sys.stderr
+        self._quiet = quiet or self._stream is None
+        self.live = not self._quiet and self._stream is not None and self._stream.isatty()
         self._drawn = 0
         self.stages: list[StageRecord] = []
 
@@ -81,11 +82,25 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Write a line that stays."""
-        if self._quiet:
-            return
+        if not self._quiet:
+            self._clear()
+            self._write(line + "\n")
+
+    def warn(self, line: str) -> None:
+        """Write a line that stays, even where no progress is shown."""
         self._clear()
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        self._write(line + "\n")
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads it any more; the work goes on.
+            self._stream = None
+            self.live = False
 
     def draw(self, line: str) -> None:
         """Write a line that the next one replaces, where the stream is a terminal."""
@@ -96,13 +111,12 @@ class Progress:
             return
         width = _terminal_width()
         line = line if len(line) < width else line[: width - 2] + "…"
-        self._stream.write("\r" + line + " " * max(0, self._drawn - len(line)))
-        self._stream.flush()
+        self._write("\r" + line + " " * max(0, self._drawn - len(line)))
         self._drawn = len(line)
 
     def _clear(self) -> None:
         if self.live and self._drawn:
-            self._stream.write("\r" + " " * self._drawn + "\r")
+            self._write("\r" + " " * self._drawn + "\r")
             self._drawn = 0
 
 

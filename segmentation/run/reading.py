@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import ratings as reader
 from segmentation.errors import DataError
 from segmentation.features import statistics
-from segmentation.run import store
+from segmentation.run import files
 from segmentation.run.tasks import submit
 from segmentation.schema import RejectedRow
 
@@ -113,9 +113,10 @@ def read_ratings(
     with progress.stage("ratings", "ratings") as stage:
         table = client.scatter(catalogue.table(), broadcast=True, hash=False)
         parts = submit(client, "read-ratings", read_part, [file] * len(ranges), ranges, table)
-        summaries = _gather_summaries(client, parts, file, settings, stage)
+        summaries, whole = _gather_summaries(client, parts, file, settings, stage)
         tally = _tally(file, summaries, len(catalogue.movie_ids))
-        _check_rejected(tally, settings, file.path)
+        if not whole or len(tally.rejected) > settings.max_rejected * tally.read:
+            _refuse_rejected(tally, settings, file.path, whole=whole)
         if tally.used == 0:
             raise DataError(
                 f"{file.path}: none of its {tally.read:,} ratings is of a movie in "
@@ -135,7 +136,8 @@ def _gather_summaries(
     file: reader.RatingsFormat,
     settings: Settings,
     stage: Any,
-) -> list[ReadSummary]:
+) -> tuple[list[ReadSummary], bool]:
+    """Collect the summaries in the file's order; False where too many rows were rejected early."""
     from distributed import as_completed
 
     tasks = submit(client, "summary", _second, parts)
@@ -149,8 +151,12 @@ def _gather_summaries(
         stage.update(len(found), len(tasks), "partitions", rows)
         # A row takes 8 bytes at least: past this even a flawless rest can't save the run.
         if rejected > settings.max_rejected * max(rows, file.size / 8):
-            break
-    return [found[i] for i in sorted(found)]
+            # The first bad line has a number only if everything before it has been read.
+            first = min(i for i, part in found.items() if part.rejected)
+            for i in range(first):
+                found[i] = found.get(i) or tasks[i].result()
+            return [found[i] for i in sorted(found)], len(found) == len(tasks)
+    return [found[i] for i in range(len(tasks))], True
 
 
 def _tally(file: reader.RatingsFormat, summaries: Sequence[ReadSummary], movies: int) -> Tally:
@@ -173,14 +179,13 @@ def _tally(file: reader.RatingsFormat, summaries: Sequence[ReadSummary], movies:
     return tally
 
 
-def _check_rejected(tally: Tally, settings: Settings, path: str) -> None:
-    if len(tally.rejected) <= settings.max_rejected * tally.read:
-        return
+def _refuse_rejected(tally: Tally, settings: Settings, path: str, *, whole: bool) -> NoReturn:
     first = tally.rejected[0]
     text = first.text if len(first.text) <= 60 else first.text[:57] + "..."
     share = len(tally.rejected) / tally.read
+    read = "rows" if whole else "rows read so far"
     raise DataError(
-        f"{path}: {len(tally.rejected):,} of {tally.read:,} rows ({share:.1%}) are not ratings, "
+        f"{path}: {len(tally.rejected):,} of {tally.read:,} {read} ({share:.1%}) are not ratings, "
         f"more than --max-rejected {settings.max_rejected:g}; the first is line {first.line}: "
         f"{first.reason}: {text!r}: mend the file or raise --max-rejected"
     )
@@ -214,14 +219,14 @@ def _merge(
 
 def save_blocks(path: Path, blocks: Blocks, genres: tuple[str, ...]) -> None:
     """Keep the merged statistics, a row group a block, for resuming and refreshing."""
-    store.write_statistics(path, (block.result() for block in blocks.statistics), genres)
+    files.write_statistics(path, (block.result() for block in blocks.statistics), genres)
 
 
 def load_blocks(client: Any, path: Path, sizes: Sequence[int]) -> Blocks:
     """Take up again what :func:`save_blocks` kept."""
     # Through the client, which alone is sure to see the run's folder.
     kept = [
-        client.scatter(store.read_statistics(path, group), hash=False)
+        client.scatter(files.read_statistics(path, group), hash=False)
         for group in range(len(sizes))
     ]
     return Blocks(kept, list(sizes))

@@ -13,7 +13,7 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.insight import figures as drawing
 from segmentation.insight import report
-from segmentation.run import store
+from segmentation.run import files, store
 from segmentation.schema import Persona, SegmentProfile
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def draw(
         "sizes": drawing.segment_sizes(profiles, names),
     }
     for name, png in drawn.items():
-        store.write_bytes(folder.product(f"figures/{name}.png"), png)
+        files.write_bytes(folder.product(f"figures/{name}.png"), png)
     return drawn
 
 
@@ -75,7 +75,7 @@ def write_segments(
         segment_record(profile, persona, genres)
         for profile, persona in zip(profiles, personas, strict=True)
     ]
-    store.write_json(folder.product("segments.json"), records)
+    files.write_json(folder.product("segments.json"), records)
     out = io.StringIO(newline="")
     plain = [name for name in records[0] if name != "genres"]
     header = plain + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
@@ -87,9 +87,9 @@ def write_segments(
             for value in (record[name] for name in plain)
         ]
         for genre in genres:
-            cells += [store.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
+            cells += [files.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
         writer.writerow(cells)
-    store.write_bytes(folder.product("segments.csv"), out.getvalue().encode("utf-8"))
+    files.write_bytes(folder.product("segments.csv"), out.getvalue().encode("utf-8"))
 
 
 def segment_record(
@@ -166,10 +166,10 @@ def write_reports(
     facts = report_facts(manifest)
     pictures = {caption: (figures[name], text) for name, (caption, text) in _CAPTIONS.items()}
     page = report.render_html(facts, profiles, personas, genres, pictures)
-    store.write_bytes(folder.product("report.html"), page.encode("utf-8"))
+    files.write_bytes(folder.product("report.html"), page.encode("utf-8"))
     paths = {caption: f"figures/{name}.png" for name, (caption, _) in _CAPTIONS.items()}
     text = report.render_markdown(facts, profiles, personas, genres, paths)
-    store.write_bytes(folder.product("report.md"), text.encode("utf-8"))
+    files.write_bytes(folder.product("report.md"), text.encode("utf-8"))
 
 
 def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
@@ -188,7 +188,7 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ("Davies–Bouldin (lower is better)", figure(kmeans["davies_bouldin"])),
         ("Caliński–Harabasz (higher is better)", figure(kmeans["calinski_harabasz"], 1)),
         ("variance on the two axes", f"{sum(pca['explained_variance_ratio']):.1%}"),
-        ("angle to exact PCA", f"{pca['angle_to_exact_degrees']:.2g}°"),
+        ("angle to exact PCA", _degrees(pca["angle_to_exact_degrees"])),
     ]
     source = [
         ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
@@ -227,6 +227,10 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         warnings=tuple(manifest["warnings"]),
         tables={"Data": source, "Quality": quality, "Run": run},
     )
+
+
+def _degrees(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.2g}°"
 
 
 def _source_line(data: Mapping[str, Any]) -> str:

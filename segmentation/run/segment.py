@@ -16,10 +16,10 @@ import numpy as np
 
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
-from segmentation.errors import DataError
+from segmentation.errors import UsageError
 from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
-from segmentation.run import pipeline, reading, reporting, store
+from segmentation.run import files, pipeline, reading, reporting, store
 from segmentation.run.cluster import open_cluster
 from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory
@@ -29,10 +29,14 @@ from segmentation.run.settings import Settings, synthetic_rows
 from segmentation.schema import Axes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from segmentation.datasets.layouts import Layout
     from segmentation.run.cluster import Cluster
     from segmentation.schema import Catalogue, Persona, SegmentProfile
 
+#: From this share of unmapped ratings on a run warns of its catalogue.
+_MOST_UNMAPPED = 0.05
 _LIBRARIES = (
     "dask", "dask-ml", "distributed", "kagglehub", "matplotlib", "numba", "numpy", "pandas",
     "pyarrow", "scikit-learn", "scipy",
@@ -76,8 +80,9 @@ def run_segment(
     with PeakMemory() as memory, open_cluster(cluster, debug=debug) as running:
         if running.dashboard:
             progress.say(f"  dashboard: {running.dashboard}")
-        layout = locate(settings, running, progress)
-        digest = layouts.fingerprint(layout.files)
+        with explained(Path(out)):
+            layout = locate(settings, running, progress)
+            digest = layouts.fingerprint(layout.files)
         if resume and (done := _finished(Path(out), settings, digest)):
             progress.say("  every stage was finished before: nothing is left to do")
             return done
@@ -98,8 +103,13 @@ def _finished(out: Path, settings: Settings, digest: str) -> SegmentRun | None:
     if manifest is None:
         return None
     before = {**manifest["settings"], "fingerprint": manifest["data"]["fingerprint"]}
-    now = {**settings.key("run"), "fingerprint": digest}
+    now = {**settings.key("run"), "playbook": people.digest(settings.playbook)}
+    now["fingerprint"] = digest
+    before["playbook"] = manifest["settings"].get("playbook_sha256")
     store.refuse_other(out, {name: before.get(name) for name in now}, now)
+    missing = [name for name in store.EXPECTED if not (out / name).exists()]
+    if missing:
+        raise UsageError(f"{out}: lacks {missing[0]}: add --overwrite in place of --resume")
     genres, profiles, personas = reporting.read_segments(out / "segments.json")
     return SegmentRun(out, genres, profiles, personas, manifest)
 
@@ -123,7 +133,9 @@ def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
         from segmentation.datasets import kaggle
 
         with progress.stage("download", "Kaggle") as stage:
-            name = settings.ratings or kaggle.DEFAULT_RATINGS
+            # Another ratings file for the same catalogue need not be one of Kaggle's.
+            own = settings.ratings is not None and layouts.exists(settings.ratings)
+            name = None if own else settings.ratings or kaggle.DEFAULT_RATINGS
             folder = kaggle.download(name, quiet=not progress.live)
             stage.note = folder
         return layouts.detect(folder, settings.ratings)
@@ -149,8 +161,8 @@ class _Work:
 
     def run(self, memory: PeakMemory, began: float) -> SegmentRun:
         catalogue = reading.catalogue_for(self.layout, self.settings, self.progress)
-        warnings = self._warnings(catalogue)
         blocks, rows, movies = self._statistics(catalogue)
+        warnings = self._warnings(catalogue, rows)
         client = self.cluster.client
         X = pipeline.feature_array(client, blocks, self.settings.preset, len(catalogue.genres))
         clustering = self._clustering(X, blocks)
@@ -173,7 +185,10 @@ class _Work:
         ).save(self.folder.product("model"))  # fmt: skip
         manifest = {
             "status": "complete",
-            "settings": self.settings.record(),
+            "settings": {
+                **self.settings.record(),
+                "playbook_sha256": people.digest(self.settings.playbook),
+            },
             "data": {**self._source(), "catalogue": catalogue.notes},
             "rows": rows,
             "users": blocks.users,
@@ -204,24 +219,26 @@ class _Work:
         manifest["seconds"] = round(time.monotonic() - began, 3)
         manifest["peak_memory_bytes"] = memory.bytes
 
-    def _warnings(self, catalogue: Catalogue) -> list[str]:
+    def _warnings(self, catalogue: Catalogue, rows: Mapping[str, int]) -> list[str]:
         warnings = []
         if self.layout.name == "kaggle" and self.settings.effective_join == "direct":
             warnings.append(catalogues.direct_warning(catalogue))
-        unknown = catalogue.notes.get("unknown_genres", 0)
-        if unknown:
-            warnings.append(
-                f"{unknown:,} genre entries of the catalogue are none of its layout's "
-                f"{len(catalogue.genres)} genres and were left out"
-            )
+        else:
+            share = rows["unmapped"] / max(rows["used"] + rows["unmapped"], 1)
+            if share > _MOST_UNMAPPED:
+                warnings.append(
+                    f"{share:.1%} of the ratings are of films that the catalogue lacks: is it "
+                    "whole, and the one that belongs to them?"
+                )
+        warnings += catalogues.warnings(catalogue)
         for warning in warnings:
-            self.progress.say(f"  warning: {warning}")
+            self.progress.warn(f"  warning: {warning}")
         return warnings
 
     def _source(self) -> dict[str, Any]:
         rows = synthetic_rows(self.settings.data)
         # A folder that `synthesize` wrote says so by its marker, wherever it was moved to.
-        made = rows is not None or (Path(self.layout.folder) / "synthetic.json").exists()
+        made = rows is not None or layouts.exists(f"{self.layout.folder}/synthetic.json")
         return {
             "source": self.settings.data,
             "layout": self.layout.name,
@@ -243,7 +260,7 @@ class _Work:
             self.layout, catalogue, self.settings, self.cluster, self.progress
         )
         if tally.rejected:
-            store.write_rejected(self.folder.product("rejected/ratings.csv"), tally.rejected)
+            files.write_rejected(self.folder.product("rejected/ratings.csv"), tally.rejected)
         reading.save_blocks(kept, blocks, catalogue.genres)
         rows = tally.record()
         self.folder.finish_stage(
@@ -296,4 +313,4 @@ def versions() -> dict[str, str]:
     return found
 
 
-__all__ = ["DataError", "SegmentRun", "default_out", "locate", "run_segment", "versions"]
+__all__ = ["SegmentRun", "default_out", "locate", "run_segment", "versions"]

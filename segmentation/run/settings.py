@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ _KEYS = {
     "pca": {"join", "max_rejected", "preset"},
     "run": {"join", "max_rejected", "preset", "k", "seed", "playbook"},
 }
+_SYNTHETIC_RANGE = 1_000, 10**10
 #: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
 _MOST_SEGMENTS = 50
 
@@ -58,6 +60,9 @@ class Settings:
             raise UsageError(f"--max-rejected {self.max_rejected:g}: give a share from 0 to 1")
         if self.partition_bytes is not None and self.partition_bytes < 1024:
             raise UsageError("--partition-size: at least 1 KiB")
+        for option, value in (("--data", self.data), ("--ratings", self.ratings)):
+            if value is not None and not value.strip():
+                raise UsageError(f"{option}: is empty: name a source, or leave the option out")
         synthetic_rows(self.data)
 
     @property
@@ -86,9 +91,20 @@ def synthetic_rows(data: str) -> int | None:
         return None
     if not colon:
         return SYNTHETIC_ROWS
-    digits = rows.replace("_", "").replace(",", "")
-    if not (digits.isascii() and digits.isdigit()) or not 1_000 <= int(digits) <= 10**11:
-        raise UsageError(
-            f"--data {data}: give the number of ratings, from 1,000 on, as in synthetic:1000000"
-        )
-    return int(digits)
+    if not re.fullmatch(r"[0-9]{1,3}([_,]?[0-9]{3})*|[0-9]{1,20}", rows):
+        raise UsageError(f"--data {data}: give the number of ratings, as in synthetic:1000000")
+    return checked_rows(int(rows.replace("_", "").replace(",", "")), f"--data {data}")
+
+
+def checked_rows(rows: int, told: str) -> int:
+    """Return a number of synthetic ratings that can be made.
+
+    Raises
+    ------
+    UsageError
+        If it can't, with ``told``, the option that gave it.
+    """
+    low, high = _SYNTHETIC_RANGE
+    if not low <= rows <= high:
+        raise UsageError(f"{told}: from {low:,} to {high:,} ratings can be made")
+    return rows

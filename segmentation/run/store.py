@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
 import shutil
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
 from segmentation.errors import DataError, UsageError
-from segmentation.schema import USER, UserStatistics
+from segmentation.run.files import jsonable, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from segmentation.schema import RejectedRow
+    from collections.abc import Iterator, Mapping
 
 MANIFEST = "run.json"
 #: Unfinished work: stages that are done, and results that are not all there yet.
 WORK = ".work"
 _STATE = "state.json"
-#: What a run leaves in its folder; nothing else there is ever touched.
+_LOCK = "lock"
+#: Every file that a run may leave in its folder; nothing else there is ever touched.
 PRODUCTS = (
     MANIFEST, "assignments.parquet", "segments.json", "segments.csv", "report.html", "report.md",
-    "figures", "model", "rejected", WORK,
+    "figures/pca.png", "figures/genres.png", "figures/sizes.png", "figures/choose_k.png",
+    "model/model.json", "model/user_statistics.parquet", "rejected/ratings.csv",
 )  # fmt: skip
+#: Those of them that every finished run has.
+EXPECTED = tuple(
+    name for name in PRODUCTS if name not in ("figures/choose_k.png", "rejected/ratings.csv")
+)
 
 
 class RunFolder:
@@ -57,20 +59,42 @@ class RunFolder:
         self.path = Path(path)
         self._made = not self.path.exists()
         self._work = self.path / WORK
-        found = existing_run(self.path)
-        if found and not (resume or overwrite):
-            refuse_existing(self.path, found)
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: is a file: choose a folder for --out")
         try:
+            self._work.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self._work / _LOCK, self.path)
+            self._refuse(resume=resume, overwrite=overwrite)
             if overwrite:
                 self._clear()
-            self._work.mkdir(parents=True, exist_ok=True)
-            self._state = self._load_state(identity, strict=resume)
+            try:
+                self._state = self._load_state(identity, strict=resume)
+            except UsageError:
+                self._lock.close()
+                raise
             if not self._state["stages"]:
                 _remove(self._work / "products")
         except OSError as error:
             raise DataError(
                 f"{self.path}: can't be written ({error.strerror}): choose another --out"
             ) from error
+
+    def _refuse(self, *, resume: bool, overwrite: bool) -> None:
+        try:
+            found = existing_run(self.path)
+            if found and not (resume or overwrite):
+                refuse_existing(self.path, found)
+        except UsageError:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        """Let go of the folder, and remove what only opening it has left."""
+        self._lock.close()
+        if not (self._work / _STATE).exists():
+            _remove(self._work)
+            if self._made and self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def _load_state(self, identity: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
         plain = json.loads(json.dumps(identity))
@@ -111,29 +135,40 @@ class RunFolder:
         return self._work / name
 
     def publish(self, manifest: Mapping[str, Any]) -> None:
-        """Move all results into place and write the manifest last."""
+        """Move all results into place and write the manifest last, uninterrupted."""
         products = self._work / "products"
-        for item in sorted(products.iterdir()) if products.is_dir() else ():
-            target = self.path / item.name
-            _remove(target)
-            os.replace(item, target)
-        write_json(self.path / MANIFEST, manifest)
-        _remove(self._work)
+        with _uninterrupted():
+            for name in PRODUCTS:
+                target = self.path / name
+                _remove_file(target)
+                if (products / name).exists():
+                    target.parent.mkdir(exist_ok=True)
+                    os.replace(products / name, target)
+                elif target.parent != self.path:
+                    _remove_if_empty(target.parent)
+            write_json(self.path / MANIFEST, manifest)
+            self._lock.close()
+            _remove(self._work)
 
     def abandon(self) -> None:
         """Leave nothing behind if no stage was finished; else keep what ``--resume`` needs.
 
         What stages have written stays under :data:`WORK`, where nothing reads as a result.
         """
-        if not self._state["stages"]:
-            _remove(self._work)
-            if self._made and self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()
+        if self._state["stages"]:
+            self._lock.close()
+        else:
+            _remove_file(self._work / _STATE)
+            self._release()
 
     def _clear(self) -> None:
         # The manifest goes first: without it the rest no longer reads as a result.
         for name in PRODUCTS:
-            _remove(self.path / name)
+            _remove_file(self.path / name)
+        for folder in ("figures", "model", "rejected"):
+            _remove_if_empty(self.path / folder)
+        _remove_file(self._work / _STATE)
+        _remove(self._work / "products")
 
 
 def existing_run(path: str | Path) -> str | None:
@@ -142,7 +177,7 @@ def existing_run(path: str | Path) -> str | None:
     Raises
     ------
     UsageError
-        If ``path`` is a file.
+        If ``path`` is a file, or holds somebody else's file where a run would write its own.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -151,6 +186,12 @@ def existing_run(path: str | Path) -> str | None:
         return "a finished run"
     if (path / WORK / _STATE).exists():
         return "an unfinished run"
+    taken = next((name for name in PRODUCTS if (path / name).exists()), None)
+    if taken:
+        raise UsageError(
+            f"{path}: holds {taken}, which is not of a run that ended well: move it away, or "
+            "choose another --out"
+        )
     return None
 
 
@@ -186,87 +227,40 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise DataError(f"{path / MANIFEST}: can't be read ({error}): use --overwrite") from error
-    return dict(found)
+    if not (isinstance(found, dict) and {"settings", "data", "rows"} <= set(found)):
+        raise DataError(f"{path / MANIFEST}: is not a run's manifest: use --overwrite")
+    return found
 
 
-def jsonable(value: Any) -> Any:
-    """Return ``value`` with NumPy types and NaN as JSON has them."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
-    if isinstance(value, np.generic):
-        return jsonable(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _locked(path: Path, folder: Path) -> Any:
+    """Open a file that one process at a time can hold; it is let go when the process ends."""
+    file = path.open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass  # not to be had on this system; the rest works all the same
+    except OSError as error:
+        file.close()
+        raise UsageError(
+            f"{folder}: another run is at work in it: wait for it, or choose another --out"
+        ) from error
+    return file
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place and rename it."""
-    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
-    """Write rejected rows with their place and reason, one CSV line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "line", "reason", "text"))
-        writer.writerows(rows)
-    os.replace(partial, path)
-
-
-def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Sequence[str]) -> None:
-    """Write user statistics as Parquet, a row group a block."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema(
-        [(USER, pa.int64()), ("movies", pa.int64()), ("rating_sum", pa.float64())]
-        + [(f"sum:{genre}", pa.float64()) for genre in genres]
-        + [(f"count:{genre}", pa.int32()) for genre in genres]
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer:
-        for block in blocks:
-            columns = [block.users, block.movies, block.rating_sum]
-            columns += [np.ascontiguousarray(column) for column in block.sums.T]
-            columns += [np.ascontiguousarray(column) for column in block.counts.T]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    os.replace(partial, path)
-
-
-def read_statistics(path: Path, group: int) -> UserStatistics:
-    """Read one row group of :func:`write_statistics` back."""
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(path).read_row_group(group)
-    width = (table.num_columns - 3) // 2
-    columns = [column.to_numpy() for column in table.columns]
-    return UserStatistics(
-        columns[0],
-        columns[1],
-        columns[2],
-        np.column_stack(columns[3 : 3 + width]),
-        np.column_stack(columns[3 + width :]),
-    )
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C waiting for the moment that it takes to move files."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _remove(path: Path) -> None:
@@ -274,3 +268,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_file(path: Path) -> None:
+    # A folder in a file's place is not ours.
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()

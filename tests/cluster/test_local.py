@@ -31,7 +31,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         try:
-            if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 3:
+            if "spawn_main" in " ".join(child.cmdline()):
                 found.append(child)
         except psutil.Error:
             continue

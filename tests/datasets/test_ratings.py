@@ -98,8 +98,8 @@ def test_ids_beyond_32_bits(tmp_path: Path) -> None:
         ("0x1F,20,3.0,2", "userId is no whole number"),
         ("2,,3.0,2", "movieId is no whole number"),
         ("2,99999999999999999999,3.0,2", "movieId is beyond 64 bits"),
-        ("   ", "1 fields where 4 belong"),
-        ("2;20;3.0;2", "1 fields where 4 belong"),
+        ("   ", "1 field where 4 belong"),
+        ("2;20;3.0;2", "1 field where 4 belong"),
     ],
 )
 @pytest.mark.parametrize("partition_bytes", [1 << 25, 16])

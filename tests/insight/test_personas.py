@@ -140,7 +140,14 @@ def test_a_playbook_of_ones_own(tmp_path: Path) -> None:
         (PERSONA.replace("tagline", "tag") + EVERYONE, "'Us': missing or unknown: tag, tagline"),
         (PERSONA.replace("$users", "$nobody") + EVERYONE, r"unknown word \$nobody: use \$users"),
         (PERSONA.replace('["a"]', "[]") + EVERYONE, "the two lists are not empty"),
-        (PERSONA.replace("= 5,", "= 0,") + EVERYONE, "movies_per_user must be above 0"),
+        (
+            PERSONA.replace("= 5,", "= 0,") + EVERYONE,
+            "needs finite numbers, and movies_per_user above 0",
+        ),
+        (PERSONA.replace("= 5,", "= nan,") + EVERYONE, "needs finite numbers"),
+        (PERSONA.replace('"Us"', '""') + EVERYONE, "a text is empty or holds a line break"),
+        (PERSONA.replace('"Us"', '"U\\ns"') + EVERYONE, "a text is empty or holds a line break"),
+        (PERSONA.replace('"t"', '"$nobody"') + EVERYONE, r"unknown word \$nobody"),
         (PERSONA.replace("satisfaction = 1.5", "joy = 1") + EVERYONE, "recognised_by needs"),
     ],
 )

@@ -75,7 +75,9 @@ def test_unknown_options_are_wrong_usage(options: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         segment.main(options)
     assert caught.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("see segmentation segment --help")
 
 
 def test_a_defect_of_ours(capsys, tmp_path: Path, monkeypatch) -> None:
@@ -86,7 +88,7 @@ def test_a_defect_of_ours(capsys, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
     arguments = ["--data", str(write_tiny(tmp_path / "t")), "--out", str(out), "--k", "2"]
     assert segment.main([*arguments, "--quiet"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
     assert "a defect of this program: RuntimeError: two lines" in line
     assert "--debug" in line
     assert not (out / "run.json").exists()
@@ -173,7 +175,9 @@ def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     )
     done = command("bash", "-c", line)
     assert done.returncode == 0
-    assert done.stderr == ""
+    # The tiny catalogue lacks one film in four, which --quiet does not keep quiet about.
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("  warning: 16.7% of the ratings are of films")
 
 
 def test_default_out_is_under_runs(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -198,7 +202,7 @@ class TestSynthesize:
     def test_bad_usage(self, tmp_path: Path, capsys) -> None:
         out = tmp_path / "data"
         assert synthesize.main(["--rows", "3", "--out", str(out), "--quiet"]) == 2
-        assert "--rows" in (line := capsys.readouterr().err) or "from 1,000 on" in line
+        assert "--rows 3: from 1,000 to" in capsys.readouterr().err
         (tmp_path / "file").write_text("")
         assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "file")]) == 2
         assert "is a file: choose a folder for --out" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from segmentation.run.settings import Settings, synthetic_rows
         ({"max_rejected": 1.5}, "--max-rejected 1.5: give a share from 0 to 1"),
         ({"partition_bytes": 5}, "--partition-size: at least 1 KiB"),
         ({"data": "synthetic:many"}, "--data synthetic:many: give the number of ratings"),
-        ({"data": "synthetic:5"}, "--data synthetic:5: give the number of ratings, from 1,000"),
+        ({"data": "synthetic:5"}, "--data synthetic:5: from 1,000 to 10,000,000,000 ratings"),
     ],
 )
 def test_refused(given: dict, message: str) -> None:

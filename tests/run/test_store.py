@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segmentation.errors import UsageError
-from segmentation.run import store
+from segmentation.run import files, store
 from segmentation.schema import RejectedRow, UserStatistics
 
 IDENTITY = {"fingerprint": "abc"}
 KEY = {"k": 5}
 
 
+OPENED: list[store.RunFolder] = []
+
+
 def open_folder(path: Path, identity: dict = IDENTITY, **how: bool) -> store.RunFolder:
-    return store.RunFolder(path, identity, **{"resume": False, "overwrite": False, **how})
+    """Open a folder; what held it before is let go, as it is when a process ends."""
+    while OPENED:
+        OPENED.pop()._lock.close()
+    folder = store.RunFolder(path, identity, **{"resume": False, "overwrite": False, **how})
+    OPENED.append(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _let_go():
+    yield
+    while OPENED:
+        OPENED.pop()._lock.close()
 
 
 def test_results_appear_all_at_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
     folder = open_folder(out)
-    store.write_bytes(folder.product("report.md"), b"text")
-    store.write_bytes(folder.product("figures/a.png"), b"png")
+    files.write_bytes(folder.product("report.md"), b"text")
+    files.write_bytes(folder.product("figures/pca.png"), b"png")
     assert [p.name for p in out.iterdir()] == [store.WORK]
     folder.publish({"status": "complete"})
     assert sorted(p.name for p in out.iterdir()) == ["figures", "report.md", "run.json"]
@@ -41,17 +58,55 @@ def test_an_existing_run_is_an_error_that_names_both_ways_on(tmp_path: Path) -> 
         open_folder(tmp_path)
 
 
-def test_overwrite_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "figures").mkdir()
-    open_folder(tmp_path).publish({})
-    open_folder(tmp_path, overwrite=True)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    """Neither a run nor --overwrite touches files that no run writes, in our folders either."""
+    mine = [tmp_path / "notes.txt", tmp_path / "figures" / "mine.png", tmp_path / "model" / "w.pt"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    for _ in range(2):
+        folder = open_folder(tmp_path, overwrite=True)
+        store_products(folder)
+        folder.publish({"status": "complete"})
+    assert all(path.read_text() == "mine" for path in mine)
+    assert (tmp_path / "figures" / "pca.png").exists()
+
+
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
+def test_somebody_elses_file_in_a_results_place_is_refused(tmp_path: Path, how: dict) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(UsageError, match="holds report.html, which is not of a run"):
+        open_folder(tmp_path, **how)
+    assert (tmp_path / "report.html").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def store_products(folder: store.RunFolder) -> None:
+    files.write_bytes(folder.product("report.md"), b"text")
+    files.write_bytes(folder.product("figures/pca.png"), b"png")
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    """Two runs that begin together must not mix; the lock goes with the process that held it."""
+    code = (
+        "import sys; from segmentation.run import store\n"
+        f"f = store.RunFolder({str(tmp_path / 'o')!r}, {{}}, resume=False, overwrite=True)\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="another run is at work in it"):
+            open_folder(tmp_path / "o", overwrite=True)
+        other.kill()
+    open_folder(tmp_path / "o", overwrite=True).publish({})
 
 
 def test_finished_stages_and_their_files_survive_a_failure(tmp_path: Path) -> None:
     first = open_folder(tmp_path)
-    store.write_bytes(first.product("model/statistics"), b"kept")
+    files.write_bytes(first.product("model/statistics"), b"kept")
     first.finish_stage("ratings", KEY, {"rows": np.int64(5), "nan": float("nan")})
     first.abandon()
     again = open_folder(tmp_path, resume=True)
@@ -64,7 +119,7 @@ def test_finished_stages_and_their_files_survive_a_failure(tmp_path: Path) -> No
 def test_nothing_is_left_where_no_stage_was_finished(tmp_path: Path) -> None:
     out = tmp_path / "new"
     folder = open_folder(out)
-    store.write_bytes(folder.product("report.md"), b"half")
+    files.write_bytes(folder.product("report.md"), b"half")
     folder.abandon()
     assert not out.exists()
     (tmp_path / "notes.txt").write_text("mine")
@@ -74,7 +129,7 @@ def test_nothing_is_left_where_no_stage_was_finished(tmp_path: Path) -> None:
 
 def test_products_of_an_unfinished_stage_are_not_taken_up(tmp_path: Path) -> None:
     """Killed before its first stage was finished: what it wrote must not be published later."""
-    store.write_bytes(open_folder(tmp_path).product("rejected/ratings.csv"), b"stale")
+    files.write_bytes(open_folder(tmp_path).product("rejected/ratings.csv"), b"stale")
     again = open_folder(tmp_path)
     again.publish({})
     assert not (tmp_path / "rejected").exists()
@@ -97,7 +152,7 @@ def test_rejected_rows_are_kept_as_they_were(tmp_path: Path) -> None:
     import csv
 
     rows = [RejectedRow("r.csv", 3, "why", 'a,"b"\tc'), RejectedRow("r.csv", 9, "why", "ü")]
-    store.write_rejected(tmp_path / "rejected" / "r.csv", rows)
+    files.write_rejected(tmp_path / "rejected" / "r.csv", rows)
     with (tmp_path / "rejected" / "r.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.reader(file))
     assert read[0] == ["file", "line", "reason", "text"]
@@ -114,8 +169,8 @@ def test_statistics_come_back_block_by_block(tmp_path: Path) -> None:
         for n in (4, 1)
     ]  # fmt: skip
     path = tmp_path / "s.parquet"
-    store.write_statistics(path, blocks, ("a", "b", "c"))
+    files.write_statistics(path, blocks, ("a", "b", "c"))
     for group, block in enumerate(blocks):
-        for one, other in zip(store.read_statistics(path, group), block, strict=True):
+        for one, other in zip(files.read_statistics(path, group), block, strict=True):
             np.testing.assert_array_equal(one, other)
             assert one.dtype == other.dtype

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Written last; a folder without it is not finished.
 MARKER = "synthetic.json"
 PLANTED = "planted.parquet"
+#: All files of a data set, in the order in which they are put in place.
+FILES = ("links.csv", "movies_metadata.csv", PLANTED, "ratings.csv", MARKER)
 #: Raised whenever the bytes change, so that a cached data set is never taken for a newer one.
 VERSION = 1
 
@@ -64,7 +66,8 @@ def write(
         If the folder can't be written or the disk is too small.
     """
     folder = Path(folder)
-    plan = make_plan(rows, seed)
+    made = not folder.exists()
+    done = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         need, free = rows * _BYTES_PER_ROW, shutil.disk_usage(folder).free
@@ -73,16 +76,28 @@ def write(
                 f"{folder}: {rows:,} ratings take about {need / 1e9:.1f} GB and "
                 f"{free / 1e9:.1f} GB are free: make room, ask for fewer rows, or go elsewhere"
             )
-        (folder / MARKER).unlink(missing_ok=True)
-        _replace(folder / "links.csv", links_csv(plan.films))
-        _replace(folder / "movies_metadata.csv", metadata_csv(plan.films, seed))
-        _write_planted(plan, folder / PLANTED)
-        size = _write_ratings(plan, folder / "ratings.csv", client, progress)
-        _replace(folder / MARKER, json.dumps(_marker(rows, seed, size)).encode())
+        plan = make_plan(rows, seed)
+        _partial(folder / "links.csv").write_bytes(links_csv(plan.films))
+        _partial(folder / "movies_metadata.csv").write_bytes(metadata_csv(plan.films, seed))
+        _write_planted(plan, _partial(folder / PLANTED))
+        size = _write_ratings(plan, _partial(folder / "ratings.csv"), client, progress)
+        _partial(folder / MARKER).write_text(json.dumps(_marker(rows, seed, size)))
+        # Ratings go first and come last: files of two data sets are never taken for one.
+        for name in reversed(FILES):
+            (folder / name).unlink(missing_ok=True)
+        for name in FILES:
+            os.replace(_partial(folder / name), folder / name)
+        done = True
     except OSError as error:
         raise DataError(
             f"{folder}: can't be written ({error.strerror or error}): choose another folder"
         ) from error
+    finally:
+        if not done:
+            for name in FILES:
+                _partial(folder / name).unlink(missing_ok=True)
+            if made and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
     return plan
 
 
@@ -150,7 +165,6 @@ def quotas(plan: Plan) -> NDArray[np.int64]:
 def _write_ratings(
     plan: Plan, path: Path, client: Any, progress: Callable[[int, int], None]
 ) -> int:
-    partial = path.with_name(path.name + ".partial")
     tables = client.scatter(plan.tables, broadcast=True, hash=False)
     shares = quotas(plan)
     threads = sum(client.nthreads().values()) or 1
@@ -158,7 +172,7 @@ def _write_ratings(
     todo = iter(range(plan.groups))
     size = 0
     try:
-        with partial.open("wb") as file:
+        with path.open("wb") as file:
             size += file.write(_HEADER)
             while True:
                 for group in todo:
@@ -176,11 +190,9 @@ def _write_ratings(
                 group, task = window.popleft()
                 size += file.write(task.result())
                 progress(int(plan.first_rows[group + 1]), plan.rows)
-        os.replace(partial, path)
     finally:
         for _, task in window:
             task.cancel()
-        partial.unlink(missing_ok=True)
     return size
 
 
@@ -197,16 +209,12 @@ def _write_planted(plan: Plan, path: Path) -> None:
             "movies": plan.counts,
         }
     )
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial, compression="zstd")
-    os.replace(partial, path)
+    pq.write_table(table, path, compression="zstd")
 
 
 def _marker(rows: int, seed: int, size: int) -> dict[str, int | bool]:
     return {"synthetic": True, "version": VERSION, "rows": rows, "seed": seed, "bytes": size}
 
 
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")

@@ -1,0 +1,99 @@
+"""Files of a run: written beside their place and renamed, in formats that can't execute."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segmentation.schema import USER, UserStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from segmentation.schema import RejectedRow
+
+
+def jsonable(value: Any) -> Any:
+    """Return ``value`` with NumPy types and NaN as JSON has them."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its place and rename it."""
+    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file beside its place and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
+    """Write rejected rows with their place and reason, one CSV line each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "line", "reason", "text"))
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Sequence[str]) -> None:
+    """Write user statistics as Parquet, a row group a block."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [(USER, pa.int64()), ("movies", pa.int64()), ("rating_sum", pa.float64())]
+        + [(f"sum:{genre}", pa.float64()) for genre in genres]
+        + [(f"count:{genre}", pa.int32()) for genre in genres]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer:
+        for block in blocks:
+            columns = [block.users, block.movies, block.rating_sum]
+            columns += [np.ascontiguousarray(column) for column in block.sums.T]
+            columns += [np.ascontiguousarray(column) for column in block.counts.T]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    os.replace(partial, path)
+
+
+def read_statistics(path: Path, group: int) -> UserStatistics:
+    """Read one row group of :func:`write_statistics` back."""
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read_row_group(group)
+    width = (table.num_columns - 3) // 2
+    columns = [column.to_numpy() for column in table.columns]
+    return UserStatistics(
+        columns[0],
+        columns[1],
+        columns[2],
+        np.column_stack(columns[3 : 3 + width]),
+        np.column_stack(columns[3 + width :]),
+    )
