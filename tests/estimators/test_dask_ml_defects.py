@@ -173,15 +173,27 @@ class TestDefect5:
         assert ours.angle_to_exact_degrees_ < 1e-4
 
 
-@pytest.mark.cluster
-def test_6_no_run_spec_warnings(caplog, monkeypatch) -> None:
-    from distributed import Client, LocalCluster
+@pytest.fixture
+def scheduler_log() -> Iterator[list[str]]:
+    """What the scheduler logs; other tests have silenced it, so it is heard at its source."""
+    lines: list[str] = []
 
-    # Other tests have silenced it, and distributed keeps its log to itself.
-    for name in ("distributed", "distributed.scheduler"):
-        logger = logging.getLogger(name)
-        monkeypatch.setattr(logger, "propagate", True)
-        monkeypatch.setattr(logger, "level", logging.WARNING)
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, listener = logging.getLogger("distributed.scheduler"), Listener()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(listener)
+    yield lines
+    logger.removeHandler(listener)
+    logger.setLevel(before)
+
+
+@pytest.mark.cluster
+def test_6_no_run_spec_warnings(scheduler_log: list[str]) -> None:
+    from distributed import Client, LocalCluster
 
     X = blobs(n=4_000, k=5)
     with (
@@ -189,15 +201,18 @@ def test_6_no_run_spec_warnings(caplog, monkeypatch) -> None:
         LocalCluster(1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
                      worker_dashboard_address="127.0.0.1:0", silence_logs=False) as cluster,
         Client(cluster) as client,
-        caplog.at_level(logging.WARNING, logger="distributed.scheduler"),
     ):  # fmt: skip
         # Blocks that are futures, as a pipeline leaves them.
-        found = {}
-        for cls in (dask_ml.cluster.KMeans, KMeans):
-            tasks = client.map(lambda i: X[i * 500 : (i + 1) * 500], range(8), pure=False)
-            rows = da.concatenate([da.from_delayed(t, shape=(500, 4), dtype=float) for t in tasks])
-            caplog.clear()
-            for seed in range(3):
-                cls(5, random_state=seed).fit(rows).labels_.compute()
-            found[cls] = "run_spec" in caplog.text
-        assert found == {dask_ml.cluster.KMeans: True, KMeans: False}
+        def fits(cls, count: int) -> bool:
+            scheduler_log.clear()
+            for seed in range(count):
+                tasks = client.map(lambda i: X[i * 500 : (i + 1) * 500], range(8), pure=False)
+                rows = [da.from_delayed(t, shape=(500, 4), dtype=float) for t in tasks]
+                cls(5, random_state=seed).fit(da.concatenate(rows)).labels_.compute()
+                if any("run_spec" in line for line in scheduler_log):
+                    return True
+            return False
+
+        assert not fits(KMeans, 8)
+        if not fits(dask_ml.cluster.KMeans, 8):
+            pytest.skip("it hangs on timing, and dask-ml's own did not show it this time")

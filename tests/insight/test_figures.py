@@ -26,7 +26,7 @@ def colours_in(png: bytes, wanted: str) -> int:
     return int((np.abs(pixels(png)[..., :3] - rgb).max(axis=2) < 0.02).sum())
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 5), (30_000, 8)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 5), (30_000, 8), (5_000, 20), (9_000, 50)])
 def test_scatter(n: int, k: int) -> None:
     rng = np.random.default_rng(0)
     labels = np.concatenate([np.arange(k), rng.integers(k, size=max(0, n - k))])[:n]
@@ -38,7 +38,18 @@ def test_scatter(n: int, k: int) -> None:
     )
     assert png.startswith(b"\x89PNG")
     assert min(pixels(png).shape[:2]) > 500
+    for edge in (pixels(png)[:2], pixels(png)[-2:], pixels(png)[:, :2], pixels(png)[:, -2:]):
+        assert (edge[..., :3] > 0.98).all(), "nothing is cut off"
     assert all(colours_in(png, figures.colour(s)) > 20 for s in np.unique(labels))
+
+
+def test_dollar_signs_are_dollar_signs() -> None:
+    names = ["Under $5, over $3", r"Cheap $\frac$ & Co"]
+    profiles = [profile(0, 5, 0), profile(1, 9, 2)]
+    points, labels = np.zeros((4, 2)), np.array([0, 1, 0, 1], np.int32)
+    assert figures.pca_scatter(points, labels, names, [0.0, 0.0], 0).startswith(b"\x89PNG")
+    assert figures.genre_heatmap(profiles, KAGGLE_GENRES, names).startswith(b"\x89PNG")
+    assert figures.segment_sizes(profiles, names).startswith(b"\x89PNG")
 
 
 def test_the_same_input_draws_the_same_picture() -> None:

@@ -79,6 +79,15 @@ def test_html_is_escaped_everywhere(nasty: str) -> None:
     assert "script" not in page.tags
 
 
+def test_markdown_keeps_names_from_being_markup() -> None:
+    persona = Persona("A|B <script>", "[x](javascript:y)", "`s`", ("p",), ("m",))
+    text = report.render_markdown(facts(), PROFILES, [persona] * 2, KAGGLE_GENRES, {})
+    assert "A\\|B \\<script\\>" in text
+    assert "\\[x\\](javascript:y)" in text
+    rows = [line for line in text.splitlines() if line.startswith("| 0 |")]
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+
+
 def test_synthetic_data_and_warnings_are_told_in_both_forms() -> None:
     given = facts(synthetic=True, warnings=("beware of this",))
     page = report.render_html(given, PROFILES, PERSONAS, KAGGLE_GENRES, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os  # noqa: F401 - in a skip condition
 from pathlib import Path
 
 import pandas as pd
@@ -154,3 +155,62 @@ def test_a_failed_run_leaves_another_folders_content_alone(tmp_path: Path, capsy
     (out / "notes.txt").write_text("mine")
     assert call(tmp_path / "none", out) == 3
     assert [p.name for p in out.iterdir()] == ["notes.txt"]
+
+
+def test_the_first_bad_line_is_named_however_early_the_run_stops(tmp_path: Path, capsys) -> None:
+    rows = [f"{user},10,4.0,1\n" for user in range(1, 30_000)]
+    rows[20_000:] = ["junk\n"] * 9_999
+    folder = write_tiny(tmp_path / "tiny", HEADER + "".join(rows))
+    for _ in range(3):
+        line = refused(capsys, folder, tmp_path / "out", "--partition-size", "20kB")
+        assert "the first is line 20002: 1 field where 4 belong: 'junk'" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("ratings.csv", b"userId,movieId,rating\r1,10,4.0\r", "ends its lines with CR alone"),
+        ("ratings.csv", b"userId,rating,movieId,rating\n1,1,10,4\n", "names column rating twice"),
+        ("links.csv", b'movieId,imdbId,tmdbId\n10,"1,100\n20,2,200\n', "a quote is never closed"),
+        ("links.csv", b"movieId,imdbId,tmdbId\n10,1," + b"9" * 5000 + b"\n", "no tmdbId in it"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, capsys, name: str, content: bytes, message: str):
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / name).write_bytes(content)
+    assert message in refused(capsys, folder, tmp_path / "out")
+
+
+def test_a_catalogue_without_readable_genres(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    text = (folder / "movies_metadata.csv").read_text()
+    (folder / "movies_metadata.csv").write_text(text.replace("[{'id'", "[{id"))
+    assert "no film of the catalogue has a genre that can be read" in refused(
+        capsys, folder, tmp_path / "out"
+    )
+
+
+def test_a_damaged_catalogue_is_warned_of_even_quietly(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    text = (folder / "movies_metadata.csv").read_text()
+    (folder / "movies_metadata.csv").write_text(text.replace("[{'id': 35", "[{id: 35"))
+    assert call(folder, tmp_path / "out", "--k", "1") == 0
+    shown = capsys.readouterr().err
+    assert "1 records of the catalogue have genres that can't be read" in shown
+    assert "16.7% of the ratings are of films that the catalogue lacks" in shown
+    warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
+    assert len(warnings) == 2
+
+
+def test_what_a_file_holds_can_not_steer_the_terminal(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny", "\x1b[2Juser,\x07movie\n1,2\n")
+    line = refused(capsys, folder, tmp_path / "out")
+    assert "\\x1b[2Juser" in line
+    assert line.isprintable()
+
+
+@pytest.mark.skipif("os.getuid() == 0", reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / "ratings.csv").chmod(0)
+    assert "Permission denied" in refused(capsys, folder, tmp_path / "out")

@@ -56,6 +56,10 @@ def test_the_console_script_itself(capsys) -> None:
         (["--k", "0"], "--k 0: choose from 1 to 50"),
         (["--preset", "original", "--join", "links"], "--preset original is the direct join"),
         (["--resume"], "--resume needs --out"),
+        (["--out", " "], "--out: is empty"),
+        (["--data", ""], "--data: is empty"),
+        (["--ratings", ""], "--ratings: is empty"),
+        (["--partition-size", "1e400"], "--partition-size 1e400: give bytes with a unit"),
         (["--cluster", "thread"], "--cluster thread: choose from"),
         (["--partition-size", "big"], "--partition-size big: give bytes with a unit"),
         (["--playbook", "/no/such.toml"], "/no/such.toml: can't be read as a playbook"),
@@ -167,6 +171,41 @@ def test_interrupted(tmp_path: Path, cluster: str) -> None:
     assert not out.exists() or not (out / "run.json").exists()
 
 
+@pytest.mark.cluster
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_ended_while_it_works_and_resumed(tmp_path: Path, how: str) -> None:
+    data, out, log = tmp_path / "data", tmp_path / "out", tmp_path / "log"
+    assert synthesize.main(["--rows", "100000", "--out", str(data), "--quiet"]) == 0
+    arguments = ["--data", str(data), "--out", str(out)]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.segment", *arguments], stdout=file, stderr=file
+        )
+        deadline = time.monotonic() + 120
+        while "ratings:" not in log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        process.send_signal(getattr(signal, how))
+        assert process.wait(60) == (143 if how == "SIGTERM" else -9)
+    assert not (out / "run.json").exists()
+    assert segment.main([*arguments, "--resume", "--quiet"]) == 0
+    assert json.loads((out / "run.json").read_text())["rows"]["read"] == 100_000
+
+
+def test_streams_that_can_not_show_or_take_the_output(tmp_path: Path) -> None:
+    data = write_tiny(tmp_path / "t")
+    base = (
+        f"{sys.executable} -m jobs.segment --data {data} --k 2 --overwrite --out {tmp_path / 'o'}"
+    )
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = command("bash", "-c", base, env=ascii_only)
+    assert (done.returncode, "\\u2265 3" in done.stdout) == (0, True), done.stderr
+    for redirect in (">&-", "2>&-", "2>&1 >/dev/null | true; exit ${PIPESTATUS[0]}"):
+        done = command("bash", "-c", f"{base} {redirect}")
+        assert done.returncode == 0, (redirect, done.stderr)
+        assert (tmp_path / "o" / "run.json").exists()
+
+
 def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     data = write_tiny(tmp_path / "t")
     line = (
@@ -190,6 +229,22 @@ def test_default_out_is_under_runs(tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 class TestSynthesize:
+    def test_an_interrupted_one_leaves_what_was_there(self, tmp_path: Path, monkeypatch) -> None:
+        out = tmp_path / "data"
+        arguments = ["--rows", "3000", "--out", str(out), "--quiet"]
+        assert synthesize.main(arguments) == 0
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        from segmentation.datasets.synthetic import writer
+
+        def stop(*_: object) -> int:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(writer, "_write_ratings", stop)
+        assert synthesize.main([*arguments, "--overwrite", "--seed", "3"]) == 130
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "n"), "--quiet"]) == 130
+        assert not (tmp_path / "n").exists()
+
     def test_writes_and_refuses(self, tmp_path: Path, capsys) -> None:
         out = tmp_path / "data"
         arguments = ["--rows", "3000", "--out", str(out), "--quiet"]
