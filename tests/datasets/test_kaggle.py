@@ -46,8 +46,8 @@ def test_only_the_needed_files_and_only_once(server: KaggleServer, tmp_path: Pat
 def test_own_ratings_with_kaggles_catalogue(server: KaggleServer, tmp_path: Path) -> None:
     own = write_tiny(tmp_path / "own") / "ratings.csv"
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.segment", "--data", "kaggle", "--ratings", str(own), "--k", "2",
-         "--out", str(tmp_path / "out"), "--quiet"],
+        [sys.executable, "-m", "jobs.segment", "--data", "kaggle", "--ratings", str(own),
+         "--k", "2", "--out", str(tmp_path / "out"), "--quiet"],
         env={**os.environ}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
