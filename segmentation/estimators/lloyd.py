@@ -87,8 +87,16 @@ def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignmen
 
 
 def block_labels(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return the number of each row's nearest centre."""
-    return assign_block(block, centers).labels
+    """Return the number of each row's nearest centre.
+
+    Raises
+    ------
+    ValueError
+        If a row holds NaN or infinity.
+    """
+    found = assign_block(block, centers)
+    _check(found.distance)
+    return found.labels
 
 
 def block_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,7 +104,13 @@ def block_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArra
     out = np.empty((len(block), len(centers)))
     for c, center in enumerate(centers):
         out[:, c] = np.sqrt(((np.asarray(block, np.float64) - center) ** 2).sum(axis=1))
+    _check(out)
     return out
+
+
+def _check(distances: NDArray[np.float64]) -> None:
+    if not np.isfinite(distances).all():
+        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
 
 
 def farthest_rows(

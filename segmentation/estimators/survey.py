@@ -138,7 +138,7 @@ def _check(spread: Spread) -> None:
     if not np.isfinite(spread.largest):
         raise ValueError("NaN or infinity in the input: fill or drop those rows first")
     if spread.weight <= 0:
-        raise ValueError("sample_weight: all weights are 0: at least one must be positive")
+        raise ValueError("sample_weight: every weight is zero: at least one must be positive")
 
 
 def _threshold(share: float) -> np.uint64:
