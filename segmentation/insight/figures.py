@@ -23,6 +23,8 @@ COLOURS = ("#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D
 #: Points that a scatter can hold and still be read.
 SCATTER_POINTS = 12_000
 
+#: The one colour that white can't be read on.
+_PALE = COLOURS[7]
 _MARKERS = "os^Dvp*"
 _LEGEND_COLUMNS = 3
 _INK, _FAINT = "#222222", "#8a8a8a"
@@ -104,7 +106,7 @@ def _label_centres(axes: Any, centres: Sequence[NDArray[np.float64]]) -> None:
     for segment, (x, y) in enumerate(centres):
         axes.annotate(
             str(segment), (x, y), ha="center", va="center", fontsize=11, fontweight="bold",
-            color="white", zorder=5,
+            color=_INK if colour(segment) == _PALE else "white", zorder=5,
             bbox={"boxstyle": "circle,pad=0.28", "fc": colour(segment), "ec": "white", "lw": 1.6},
         )  # fmt: skip
 
