@@ -1,0 +1,82 @@
+"""Stability: clear clusters come back, arbitrary ones do not, and a weak one is told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import adjusted_rand_score
+
+from segmentation import KMeans
+from segmentation.estimators.stability import adjusted_rand, contingency, stability
+from tests.estimators.test_kmeans import dask_rows
+
+
+@given(
+    labels=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(1, 3)), min_size=1, max_size=40
+    )
+)
+def test_adjusted_rand_is_scikit_learns_on_copies(labels) -> None:
+    one, other, counts = (np.array(column) for column in zip(*labels, strict=True))
+    expected = adjusted_rand_score(np.repeat(one, counts), np.repeat(other, counts))
+    assert adjusted_rand(one, other, counts.astype(float)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_contingency_by_hand() -> None:
+    table = contingency(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([1.0, 2.0, 4.0]))
+    np.testing.assert_array_equal(table, [[0, 3], [4, 0]])
+
+
+def far_apart(n: int = 900, k: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return 30.0 * np.eye(5)[rng.integers(k, size=n)] + rng.normal(size=(n, 5))
+
+
+def test_clear_clusters_come_back() -> None:
+    X = dask_rows(far_apart(), 200)
+    found = stability(X, KMeans(3, random_state=0).fit(X).cluster_centers_, 0)
+    assert found.resampled.shape == (20,)
+    assert found.resampled.min() > 0.99
+    assert found.jaccard.min() > 0.99
+    assert found.rows == 900
+
+
+def test_arbitrary_clusters_do_not() -> None:
+    X = dask_rows(np.random.default_rng(1).normal(size=(900, 5)), 200)
+    found = stability(X, KMeans(6, random_state=0).fit(X).cluster_centers_, 0)
+    assert found.resampled.mean() < 0.6
+    assert found.jaccard.mean() < 0.75
+
+
+def test_a_weak_cluster_is_told_from_sound_ones() -> None:
+    """Two clear groups, and a third whose split in two hangs on the rows that are drawn."""
+    rng = np.random.default_rng(2)
+    X = np.concatenate([far_apart(600, 2), 30 * np.eye(5)[2] + rng.normal(size=(600, 5))])
+    rows = dask_rows(X, 300)
+    model = KMeans(4, random_state=0).fit(rows)
+    found = stability(rows, model.cluster_centers_, 0)
+    sound = np.sort(found.jaccard)
+    assert sound[-2:].min() > 0.95
+    assert sound[:2].max() < 0.9
+
+
+def test_neither_chunks_nor_order_nor_copies_matter() -> None:
+    X = far_apart(300)
+    centers = KMeans(4, random_state=0).fit(dask_rows(X, 300)).cluster_centers_
+    expected = stability(dask_rows(X, 300), centers, 3)
+    order = np.random.default_rng(0).permutation(len(X))
+    found = stability(dask_rows(X[order], 41), centers, 3)
+    for one, other in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_allclose(one, other)
+    twice = stability(dask_rows(np.concatenate([X, X]), 100), centers, 3)
+    doubled = stability(dask_rows(X, 77), centers, 3, sample_weight=np.full(len(X), 2.0))
+    np.testing.assert_allclose(twice.jaccard, doubled.jaccard)
+
+
+def test_a_single_cluster() -> None:
+    X = dask_rows(far_apart(50), 20)
+    found = stability(X, far_apart(50).mean(axis=0)[None], 0)
+    assert found.jaccard.tolist() == [1.0]
+    assert set(found.resampled) == {1.0}
