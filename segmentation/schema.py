@@ -31,6 +31,9 @@ SCALE = (0.5, 5.0)
 #: A genre counts among a segment's high-rated from this mean on.
 HIGH_RATED = 3.0
 
+#: Below this stability a segment should not be trusted (Hennig 2007).
+WEAK = 0.6
+
 #: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
 KAGGLE_GENRES: tuple[str, ...] = (
     "Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family",
@@ -159,7 +162,8 @@ class SegmentProfile:
     Genre arrays follow the run's genre order. ``mean`` counts an unseen genre as 0,
     ``mean_rated`` averages over the users who rated it (NaN where none did), ``coverage`` is the
     share of users who did, ``lift`` the genre's share of the segment's genre ratings over its
-    share of everybody's (NaN where nobody rated it).
+    share of everybody's (NaN where nobody rated it). ``stability`` is the mean Jaccard similarity
+    to the nearest segment of fits on resampled users (NaN where it wasn't measured).
     """
 
     segment: int
@@ -172,6 +176,12 @@ class SegmentProfile:
     coverage: NDArray[np.float64]
     lift: NDArray[np.float64]
     distance_p99: float = float("nan")
+    stability: float = float("nan")
+
+    @property
+    def weak(self) -> bool:
+        """Whether the segment hardly comes back when the fit is repeated on other users."""
+        return self.stability < WEAK
 
     @property
     def satisfaction(self) -> float:

@@ -91,6 +91,10 @@ def segment_table(profiles: Sequence[SegmentProfile], personas: Sequence[Persona
         for row in rows
     ]
     lines.insert(1, "  ".join("─" * width for width in widths))
+    weak = [str(profile.segment) for profile in profiles if profile.weak]
+    if weak:
+        lines += ["", "weak, hardly found again when the fit is repeated on resampled users: "
+                  f"segment{'s' if len(weak) > 1 else ''} {', '.join(weak)}"]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -117,6 +121,10 @@ def _segments(
                 "summary": persona.summary,
                 "strategy": persona.product_strategy,
                 "actions": persona.marketing_actions,
+                "weak": profile.weak,
+                "stability": "–"
+                if profile.stability != profile.stability
+                else f"{profile.stability:.2f}",
                 "users": f"{profile.users:,}",
                 "share": f"{profile.share:.1%}",
                 "movies": f"{profile.movies_per_user:,.1f}",

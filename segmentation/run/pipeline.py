@@ -60,7 +60,7 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
     DataError
         If the audience has fewer distinct users than segments.
     """
-    from segmentation.estimators import quality
+    from segmentation.estimators import quality, stability
     from segmentation.estimators.kmeans import KMeans
     from segmentation.insight.profiles import order_by_activity
 
@@ -78,6 +78,7 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
     centers = model.cluster_centers_
     figures = quality.evaluate(X, centers)
     silhouette, rows = quality.sampled_silhouette(X, centers, settings.seed)
+    found = stability.stability(X, centers, settings.seed)
     record = {
         "n_clusters": settings.k,
         "inertia": model.inertia_,
@@ -85,6 +86,12 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
         **{name: value for name, value in figures.items() if name != "inertia"},
         "silhouette": silhouette,
         "silhouette_rows": rows,
+        "stability": {
+            "resampled_ari": found.resampled.mean() if len(found.resampled) else None,
+            "reseeded_ari": found.reseeded.mean(),
+            "jaccard": found.jaccard,
+            "users": found.rows,
+        },
     }
     return Clustering(centers, record)
 

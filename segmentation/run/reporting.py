@@ -104,6 +104,7 @@ def segment_record(
         "share": profile.share,
         "movies_per_user": profile.movies_per_user,
         "mean_rating": profile.mean_rating,
+        "stability": profile.stability,
         "high_rated": profile.high_rated(genres),
         "genres": {
             genre: {column: float(getattr(profile, column)[g]) for column in _GENRE_COLUMNS}
@@ -139,6 +140,7 @@ def read_segments(
             SegmentProfile(
                 record["segment"], record["users"], record["share"], record["movies_per_user"],
                 record["mean_rating"], **found,
+                stability=float("nan") if record["stability"] is None else record["stability"],
             )
             for record, found in zip(records, columns, strict=True)
         ]  # fmt: skip
@@ -187,6 +189,8 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ("simplified silhouette, all users", figure(kmeans["simplified_silhouette"])),
         ("Davies–Bouldin (lower is better)", figure(kmeans["davies_bouldin"])),
         ("Caliński–Harabasz (higher is better)", figure(kmeans["calinski_harabasz"], 1)),
+        ("adjusted Rand index over resampled users", figure(kmeans["stability"]["resampled_ari"])),
+        ("adjusted Rand index over other starts", figure(kmeans["stability"]["reseeded_ari"])),
         ("variance on the two axes", f"{sum(pca['explained_variance_ratio']):.1%}"),
         ("angle to exact PCA", _degrees(pca["angle_to_exact_degrees"])),
     ]

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -169,7 +169,13 @@ class _Work:
         axes, pca = self._axes(X)
         with self.progress.stage("profiles", "profiles"):
             assigned = pipeline.assign_users(client, X, blocks, clustering, axes)
-            profiles = profiling.profiles(assigned.sums, assigned.distance_p99)
+            jaccard = files.jsonable(clustering.record["stability"]["jaccard"])
+            profiles = [
+                replace(profile, stability=float("nan") if value is None else value)
+                for profile, value in zip(
+                    profiling.profiles(assigned.sums, assigned.distance_p99), jaccard, strict=True
+                )
+            ]
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
         names = [persona.name for persona in personas]
         with self.progress.stage("assignments", "assignments") as stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -85,7 +86,7 @@ def test_markdown_keeps_names_from_being_markup() -> None:
     assert "A\\|B \\<script\\>" in text
     assert "\\[x\\](javascript:y)" in text
     rows = [line for line in text.splitlines() if line.startswith("| 0 |")]
-    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 8
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 9
 
 
 def test_synthetic_data_and_warnings_are_told_in_both_forms() -> None:
@@ -110,6 +111,20 @@ def test_both_forms_hold_the_segments() -> None:
             assert line in text
     assert "![c](figures/c.png)" in text
     assert "&" not in text, "Markdown is not HTML-escaped"
+
+
+def test_a_weak_segment_is_named_as_weak() -> None:
+    profiles = [replace(PROFILES[0], stability=0.41), replace(PROFILES[1], stability=0.93)]
+    page = report.render_html(facts(), profiles, PERSONAS, KAGGLE_GENRES, {})
+    text = report.render_markdown(facts(), profiles, PERSONAS, KAGGLE_GENRES, {})
+    for form in (page, text):
+        assert form.count("with a similarity of") == 1
+        assert "0.41 (weak)" in form
+        assert "0.93" in form
+    assert "on resampled users: segment 0" in report.segment_table(
+        profiles, PERSONAS, KAGGLE_GENRES
+    )
+    assert "weak" not in report.segment_table(PROFILES, PERSONAS, KAGGLE_GENRES)
 
 
 def test_table_for_the_terminal() -> None:

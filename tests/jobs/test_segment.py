@@ -109,6 +109,13 @@ class TestRealData:
             high = {g for g, v in record["genres"].items() if v["mean"] >= 3}
             assert set(record["high_rated"]) == high
 
+    def test_stability_of_each_segment(self, real: Run) -> None:
+        found = real.manifest["kmeans"]["stability"]
+        assert [s["stability"] for s in real.segments] == found["jaccard"]
+        assert all(0.2 < value <= 1 for value in found["jaccard"])
+        assert 0.2 < found["resampled_ari"] <= 1
+        assert found["users"] == 671
+
     def test_distances_margins_and_points(self, real: Run) -> None:
         frame = real.assignments
         X = real.means(KAGGLE_GENRES).fillna(0.0).to_numpy()
@@ -225,7 +232,7 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
     record = found.segments[0]
     assert {
         "segment", "persona", "users", "share", "movies_per_user", "mean_rating", "high_rated",
-        "genres", "summary", "product_strategy", "marketing_actions",
+        "stability", "genres", "summary", "product_strategy", "marketing_actions",
     } <= set(record)  # fmt: skip
     assert set(record["genres"]["Drama"]) == {"mean", "mean_rated", "coverage", "lift"}
     table = pd.read_csv(found.folder / "segments.csv")
