@@ -65,6 +65,24 @@ def add_seed(made: argparse.ArgumentParser) -> None:
 
 def run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
     """Parse, call, and turn what goes wrong into one line and an exit status."""
+    try:
+        return _run(made, job, argv)
+    finally:
+        _let_go_of_stderr()
+
+
+def _let_go_of_stderr() -> None:
+    """Keep what nobody reads any more from failing once again when the interpreter ends."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal or file of another encoding shows what it lacks as an escape.
         if isinstance(stream, io.TextIOWrapper):
