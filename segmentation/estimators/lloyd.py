@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_UNWEIGHTED = np.empty(0)
-
 
 class Step(NamedTuple):
     """What one pass learns of several sets of centres, one below the other.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_UNWEIGHTED = np.empty(0)
 #: A restart looks at this many rows of the sample, or at a multiple of the clusters, and makes so
 #: many passes over them: enough to tell which optimum it is bound for.
 _SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 10
