@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: help run test lint format types lock clean env
+.PHONY: help run test lint format types lock clean env benchmark
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
 
@@ -30,10 +30,16 @@ format: $(VENV)/.ready  ## rewrite the sources in the house's format
 
 lock: $(VENV)/.ready  ## pin every version again, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' --all-extras --group dev --upgrade \
+		--custom-compile-command 'make lock' --extra dashboard --group dev --upgrade \
 		--output-file requirements.lock pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --extra peers --constraint requirements.lock --upgrade \
+		--output-file requirements-peers.lock pyproject.toml
 
 env: $(VENV)/.ready  ## only the environment
+
+benchmark: $(VENV)/.peers  ## this program beside its peers (ARGS="--data PATH ...")
+	@$(BIN)/python -m jobs.benchmark $(ARGS)
 
 clean:  ## remove the environment and caches, keep runs/
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
@@ -45,4 +51,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.peers: $(VENV)/.ready requirements-peers.lock
+	@echo "installing the peers (once; some 500 MB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-peers.lock
 	@touch $@

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 #: job → what it does; the module is the job's name with underscores.
 JOBS = {
     "segment": "ratings → named audience segments and a report",
+    "choose-k": "how many segments: quality and stability for a range of k",
     "synthesize": "a MovieLens-shaped data set of any size",
+    "benchmark": "the estimators beside their peers, in one run",
 }
 
 

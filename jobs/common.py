@@ -45,24 +45,6 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     return made
 
 
-def add_cluster(made: argparse.ArgumentParser) -> None:
-    """Add the option that says where the work runs."""
-    made.add_argument(
-        "--cluster",
-        default="threads",
-        metavar="NAME",
-        help="a file of cluster_config/ by its name (threads, local), or the path of one "
-        "(default: threads)",
-    )
-
-
-def add_seed(made: argparse.ArgumentParser) -> None:
-    """Add the one source of randomness."""
-    made.add_argument(
-        "--seed", type=int, default=0, help="every random choice follows from it (default: 0)"
-    )
-
-
 def run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
     """Parse, call, and turn what goes wrong into one line and an exit status."""
     try:
@@ -125,17 +107,3 @@ def _say(message: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(line, file=sys.stderr, flush=True)
-
-
-def parse_size(option: str, text: str | None) -> int | None:
-    """Return bytes from a size such as 32MiB; None for None."""
-    if text is None:
-        return None
-    from dask.utils import parse_bytes
-
-    from segmentation.errors import UsageError
-
-    try:
-        return int(parse_bytes(text))
-    except (ValueError, OverflowError):
-        raise UsageError(f"{option} {text}: give bytes with a unit, as in 32MiB") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from jobs import common
+from jobs import common, options
 
 if TYPE_CHECKING:
     import argparse
@@ -20,8 +20,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="number of ratings; the real file has 26024289",
     )  # fmt: skip
     made.add_argument("--out", required=True, metavar="FOLDER", help="where to write it")
-    common.add_seed(made)
-    common.add_cluster(made)
+    options.add_seed(made)
+    options.add_cluster(made)
     made.add_argument("--overwrite", action="store_true", help="replace a data set in --out")
     return made
 

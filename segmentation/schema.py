@@ -31,8 +31,9 @@ SCALE = (0.5, 5.0)
 #: A genre counts among a segment's high-rated from this mean on.
 HIGH_RATED = 3.0
 
-#: Below this stability a segment should not be trusted (Hennig 2007).
-WEAK = 0.6
+#: Below this stability a segment should not be trusted; from that on it is a pattern in the data
+#: (Hennig 2007).
+WEAK, SOUND = 0.6, 0.75
 
 #: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
 KAGGLE_GENRES: tuple[str, ...] = (
@@ -203,3 +204,54 @@ class Persona:
     summary: str
     product_strategy: tuple[str, ...]
     marketing_actions: tuple[str, ...]
+
+
+class KFigures(NamedTuple):
+    """What is known of the clustering into ``k``; None where there is nothing to tell.
+
+    ``silhouette`` is computed on a sample and stability on resamples, the rest on all rows.
+    Stability is the mean adjusted Rand index over other rows and over other seeds, and each
+    cluster's Jaccard similarity.
+    """
+
+    k: int
+    inertia: float
+    n_iter: int
+    silhouette: float | None
+    simplified_silhouette: float | None
+    davies_bouldin: float | None
+    calinski_harabasz: float | None
+    resampled_ari: float | None
+    reseeded_ari: float | None
+    jaccard: tuple[float | None, ...]
+
+    @property
+    def weakest(self) -> float | None:
+        """The stability of the least stable cluster; None where one can't be told."""
+        known = [value for value in self.jaccard if value is not None]
+        return min(known) if len(known) == self.k else None
+
+
+class KSearch(NamedTuple):
+    """What a search for the number of clusters found.
+
+    ``figures`` go by rising k and may hold one k outside ``low`` … ``high`` for comparison;
+    ``sound`` tells whether every cluster of the ``recommended`` k comes back.
+    """
+
+    figures: tuple[KFigures, ...]
+    low: int
+    high: int
+    recommended: int
+    sound: bool
+    silhouette_rows: int
+    stability_rows: int
+
+    def of(self, k: int) -> KFigures | None:
+        """Return the figures of one k, None where it wasn't tried."""
+        return next((found for found in self.figures if found.k == k), None)
+
+    @property
+    def in_range(self) -> tuple[KFigures, ...]:
+        """The figures that the recommendation was made from."""
+        return tuple(found for found in self.figures if self.low <= found.k <= self.high)

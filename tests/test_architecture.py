@@ -21,10 +21,11 @@ ARROWS = {
     "errors": set(),
     "datasets": {"schema", "errors"},
     "features": {"schema", "errors"},
-    "estimators": {"errors"},
+    "estimators": {"schema", "errors"},
     "insight": {"schema", "errors"},
     "run": {"schema", "errors", "datasets", "features", "estimators", "insight"},
-    "jobs": {"schema", "errors", "run", "insight", "datasets.synthetic"},
+    "benchmark": {"schema", "errors", "datasets", "features", "estimators", "run", "package"},
+    "jobs": {"schema", "errors", "run", "benchmark", "insight", "datasets.synthetic"},
     "cluster_config": set(),
     "package": {"estimators"},
 }

@@ -54,10 +54,12 @@ def test_defaults_stand_as_they_are() -> None:
     assert rows["--partition-size"] == f"{PARTITION_BYTES >> 20}MiB"
 
 
-def test_the_output_shown_is_the_output(tmp_path: Path, capsys) -> None:
-    block = re.search(r"<!-- output of: segmentation segment -->\n```\n(.*?)\n```", README, re.S)
+@pytest.mark.parametrize("job", ["segment", "choose-k"])
+def test_the_output_shown_is_the_output(job: str, tmp_path: Path, capsys) -> None:
+    mark = f"<!-- output of: segmentation {job} -->"
+    block = re.search(mark + r"\n```\n(.*?)\n```", README, re.S)
     assert block
-    assert segment.main(["--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert cli.main([job, "--out", str(tmp_path / "out"), "--quiet"]) == 0
     assert block[1] in capsys.readouterr().out
 
 

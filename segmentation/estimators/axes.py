@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators.blocks import Moments, block_moments
+from segmentation.estimators.moments import Moments, block_moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

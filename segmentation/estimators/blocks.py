@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 #: How many partial results one task of the tree merges; as few come straight to the caller.
 _FAN_IN = 16
 _UNWEIGHTED = np.empty(0)
-
-
-class Moments(NamedTuple):
-    """Rows, their mean and their centred scatter matrix, both in float64."""
-
-    n: int
-    mean: NDArray[np.float64]
-    scatter: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -182,23 +174,17 @@ def gather(rows: Rows, numbers: NDArray[np.int64]) -> NDArray[Any]:
     return np.concatenate(dask.compute(*parts))
 
 
-def block_moments(block: NDArray[Any], weights: NDArray[np.float64] = _UNWEIGHTED) -> Moments:
-    """Return the moments of one block."""
-    from segmentation.estimators import kernels
+def held(value: Any) -> Any:
+    """Return something for delayed tasks that stands for ``value``, which travels once.
 
-    d = block.shape[1]
-    mean, scatter = np.zeros(d), np.zeros((d, d))
-    kernels.scatter_matrix(np.ascontiguousarray(block), mean, scatter)
-    return Moments(len(block), mean, scatter)
+    With a `distributed` client its workers hold it, so that it isn't part of any graph.
+    """
+    try:
+        from distributed import get_client
 
-
-def merge_moments(one: Moments, other: Moments) -> Moments:
-    """Merge moments of disjoint rows."""
-    n = one.n + other.n
-    with np.errstate(invalid="ignore", over="ignore"):
-        delta = other.mean - one.mean
-        scatter = one.scatter + other.scatter + np.outer(delta, delta) * (one.n * other.n / n)
-        return Moments(n, one.mean + delta * (other.n / n), scatter)
+        return get_client().scatter([value], hash=False)[0]
+    except ValueError:  # there is no client
+        return dask.delayed(value, pure=False)
 
 
 def unused_name(name: str) -> str:

@@ -152,24 +152,122 @@ def assign_and_sum_numpy(
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def squared_distances(
-    X: NDArray[np.float64], centers: NDArray[np.float64], out: NDArray[np.float64]
+def judge(
+    X: NDArray[Any],
+    weights: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    counts: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    silhouettes: NDArray[np.float64],
 ) -> None:
-    """Fill ``out``, of shape (n_centers, n_rows), with squared distances; equal rows give 0."""
-    for c in range(len(centers)):
-        for i in range(X.shape[0]):
+    """Add up, a cluster of every set of centres, what its quality is computed from, in place.
+
+    Parameters
+    ----------
+    X
+        float32 or float64 of shape (n_rows, n_features).
+    weights
+        float64 of shape (n_rows,) or (0,).
+    centers, offsets
+        As in :func:`assign_and_sum`.
+    counts, sums
+        Outputs: each cluster's weight, (n_centers,), and sum of rows, (n_centers, n_features).
+    squares, distances
+        Outputs: sums of the squared and plain distances of its rows to its centre, (n_centers,).
+    silhouettes
+        Output: sum of ``1 - nearest / second`` over its rows, which is 0 where both are, and
+        where there is no second centre. (n_centers,).
+    """
+    for i in range(X.shape[0]):
+        weight = weights[i] if len(weights) else 1.0
+        for s in range(len(offsets) - 1):
+            best, other = np.inf, np.inf
+            label = offsets[s]
+            for c in range(offsets[s], offsets[s + 1]):
+                distance = 0.0
+                for j in range(X.shape[1]):
+                    delta = X[i, j] - centers[c, j]
+                    distance += delta * delta
+                if distance < best:
+                    best, other = distance, best
+                    label = c
+                elif distance < other:
+                    other = distance
+            counts[label] += weight
+            squares[label] += weight * best
+            distances[label] += weight * np.sqrt(best)
+            if 0.0 < other < np.inf:
+                silhouettes[label] += weight * (1.0 - np.sqrt(best / other))
+            for j in range(X.shape[1]):
+                sums[label, j] += weight * X[i, j]
+
+
+def judge_numpy(
+    X: NDArray[Any],
+    weights: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    counts: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    silhouettes: NDArray[np.float64],
+) -> None:
+    """Do the same as :func:`judge` with NumPy."""
+    w = weights if len(weights) else np.ones(len(X))
+    for s in range(len(offsets) - 1):
+        own = slice(offsets[s], offsets[s + 1])
+        wide = X.astype(np.float64)
+        apart = ((wide[:, None] - centers[own][None]) ** 2).sum(axis=2)
+        labels = apart.argmin(axis=1) + offsets[s]
+        near = np.sort(np.sqrt(apart), axis=1)
+        np.add.at(counts, labels, w)
+        np.add.at(sums, labels, w[:, None] * wide)
+        np.add.at(squares, labels, w * near[:, 0] ** 2)
+        np.add.at(distances, labels, w * near[:, 0])
+        if near.shape[1] > 1:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                each = np.where(near[:, 1] > 0, 1 - near[:, 0] / near[:, 1], 0.0)
+            np.add.at(silhouettes, labels, w * each)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+def distance_sums(
+    X: NDArray[np.float64], labels: NDArray[np.int64], sums: NDArray[np.float64]
+) -> None:
+    """Add up each row's distances to the rows of every cluster of several clusterings, in place.
+
+    Parameters
+    ----------
+    X
+        float64 of shape (n_rows, n_features).
+    labels
+        Each row's column of ``sums`` in every clustering, int64 of shape (n_rows, n_sets).
+    sums
+        Output of shape (n_rows, n_clusters of all sets).
+    """
+    for i in range(X.shape[0]):
+        for other in range(i):
             distance = 0.0
             for j in range(X.shape[1]):
-                delta = X[i, j] - centers[c, j]
+                delta = X[i, j] - X[other, j]
                 distance += delta * delta
-            out[c, i] = distance
+            distance = np.sqrt(distance)
+            for s in range(labels.shape[1]):
+                sums[i, labels[other, s]] += distance
+                sums[other, labels[i, s]] += distance
 
 
-def squared_distances_numpy(
-    X: NDArray[np.float64], centers: NDArray[np.float64], out: NDArray[np.float64]
+def distance_sums_numpy(
+    X: NDArray[np.float64], labels: NDArray[np.int64], sums: NDArray[np.float64]
 ) -> None:
-    """Do the same as :func:`squared_distances` with NumPy."""
-    out[:] = ((X[None] - centers[:, None]) ** 2).sum(axis=2)
+    """Do the same as :func:`distance_sums` with NumPy."""
+    distances = np.sqrt(((X[:, None] - X[None]) ** 2).sum(axis=2))
+    for column in labels.T:
+        sums += distances @ (column[:, None] == np.arange(sums.shape[1])).astype(np.float64)
 
 
 _MIX1, _MIX2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
@@ -216,85 +314,3 @@ def row_hashes_numpy(
             h ^= h >> _S32
         h = (h ^ (h >> _S33)) * _MIX2
     out[:] = h ^ (h >> _S33)
-
-
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def shifted_moments(
-    X: NDArray[Any],
-    weights: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-) -> float:
-    """Sum up each feature's deviation from ``shift`` and its square, in place.
-
-    Returns
-    -------
-    float
-        The largest absolute value; NaN wins.
-    """
-    largest = 0.0
-    for i in range(X.shape[0]):
-        weight = weights[i] if len(weights) else 1.0
-        for j in range(X.shape[1]):
-            delta = X[i, j] - shift[j]
-            first[j] += weight * delta
-            second[j] += weight * delta * delta
-            size = abs(X[i, j])
-            # Nothing is larger than a NaN that was seen, so it stays.
-            if size > largest or np.isnan(size):
-                largest = size
-    return largest
-
-
-#: Rows that are widened to float64 and turned on their side together, to stay in cache.
-_TILE = 256
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def scatter_matrix(
-    X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
-) -> None:
-    """Compute the mean and the centred scatter matrix of the rows, in place.
-
-    Each tile is centred on its own mean and merged as in Chan, Golub & LeVeque (1979). A BLAS
-    that starts threads of its own would fight with those of the workers over such small products.
-    """
-    n, d = X.shape
-    tile = np.empty((d, _TILE))
-    own = np.empty(d)
-    seen = 0
-    for start in range(0, n, _TILE):
-        m = min(_TILE, n - start)
-        for i in range(m):
-            for j in range(d):
-                tile[j, i] = X[start + i, j]
-        for j in range(d):
-            total = 0.0
-            for i in range(m):
-                total += tile[j, i]
-            own[j] = total / m
-            for i in range(m):
-                tile[j, i] -= own[j]
-        factor = seen * m / (seen + m)
-        for a in range(d):
-            for b in range(a + 1):
-                total = 0.0
-                for i in range(m):
-                    total += tile[a, i] * tile[b, i]
-                scatter[a, b] += total + (own[a] - mean[a]) * (own[b] - mean[b]) * factor
-        seen += m
-        for j in range(d):
-            mean[j] += (own[j] - mean[j]) * (m / seen)
-    for a in range(d):
-        for b in range(a):
-            scatter[b, a] = scatter[a, b]
-
-
-def scatter_matrix_numpy(
-    X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
-) -> None:
-    """Do the same as :func:`scatter_matrix` with NumPy."""
-    rows = X.astype(np.float64)
-    mean[:] = rows.mean(axis=0)
-    scatter[:] = (rows - mean).T @ (rows - mean)

@@ -26,12 +26,23 @@ if TYPE_CHECKING:
     from segmentation.estimators.blocks import Rows
     from segmentation.estimators.survey import Survey
 
-#: Restarts of k-means++ on the sample where ``n_init`` is "auto", and of the other random starts.
-_SAMPLE_RESTARTS, _RANDOM_RESTARTS = 32, 10
+#: Restarts of ``random`` and callables where ``n_init`` is "auto".
+_RANDOM_RESTARTS = 10
 #: The last choice between optima is made on so many times ``sample_size`` rows.
 _LARGER_SAMPLE = 4
 #: Rounds of k-means|| unless asked otherwise; Bahmani et al. found five to be enough.
 _ROUNDS = 5
+
+
+class TooFewRowsError(ValueError):
+    """There are fewer distinct rows than clusters."""
+
+    def __init__(self, distinct: int, clusters: int) -> None:
+        super().__init__(
+            f"{distinct} distinct rows for n_clusters={clusters}: "
+            f"use n_clusters={distinct} or fewer"
+        )
+        self.distinct = distinct
 
 
 class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
@@ -68,7 +79,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Starts. All go through Lloyd's iterations together, one pass over the rows serving every
         one of them, and that with the least inertia stays. For ``k-means++``, starts that meet in
         one optimum of the sample go on as one, and only while they are not clearly behind; "auto"
-        is 32, of which the best goes on. "auto" is 10 for ``random`` and callables, 1 for
+        is 64, of which the best goes on. "auto" is 10 for ``random`` and callables, 1 for
         ``k-means||`` and arrays.
     sample_size : int, default 20000
         Distinct rows that the start looks at.
@@ -131,27 +142,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
             If ``X`` holds NaN or infinity, or fewer distinct rows than clusters; if a parameter
             or a weight is out of range; if ``init`` is an array of the wrong shape.
         """
-        array = as_rows(X)
-        self._check_parameters(array.shape[0])
-        rows = rows_of(array, sample_weight)
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        found = survey(rows, max(_LARGER_SAMPLE * self.sample_size, self.n_clusters), seed)
-        distinct = len(found.sample.rows)
-        if distinct < self.n_clusters:
-            raise ValueError(
-                f"{distinct} distinct rows for n_clusters={self.n_clusters}: "
-                f"use n_clusters={distinct} or fewer"
-            )
-        tol = self.tol * float(found.spread.squares.mean()) / found.spread.weight
-        sets = self._starts(X, rows, found, seed, tol)
-        dtype = passes.distance_dtype(array.dtype, found.spread)
-        race = isinstance(self.init, str) and self.init == "k-means++"
-        ends, n_iter = passes.advance(rows, sets, tol, self.max_iter, dtype, race=race)
-        inertia = passes.lloyd_pass(rows, ends).inertia
-        best = int(np.argmin(inertia))
-        self._in_memory = not dask.is_dask_collection(X)
-        self._set(ends[best], array, float(inertia[best]), n_iter[best])
-        return self
+        return fit_together([self], X, sample_weight)[0]
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return ``labels_``."""
@@ -239,9 +230,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
             return [starts.checked(self.init, shape)]
         if self.init == "k-means++":
             keep = None if self.n_init == "auto" else int(self.n_init)
-            return starts.from_sample(
-                found.sample, self.sample_size, k, self._n(_SAMPLE_RESTARTS), tol, rng, keep
-            )
+            effort = starts.Effort() if keep is None else starts.Effort(keep, keep, keep)
+            return starts.from_sample(found.sample, self.sample_size, k, effort, tol, rng, keep)
         if self.init == "k-means||":
             rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
             return [
@@ -268,3 +258,52 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
                 f"{self.n_features_in_} features as input"
             )
         return X
+
+
+def fit_together(models: Sequence[KMeans], X: Any, sample_weight: Any = None) -> list[KMeans]:
+    """Fit models that differ in ``n_clusters`` alone, in as many passes as the slowest needs.
+
+    Each ends as if it had been fitted alone.
+
+    Raises
+    ------
+    ValueError
+        As :meth:`KMeans.fit` does.
+    """
+    array = as_rows(X)
+    for model in models:
+        model._check_parameters(array.shape[0])
+    first = models[0]
+    rows = rows_of(array, sample_weight)
+    seeds = [
+        int(check_random_state(model.random_state).randint(np.iinfo(np.int32).max))
+        for model in models
+    ]
+    most = max(model.n_clusters for model in models)
+    found = survey(rows, max(_LARGER_SAMPLE * first.sample_size, most), seeds[0])
+    distinct = len(found.sample.rows)
+    if distinct < most:
+        raise TooFewRowsError(distinct, most)
+    tol = first.tol * float(found.spread.squares.mean()) / found.spread.weight
+    own = [
+        model._starts(X, rows, found, seed, tol) for model, seed in zip(models, seeds, strict=True)
+    ]
+    ends, n_iter = passes.advance(
+        rows,
+        [centers for sets in own for centers in sets],
+        tol,
+        first.max_iter,
+        passes.distance_dtype(array.dtype, found.spread),
+        # Only sets that start near their optimum can be told to be behind.
+        rivals=[len(sets) for sets in own]
+        if isinstance(first.init, str) and first.init == "k-means++"
+        else None,
+    )
+    inertia = passes.lloyd_pass(rows, ends).inertia
+    at = 0
+    for model, sets in zip(models, own, strict=True):
+        best = at + int(np.argmin(inertia[at : at + len(sets)]))
+        at += len(sets)
+        model._in_memory = not dask.is_dask_collection(X)
+        model._set(ends[best], array, float(inertia[best]), n_iter[best])
+    return list(models)

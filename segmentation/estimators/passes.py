@@ -45,7 +45,7 @@ def advance(
     max_iter: int,
     dtype: Any = np.float64,
     *,
-    race: bool = False,
+    rivals: Sequence[int] | None = None,
 ) -> tuple[list[NDArray[np.float64]], list[int]]:
     """Advance all sets of centres together until each has converged.
 
@@ -61,9 +61,10 @@ def advance(
         Passes at most.
     dtype
         In which distances to centres are compared where the rows are float32 too.
-    race
-        From the second pass on drop sets that are clearly behind. Only for sets that start near
-        their optimum: what a set is worth shows late if it starts far away.
+    rivals
+        How many sets, one after the other, are rivals: from the second pass on those that are
+        clearly behind the best of theirs are dropped. Only for sets that start near their
+        optimum: what a set is worth shows late if it starts far away. None drops none.
 
     Returns
     -------
@@ -73,6 +74,7 @@ def advance(
     ends = list(sets)
     n_iter = [0] * len(ends)
     active = list(range(len(ends)))
+    race = np.repeat(np.arange(len(rivals)), rivals) if rivals is not None else None
     for number in range(1, max_iter + 1):
         step = lloyd_pass(X, [ends[s] for s in active], dtype)
         moving = []
@@ -91,9 +93,11 @@ def advance(
             ends[s], n_iter[s] = moved, number
             if shift > tol or not filled.all():
                 moving.append(s)
-        if race and number > 1:
-            leader = step.inertia.min()
-            behind = {s for s, i in zip(active, step.inertia, strict=True) if i > leader * _BEHIND}
+        if race is not None and number > 1:
+            leader = np.full(len(race), np.inf)
+            np.minimum.at(leader, race[active], step.inertia)
+            limit = leader[race] * _BEHIND
+            behind = {s for s, i in zip(active, step.inertia, strict=True) if i > limit[s]}
             moving = [s for s in moving if s not in behind]
         active = moving
         if not active:

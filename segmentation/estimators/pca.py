@@ -18,14 +18,8 @@ from segmentation.estimators.axes import (
     leading,
     project,
 )
-from segmentation.estimators.blocks import (
-    Moments,
-    as_rows,
-    fold,
-    map_blocks,
-    merge_moments,
-    rows_of,
-)
+from segmentation.estimators.blocks import as_rows, fold, map_blocks, rows_of
+from segmentation.estimators.moments import Moments, merge_moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,15 +1,27 @@
-"""How good a clustering is: exact figures from one distributed pass, others on a sample."""
+"""How good clusterings are: exact figures from one distributed pass, others on a sample."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import dask
 import numpy as np
 
-from segmentation.estimators.blocks import as_rows, gather, reduce_blocks, rows_of, sample_rows
-from segmentation.estimators.lloyd import assign_block
+from segmentation.estimators import kernels
+from segmentation.estimators.blocks import (
+    as_rows,
+    gather,
+    held,
+    reduce_blocks,
+    rows_of,
+    sample_rows,
+)
+from segmentation.estimators.lloyd import assign_block, stacked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dask.array as da
     from numpy.typing import NDArray
 
@@ -18,14 +30,18 @@ SILHOUETTE_ROWS = 5_000
 
 
 class _Sums(NamedTuple):
-    counts: NDArray[np.int64]
+    """What one pass adds up for each centre of every set, in the order of :func:`kernels.judge`."""
+
+    counts: NDArray[np.float64]
     rows: NDArray[np.float64]
     squares: NDArray[np.float64]
     distances: NDArray[np.float64]
     silhouettes: NDArray[np.float64]
 
 
-def evaluate(X: da.Array, centers: NDArray[np.float64]) -> dict[str, Any]:
+def evaluate(
+    X: da.Array, centers: NDArray[np.float64], sample_weight: Any = None
+) -> dict[str, Any]:
     """Judge the clustering of ``X`` by its nearest centres, exactly, in one pass.
 
     Parameters
@@ -34,26 +50,45 @@ def evaluate(X: da.Array, centers: NDArray[np.float64]) -> dict[str, Any]:
         Dask array of shape (n_samples, n_features).
     centers
         Shape (n_clusters, n_features).
+    sample_weight
+        How often each row counts, (n_samples,).
 
     Returns
     -------
     dict
-        ``sizes``; ``inertia``; ``calinski_harabasz`` (Caliński & Harabasz 1974);
-        ``davies_bouldin`` (Davies & Bouldin 1979, with distances to ``centers``);
+        ``sizes`` (rows, or their weight); ``inertia``; ``calinski_harabasz`` (Caliński & Harabasz
+        1974); ``davies_bouldin`` (Davies & Bouldin 1979, with distances to ``centers``);
         ``simplified_silhouette`` (Hruschka et al. 2004: distances to centres in place of mean
         distances to members) over all rows and, a cluster at a time,
         ``simplified_silhouettes``. Figures that one cluster can't have are None.
     """
-    sums: _Sums = reduce_blocks(rows_of(as_rows(X)), _block_sums, _add, centers)
-    n, k = int(sums.counts.sum()), len(centers)
-    occupied = np.maximum(sums.counts, 1)
+    return evaluate_all(X, [centers], sample_weight)[0]
+
+
+def evaluate_all(
+    X: da.Array, sets: Sequence[NDArray[np.float64]], sample_weight: Any = None
+) -> list[dict[str, Any]]:
+    """Judge several clusterings of ``X`` in the same pass, each as :func:`evaluate` does."""
+    centers, offsets = stacked(sets)
+    rows = rows_of(as_rows(X), sample_weight)
+    sums: _Sums = reduce_blocks(rows, _judge_block, _add, centers, offsets)
+    whole = sample_weight is None
+    return [
+        _figures(_Sums(*(part[low:high] for part in sums)), centers[low:high], whole=whole)
+        for low, high in itertools.pairwise(offsets)
+    ]
+
+
+def _figures(sums: _Sums, centers: NDArray[np.float64], *, whole: bool) -> dict[str, Any]:
+    n, k = float(sums.counts.sum()), len(centers)
+    occupied = np.where(sums.counts > 0, sums.counts, 1.0)
     means = sums.rows / occupied[:, None]
     mean = sums.rows.sum(axis=0) / n
     # Rows spread about their cluster's mean as about its centre, less the mean's own offset.
     within = float(sums.squares.sum() - (sums.counts * ((means - centers) ** 2).sum(axis=1)).sum())
     between = float((sums.counts * ((means - mean) ** 2).sum(axis=1)).sum())
     figures: dict[str, Any] = {
-        "sizes": [int(count) for count in sums.counts],
+        "sizes": [int(count) if whole else float(count) for count in sums.counts],
         "inertia": float(sums.squares.sum()),
         "calinski_harabasz": None,
         "davies_bouldin": None,
@@ -81,36 +116,63 @@ def sampled_silhouette(
 
     None where fewer than two clusters are in the sample, or every row is a cluster of its own.
     """
-    from sklearn.metrics import silhouette_score
-
-    rows = sample_rows(X.shape[0], size, seed)
-    sample = np.asarray(gather(rows_of(as_rows(X)), rows), np.float64)
-    labels = assign_block(sample, centers).labels
-    found = len(np.unique(labels))
-    if not 2 <= found < len(sample):
-        return None, len(sample)
-    return float(silhouette_score(sample, labels)), len(sample)
+    values, rows = sampled_silhouettes(X, [centers], seed, size)
+    return values[0], rows
 
 
-def _block_sums(
-    block: NDArray[Any], weights: NDArray[np.float64], centers: NDArray[np.float64]
+def sampled_silhouettes(
+    X: da.Array, sets: Sequence[NDArray[np.float64]], seed: int, size: int = SILHOUETTE_ROWS
+) -> tuple[list[float | None], int]:
+    """Return the silhouettes of several clusterings on the same sample.
+
+    The distances between its rows, which make the cost, are computed once and never stored.
+    """
+    numbers = sample_rows(X.shape[0], size, seed)
+    sample = np.asarray(gather(rows_of(as_rows(X)), numbers), np.float64)
+    values = dask.delayed(_silhouettes, pure=False)(held(sample), list(sets)).compute()
+    return list(values), len(sample)
+
+
+def _silhouettes(
+    sample: NDArray[np.float64], sets: Sequence[NDArray[np.float64]]
+) -> list[float | None]:
+    """Rousseeuw (1987), as scikit-learn has it: 0 for a row that is a cluster of its own."""
+    _, offsets = stacked(sets)
+    labels = np.column_stack([assign_block(sample, centers).labels for centers in sets])
+    columns = labels + offsets[:-1]
+    sums = np.zeros((len(sample), offsets[-1]))
+    kernels.distance_sums(sample, columns, sums)
+    return [
+        _silhouette(sums[:, low:high], own)
+        for (low, high), own in zip(itertools.pairwise(offsets), labels.T, strict=True)
+    ]
+
+
+def _silhouette(sums: NDArray[np.float64], labels: NDArray[np.int32]) -> float | None:
+    n = len(labels)
+    counts = np.bincount(labels, minlength=sums.shape[1])
+    if not 2 <= np.count_nonzero(counts) < n:
+        return None
+    rows = np.arange(n)
+    near = sums[rows, labels] / np.maximum(counts[labels] - 1, 1)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    means[rows, labels] = np.inf
+    far = means.min(axis=1)
+    larger = np.maximum(near, far)
+    alone = (counts[labels] == 1) | (larger == 0)
+    return float(np.where(alone, 0.0, (far - near) / np.where(larger > 0, larger, 1.0)).mean())
+
+
+def _judge_block(
+    block: NDArray[Any],
+    weights: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    offsets: NDArray[np.int64],
 ) -> _Sums:
-    k = len(centers)
-    found = assign_block(block, centers)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        silhouette = np.where(found.second > 0, 1.0 - found.distance / found.second, 0.0)
-
-    def by_cluster(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(found.labels, weights=values, minlength=k).astype(np.float64)
-
-    rows = np.column_stack([by_cluster(column) for column in block.T])
-    return _Sums(
-        np.bincount(found.labels, minlength=k),
-        rows,
-        by_cluster(found.distance**2),
-        by_cluster(found.distance),
-        by_cluster(silhouette),
-    )
+    n = len(centers)
+    sums = _Sums(np.zeros(n), np.zeros(centers.shape), np.zeros(n), np.zeros(n), np.zeros(n))
+    kernels.judge(np.ascontiguousarray(block), weights, centers, offsets, *sums)
+    return sums
 
 
 def _add(one: _Sums, other: _Sums) -> _Sums:

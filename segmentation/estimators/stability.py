@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import dask
 import numpy as np
 
 from segmentation.estimators import starts
-from segmentation.estimators.blocks import as_rows, rows_of
+from segmentation.estimators.blocks import as_rows, held, rows_of
 from segmentation.estimators.lloyd import block_labels
-from segmentation.estimators.survey import survey
+from segmentation.estimators.survey import Sample, survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 #: Distinct rows that fits are repeated on; the cost of each grows with them.
 SAMPLE_ROWS = 20_000
-_RESAMPLES, _SEEDS, _STARTS = 20, 10, 3
+_RESAMPLES, _SEEDS = 20, 10
+#: Each repeated fit restarts so many times on slices, and the best goes on.
+_EFFORT = starts.Effort(restarts=16, refined=4, contenders=1)
 _TOL = 1e-4
 
 
@@ -31,11 +34,12 @@ class Stability(NamedTuple):
         Adjusted Rand index (Hubert & Arabie 1985) between the clustering and that of each fit on a
         bootstrap resample; float64 of shape (n_resamples,).
     reseeded
-        The same for fits on the sample itself from a single k-means++ start each, (n_seeds,).
+        The same for fits on the sample itself with other seeds, (n_seeds,).
     jaccard
         For each cluster the mean over the resamples of its best Jaccard similarity to one of
         theirs (Hennig 2007): below 0.6 it should not be trusted, from 0.75 on it is a pattern
-        in the data, from 0.85 on highly stable. (n_clusters,).
+        in the data, from 0.85 on highly stable. NaN where fewer than half of the resamples hold
+        it, or most have fewer distinct rows than clusters. (n_clusters,).
     rows
         Distinct rows in the sample.
     """
@@ -69,34 +73,70 @@ def stability(
     size
         Distinct rows in the sample.
     """
+    return stabilities(X, [centers], seed, sample_weight=sample_weight, size=size)[0]
+
+
+def stabilities(
+    X: Any,
+    sets: Sequence[NDArray[np.float64]],
+    seed: int,
+    *,
+    sample_weight: Any = None,
+    size: int = SAMPLE_ROWS,
+) -> list[Stability]:
+    """Repeat the fits of several clusterings as :func:`stability` does, a task a fit."""
     found = survey(rows_of(as_rows(X), sample_weight), size, seed)
-    _, rows, weights = found.sample
-    k = len(centers)
     tol = _TOL * float(found.spread.squares.mean()) / found.spread.weight
-    labels = block_labels(rows, np.asarray(centers, np.float64))
-    rng = np.random.default_rng([seed, 21])
-    total = max(len(rows), round(float(weights.sum())))
-    resampled, similar = [], []
-    for _ in range(_RESAMPLES):
-        counts = rng.multinomial(total, weights / weights.sum()).astype(np.float64)
-        drawn = counts > 0
-        if np.count_nonzero(drawn) < k:
-            continue
-        again = _fit(rows[drawn], counts[drawn], rows, k, tol, rng, _STARTS)
-        resampled.append(adjusted_rand(labels, again, weights))
-        table = contingency(labels[drawn], again[drawn], weights[drawn])
-        table = np.pad(table, ((0, k - len(table)), (0, 0)))
-        similar.append(_best_jaccard(table))
-    reseeded = [
-        adjusted_rand(labels, _fit(rows, weights, rows, k, tol, rng, 1), weights)
-        for _ in range(_SEEDS)
+    sample, fit = held(found.sample), dask.delayed(_repeat, pure=False)
+    tasks = [
+        [fit(sample, centers, tol, seed, number) for number in range(_RESAMPLES + _SEEDS)]
+        for centers in sets
     ]
-    # A cluster that a resample does not hold says nothing about it.
-    with np.errstate(invalid="ignore"):
-        jaccard = np.array(similar).reshape(-1, k)
-        seen = np.isfinite(jaccard).sum(axis=0)
-        means = np.where(seen > 0, np.nansum(jaccard, axis=0) / np.maximum(seen, 1), np.nan)
-    return Stability(np.array(resampled), np.array(reseeded), means, len(rows))
+    return [_summed_up(fits, len(found.sample.rows)) for fits in dask.compute(*tasks)]
+
+
+class _Again(NamedTuple):
+    """How far one repeated fit agrees; NaN where the rows drawn can't tell."""
+
+    rand: float
+    jaccard: NDArray[np.float64]
+
+
+def _repeat(
+    sample: Sample, centers: NDArray[np.float64], tol: float, seed: int, number: int
+) -> _Again:
+    """Fit the first ``_RESAMPLES`` times on a bootstrap resample, then on the sample itself."""
+    k, weights = len(centers), sample.weights
+    rng = np.random.default_rng([seed, 21, number])
+    counts = weights
+    if number < _RESAMPLES:
+        total = max(len(weights), round(float(weights.sum())))
+        counts = rng.multinomial(total, weights / weights.sum()).astype(np.float64)
+    drawn = counts > 0
+    unknown = np.full(k, np.nan)
+    if np.count_nonzero(drawn) < k:
+        return _Again(float("nan"), unknown)
+    part = Sample(sample.hashes[drawn], sample.rows[drawn], counts[drawn])
+    again = block_labels(
+        sample.rows, starts.from_sample(part, len(part.rows), k, _EFFORT, tol, rng, 1)[0]
+    )
+    labels = block_labels(sample.rows, np.asarray(centers, np.float64))
+    table = contingency(labels[drawn], again[drawn], weights[drawn])
+    table = np.pad(table, ((0, k - len(table)), (0, 0)))
+    return _Again(adjusted_rand(labels, again, weights), _best_jaccard(table))
+
+
+def _summed_up(fits: Sequence[_Again], rows: int) -> Stability:
+    rand = np.array([fit.rand for fit in fits])
+    jaccard = np.array([fit.jaccard for fit in fits[:_RESAMPLES]])
+    resampled = rand[:_RESAMPLES]
+    # A cluster that a resample does not hold says nothing about it, and few resamples say little.
+    seen = np.isfinite(jaccard).sum(axis=0)
+    enough = 2 * seen >= _RESAMPLES
+    means = np.where(enough, np.nansum(jaccard, axis=0) / np.maximum(seen, 1), np.nan)
+    if 2 * np.isfinite(resampled).sum() < _RESAMPLES:
+        resampled = resampled[:0]
+    return Stability(resampled[np.isfinite(resampled)], rand[_RESAMPLES:], means, rows)
 
 
 def adjusted_rand(one: NDArray[Any], other: NDArray[Any], weights: NDArray[np.float64]) -> float:
@@ -128,20 +168,3 @@ def _best_jaccard(table: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         best = np.where(union > 0, table / np.where(union > 0, union, 1.0), 0.0).max(axis=1)
     return np.where(table.sum(axis=1) > 0, best, np.nan)
-
-
-def _fit(
-    rows: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    everyone: NDArray[np.float64],
-    k: int,
-    tol: float,
-    rng: np.random.Generator,
-    n_starts: int,
-) -> NDArray[np.int32]:
-    """Fit some rows from the best of a few starts, and label all of them."""
-    fits: Sequence[tuple[NDArray[np.float64], float]] = [
-        starts.fit_in_memory(rows, weights, starts.plus_plus(rows, weights, k, rng), tol)
-        for _ in range(n_starts)
-    ]
-    return block_labels(everyone, min(fits, key=lambda pair: pair[1])[0])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators import kernels
+from segmentation.estimators import kernels, restarts
 from segmentation.estimators.blocks import Rows, reduce_blocks
 from segmentation.estimators.lloyd import Step, add_steps, lloyd_block, stacked
 from segmentation.estimators.survey import Sample, hash_salt, hashes_of
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 #: A restart looks at this many rows of the sample, or at a multiple of the clusters, and makes so
 #: many passes over them: enough to tell which optimum it is bound for.
-_SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 10
-#: Restarts are ranked on so many rows; the best that differ make a few passes over more of them,
-#: and those that are not far behind then, the contenders, converge there.
-_RANKING_ROWS, _REFINED, _REFINING_PASSES, _CONTENDERS = 6_000, 8, 6, 4
+_SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 5
+#: Restarts are ranked on so many rows; the best that differ make a few passes over those, and the
+#: ones that are not far behind then, the contenders, converge on all of them.
+_RANKING_ROWS, _REFINING_PASSES = 6_000, 6
 _SAMPLE_PASSES = 100
-#: With few rows there may be more restarts, as many as look at so many rows in all.
-_MOST_RESTARTS, _CHEAP_ROWS = 200, 200_000
+#: With few rows there may be up to so many times as many restarts, as long as they look at so many
+#: rows for each that was asked for.
+_MOST_TIMES, _CHEAP_ROWS = 3, 3_000
 #: Squared distance of two centres, beside the inertia a row, from which on they are two.
 _ALIKE = 0.05
 #: Two starts whose inertia differs by less are taken for the same optimum.
@@ -33,35 +34,21 @@ _SAME = 1e-4
 _NEAR = 1.01
 
 
+class Effort(NamedTuple):
+    """How much is tried on a sample: restarts, those that are refined, and those that converge."""
+
+    restarts: int = 64
+    refined: int = 16
+    contenders: int = 4
+
+
 def plus_plus(
     rows: NDArray[np.float64], weights: NDArray[np.float64], k: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Choose ``k`` rows by weighted k-means++ with greedy trials (Arthur & Vassilvitskii 2007).
-
-    Of ``2 + log k`` candidates, each drawn with a chance proportional to its weighted squared
-    distance to the centres so far, the one that lowers the sum of those most is taken.
-    """
-    trials = 2 + int(np.log(k))
-    chosen = [_draw(weights, 1, rng)[0]]
-    nearest = np.empty((1, len(rows)))
-    kernels.squared_distances(rows, rows[chosen], nearest)
-    nearest = nearest[0]
-    distances = np.empty((trials, len(rows)))
-    for _ in range(1, k):
-        mass = weights * nearest
-        candidates = _draw(mass if mass.any() else weights, trials, rng)
-        kernels.squared_distances(rows, rows[candidates], distances)
-        np.minimum(distances, nearest, out=distances)
-        best = int(np.argmin(distances @ weights))
-        chosen.append(candidates[best])
-        nearest = distances[best].copy()
+    """Choose ``k`` rows by weighted k-means++ with ``2 + log k`` greedy trials."""
+    chosen = np.empty(k, np.int64)
+    restarts.plus_plus(rows, weights, rng.random((k, 2 + int(np.log(k)))), chosen)
     return rows[chosen]
-
-
-def _draw(mass: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    ends = np.cumsum(mass)
-    at = np.searchsorted(ends, rng.random(n) * ends[-1], side="right")
-    return np.asarray(np.minimum(at, np.flatnonzero(mass)[-1]))
 
 
 def fit_in_memory(
@@ -72,41 +59,15 @@ def fit_in_memory(
     passes: int = _SAMPLE_PASSES,
 ) -> tuple[NDArray[np.float64], float]:
     """Run Lloyd's iterations on weighted rows in memory; return centres and inertia."""
-    offsets = np.array([0, len(centers)])
-    for _ in range(passes):
-        step = lloyd_block(rows, weights, centers, offsets)
-        moved = np.where(
-            step.counts[:, None] > 0,
-            step.sums / np.maximum(step.counts, np.finfo(float).tiny)[:, None],
-            centers,
-        )
-        empty = np.flatnonzero(step.counts == 0)
-        if len(empty):
-            moved[empty] = _worst_fitted(rows, weights, moved, len(empty))
-        shift = float(((moved - centers) ** 2).sum())
-        centers = moved
-        if shift <= tol:
-            break
-    inertia = lloyd_block(rows, weights, centers, offsets).inertia[0]
-    return centers, float(inertia)
-
-
-def _worst_fitted(
-    rows: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    centers: NDArray[np.float64],
-    count: int,
-) -> NDArray[np.float64]:
-    squares = np.empty((len(centers), len(rows)))
-    kernels.squared_distances(rows, centers, squares)
-    return rows[np.argsort(-(squares.min(axis=0) * weights), kind="stable")[:count]]
+    ends = np.array(centers, np.float64)
+    return ends, float(restarts.converge(rows, weights, ends, tol, passes))
 
 
 def from_sample(
     sample: Sample,
     head: int,
     k: int,
-    n_starts: int,
+    effort: Effort,
     tol: float,
     rng: np.random.Generator,
     keep: int | None,
@@ -117,35 +78,35 @@ def from_sample(
     the first ``head`` rows; those that meet in one optimum count once, and those far behind are
     left out. With ``keep`` None, the one that fits the whole sample best converges there and is
     returned.
-    """  # fmt: skip
+    """
     first = Sample._make(column[:head] for column in sample)
     n = len(first.rows)
-    if n <= _RANKING_ROWS:
+    if len(sample.rows) <= _RANKING_ROWS:
         # So few rows are cheap: every restart goes to its very end, and the best is the best.
         fits = [
             fit_in_memory(*first[1:], plus_plus(*first[1:], k, rng), 0.0)
-            for _ in range(max(n_starts, min(_MOST_RESTARTS, _CHEAP_ROWS // n)))
+            for _ in range(max(keep or 1, int(effort.restarts * min(_MOST_TIMES, _CHEAP_ROWS / n))))
         ]
         return [centers for centers, _ in _distinct(fits)[: keep or 1]]
     slices = max(1, n // max(_SLICE_ROWS, _SLICE_PER_CLUSTER * k))
     begun = []
-    for restart in range(n_starts):
+    for restart in range(effort.restarts):
         part = slice(restart % slices * n // slices, (restart % slices + 1) * n // slices)
         rows, weights = first.rows[part], first.weights[part]
         centers = plus_plus(rows, weights, k, rng)
         begun.append(fit_in_memory(rows, weights, centers, tol, _SLICE_PASSES)[0])
     everything, offsets = stacked(begun)
-    some = slice(0, _RANKING_ROWS)
-    ranking = lloyd_block(first.rows[some], first.weights[some], everything, offsets).inertia
+    some = first.rows[:_RANKING_ROWS], first.weights[:_RANKING_ROWS]
+    ranking = lloyd_block(*some, everything, offsets).inertia
     order = np.argsort(ranking, kind="stable")
     # Rows spread about their centres as the inertia says; optima lie further apart than that.
-    limit = _ALIKE * float(ranking[order[0]]) / float(first.weights[some].sum())
-    chosen = _unlike([begun[i] for i in order], limit, max(keep or 0, _REFINED))
-    short = [fit_in_memory(first.rows, first.weights, c, tol, _REFINING_PASSES) for c in chosen]
+    limit = _ALIKE * float(ranking[order[0]]) / float(some[1].sum())
+    chosen = _unlike([begun[i] for i in order], limit, max(keep or 0, effort.refined))
+    short = [fit_in_memory(*some, centers, tol, _REFINING_PASSES) for centers in chosen]
     short.sort(key=lambda pair: pair[1])
     fits = [
         fit_in_memory(first.rows, first.weights, centers, tol)
-        for centers, value in short[: max(keep or 0, _CONTENDERS)]
+        for centers, value in short[: max(keep or 0, effort.contenders)]
         if value <= short[0][1] * _NEAR
     ]
     distinct = _distinct(fits)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators import kernels
+from segmentation.estimators import kernels, moments
 from segmentation.estimators.blocks import Rows, reduce_blocks
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def look(
     shift = np.where(np.isfinite(shift), shift, 0.0)
     first, second = np.zeros(block.shape[1]), np.zeros(block.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = kernels.shifted_moments(block, weights, shift, first, second)
+        largest = moments.shifted_moments(block, weights, shift, first, second)
         # A bad weight shows in the sum, which its sign can't hide from the check.
         if len(weights) and not (weights >= 0).all():
             weight = float("nan")

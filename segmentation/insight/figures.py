@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.insight.drawing import INK, new_figure, plain_axes, png
 from segmentation.schema import HIGH_RATED
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ SCATTER_POINTS = 12_000
 _PALE = COLOURS[7]
 _MARKERS = "os^Dvp*"
 _LEGEND_COLUMNS = 3
-_INK, _FAINT = "#222222", "#8a8a8a"
-_DPI = 160
 
 
 def colour(segment: int) -> str:
@@ -99,14 +97,14 @@ def pca_scatter(
         axes.set_ylabel(f"second axis ({explained[1]:.0%} of the variance)")
     drawn = f"{len(shown):,} of {n:,} users" if len(shown) < n else f"{n:,} users"
     _title(axes, "Where the segments lie", f"{drawn} on the two axes of largest variance")
-    return _png(figure)
+    return png(figure)
 
 
 def _label_centres(axes: Any, centres: Sequence[NDArray[np.float64]]) -> None:
     for segment, (x, y) in enumerate(centres):
         axes.annotate(
             str(segment), (x, y), ha="center", va="center", fontsize=11, fontweight="bold",
-            color=_INK if colour(segment) == _PALE else "white", zorder=5,
+            color=INK if colour(segment) == _PALE else "white", zorder=5,
             bbox={"boxstyle": "circle,pad=0.28", "fc": colour(segment), "ec": "white", "lw": 1.6},
         )  # fmt: skip
 
@@ -131,7 +129,7 @@ def genre_heatmap(
             value = means[column, genre]
             axes.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
-                color="white" if value > 2.9 else _INK,
+                color="white" if value > 2.9 else INK,
                 fontweight="bold" if value >= HIGH_RATED else "normal",
             )  # fmt: skip
     for side in axes.spines.values():
@@ -141,15 +139,13 @@ def genre_heatmap(
     bar.ax.tick_params(labelsize=8, length=0)
     bar.set_label("mean stars", fontsize=8.5)
     _title(axes, "What each segment rates", "mean stars, 0 for unseen; bold from 3")
-    return _png(figure)
+    return png(figure)
 
 
 def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> bytes:
     """Draw users, movies per user and mean rating a segment, side by side; PNG."""
-    from matplotlib.figure import Figure
-
     k = len(profiles)
-    figure = Figure(figsize=(8.6, 1.5 + 0.46 * k), dpi=_DPI, layout="constrained")
+    figure = new_figure(8.6, 1.5 + 0.46 * k)
     panels = figure.subplots(1, 3, sharey=True)
     values: tuple[tuple[str, list[float], list[str]], ...] = (
         ("users", [p.users for p in profiles], [f"{p.users:,}  ({p.share:.0%})" for p in profiles]),
@@ -167,32 +163,26 @@ def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> b
         axes.invert_yaxis()
         axes.set_xlim(0, max(numbers) * 1.62)
         for row, (number, text) in enumerate(zip(numbers, texts, strict=True)):
-            axes.text(number, row, f" {text}", va="center", fontsize=8.5, color=_INK)
-        axes.set_title(label, loc="left", fontsize=10, color=_INK)
+            axes.text(number, row, f" {text}", va="center", fontsize=8.5, color=INK)
+        axes.set_title(label, loc="left", fontsize=10, color=INK)
         axes.xaxis.set_visible(False)
         axes.tick_params(length=0, labelsize=9)
         for side in axes.spines.values():
             side.set_visible(False)
     # sharey inverts once per panel; an odd number of inversions is what is wanted.
     panels[0].set_ylim(k - 0.5, -0.5)
-    return _png(figure)
+    return png(figure)
 
 
 def _new(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = new_figure(width, height)
     axes = figure.subplots()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_FAINT)
-    axes.tick_params(colors=_INK, labelsize=9)
+    plain_axes(axes)
     return figure, axes
 
 
 def _title(axes: Any, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=_INK, pad=24)
+    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=24)
     axes.annotate(
         subtitle, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points",
         fontsize=9, color="#5c5c5c", va="bottom",
@@ -201,9 +191,3 @@ def _title(axes: Any, title: str, subtitle: str) -> None:
 
 def _wrapped(name: str) -> str:
     return name.replace(" ", "\n")
-
-
-def _png(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
-    return out.getvalue()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from segmentation.insight.profiles import ProfileSums
     from segmentation.run.reading import Blocks
-    from segmentation.run.settings import Settings
     from segmentation.run.store import RunFolder
     from segmentation.schema import UserStatistics
 
@@ -52,7 +51,7 @@ class Clustering(NamedTuple):
     record: dict[str, Any]
 
 
-def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) -> Clustering:
+def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -> Clustering:
     """Fit K-Means, number the segments by rising movies per user, and judge them.
 
     Raises
@@ -64,11 +63,11 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
     from segmentation.estimators.kmeans import KMeans
     from segmentation.insight.profiles import order_by_activity
 
-    if X.shape[0] < settings.k:
+    if X.shape[0] < k:
         users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
-        raise DataError(f"{users} for --k {settings.k}: use --k {X.shape[0]} or fewer")
+        raise DataError(f"{users} for --k {k}: use --k {X.shape[0]} or fewer")
     try:
-        model = KMeans(n_clusters=settings.k, random_state=settings.seed).fit(X)
+        model = KMeans(n_clusters=k, random_state=seed).fit(X)
     except ValueError as error:
         # The estimator speaks of rows and n_clusters; here they are users and --k.
         told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
@@ -77,10 +76,10 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, settings: Settings) 
     model.reorder(order_by_activity(sums))
     centers = model.cluster_centers_
     figures = quality.evaluate(X, centers)
-    silhouette, rows = quality.sampled_silhouette(X, centers, settings.seed)
-    found = stability.stability(X, centers, settings.seed)
+    silhouette, rows = quality.sampled_silhouette(X, centers, seed)
+    found = stability.stability(X, centers, seed)
     record = {
-        "n_clusters": settings.k,
+        "n_clusters": k,
         "inertia": model.inertia_,
         "n_iter": model.n_iter_,
         **{name: value for name, value in figures.items() if name != "inertia"},
@@ -118,6 +117,7 @@ class Assigned(NamedTuple):
 
     blocks: list[Any]
     sums: ProfileSums
+    users: NDArray[np.int64]
     labels: NDArray[np.int32]
     points: NDArray[np.float64]
     distance_p99: NDArray[np.float64]
@@ -136,14 +136,14 @@ def assign_users(
         client, "assign", assignments.assign, features, [clustering.centers] * n, [axes] * n
     )
     sums = submit(client, "profile", assignments.profile_block, blocks.statistics, placed, [k] * n)
-    views = client.gather(submit(client, "view", _view, placed))
-    labels, points, distance = (np.concatenate(part) for part in zip(*views, strict=True))
+    views = client.gather(submit(client, "view", _view, blocks.statistics, placed))
+    users, labels, points, distance = (np.concatenate(part) for part in zip(*views, strict=True))
     far = np.array(
         [np.quantile(distance[labels == s], 0.99) if (labels == s).any() else np.nan
          for s in range(k)]
     )  # fmt: skip
     merged = profiles.merge(client.gather(sums))
-    return Assigned(placed, merged, labels, points, far)
+    return Assigned(placed, merged, users, labels, points, far)
 
 
 def write_assignments(
@@ -188,5 +188,7 @@ def _blocks(client: Any, X: da.Array) -> list[Any]:
     return list(client.compute(list(X.to_delayed().ravel())))
 
 
-def _view(placed: assignments.AssignedBlock) -> tuple[Any, Any, Any]:
-    return placed.labels, placed.points, placed.distance
+def _view(
+    statistics: UserStatistics, placed: assignments.AssignedBlock
+) -> tuple[Any, Any, Any, Any]:
+    return statistics.users, placed.labels, placed.points, placed.distance

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import DataError
+from segmentation.insight import choice, report
 from segmentation.insight import figures as drawing
-from segmentation.insight import report
 from segmentation.run import files, store
 from segmentation.schema import Persona, SegmentProfile
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from segmentation.run.pipeline import Assigned
-    from segmentation.schema import Axes
+    from segmentation.schema import Axes, KSearch
 
 _GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
 
@@ -51,6 +51,7 @@ def draw(
     genres: tuple[str, ...],
     axes: Axes,
     seed: int,
+    search: KSearch | None,
 ) -> dict[str, bytes]:
     """Draw and write the figures; return them by name."""
     explained = [float(ratio) for ratio in axes.explained_variance_ratio]
@@ -59,6 +60,8 @@ def draw(
         "genres": drawing.genre_heatmap(profiles, genres, names),
         "sizes": drawing.segment_sizes(profiles, names),
     }
+    if search is not None:
+        drawn["choose_k"] = choice.figure(search)
     for name, png in drawn.items():
         files.write_bytes(folder.product(f"figures/{name}.png"), png)
     return drawn
@@ -163,13 +166,20 @@ def write_reports(
     personas: Sequence[Persona],
     genres: tuple[str, ...],
     figures: Mapping[str, bytes],
+    search: KSearch | None,
 ) -> None:
     """Write ``report.html`` and ``report.md``."""
     facts = report_facts(manifest)
-    pictures = {caption: (figures[name], text) for name, (caption, text) in _CAPTIONS.items()}
+    captions = dict(_CAPTIONS)
+    if search is not None:
+        captions["choose_k"] = (
+            choice.reason(search),
+            "Curves of inertia, silhouette, Davies–Bouldin, Caliński–Harabasz and stability over k",
+        )
+    pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}
     page = report.render_html(facts, profiles, personas, genres, pictures)
     files.write_bytes(folder.product("report.html"), page.encode("utf-8"))
-    paths = {caption: f"figures/{name}.png" for name, (caption, _) in _CAPTIONS.items()}
+    paths = {caption: f"figures/{name}.png" for name, (caption, _) in captions.items()}
     text = report.render_markdown(facts, profiles, personas, genres, paths)
     files.write_bytes(folder.product("report.md"), text.encode("utf-8"))
 
@@ -191,6 +201,11 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ("Caliński–Harabasz (higher is better)", figure(kmeans["calinski_harabasz"], 1)),
         ("adjusted Rand index over resampled users", figure(kmeans["stability"]["resampled_ari"])),
         ("adjusted Rand index over other starts", figure(kmeans["stability"]["reseeded_ari"])),
+        *(
+            [("adjusted Rand index to the planted segments", figure(kmeans["planted_ari"]))]
+            if kmeans.get("planted_ari") is not None
+            else []
+        ),
         ("variance on the two axes", f"{sum(pca['explained_variance_ratio']):.1%}"),
         ("angle to exact PCA", _degrees(pca["angle_to_exact_degrees"])),
     ]
@@ -207,7 +222,7 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
     ]
     run = [
         ("preset", settings["preset"]),
-        ("segments (k)", str(settings["k"])),
+        ("segments (k)", _chosen(manifest)),
         ("seed", str(settings["seed"])),
         ("cluster", f"{cluster['kind']}: {cluster['workers']} worker(s), "
                     f"{cluster['threads']} thread(s)"),
@@ -226,10 +241,19 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
             ("Users", f"{manifest['users']:,}"),
             ("Ratings used", f"{rows['used']:,}"),
             ("Movies", f"{manifest['movies']:,}"),
-            ("Segments", str(settings["k"])),
+            ("Segments", str(kmeans["n_clusters"])),
         ),
         warnings=tuple(manifest["warnings"]),
         tables={"Data": source, "Quality": quality, "Run": run},
+    )
+
+
+def _chosen(manifest: Mapping[str, Any]) -> str:
+    k = str(manifest["kmeans"]["n_clusters"])
+    if "choose_k" not in manifest:
+        return k
+    return (
+        f"{k}, chosen from {manifest['choose_k']['range'][0]} to {manifest['choose_k']['range'][1]}"
     )
 
 

@@ -13,12 +13,17 @@ JOINS = ("links", "direct")
 #: Ratings of `--data synthetic` without a number: a minute's work on a small machine.
 SYNTHETIC_ROWS = 1_000_000
 #: stage → the settings that decide its results, beside the data itself; "run" is the whole.
+_READING = {"join", "max_rejected"}
+_SEARCHING = {*_READING, "preset", "seed", "k_range"}
 _KEYS = {
-    "ratings": {"join", "max_rejected"},
-    "kmeans": {"join", "max_rejected", "preset", "k", "seed"},
-    "pca": {"join", "max_rejected", "preset"},
-    "run": {"join", "max_rejected", "preset", "k", "seed", "playbook"},
+    "ratings": _READING,
+    "choose_k": _SEARCHING,
+    "kmeans": {*_SEARCHING, "k"},
+    "pca": {*_READING, "preset"},
+    "run": {*_SEARCHING, "k", "playbook"},
 }
+#: The k that the five personas were found with; a search shows it for comparison.
+COMPARED_K = 5
 _SYNTHETIC_RANGE = 1_000, 10**10
 #: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
 _MOST_SEGMENTS = 50
@@ -29,12 +34,14 @@ class Settings:
     """What a segmentation run is asked for; every result follows from these and the data.
 
     ``join`` None means what the preset calls for. ``max_rejected`` is a share of the rows.
-    ``partition_bytes`` is None for the reader's own; results don't depend on it.
+    ``k_range`` is what ``k`` "auto" chooses from, both ends included. ``partition_bytes`` is None
+    for the reader's own; results don't depend on it.
     """
 
     data: str = "synthetic"
     ratings: str | None = None
-    k: int = 5
+    k: int | Literal["auto"] = 5
+    k_range: tuple[int, int] = (2, 10)
     preset: str = "engagement"
     join: str | None = None
     seed: int = 0
@@ -43,8 +50,13 @@ class Settings:
     partition_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= _MOST_SEGMENTS:
-            raise UsageError(f"--k {self.k}: choose from 1 to {_MOST_SEGMENTS}")
+        if self.k != "auto" and not 1 <= self.k <= _MOST_SEGMENTS:
+            raise UsageError(f"--k {self.k}: choose from 1 to {_MOST_SEGMENTS}, or auto")
+        low, high = self.k_range
+        if not 2 <= low < high <= _MOST_SEGMENTS:
+            raise UsageError(
+                f"--k-range {low}-{high}: give two numbers that rise, from 2 to {_MOST_SEGMENTS}"
+            )
         if self.preset not in PRESET_NAMES:
             raise UsageError(f"--preset {self.preset}: choose from {', '.join(PRESET_NAMES)}")
         if self.join not in (None, *JOINS):
@@ -76,11 +88,14 @@ class Settings:
         """Return the settings as they stand in the manifest."""
         values = asdict(self)
         values["join"] = self.effective_join
+        values["k_range"] = list(self.k_range)
         return values
 
     def key(self, stage: str) -> dict[str, Any]:
         """Return the settings that the results of a stage hang on."""
-        names = _KEYS[stage]
+        names = set(_KEYS[stage])
+        if stage != "choose_k" and self.k != "auto":
+            names.discard("k_range")
         return {name: value for name, value in self.record().items() if name in names}
 
 

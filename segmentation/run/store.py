@@ -25,12 +25,18 @@ _LOCK = "lock"
 PRODUCTS = (
     MANIFEST, "assignments.parquet", "segments.json", "segments.csv", "report.html", "report.md",
     "figures/pca.png", "figures/genres.png", "figures/sizes.png", "figures/choose_k.png",
-    "model/model.json", "model/user_statistics.parquet", "rejected/ratings.csv",
+    "choose_k.json", "choose_k.csv", "model/model.json", "model/user_statistics.parquet",
+    "rejected/ratings.csv",
 )  # fmt: skip
-#: Those of them that every finished run has.
-EXPECTED = tuple(
-    name for name in PRODUCTS if name not in ("figures/choose_k.png", "rejected/ratings.csv")
-)
+#: Those of them that a finished stage left, and a later attempt takes up.
+KEPT = ("model/user_statistics.parquet", "rejected/ratings.csv")
+#: job → those of them that every finished run of it has.
+EXPECTED = {
+    "segment": tuple(
+        name for name in PRODUCTS if "choose_k" not in name and name != "rejected/ratings.csv"
+    ),
+    "choose-k": (MANIFEST, "figures/choose_k.png", "choose_k.json", "choose_k.csv"),
+}
 
 
 class RunFolder:
@@ -129,10 +135,6 @@ class RunFolder:
         path = self._work / "products" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
-
-    def work(self, name: str) -> Path:
-        """Return the path of a stage's own file."""
-        return self._work / name
 
     def publish(self, manifest: Mapping[str, Any]) -> None:
         """Move all results into place and write the manifest last, uninterrupted."""

@@ -51,7 +51,8 @@ addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "out"
-    assert segment.main(["--data", "synthetic:50000", "--out", str(out), "--quiet"]) == 0
+    arguments = ["--data", "synthetic:50000", "--k", "auto", "--k-range", "4-6"]
+    assert segment.main([*arguments, "--out", str(out), "--quiet"]) == 0
     return out / "report.html"
 
 
@@ -87,5 +88,5 @@ def test_nothing_is_cut_off_overlaps_or_lacks_a_label(report, tmp_path, width: i
     assert page["clipped"] == []
     assert page["overlaps"] == []
     assert page["unlabelled"] == []
-    assert len(page["images"]) == 3
+    assert len(page["images"]) == 4
     assert all(natural > 400 and alt for natural, alt in page["images"])

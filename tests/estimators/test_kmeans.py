@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from segmentation import KMeans
-from segmentation.estimators import kernels
+from segmentation.estimators import kernels, restarts
+from segmentation.estimators.kmeans import fit_together
 from tests import oracles
 
 
@@ -228,11 +229,19 @@ def test_kernels_and_their_twins(n: int, d: int, k: int, seed: int, single: bool
             totals.append(out)
         for one, other in zip(*totals, strict=True):
             np.testing.assert_array_equal(one, other)
+        judged = []
+        for kernel in (kernels.judge, kernels.judge_numpy):
+            out = tuple(np.zeros((k + 1, d)) if i == 1 else np.zeros(k + 1) for i in range(5))
+            kernel(X, weights, both, offsets, *out)
+            judged.append(out)
+        for one, other in zip(*judged, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
     rows = X.astype(np.float64)
-    squares = [np.empty((k, n)), np.empty((k, n))]
-    kernels.squared_distances(rows, centers, squares[0])
-    kernels.squared_distances_numpy(rows, centers, squares[1])
-    np.testing.assert_array_equal(*squares)
+    labels = rng.integers(0, k, (n, 2)) + np.array([0, k])
+    apart = [np.zeros((n, 2 * k)), np.zeros((n, 2 * k))]
+    kernels.distance_sums(rows, labels, apart[0])
+    kernels.distance_sums_numpy(rows, labels, apart[1])
+    np.testing.assert_allclose(*apart)
     bits = X.view(np.uint32 if single else np.uint64)
     hashes = [np.empty(n, np.uint64), np.empty(n, np.uint64)]
     zero = bits.dtype.type(1) << bits.dtype.type(8 * X.dtype.itemsize - 1)
@@ -248,3 +257,54 @@ def test_through_a_client_without_run_spec_warnings(client, caplog) -> None:
         second = KMeans(5, random_state=0).fit(X)
     assert "run_spec" not in caplog.text
     np.testing.assert_array_equal(first.cluster_centers_, second.cluster_centers_)
+
+
+@given(
+    n=st.integers(1, 40), d=st.integers(1, 4), k=st.integers(1, 6), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_restarts_and_their_twins(n: int, d: int, k: int, seed: int) -> None:
+    k = min(k, n)
+    rng = np.random.default_rng(seed)
+    # Whole numbers: distances are exact, so that ties are ties for both.
+    rows = np.rint(rng.normal(0, 2, (n, d)))
+    weights = rng.integers(0, 3, n).astype(float)
+    weights[rng.integers(n)] = 1.0
+    uniforms = rng.random((k, 3))
+    chosen = [np.empty(k, np.int64), np.empty(k, np.int64)]
+    restarts.plus_plus(rows, weights, uniforms, chosen[0])
+    restarts.plus_plus_numpy(rows, weights, uniforms, chosen[1])
+    np.testing.assert_array_equal(*chosen)
+    ends = [rows[chosen[0]], rows[chosen[0]]]
+    found = restarts.converge(rows, weights, ends[0], 0.0, 1)
+    expected = restarts.converge_numpy(rows, weights, ends[1], 0.0, 1)
+    np.testing.assert_allclose(*ends)
+    assert found == pytest.approx(expected)
+
+
+def test_converging_in_memory_ends_where_scikit_learn_does() -> None:
+    X = blobs(n=500, k=6)
+    weights = np.random.default_rng(0).integers(1, 4, 500).astype(float)
+    centers = X[:5].copy()
+    expected = sklearn.cluster.KMeans(5, init=centers, n_init=1, tol=0, max_iter=300).fit(
+        X, sample_weight=weights
+    )
+    inertia = restarts.converge(X, weights, centers, 0.0, 300)
+    np.testing.assert_allclose(centers, expected.cluster_centers_, atol=1e-9)
+    assert inertia == pytest.approx(expected.inertia_, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [3_500, 6_000])
+def test_one_start_on_some_thousand_rows(n: int) -> None:
+    X = blobs(n=n, k=3)
+    assert KMeans(3, n_init=1, random_state=0).fit(dask_rows(X, 1_000)).inertia_ > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"n_init": 3}, {"init": "random", "n_init": 2}])
+def test_fitted_together_as_alone(options) -> None:
+    X = dask_rows(blobs(n=900, k=5), 200)
+    together = fit_together([KMeans(k, random_state=3, **options) for k in (2, 5, 1, 7)], X)
+    for model in together:
+        alone = KMeans(model.n_clusters, random_state=3, **options).fit(X)
+        np.testing.assert_allclose(model.cluster_centers_, alone.cluster_centers_, atol=1e-12)
+        assert model.inertia_ == pytest.approx(alone.inertia_)
+        assert model.n_iter_ == alone.n_iter_

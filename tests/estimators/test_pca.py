@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmentation import IncrementalPCA
-from segmentation.estimators import axes, kernels
+from segmentation.estimators import axes, moments
 
 
 def rows(n: int = 500, d: int = 6, seed: int = 0) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_scatter_kernel_and_its_twin(n: int, d: int, seed: int, single: bool) ->
     rng = np.random.default_rng(seed)
     X = (1e3 + rng.normal(size=(n, d))).astype(np.float32 if single else np.float64)
     found = []
-    for kernel in (kernels.scatter_matrix, kernels.scatter_matrix_numpy):
+    for kernel in (moments.scatter_matrix, moments.scatter_matrix_numpy):
         mean, scatter = np.zeros(d), np.zeros((d, d))
         kernel(X, mean, scatter)
         found.append((mean, scatter))

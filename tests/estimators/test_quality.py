@@ -62,3 +62,31 @@ def test_a_single_cluster_has_no_neighbours() -> None:
     assert found["calinski_harabasz"] is None
     assert found["simplified_silhouette"] is None
     assert quality.sampled_silhouette(X, np.ones((1, 2)), 0) == (None, 10)
+
+
+def test_several_clusterings_in_one_pass_as_alone() -> None:
+    X = dask_rows(blobs(n=300, k=4), 70)
+    sets = [KMeans(k, random_state=0).fit(X).cluster_centers_ for k in (3, 1, 5)]
+    for together, centers in zip(quality.evaluate_all(X, sets), sets, strict=True):
+        assert together == quality.evaluate(X, centers)
+    values, rows = quality.sampled_silhouettes(X, sets, 0, size=120)
+    assert rows == 120
+    assert values == [quality.sampled_silhouette(X, centers, 0, 120)[0] for centers in sets]
+
+
+def test_weights_count_like_copies() -> None:
+    X = blobs(n=200, k=3)
+    times = np.random.default_rng(0).integers(0, 4, 200)
+    centers = X[[0, 50, 100]]
+    weighted = quality.evaluate(dask_rows(X, 60), centers, sample_weight=times)
+    copied = quality.evaluate(dask_rows(np.repeat(X, times, axis=0), 60), centers)
+    for name, value in copied.items():
+        assert weighted[name] == pytest.approx(value), name
+
+
+def test_silhouette_with_a_cluster_of_one_row_and_copies() -> None:
+    X = np.concatenate([np.zeros((3, 2)), np.ones((4, 2)), [[9.0, 9.0]]])
+    centers = np.array([[0.0, 0.0], [1.0, 1.0], [9.0, 9.0], [50.0, 50.0]])
+    value, _ = quality.sampled_silhouette(dask_rows(X, 3), centers, 0)
+    labels = np.array([0] * 3 + [1] * 4 + [2])
+    assert value == pytest.approx(sklearn.metrics.silhouette_score(X, labels))

@@ -11,8 +11,9 @@ from segmentation.run.settings import Settings, synthetic_rows
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"k": 0}, "--k 0: choose from 1 to 50"),
-        ({"k": 51}, "--k 51: choose from 1 to 50"),
+        ({"k": 0}, "--k 0: choose from 1 to 50, or auto"),
+        ({"k": 51}, "--k 51: choose from 1 to 50, or auto"),
+        ({"k_range": (1, 5)}, "--k-range 1-5: give two numbers that rise, from 2 to 50"),
         ({"preset": "x"}, "--preset x: choose from engagement, taste, original"),
         ({"join": "left"}, "--join left: choose from links, direct"),
         ({"preset": "original", "join": "links"}, "--preset original is the direct join"),
@@ -55,5 +56,10 @@ def test_a_stages_key_holds_what_its_results_hang_on_and_nothing_else() -> None:
     assert Settings(k=4, preset="taste", seed=3).key("ratings") == base.key("ratings")
     assert Settings(k=4, seed=3).key("pca") == base.key("pca")
     assert Settings(preset="taste").key("pca") != base.key("pca")
+    # The range matters where it is searched, and nowhere else.
+    wider = Settings(k_range=(2, 12))
+    assert wider.key("kmeans") == base.key("kmeans")
+    assert wider.key("choose_k") != base.key("choose_k")
+    assert Settings(k="auto", k_range=(2, 12)).key("kmeans") != Settings(k="auto").key("kmeans")
     for change in ({"k": 4}, {"seed": 1}, {"preset": "taste"}):
         assert Settings(**change).key("kmeans") != base.key("kmeans")

@@ -1,0 +1,1 @@
+"""The program beside what people would use in its place, on one input in one run."""

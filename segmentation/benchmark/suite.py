@@ -1,0 +1,156 @@
+"""The benchmark of the estimators: from ratings to matrices, races, recovery, and a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segmentation.benchmark import contestants, estimators
+from segmentation.datasets import catalogue as catalogues
+from segmentation.datasets import layouts
+from segmentation.run import pipeline, reading, recovery, sources
+from segmentation.run.cluster import open_cluster
+from segmentation.run.settings import PRESET_NAMES, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from segmentation.run.progress import Progress
+
+
+def run_estimators(
+    settings: Settings,
+    sizes: Sequence[int],
+    rounds: int,
+    names: Sequence[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Measure everyone on the user features of some ratings and on multiples of them.
+
+    Parameters
+    ----------
+    settings
+        Name the data and the preset.
+    sizes
+        How many copies of the features make a matrix.
+    rounds
+        Fits of each contestant; the median is what counts.
+    names
+        Contestants.
+    """
+    matrices, planted, synthetic = _matrices(settings, progress)
+    X = matrices[settings.preset]
+    results = estimators.compare(X, sizes, rounds, names, lambda line: progress.say(f"  {line}"))
+    recovered = []
+    if planted is not None:
+        for preset, matrix in matrices.items():
+            progress.say(f"  recovery: {preset}")
+            recovered.append(estimators.recovery(preset, matrix, planted[preset], settings.seed))
+    return {
+        "data": settings.data,
+        "synthetic": synthetic,
+        "preset": settings.preset,
+        "join": settings.effective_join,
+        "seed": settings.seed,
+        "rounds": rounds,
+        **estimators.machine(),
+        "results": results,
+        "recovery": recovered,
+    }
+
+
+def _matrices(
+    settings: Settings, progress: Progress
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.int64]] | None, bool]:
+    """Read the ratings; return features by preset, planted segments, and whether all is made up."""
+    matrices: dict[str, NDArray[np.float32]] = {}
+    planted: dict[str, NDArray[np.int64]] = {}
+    with open_cluster("threads") as cluster:
+        layout = sources.locate(settings, cluster, progress)
+        kept: dict[str, tuple[reading.Blocks, int]] = {}
+        folder = recovery.planted_folder(layout)
+        for preset in PRESET_NAMES if folder else (settings.preset,):
+            # Two presets share the join, and so the statistics.
+            join = Settings(preset=preset).effective_join
+            if preset == settings.preset:
+                join = settings.effective_join
+            if join not in kept:
+                catalogue = catalogues.load(layout, join)
+                own = Settings(data=settings.data, join=join, max_rejected=settings.max_rejected)
+                blocks, _ = reading.read_ratings(layout, catalogue, own, cluster, progress)
+                kept[join] = blocks, len(catalogue.genres)
+            blocks, n_genres = kept[join]
+            X = pipeline.feature_array(cluster.client, blocks, preset, n_genres)
+            matrix = np.asarray(X.compute())
+            users = np.concatenate([block.result().users for block in blocks.statistics])
+            found = None if folder is None else recovery.planted_segments(folder, users)
+            if found is not None:
+                planted[preset] = found
+            matrices[preset] = matrix
+        synthetic = layouts.exists(f"{layout.folder}/synthetic.json")
+    return matrices, planted or None, synthetic
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    told = "synthetic ratings" if record["synthetic"] else "ratings"
+    lines = [
+        f"Features ({record['preset']}) of {told}: {record['data']}. {record['threads']} threads, "
+        f"{record['machine']}, {record['cores']} cores, {_versions(record['versions'])}. Medians "
+        f"of {record['rounds']} fits with other seeds, in turns, after one to warm up.",
+    ]
+    for result in record["results"]:
+        copies = "" if result["copies"] == 1 else f" ({result['copies']} copies, jittered)"
+        lines += ["", f"### {result['rows']:,} × {result['features']}{copies}", ""]
+        lines += [
+            "| K-Means, k = 5 | seconds | of ours | inertia above the least | at worst | peak MB |",
+            "|---|--:|--:|--:|--:|--:|",
+        ]
+        least = min(
+            (value for row in result["kmeans"] for value in row["inertia"]), default=float("nan")
+        )
+        lines += _rows(result["kmeans"], least)
+        lines += ["", "| PCA, two axes | seconds | of ours | peak MB |", "|---|--:|--:|--:|"]
+        lines += _rows(result["pca"], None)
+    if record["recovery"]:
+        lines += [
+            "",
+            "### Planted segments found again (adjusted Rand index)",
+            "",
+            "| preset | users | ours | scikit-learn, best of 20 starts |",
+            "|---|--:|--:|--:|",
+            *(
+                f"| {row['preset']} | {row['rows']:,} | {row['ours']:.4f} | {row['ceiling']:.4f} |"
+                for row in record["recovery"]
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(rows: Sequence[dict[str, Any]], least: float | None) -> list[str]:
+    own = next((row["median_seconds"] for row in rows if row["name"] in contestants.OURS), None)
+    lines = []
+    for row in rows:
+        median = row["median_seconds"]
+        if median is None:
+            lines.append(f"| {row['title']} | {row['failure'] or 'no fit'} |")
+            continue
+        told = " (one fit)" if len(row["seconds"]) == 1 else ""
+        if row["failure"]:
+            told = f" ({len(row['seconds'])} fits, then: {row['failure']})"
+        cells = [row["title"] + told]
+        cells += [f"{median:.3f}", "–" if not own else f"{median / own:.2f} ×"]
+        if least is not None:
+            over = [100 * (value / least - 1) for value in row["inertia"]] if least else []
+            cells += [f"+{np.median(over):.3f} %", f"+{max(over):.3f} %"] if over else ["–", "–"]
+        cells.append(f"{row['peak_memory_bytes'] / 1e6:,.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _versions(versions: dict[str, str]) -> str:
+    names = ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "pyspark")
+    return ", ".join(f"{name} {versions[name]}" for name in names)

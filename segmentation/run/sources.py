@@ -1,0 +1,49 @@
+"""Where a run's data comes from: made, downloaded, or named by its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segmentation.datasets import layouts
+from segmentation.run.settings import synthetic_rows
+
+if TYPE_CHECKING:
+    from segmentation.datasets.layouts import Layout
+    from segmentation.run.cluster import Cluster
+    from segmentation.run.progress import Progress
+    from segmentation.run.settings import Settings
+
+
+def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
+    """Find, download or make the data that the settings name."""
+    rows = synthetic_rows(settings.data)
+    if rows is not None:
+        from segmentation.datasets.synthetic import writer
+
+        place = _cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
+        if not writer.is_written(rows, settings.seed, place):
+            with progress.stage("synthesize", "synthetic data") as stage:
+                writer.write(
+                    rows, settings.seed, place, cluster.client,
+                    lambda done, total: stage.update(done, total, "rows"),
+                )  # fmt: skip
+                stage.note = f"{rows:,} ratings kept in {place}"
+        return layouts.detect(str(place), settings.ratings)
+    if settings.data == "kaggle":
+        from segmentation.datasets import kaggle
+
+        with progress.stage("download", "Kaggle") as stage:
+            # Another ratings file for the same catalogue need not be one of Kaggle's.
+            own = settings.ratings is not None and layouts.exists(settings.ratings)
+            name = None if own else settings.ratings or kaggle.DEFAULT_RATINGS
+            folder = kaggle.download(name, quiet=not progress.live)
+            stage.note = folder
+        return layouts.detect(folder, settings.ratings)
+    return layouts.detect(settings.data, settings.ratings)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "segmentation"

@@ -1,0 +1,246 @@
+"""What every job on ratings shares: the data, the cluster, the folder, and the first stages."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segmentation.datasets import catalogue as catalogues
+from segmentation.datasets import layouts
+from segmentation.errors import UsageError
+from segmentation.run import files, reading, sources, store
+from segmentation.run.cluster import open_cluster
+from segmentation.run.failures import explained
+from segmentation.run.memory import PeakMemory
+from segmentation.run.progress import Progress
+from segmentation.run.settings import synthetic_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from segmentation.datasets.layouts import Layout
+    from segmentation.run.cluster import Cluster
+    from segmentation.run.settings import Settings
+    from segmentation.schema import Catalogue
+
+#: From this share of unmapped ratings on a run warns of its catalogue.
+_MOST_UNMAPPED = 0.05
+_LIBRARIES = (
+    "dask", "dask-ml", "distributed", "kagglehub", "matplotlib", "numba", "numpy", "pandas",
+    "pyarrow", "scikit-learn", "scipy",
+)  # fmt: skip
+
+
+@dataclass
+class Work:
+    """A job under way: what it was asked for, its data and cluster, and how it gets on."""
+
+    settings: Settings
+    out: Path
+    resume: bool
+    overwrite: bool
+    layout: Layout
+    digest: str
+    cluster: Cluster
+    progress: Progress
+    memory: PeakMemory
+    began: float = field(default_factory=time.monotonic)
+    _folder: store.RunFolder | None = None
+
+    @property
+    def folder(self) -> store.RunFolder:
+        """The run's folder, within :meth:`in_folder`."""
+        assert self._folder is not None
+        return self._folder
+
+    @contextmanager
+    def in_folder(self, job: str) -> Iterator[store.RunFolder]:
+        """Open the run's folder, and leave it such that a failed run can be resumed."""
+        identity = {"fingerprint": self.digest, "job": job}
+        self._folder = store.RunFolder(
+            self.out, identity, resume=self.resume, overwrite=self.overwrite
+        )
+        try:
+            with explained(self.out):
+                # What a broken attempt drew or wrote is made anew; what stages keep stays.
+                for name in store.PRODUCTS:
+                    if name not in store.KEPT:
+                        self._folder.discard(name)
+                yield self._folder
+        except BaseException:
+            self._folder.abandon()
+            raise
+
+    def earlier(self, job: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the manifest of the same finished run in the folder; None where there is none.
+
+        Raises
+        ------
+        UsageError
+            If the run there is another one, or isn't whole any more.
+        """
+        manifest = store.read_manifest(self.out)
+        if manifest is None:
+            return None
+        before = {
+            "job": "segment",
+            **manifest,
+            **manifest["settings"],
+            "fingerprint": manifest["data"]["fingerprint"],
+        }
+        if before["job"] != job:
+            raise UsageError(
+                f"{self.out}: holds a run of {before['job']}: choose another --out, or add "
+                "--overwrite in place of --resume"
+            )
+        now = files.jsonable({**key, "fingerprint": self.digest})
+        store.refuse_other(self.out, {name: before.get(name) for name in now}, now)
+        expected = list(store.EXPECTED[job])
+        if "choose_k" in manifest:
+            expected.append("figures/choose_k.png")
+        missing = [name for name in expected if not (self.out / name).exists()]
+        if missing:
+            raise UsageError(
+                f"{self.out}: lacks {missing[0]}: add --overwrite in place of --resume"
+            )
+        return manifest
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Add to a manifest what is known at the end: stages, seconds, peak memory."""
+        manifest["stages"] = [
+            {"name": stage.name, "seconds": round(stage.seconds, 3)}
+            for stage in self.progress.stages
+        ]
+        manifest["seconds"] = round(time.monotonic() - self.began, 3)
+        manifest["peak_memory_bytes"] = self.memory.bytes
+
+    def warnings(self, catalogue: Catalogue, rows: Mapping[str, int]) -> list[str]:
+        """Say what is odd about the data, on the terminal and for the manifest."""
+        warnings = []
+        if self.layout.name == "kaggle" and self.settings.effective_join == "direct":
+            warnings.append(catalogues.direct_warning(catalogue))
+        else:
+            share = rows["unmapped"] / max(rows["used"] + rows["unmapped"], 1)
+            if share > _MOST_UNMAPPED:
+                warnings.append(
+                    f"{share:.1%} of the ratings are of films that the catalogue lacks: is it "
+                    "whole, and the one that belongs to them?"
+                )
+        warnings += catalogues.warnings(catalogue)
+        for warning in warnings:
+            self.progress.warn(f"  warning: {warning}")
+        return warnings
+
+    def source(self) -> dict[str, Any]:
+        """Return what the manifest says of the data."""
+        rows = synthetic_rows(self.settings.data)
+        # A folder that `synthesize` wrote says so by its marker, wherever it was moved to.
+        made = rows is not None or layouts.exists(f"{self.layout.folder}/synthetic.json")
+        return {
+            "source": self.settings.data,
+            "layout": self.layout.name,
+            "ratings": self.layout.ratings,
+            "synthetic": made,
+            "fingerprint": self.digest,
+        }
+
+    def statistics(self, catalogue: Catalogue) -> tuple[reading.Blocks, dict[str, int], int]:
+        """Return the user statistics, the counts of rows, and the movies that were rated."""
+        folder = self.folder
+        kept = folder.product("model/user_statistics.parquet")
+        key = self.settings.key("ratings")
+        done = folder.stage("ratings", key)
+        if done is not None and kept.exists():
+            self.progress.say("  ratings: taken from the finished stage")
+            blocks = reading.load_blocks(self.cluster.client, kept, done["blocks"])
+            return blocks, done["rows"], done["movies"]
+        folder.discard("rejected")
+        blocks, tally = reading.read_ratings(
+            self.layout, catalogue, self.settings, self.cluster, self.progress
+        )
+        if tally.rejected:
+            files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
+        reading.save_blocks(kept, blocks, catalogue.genres)
+        rows = tally.record()
+        folder.finish_stage(
+            "ratings", key, {"rows": rows, "movies": tally.movies, "blocks": blocks.sizes}
+        )
+        return blocks, rows, tally.movies
+
+    def manifest(
+        self, job: str, rows: Mapping[str, int], users: int, movies: int, warnings: list[str]
+    ) -> dict[str, Any]:
+        """Begin a manifest with what every job's holds."""
+        return {
+            "status": "complete",
+            "job": job,
+            "settings": self.settings.record(),
+            "data": self.source(),
+            "rows": rows,
+            "users": users,
+            "movies": movies,
+            "cluster": self.cluster.record(),
+            "warnings": warnings,
+            "versions": versions(),
+        }
+
+
+@contextmanager
+def open_work(
+    settings: Settings,
+    out: str | Path,
+    *,
+    cluster: str = "threads",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    debug: bool = False,
+) -> Iterator[Work]:
+    """Start the cluster and find the data; the folder is not touched yet.
+
+    Raises
+    ------
+    SegmentationError
+        One of its children, with a message for the person at the terminal.
+    """
+    progress = progress or Progress(quiet=True)
+    if not (resume or overwrite) and (found := store.existing_run(out)):
+        # Said again by the folder itself; here it saves a download or a cluster's start.
+        store.refuse_existing(Path(out), found)
+    began = time.monotonic()
+    with PeakMemory() as memory, open_cluster(cluster, debug=debug) as running:
+        if running.dashboard:
+            progress.say(f"  dashboard: {running.dashboard}")
+        with explained(Path(out)):
+            layout = sources.locate(settings, running, progress)
+            digest = layouts.fingerprint(layout.files)
+        yield Work(
+            settings, Path(out), resume, overwrite, layout, digest, running, progress, memory, began
+        )
+
+
+def default_out() -> Path:
+    """Return ``runs/<date-time>``, one that is not there yet."""
+    base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    out, n = base, 2
+    while out.exists():
+        out, n = base.with_name(f"{base.name}-{n}"), n + 1
+    return out
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package, Python and the libraries that results hang on."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in ("segmentation", *_LIBRARIES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,89 @@
+"""The words of a search follow its figures, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from segmentation.insight import choice
+from segmentation.schema import KFigures, KSearch
+
+
+def figures(k: int, inertia: float, weakest: float | None = 0.9, ari: float = 0.8) -> KFigures:
+    return KFigures(
+        k, inertia, 3, 1.0 / k, 0.4, 1.0 + k, 100.0 + k, ari, 0.7, (weakest, *[0.95] * (k - 1))
+    )
+
+
+def search(recommended: int, sound: bool, *rows: KFigures) -> KSearch:
+    return KSearch(rows, rows[0].k, rows[-1].k, recommended, sound, 5000, 20000)
+
+
+ROWS = (figures(2, 100.0), figures(3, 40.0), figures(4, 30.0, 0.6), figures(5, 22.0, 0.5))
+
+
+def test_the_elbow_by_hand() -> None:
+    # Below the chord by 0.44, 0.23 in the middle: 3.
+    assert choice.elbow(search(3, True, *ROWS)) == 3
+    assert choice.elbow(search(2, True, *ROWS[:2])) is None
+    straight = [figures(k, 100.0 - 10 * k) for k in (2, 3, 4)]
+    assert choice.elbow(search(2, True, *straight)) is None
+    assert choice.elbow(search(2, True, *[figures(k, 7.0) for k in (2, 3, 4)])) is None
+
+
+def test_what_is_only_compared_has_no_say() -> None:
+    found = search(3, True, *ROWS)._replace(high=3)
+    assert choice.elbow(found) is None
+    assert "elbow" not in choice.reason(found)
+    assert "It is the end of the range" in choice.reason(found)
+
+
+def test_sound() -> None:
+    text = choice.reason(search(3, True, *ROWS))
+    assert text.startswith("Take k = 3: the most segments from 2 to 5 that all come back")
+    assert "(the least stable has a Jaccard similarity of 0.90; 0.75 is the mark)" in text
+    assert "With 4, the least stable has 0.60." in text
+    assert text.endswith(
+        "The silhouette and Davies–Bouldin favour 2, Caliński–Harabasz favours 5, the elbow of the "
+        "inertia favours 3."
+    )
+
+
+def test_not_sound() -> None:
+    text = choice.reason(search(4, False, *ROWS))
+    assert text.startswith("Take k = 4 with care: for no k from 2 to 5 do all segments come back")
+    assert "adjusted Rand index 0.80" in text
+
+
+def test_a_segment_that_a_sample_lacks() -> None:
+    rows = (ROWS[0], figures(3, 40.0, None))
+    assert rows[1].weakest is None
+    assert "With 3, resampled users are too few" in choice.reason(
+        search(2, True, *rows)._replace(high=3)
+    )
+    assert choice.table(search(2, True, *rows)).splitlines()[3].endswith("–")
+
+
+def test_the_table() -> None:
+    lines = choice.table(search(3, True, *ROWS)).splitlines()
+    assert lines[0].split() == [
+        "k", "inertia", "saved", "silhouette", "Davies–Bouldin", "Caliński–Harabasz", "agreement",
+        "least", "stable",
+    ]  # fmt: skip
+    assert lines[2].split() == ["2", "100", "0.500", "3.00", "102", "0.80", "0.90"]
+    assert lines[3].split() == ["→", "3", "40", "60.0%", "0.333", "4.00", "103", "0.80", "0.90"]
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], (figures(2, 0.0),)])
+def test_the_figure_is_the_same_each_time(rows) -> None:
+    found = search(2, True, *rows)
+    png = choice.figure(found)
+    assert png[:4] == b"\x89PNG"
+    assert png == choice.figure(found)
+
+
+def test_figures_that_cannot_be_had() -> None:
+    nothing = KFigures(2, 0.0, 1, None, None, None, None, None, None, (None, None))
+    found = search(2, False, nothing, nothing._replace(k=3, jaccard=(None,) * 3))
+    assert choice.figure(found)[:4] == b"\x89PNG"
+    assert "agrees best." in choice.reason(found)
