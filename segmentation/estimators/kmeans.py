@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import dask
 import dask.array as da
 import dask_ml.cluster
 import numpy as np
+from dask.system import CPU_COUNT
 from sklearn.base import ClusterMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -231,7 +233,11 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         if self.init == "k-means++":
             keep = None if self.n_init == "auto" else int(self.n_init)
             effort = starts.Effort() if keep is None else starts.Effort(keep, keep, keep)
-            return starts.from_sample(found.sample, self.sample_size, k, effort, tol, rng, keep)
+            # The loops let go of the interpreter, and the client has nothing else to do.
+            with ThreadPoolExecutor(CPU_COUNT) as pool:
+                return starts.from_sample(
+                    found.sample, self.sample_size, k, effort, tol, rng, keep, pool.map
+                )
         if self.init == "k-means||":
             rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
             return [

@@ -12,7 +12,7 @@ from segmentation.estimators.lloyd import Step, add_steps, lloyd_block, stacked
 from segmentation.estimators.survey import Sample, hash_salt, hashes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,6 +23,8 @@ _SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 5
 #: ones that are not far behind then, the contenders, converge on all of them.
 _RANKING_ROWS, _REFINING_PASSES = 6_000, 6
 _SAMPLE_PASSES = 100
+#: Restarts that are ranked in one reading of those rows.
+_RANKED_AT_ONCE = 8
 #: With few rows there may be up to so many times as many restarts, as long as they look at so many
 #: rows for each that was asked for.
 _MOST_TIMES, _CHEAP_ROWS = 3, 3_000
@@ -46,8 +48,18 @@ def plus_plus(
     rows: NDArray[np.float64], weights: NDArray[np.float64], k: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Choose ``k`` rows by weighted k-means++ with ``2 + log k`` greedy trials."""
-    chosen = np.empty(k, np.int64)
-    restarts.plus_plus(rows, weights, rng.random((k, 2 + int(np.log(k)))), chosen)
+    return _at(rows, weights, _uniforms(k, rng))
+
+
+def _uniforms(k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.random((k, 2 + int(np.log(k))))
+
+
+def _at(
+    rows: NDArray[np.float64], weights: NDArray[np.float64], uniforms: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    chosen = np.empty(len(uniforms), np.int64)
+    restarts.plus_plus(rows, weights, uniforms, chosen)
     return rows[chosen]
 
 
@@ -71,44 +83,55 @@ def from_sample(
     tol: float,
     rng: np.random.Generator,
     keep: int | None,
+    each: Callable[..., Iterable[Any]] = map,
 ) -> list[NDArray[np.float64]]:
     """Restart k-means++ on slices of the sample; return up to ``keep`` distinct optima.
 
     Every restart makes some passes over a slice of its own. The best few that differ converge on
     the first ``head`` rows; those that meet in one optimum count once, and those far behind are
     left out. With ``keep`` None, the one that fits the whole sample best converges there and is
-    returned.
+    returned. ``each`` maps a function over restarts; that of a pool of threads gives the same.
     """
     first = Sample._make(column[:head] for column in sample)
     n = len(first.rows)
     if len(sample.rows) <= _RANKING_ROWS:
         # So few rows are cheap: every restart goes to its very end, and the best is the best.
-        fits = [
-            fit_in_memory(*first[1:], plus_plus(*first[1:], k, rng), 0.0)
-            for _ in range(max(keep or 1, int(effort.restarts * min(_MOST_TIMES, _CHEAP_ROWS / n))))
-        ]
+        times = max(keep or 1, int(effort.restarts * min(_MOST_TIMES, _CHEAP_ROWS / n)))
+
+        def whole(uniforms: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+            return fit_in_memory(*first[1:], _at(*first[1:], uniforms), 0.0)
+
+        fits = list(each(whole, [_uniforms(k, rng) for _ in range(times)]))
         return [centers for centers, _ in _distinct(fits)[: keep or 1]]
     slices = max(1, n // max(_SLICE_ROWS, _SLICE_PER_CLUSTER * k))
-    begun = []
-    for restart in range(effort.restarts):
+
+    def begin(restart: int, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
         part = slice(restart % slices * n // slices, (restart % slices + 1) * n // slices)
         rows, weights = first.rows[part], first.weights[part]
-        centers = plus_plus(rows, weights, k, rng)
-        begun.append(fit_in_memory(rows, weights, centers, tol, _SLICE_PASSES)[0])
-    everything, offsets = stacked(begun)
+        return fit_in_memory(rows, weights, _at(rows, weights, uniforms), tol, _SLICE_PASSES)[0]
+
+    draws = [_uniforms(k, rng) for _ in range(effort.restarts)]
+    begun = list(each(begin, range(effort.restarts), draws))
     some = first.rows[:_RANKING_ROWS], first.weights[:_RANKING_ROWS]
-    ranking = lloyd_block(*some, everything, offsets).inertia
+
+    def rank(part: int) -> NDArray[np.float64]:
+        return lloyd_block(*some, *stacked(begun[part : part + _RANKED_AT_ONCE])).inertia
+
+    ranking = np.concatenate(list(each(rank, range(0, len(begun), _RANKED_AT_ONCE))))
     order = np.argsort(ranking, kind="stable")
     # Rows spread about their centres as the inertia says; optima lie further apart than that.
     limit = _ALIKE * float(ranking[order[0]]) / float(some[1].sum())
     chosen = _unlike([begun[i] for i in order], limit, max(keep or 0, effort.refined))
-    short = [fit_in_memory(*some, centers, tol, _REFINING_PASSES) for centers in chosen]
-    short.sort(key=lambda pair: pair[1])
-    fits = [
-        fit_in_memory(first.rows, first.weights, centers, tol)
-        for centers, value in short[: max(keep or 0, effort.contenders)]
-        if value <= short[0][1] * _NEAR
-    ]
+
+    def refine(centers: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        return fit_in_memory(*some, centers, tol, _REFINING_PASSES)
+
+    def finish(centers: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+        return fit_in_memory(first.rows, first.weights, centers, tol)
+
+    short = sorted(each(refine, chosen), key=lambda pair: pair[1])
+    contenders = short[: max(keep or 0, effort.contenders)]
+    fits = list(each(finish, [c for c, value in contenders if value <= short[0][1] * _NEAR]))
     distinct = _distinct(fits)
     if keep is not None:
         return [centers for centers, _ in distinct[:keep]]
