@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -53,28 +54,37 @@ def job(arguments: argparse.Namespace) -> None:
     copies = _numbers(arguments.copies)
     names = list(contestants.ALL)
     if arguments.peers is not None:
-        names = [name.strip() for name in arguments.peers.split(",")]
+        names = list(dict.fromkeys(name.strip() for name in arguments.peers.split(",")))
         for name in names:
             if name not in contestants.ALL:
                 raise UsageError(f"--peers {name}: choose from {', '.join(contestants.ALL)}")
     out = Path(options.run_folder(arguments))
-    place = out / "benchmark.json"
+    place, words = out / "benchmark.json", out / "benchmark.md"
     if (found := store.existing_run(out)) is not None:
         raise UsageError(f"{out}: holds {found} of another job: choose another --out")
     if place.exists() and not arguments.overwrite:
         raise UsageError(
             f"{out}: holds a benchmark already: add --overwrite, or choose another --out"
         )
+    if words.exists() and not place.exists():
+        raise UsageError(f"{words}: is there without a benchmark of ours: choose another --out")
     progress = Progress(sys.stderr, quiet=arguments.quiet)
     with explained(out):
         # Before hours of measuring, rather than after.
+        made = not out.exists()
         out.mkdir(parents=True, exist_ok=True)
-        record = suite.run_estimators(settings, copies, arguments.rounds, names, progress)
+        try:
+            record = suite.run_estimators(settings, copies, arguments.rounds, names, progress)
+        except BaseException:
+            if made:
+                with contextlib.suppress(OSError):
+                    out.rmdir()
+            raise
         text = suite.table(record)
-        files.write_bytes(out / "benchmark.md", text.encode("utf-8"))
+        files.write_bytes(words, text.encode("utf-8"))
         files.write_json(place, record)
     print(text)
-    print(f"written: {place}, {out / 'benchmark.md'}")
+    print(f"written: {place}, {words}")
 
 
 def _numbers(text: str) -> list[int]:
@@ -86,7 +96,7 @@ def _numbers(text: str) -> list[int]:
         found = []
     if not found or not all(1 <= number <= 1_000 for number in found):
         raise UsageError(f"--copies {text}: give numbers from 1 to 1000, as in 1,10")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,6 @@ def add_k_range(made: argparse.ArgumentParser, what: str) -> None:
     made.add_argument(
         "--k-range",
         type=_range,
-        default="2-10",
         metavar="LOW-HIGH",
         help=f"{what} (default: 2-10)",
     )
@@ -131,7 +130,7 @@ def data_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "ratings": arguments.ratings,
         "preset": arguments.preset,
         "join": arguments.join,
-        "k_range": arguments.k_range,
+        **({} if arguments.k_range is None else {"k_range": arguments.k_range}),
         "seed": arguments.seed,
         "max_rejected": arguments.max_rejected,
         "partition_bytes": parse_size("--partition-size", arguments.partition_size),

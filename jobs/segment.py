@@ -46,8 +46,11 @@ def _k(text: str) -> int | Literal["auto"]:
 
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
+    from segmentation.errors import UsageError
     from segmentation.run.settings import Settings
 
+    if arguments.k_range is not None and arguments.k != "auto":
+        raise UsageError("--k-range is what --k auto chooses from: add that, or leave it out")
     out = options.run_folder(arguments)
     settings = Settings(
         **options.data_settings(arguments), k=arguments.k, playbook=arguments.playbook

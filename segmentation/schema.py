@@ -35,6 +35,9 @@ HIGH_RATED = 3.0
 #: (Hennig 2007).
 WEAK, SOUND = 0.6, 0.75
 
+#: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
+MOST_SEGMENTS = 50
+
 #: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
 KAGGLE_GENRES: tuple[str, ...] = (
     "Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family",

@@ -39,16 +39,19 @@ def test_no_option_is_documented_that_is_not_there() -> None:
 
 
 def test_defaults_stand_as_they_are() -> None:
+    from segmentation.datasets.ratings import PARTITION_BYTES
+    from segmentation.run.settings import Settings
+
     parser = segment.make_parser()
     rows = dict(re.findall(r"(?m)^\| `(--[a-z-]+)` \| .* \| `?([^`|]+?)`? \|$", README))
     for option, shown in rows.items():
         if option in ("--ratings", "--out", "--playbook", "--partition-size", "--join"):
             continue
         default = str(parser.get_default(option.removeprefix("--").replace("-", "_")))
+        if option == "--k-range":
+            # It is no default of the parser's, which tells a range that was asked for.
+            default = "{}-{}".format(*Settings().k_range)
         assert shown.split(" (")[0].strip("`") == default, option
-    from segmentation.datasets.ratings import PARTITION_BYTES
-    from segmentation.run.settings import Settings
-
     assert rows["--join"] == Settings().effective_join
 
     assert rows["--partition-size"] == f"{PARTITION_BYTES >> 20}MiB"

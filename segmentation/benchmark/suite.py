@@ -8,7 +8,7 @@ import numpy as np
 
 from segmentation.benchmark import contestants, estimators
 from segmentation.datasets import catalogue as catalogues
-from segmentation.datasets import layouts
+from segmentation.errors import DataError
 from segmentation.run import pipeline, reading, recovery, sources
 from segmentation.run.cluster import open_cluster
 from segmentation.run.settings import PRESET_NAMES, Settings
@@ -43,6 +43,12 @@ def run_estimators(
     """
     matrices, planted, synthetic = _matrices(settings, progress)
     X = matrices[settings.preset]
+    distinct = len(np.unique(X, axis=0))
+    if distinct < contestants.K:
+        raise DataError(
+            f"{settings.data}: {distinct} users that differ, and the benchmark makes "
+            f"{contestants.K} segments: give it more ratings"
+        )
     results = estimators.compare(X, sizes, rounds, names, lambda line: progress.say(f"  {line}"))
     recovered = []
     if planted is not None:
@@ -71,7 +77,7 @@ def _matrices(
     with open_cluster("threads") as cluster:
         layout = sources.locate(settings, cluster, progress)
         kept: dict[str, tuple[reading.Blocks, int]] = {}
-        folder = recovery.planted_folder(layout)
+        folder = recovery.synthetic_folder(layout)
         for preset in PRESET_NAMES if folder else (settings.preset,):
             # Two presets share the join, and so the statistics.
             join = Settings(preset=preset).effective_join
@@ -90,8 +96,7 @@ def _matrices(
             if found is not None:
                 planted[preset] = found
             matrices[preset] = matrix
-        synthetic = layouts.exists(f"{layout.folder}/synthetic.json")
-    return matrices, planted or None, synthetic
+    return matrices, planted or None, folder is not None
 
 
 def table(record: dict[str, Any]) -> str:
@@ -99,22 +104,32 @@ def table(record: dict[str, Any]) -> str:
     told = "synthetic ratings" if record["synthetic"] else "ratings"
     lines = [
         f"Features ({record['preset']}) of {told}: {record['data']}. {record['threads']} threads, "
-        f"{record['machine']}, {record['cores']} cores, {_versions(record['versions'])}. Medians "
-        f"of {record['rounds']} fits with other seeds, in turns, after one to warm up.",
+        f"{record['machine']}, {record['cores']} cores, {_versions(record['versions'])}. "
+        + (
+            f"Medians of {record['rounds']} fits with other seeds, in turns, "
+            if record["rounds"] > 1
+            else "One fit each, "
+        )
+        + "after one to warm up.",
     ]
     for result in record["results"]:
         copies = "" if result["copies"] == 1 else f" ({result['copies']} copies, jittered)"
-        lines += ["", f"### {result['rows']:,} × {result['features']}{copies}", ""]
-        lines += [
-            "| K-Means, k = 5 | seconds | of ours | inertia above the least | at worst | peak MB |",
-            "|---|--:|--:|--:|--:|--:|",
-        ]
-        least = min(
-            (value for row in result["kmeans"] for value in row["inertia"]), default=float("nan")
-        )
-        lines += _rows(result["kmeans"], least)
-        lines += ["", "| PCA, two axes | seconds | of ours | peak MB |", "|---|--:|--:|--:|"]
-        lines += _rows(result["pca"], None)
+        lines += ["", f"### {result['rows']:,} × {result['features']}{copies}"]
+        if result["kmeans"]:
+            least = min(
+                (value for row in result["kmeans"] for value in row["inertia"]),
+                default=float("nan"),
+            )
+            lines += [
+                "",
+                "| K-Means, k = 5 | seconds | of ours | inertia above the least | at worst "
+                "| peak MB |",
+                "|---|--:|--:|--:|--:|--:|",
+                *_rows(result["kmeans"], least),
+            ]
+        if result["pca"]:
+            lines += ["", "| PCA, two axes | seconds | of ours | peak MB |", "|---|--:|--:|--:|"]
+            lines += _rows(result["pca"], None)
     if record["recovery"]:
         lines += [
             "",

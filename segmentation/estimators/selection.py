@@ -12,12 +12,19 @@ from segmentation.estimators.kmeans import KMeans, TooFewRowsError, fit_together
 from segmentation.schema import SOUND, KFigures, KSearch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 
-def choose_k(X: Any, low: int, high: int, seed: int, compare: int | None = None) -> KSearch:
+def choose_k(
+    X: Any,
+    low: int,
+    high: int,
+    seed: int,
+    compare: int | None = None,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> KSearch:
     """Fit every number of clusters from ``low`` to ``high`` and recommend one.
 
     Recommended is the largest k all of whose clusters come back when the fit is repeated on
@@ -35,6 +42,8 @@ def choose_k(X: Any, low: int, high: int, seed: int, compare: int | None = None)
         Every random choice follows from it.
     compare
         A k that is fitted as well, whether or not it is in the range, where there are rows enough.
+    told
+        Called now and then with the steps that are done and their number.
 
     Raises
     ------
@@ -58,9 +67,12 @@ def choose_k(X: Any, low: int, high: int, seed: int, compare: int | None = None)
         # The number to compare with may be more than these rows can tell apart; the range may not.
         models = _fit(X, ks, seed)
     sets = [model.cluster_centers_ for model in models]
+    steps = len(sets) + 3
+    told(1, steps)
     judged = quality.evaluate_all(X, sets)
+    told(2, steps)
     silhouettes, silhouette_rows = quality.sampled_silhouettes(X, sets, seed)
-    repeated = stability.stabilities(X, sets, seed)
+    repeated = stability.stabilities(X, sets, seed, told=lambda done, _: told(done + 3, steps))
     figures = tuple(
         KFigures(
             k=len(model.cluster_centers_),

@@ -13,7 +13,7 @@ from segmentation.estimators.lloyd import block_labels
 from segmentation.estimators.survey import Sample, survey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,16 +83,21 @@ def stabilities(
     *,
     sample_weight: Any = None,
     size: int = SAMPLE_ROWS,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Stability]:
-    """Repeat the fits of several clusterings as :func:`stability` does, a task a fit."""
+    """Repeat the fits of several clusterings as :func:`stability` does, a task a fit.
+
+    ``told`` is called with the clusterings that are done and their number.
+    """
     found = survey(rows_of(as_rows(X), sample_weight), size, seed)
     tol = _TOL * float(found.spread.squares.mean()) / found.spread.weight
     sample, fit = held(found.sample), dask.delayed(_repeat, pure=False)
-    tasks = [
-        [fit(sample, centers, tol, seed, number) for number in range(_RESAMPLES + _SEEDS)]
-        for centers in sets
-    ]
-    return [_summed_up(fits, len(found.sample.rows)) for fits in dask.compute(*tasks)]
+    results = []
+    for done, centers in enumerate(sets):
+        told(done, len(sets))
+        fits = [fit(sample, centers, tol, seed, number) for number in range(_RESAMPLES + _SEEDS)]
+        results.append(_summed_up(dask.compute(*fits), len(found.sample.rows)))
+    return results
 
 
 class _Again(NamedTuple):
@@ -136,15 +141,27 @@ def _summed_up(fits: Sequence[_Again], rows: int) -> Stability:
     means = np.where(enough, np.nansum(jaccard, axis=0) / np.maximum(seen, 1), np.nan)
     if 2 * np.isfinite(resampled).sum() < _RESAMPLES:
         resampled = resampled[:0]
-    return Stability(resampled[np.isfinite(resampled)], rand[_RESAMPLES:], means, rows)
+    reseeded = rand[_RESAMPLES:]
+    return Stability(
+        resampled[np.isfinite(resampled)], reseeded[np.isfinite(reseeded)], means, rows
+    )
 
 
 def adjusted_rand(one: NDArray[Any], other: NDArray[Any], weights: NDArray[np.float64]) -> float:
-    """Return the adjusted Rand index of two labellings of rows that count ``weights`` times."""
+    """Return the adjusted Rand index of two labellings of rows that count ``weights`` times.
+
+    Where weights are fractions, it is what it tends to as all are multiplied alike.
+    """
     table = contingency(one, other, weights)
-    together = _pairs(table)
-    first, second = _pairs(table.sum(axis=1)), _pairs(table.sum(axis=0))
-    expected = first * second / max(_pairs(np.array([table.sum()])), np.finfo(float).tiny)
+    # Whole weights are copies, and a pair of copies is a pair; fractions stand for very many.
+    alone = 1.0 if (weights == np.floor(weights)).all() else 0.0
+
+    def pairs(counts: NDArray[np.float64]) -> float:
+        return float((counts * (counts - alone) / 2).sum())
+
+    together = pairs(table)
+    first, second = pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    expected = first * second / max(pairs(np.array([table.sum()])), np.finfo(float).tiny)
     most = (first + second) / 2
     # Both in one cluster, or every row on its own: they agree.
     return 1.0 if most == expected else float((together - expected) / (most - expected))
@@ -157,10 +174,6 @@ def contingency(
     shape = (int(one.max()) + 1, int(other.max()) + 1)
     flat = np.bincount(one * shape[1] + other, weights, minlength=shape[0] * shape[1])
     return np.asarray(flat.reshape(shape), np.float64)
-
-
-def _pairs(counts: NDArray[np.float64]) -> float:
-    return float((counts * (counts - 1) / 2).sum())
 
 
 def _best_jaccard(table: NDArray[np.float64]) -> NDArray[np.float64]:

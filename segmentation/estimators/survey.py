@@ -35,11 +35,10 @@ class Spread(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What one pass over the rows finds; ``complete`` tells whether the sample is all rows."""
+    """What one pass over the rows finds."""
 
     spread: Spread
     sample: Sample
-    complete: bool
 
 
 def survey(X: Rows, size: int, seed: int) -> Survey:
@@ -64,10 +63,9 @@ def survey(X: Rows, size: int, seed: int) -> Survey:
             break
         share = int(threshold) / int(_ALL)
         threshold = _threshold(share * 1.5 * size / max(count, 1))
-    complete = bool(threshold == _ALL and count <= size)
     hashes, rows, weights = found.sample
     kept = Sample(hashes[:size], rows[:size], weights[:size])
-    return Survey(found.spread, kept, complete)
+    return Survey(found.spread, kept)
 
 
 def hash_salt(seed: int) -> np.uint64:
@@ -107,7 +105,7 @@ def look(
         chosen = chosen[weights[chosen] > 0]
     own = weights[chosen] if len(weights) else np.ones(len(chosen))
     sample = _distinct(hashes[chosen], np.asarray(block[chosen], np.float64), own)
-    return Survey(Spread(weight, mean, squares, float(largest)), sample, complete=False)
+    return Survey(Spread(weight, mean, squares, float(largest)), sample)
 
 
 def _distinct(
@@ -129,7 +127,7 @@ def _merge(one: Survey, other: Survey) -> Survey:
     largest = float(np.maximum(a.largest, b.largest))
     pairs = zip(one.sample, other.sample, strict=True)
     sample = _distinct(*(np.concatenate(pair) for pair in pairs))
-    return Survey(Spread(weight, mean, squares, largest), sample, complete=False)
+    return Survey(Spread(weight, mean, squares, largest), sample)
 
 
 def _check(spread: Spread) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.insight.drawing import ACCENT, FAINT, INK, new_figure, plain_axes, png
-from segmentation.schema import SOUND, WEAK
+from segmentation.schema import MOST_SEGMENTS, SOUND, WEAK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from segmentation.schema import KFigures, KSearch
 
 _FIVE = 5
+#: With fewer users a segment than this, a search says so.
+_FEW_A_SEGMENT = 10
 _DASHES, _DOTS = (0, (4, 3)), (0, (1, 2))
 
 
@@ -48,10 +50,10 @@ def reason(search: KSearch) -> str:
             f"Jaccard similarity of {_number(chosen.weakest, 2)}; {SOUND:g} is the mark)."
         )
         following = search.of(chosen.k + 1)
-        if chosen.k == search.high:
-            text += " It is the end of the range: a wider --k-range may allow more."
-        elif following is not None:
+        if following is not None:
             text += f" {_falls(following)}"
+        elif chosen.k < min(MOST_SEGMENTS, search.stability_rows):
+            text += " It is the end of the range: a wider --k-range may allow more."
     else:
         agrees = (
             ""
@@ -64,13 +66,22 @@ def reason(search: KSearch) -> str:
             f"best{agrees}. Take the segments as a way of ordering users, not as groups that "
             "exist by themselves."
         )
+        if chosen.k == search.low > 2:
+            text += " It is the low end of the range: fewer segments may come back."
+    if search.stability_rows < _FEW_A_SEGMENT * chosen.k:
+        text += (
+            f" There are only {search.stability_rows:,} users that differ: a segment holds "
+            "hardly more than a handful."
+        )
     return f"{text} {_others(search)}"
 
 
 def _falls(following: KFigures) -> str:
     if following.weakest is None:
         return f"With {following.k}, resampled users are too few to tell."
-    return f"With {following.k}, the least stable has {_number(following.weakest, 2)}."
+    return f"With {following.k}, the least stable has {_number(following.weakest, 2)}" + (
+        ", too: a wider --k-range may allow more." if following.weakest >= SOUND else "."
+    )
 
 
 def _others(search: KSearch) -> str:
@@ -115,7 +126,7 @@ def table(search: KSearch) -> str:
             (
                 "→" if found.k == search.recommended else "",
                 str(found.k),
-                f"{found.inertia:,.0f}",
+                _inertia(found.inertia),
                 saved,
                 _number(found.silhouette, 3),
                 _number(found.davies_bouldin, 2),
@@ -138,6 +149,10 @@ def table(search: KSearch) -> str:
         f"those; from {SOUND:g} on it is a pattern in the data, below {WEAK:g} don't trust it.",
     ]
     return "\n".join(lines)
+
+
+def _inertia(value: float) -> str:
+    return f"{value:,.0f}" if value == 0 or 100 <= value < 1e15 else f"{value:.4g}"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -178,7 +193,7 @@ def figure(search: KSearch) -> bytes:
     draw(stable, [f.resampled_ari for f in search.figures], "agreement of all", "#56B4E9")
     stable.axhline(SOUND, color=FAINT, lw=1, ls=_DASHES)
     stable.set_ylim(0, 1.04)
-    stable.legend(frameon=False, fontsize=8, loc="lower left")
+    stable.legend(frameon=False, fontsize=8, loc="best")
     for axes in panels[2:5]:
         axes.set_xlabel("segments (k)", fontsize=9, color=INK)
     _dress(stable, search, "Stability", "1 is always found again on resampled users")
@@ -199,11 +214,19 @@ def _dress(axes: Any, search: KSearch, title: str, hint: str) -> None:
     if search.recommended != _FIVE and search.of(_FIVE) is not None:
         axes.axvline(_FIVE, color=FAINT, lw=1.2, ls=_DOTS, zorder=0)
     ks = [f.k for f in search.figures]
-    step = max(1, -(-len(ks) // 12))
-    axes.set_xticks(ks[::step])
+    # The same in every panel, whether or not a figure is known for every k.
+    margin = max(0.05 * (ks[-1] - ks[0]), 0.3)
+    axes.set_xlim(ks[0] - margin, ks[-1] + margin)
+    axes.set_xticks(_ticks(ks, search.recommended))
     if axes.get_ylim()[1] >= 10_000:
         # 7 M rather than 7 with a power of ten beside it.
         axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
+
+
+def _ticks(ks: Sequence[int], marked: int) -> list[int]:
+    """Return the numbers to write below an axis: a dozen at most, the marked one among them."""
+    step = max(1, -(-len(ks) // 12))
+    return sorted([marked, *(k for k in ks[::step] if abs(k - marked) >= step)])
 
 
 def _words(axes: Any, search: KSearch) -> None:

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 _PLANTED = "planted.parquet"
 
 
-def planted_folder(layout: Layout) -> str | None:
-    """Return the folder of a synthetic data set whose own ratings are read, None for any other."""
-    own = layout.ratings.rsplit("/", 1)[0] == str(layout.folder).rstrip("/")
-    made = own and layouts.exists(f"{layout.folder}/synthetic.json")
-    return str(layout.folder) if made else None
+def synthetic_folder(layout: Layout) -> str | None:
+    """Return the folder that the ratings lie in where `synthesize` wrote it, None for any other.
+
+    It says so by its marker, wherever it was moved to; ratings from elsewhere that are joined with
+    its catalogue are nobody's invention.
+    """
+    folder = layout.ratings.rpartition("/")[0] or "."
+    return folder if layouts.exists(f"{folder}/synthetic.json") else None
 
 
 def planted_agreement(

@@ -34,7 +34,10 @@ def search(work: Work, X: Any) -> KSearch:
         if X.shape[0] < high:
             raise _too_few(X.shape[0], low, high)
         try:
-            found = choose_k(X, low, high, work.settings.seed, COMPARED_K)
+            found = choose_k(
+                X, low, high, work.settings.seed, COMPARED_K,
+                lambda done, total: stage.update(done, total, "steps"),
+            )  # fmt: skip
         except TooFewRowsError as error:
             raise _too_few(error.distinct, low, high, "distinct ") from error
         stage.note = f"{found.recommended} of {low} to {high}"

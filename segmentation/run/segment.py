@@ -118,7 +118,7 @@ class _Segmenting:
             tuple(names), clustering.centers, assigned.distance_p99, axes, synthetic,
         ).save(folder.product("model"))  # fmt: skip
         manifest["kmeans"], manifest["pca"] = clustering.record, pca
-        planted = recovery.planted_folder(work.layout)
+        planted = recovery.synthetic_folder(work.layout)
         if planted is not None:
             manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
                 planted, assigned.users, assigned.labels

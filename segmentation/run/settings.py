@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from segmentation.errors import UsageError
+from segmentation.schema import MOST_SEGMENTS
 
 PRESET_NAMES = ("engagement", "taste", "original")
 JOINS = ("links", "direct")
@@ -25,8 +26,6 @@ _KEYS = {
 #: The k that the five personas were found with; a search shows it for comparison.
 COMPARED_K = 5
 _SYNTHETIC_RANGE = 1_000, 10**10
-#: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
-_MOST_SEGMENTS = 50
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,12 @@ class Settings:
     partition_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.k != "auto" and not 1 <= self.k <= _MOST_SEGMENTS:
-            raise UsageError(f"--k {self.k}: choose from 1 to {_MOST_SEGMENTS}, or auto")
+        if self.k != "auto" and not 1 <= self.k <= MOST_SEGMENTS:
+            raise UsageError(f"--k {self.k}: choose from 1 to {MOST_SEGMENTS}, or auto")
         low, high = self.k_range
-        if not 2 <= low < high <= _MOST_SEGMENTS:
+        if not 2 <= low < high <= MOST_SEGMENTS:
             raise UsageError(
-                f"--k-range {low}-{high}: give two numbers that rise, from 2 to {_MOST_SEGMENTS}"
+                f"--k-range {low}-{high}: give two numbers that rise, from 2 to {MOST_SEGMENTS}"
             )
         if self.preset not in PRESET_NAMES:
             raise UsageError(f"--preset {self.preset}: choose from {', '.join(PRESET_NAMES)}")

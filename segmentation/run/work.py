@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
 from segmentation.errors import UsageError
-from segmentation.run import files, reading, sources, store
+from segmentation.run import files, reading, recovery, sources, store
 from segmentation.run.cluster import open_cluster
 from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory
 from segmentation.run.progress import Progress
-from segmentation.run.settings import synthetic_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -140,14 +139,11 @@ class Work:
 
     def source(self) -> dict[str, Any]:
         """Return what the manifest says of the data."""
-        rows = synthetic_rows(self.settings.data)
-        # A folder that `synthesize` wrote says so by its marker, wherever it was moved to.
-        made = rows is not None or layouts.exists(f"{self.layout.folder}/synthetic.json")
         return {
             "source": self.settings.data,
             "layout": self.layout.name,
             "ratings": self.layout.ratings,
-            "synthetic": made,
+            "synthetic": recovery.synthetic_folder(self.layout) is not None,
             "fingerprint": self.digest,
         }
 

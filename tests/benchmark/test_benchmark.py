@@ -12,6 +12,7 @@ import pytest
 from jobs import benchmark
 from segmentation.benchmark import contestants, estimators, race, suite
 from tests import oracles
+from tests.conftest import write_tiny
 
 QUICK = "ours,sklearn-1,pca,read"
 
@@ -93,6 +94,43 @@ def test_inertia_and_copies() -> None:
         gap = larger[500 * copy : 500 * (copy + 1)] - X
         assert 0.01 < gap.std() < 0.1
     assert estimators.enlarged(X, 1, 0) is X
+
+
+def test_too_few_users(tmp_path: Path, capsys) -> None:
+    data = write_tiny(tmp_path / "tiny")
+    out = tmp_path / "out"
+    assert benchmark.main(["--data", str(data), "--out", str(out), "--quiet"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: {data}: 2 users that differ, and the benchmark makes 5 segments: give it more "
+        "ratings"
+    )
+    assert not out.exists()
+
+
+def test_a_strangers_file_stays(tmp_path: Path, capsys) -> None:
+    (tmp_path / "benchmark.md").write_text("mine")
+    assert benchmark.main(["--overwrite", "--out", str(tmp_path)]) == 2
+    assert "is there without a benchmark of ours" in capsys.readouterr().err
+    assert (tmp_path / "benchmark.md").read_text() == "mine"
+
+
+def test_one_group_and_one_round() -> None:
+    record = {
+        "synthetic": False, "preset": "taste", "data": "here", "threads": 2, "machine": "x86_64",
+        "cores": 2, "rounds": 1, "recovery": [],
+        "versions": dict.fromkeys(
+            ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "pyspark"), "1"
+        ),
+        "results": [{"rows": 9, "features": 2, "copies": 1, "pca": [], "kmeans": [
+            {"name": "ours", "title": "ours", "seconds": [2.0], "median_seconds": 2.0,
+             "inertia": [1.0], "peak_memory_bytes": 1_000_000, "failure": None}
+        ]}],
+    }  # fmt: skip
+    text = suite.table(record)
+    assert "One fit each, after one to warm up." in text
+    assert "PCA" not in text
+    assert "| ours (one fit) | 2.000 | 1.00 × | +0.000 % | +0.000 % | 1 |" in text
 
 
 @pytest.mark.parametrize(

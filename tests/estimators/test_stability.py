@@ -13,6 +13,16 @@ from segmentation.estimators.stability import adjusted_rand, contingency, stabil
 from tests.estimators.test_kmeans import dask_rows
 
 
+def test_adjusted_rand_of_fractions_is_that_of_very_many_copies() -> None:
+    rng = np.random.default_rng(3)
+    one, other = rng.integers(3, size=40), rng.integers(4, size=40)
+    counts = rng.integers(1, 6, 40).astype(float)
+    # The same shares: once as fractions, once as a thousand times as many copies.
+    many = adjusted_rand(one, other, counts * 1_000)
+    assert adjusted_rand(one, other, counts / counts.sum()) == pytest.approx(many, abs=1e-4)
+    assert adjusted_rand(one, one, counts / 7) == 1.0
+
+
 @given(
     labels=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(1, 3)), min_size=1, max_size=40

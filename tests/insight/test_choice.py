@@ -34,7 +34,6 @@ def test_what_is_only_compared_has_no_say() -> None:
     found = search(3, True, *ROWS)._replace(high=3)
     assert choice.elbow(found) is None
     assert "elbow" not in choice.reason(found)
-    assert "It is the end of the range" in choice.reason(found)
 
 
 def test_sound() -> None:
@@ -46,6 +45,46 @@ def test_sound() -> None:
         "The silhouette and Davies–Bouldin favour 2, Caliński–Harabasz favours 5, the elbow of the "
         "inertia favours 3."
     )
+
+
+def test_the_end_of_the_range() -> None:
+    found = search(3, True, *ROWS)._replace(high=3)
+    assert "With 4, the least stable has 0.60." in choice.reason(found)
+    assert "wider" not in choice.reason(found)
+    rows = (*ROWS[:3], figures(5, 22.0, 0.8))
+    assert "With 5, the least stable has 0.80, too: a wider --k-range may allow more." in (
+        choice.reason(search(4, True, *rows)._replace(high=4))
+    )
+    # Nothing is wider than what can be asked for, or than there are users.
+    text = "a wider --k-range may allow more"
+    assert text in choice.reason(search(3, True, *ROWS[:2]))
+    assert text not in choice.reason(search(3, True, *ROWS[:2])._replace(stability_rows=3))
+
+
+def test_the_low_end_of_the_range() -> None:
+    assert "fewer segments may come back" in choice.reason(search(4, False, *ROWS[2:]))
+    assert "fewer segments may come back" not in choice.reason(search(3, False, *ROWS[:2]))
+    assert "fewer segments may come back" not in choice.reason(search(2, False, *ROWS[:2]))
+
+
+def test_hardly_more_users_than_segments() -> None:
+    text = choice.reason(search(3, True, *ROWS)._replace(stability_rows=29))
+    assert "There are only 29 users that differ" in text
+    assert "differ" not in choice.reason(search(3, True, *ROWS)._replace(stability_rows=30))
+
+
+def test_ticks() -> None:
+    assert choice._ticks(list(range(2, 11)), 4) == list(range(2, 11))
+    assert choice._ticks(list(range(2, 51)), 7) == [2, 7, 12, 17, 22, 27, 32, 37, 42, 47]
+    assert choice._ticks(list(range(2, 51)), 9) == [2, 9, 17, 22, 27, 32, 37, 42, 47]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0, "0"), (100.0, "100"), (6_012_172.2, "6,012,172"), (0.01234, "0.01234"), (1e20, "1e+20")],
+)
+def test_inertia_at_any_scale(value: float, told: str) -> None:
+    assert choice._inertia(value) == told
 
 
 def test_not_sound() -> None:

@@ -139,11 +139,12 @@ def test_a_search_that_is_no_longer_asked_for(tmp_path: Path, capsys, monkeypatc
     from segmentation.run import reporting
 
     out = tmp_path / "out"
-    arguments = ["--data", "synthetic:20000", "--k-range", "2-3", "--out", str(out), "--quiet"]
+    arguments = ["--data", "synthetic:20000", "--out", str(out), "--quiet"]
+    searching = [*arguments, "--k-range", "2-3"]
     with monkeypatch.context() as patch:
         patch.setattr(reporting, "write_segments", lambda *_: 1 / 0)
-        assert segment.main([*arguments, "--k", "auto"]) == 1
-    assert choose_k.main([*arguments, "--resume"]) == 2
+        assert segment.main([*searching, "--k", "auto"]) == 1
+    assert choose_k.main([*searching, "--resume"]) == 2
     assert "was run with other job" in capsys.readouterr().err
     assert segment.main([*arguments, "--k", "3", "--resume"]) == 0
     manifest = json.loads((out / "run.json").read_text())
@@ -174,6 +175,14 @@ def test_users_that_are_alike(tmp_path: Path, capsys) -> None:
         "error: 2 distinct users for --k-range 2-10: there is nothing to choose from: "
         "use segment with --k 2"
     )
+
+
+def test_a_range_that_nothing_is_chosen_from(tmp_path: Path, capsys) -> None:
+    arguments = ["--data", "synthetic:20000", "--k-range", "2-3", "--out", str(tmp_path / "out")]
+    assert segment.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == ("error: --k-range is what --k auto chooses from: add that, or leave it out")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

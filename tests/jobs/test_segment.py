@@ -272,6 +272,16 @@ def test_synthetic_data_says_so_everywhere(tmp_path: Path, capsys) -> None:
     shutil.copytree(made, tmp_path / "renamed")
     for number, name in enumerate((str(tmp_path / "renamed"), (tmp_path / "renamed").as_uri())):
         assert run(name, tmp_path / f"{number}").manifest["data"]["synthetic"] is True
+    # Somebody's own ratings, joined with its catalogue, are no invention; its ratings always are.
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copyfile(made / "ratings.csv", own / "ratings.csv")
+    found = run(str(made), tmp_path / "own-out", "--ratings", str(own / "ratings.csv"))
+    assert found.manifest["data"]["synthetic"] is False
+    assert "planted_ari" not in found.manifest["kmeans"]
+    shutil.copyfile(made / "ratings.csv", tmp_path / "renamed" / "sorted.csv")
+    found = run(str(tmp_path / "renamed"), tmp_path / "in-out", "--ratings", "sorted.csv")
+    assert found.manifest["data"]["synthetic"] is True
 
 
 def cache() -> Path:
