@@ -119,7 +119,10 @@ class _Process:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # Nobody waits for an answer any more, least of all whoever pressed Ctrl-C.
+            self._process.kill()
         self.close()
 
     def close(self) -> None:

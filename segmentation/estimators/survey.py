@@ -104,16 +104,22 @@ def look(
     if len(weights):
         chosen = chosen[weights[chosen] > 0]
     own = weights[chosen] if len(weights) else np.ones(len(chosen))
-    sample = _distinct(hashes[chosen], np.asarray(block[chosen], np.float64), own)
+    at, values, summed = _distinct(hashes[chosen], own)
+    sample = Sample(values, np.asarray(block[chosen[at]], np.float64), summed)
     return Survey(Spread(weight, mean, squares, float(largest)), sample)
 
 
 def _distinct(
-    hashes: NDArray[np.uint64], rows: NDArray[np.float64], weights: NDArray[np.float64]
-) -> Sample:
-    values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    summed = np.bincount(inverse, weights, minlength=len(values)).astype(np.float64)
-    return Sample(values, rows[first], summed)
+    hashes: NDArray[np.uint64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.float64]]:
+    """Return where each hash stands first, by rising hash, the hashes, and their weights."""
+    # Stable, since it merges what is sorted already, as most of this is.
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+    if len(starts) == 0:
+        return order, ordered, weights
+    return order[starts], ordered[starts], np.add.reduceat(weights[order], starts)
 
 
 def _merge(one: Survey, other: Survey) -> Survey:
@@ -125,9 +131,20 @@ def _merge(one: Survey, other: Survey) -> Survey:
         mean = a.mean + delta * part
         squares = a.squares + b.squares + delta**2 * a.weight * part
     largest = float(np.maximum(a.largest, b.largest))
-    pairs = zip(one.sample, other.sample, strict=True)
-    sample = _distinct(*(np.concatenate(pair) for pair in pairs))
+    sample = _merged(one.sample, other.sample)
     return Survey(Spread(weight, mean, squares, largest), sample)
+
+
+def _merged(one: Sample, other: Sample) -> Sample:
+    n = len(one.hashes)
+    first, values, summed = _distinct(
+        np.concatenate([one.hashes, other.hashes]), np.concatenate([one.weights, other.weights])
+    )
+    rows = np.empty((len(first), one.rows.shape[1]))
+    own = first < n
+    rows[own] = one.rows[first[own]]
+    rows[~own] = other.rows[first[~own] - n]
+    return Sample(values, rows, summed)
 
 
 def _check(spread: Spread) -> None:
