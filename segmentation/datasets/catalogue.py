@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentation.datasets.layouts import Layout, filesystem, require_file
+from segmentation.datasets.layouts import Layout, require_file
+from segmentation.datasets.parts import filesystem
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 

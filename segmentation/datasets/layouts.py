@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import fsspec
-
+from segmentation.datasets import parts
+from segmentation.datasets.parts import exists, filesystem, one_line
 from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 #: How many places of a file its fingerprint looks at, and how many bytes at each.
 _PROBES, _PROBE_BYTES = 64, 1 << 16
+#: What ratings may be packed as, in the order in which they are looked for.
+_PACKED = ("", ".gz", ".zst")
 
 
 @dataclass(frozen=True)
 class Layout:
     """The files of one data set; paths are local or fsspec URLs.
 
+    ``ratings`` is the place as it was found or named, ``parts`` the files that it stands for.
     ``links`` is None where ratings carry the catalogue's own ids. ``scale`` is the lowest and
     highest rating, stars.
     """
@@ -33,28 +36,17 @@ class Layout:
     links: str | None
     genres: tuple[str, ...]
     scale: tuple[float, float] = SCALE
+    parts: tuple[str, ...] = ()
+
+    @property
+    def ratings_files(self) -> tuple[str, ...]:
+        """The files that hold the ratings, in their order."""
+        return self.parts or (self.ratings,)
 
     @property
     def files(self) -> list[str]:
         """Every file that is read."""
-        return [self.ratings, self.movies, *([self.links] if self.links else [])]
-
-
-def filesystem(path: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a path or URL, and the path within it.
-
-    Raises
-    ------
-    DataError
-        If the URL's protocol is unknown or needs a package that is not installed.
-    """
-    try:
-        fs, inner = fsspec.core.url_to_fs(path)
-    except (ValueError, ImportError) as error:
-        raise DataError(
-            f"{path}: {_one_line(error)}: give a path, or a URL whose protocol is installed here"
-        ) from error
-    return fs, str(inner)
+        return [*self.ratings_files, self.movies, *([self.links] if self.links else [])]
 
 
 def detect(folder: str, ratings: str | None = None) -> Layout:
@@ -65,7 +57,8 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
     folder
         A local folder or an fsspec URL of one.
     ratings
-        Another ratings file for the same catalogue: a path, or a name within ``folder``.
+        Other ratings for the same catalogue: a file, a folder of parts or a pattern; a path, or a
+        name within ``folder``.
 
     Raises
     ------
@@ -74,20 +67,20 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
     """
     folder = folder.rstrip("/") or "/"
     fs, inner = filesystem(folder)
-    local = "file" in _protocols(fs)
+    local = "file" in parts.protocols(fs)
     if local and not fs.exists(inner):
         raise DataError(f"{folder}: no such folder: give --data a folder that holds ratings")
     if local and not fs.isdir(inner):
         raise DataError(
             f"{folder}: is a file, and --data takes the folder that holds it "
-            "(--ratings takes a single ratings file)"
+            "(--ratings takes ratings)"
         )
 
     def first(*names: str) -> str | None:
         return next((f"{folder}/{n}" for n in names if exists(f"{folder}/{n}")), None)
 
     if movies := first("movies_metadata.csv"):
-        found = ratings or first("ratings.csv", "ratings_small.csv")
+        found = ratings or _ratings_in(folder, ".csv", ("ratings", "ratings_small"))
         links = first("links.csv", "links_small.csv")
         if links is None:
             raise DataError(
@@ -96,10 +89,10 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             )
         name, genres, wanted = "kaggle", KAGGLE_GENRES, "ratings.csv or ratings_small.csv"
     elif movies := first("movies.csv"):
-        found, links = ratings or first("ratings.csv"), None
+        found, links = ratings or _ratings_in(folder, ".csv"), None
         name, genres, wanted = "grouplens-csv", GROUPLENS_GENRES, "ratings.csv"
     elif movies := first("movies.dat"):
-        found, links = ratings or first("ratings.dat"), None
+        found, links = ratings or _ratings_in(folder, ".dat"), None
         name, genres, wanted = "grouplens-dat", GROUPLENS_GENRES, "ratings.dat"
     else:
         raise DataError(
@@ -108,7 +101,24 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
         )
     if found is None:
         raise DataError(f"{folder}: holds no {wanted}: add it, or name another with --ratings")
-    return Layout(name, folder, _resolve(found, folder), movies, links, genres)
+    place = _resolve(found, folder)
+    return Layout(name, folder, place, movies, links, genres, parts=parts.expand(place))
+
+
+def _ratings_in(folder: str, kind: str, names: tuple[str, ...] = ("ratings",)) -> str | None:
+    """Return the place of a folder's ratings; a file before parts."""
+    for name in names:
+        for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
+            if exists(f"{folder}/{name}{suffix}"):
+                return f"{folder}/{name}{suffix}"
+    fs, inner = filesystem(folder)
+    if parts.lists(fs):
+        for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
+            if fs.glob(f"{inner}/ratings-*{suffix}"):
+                return f"{folder}/ratings-*{suffix}"
+        if fs.isdir(f"{inner}/ratings"):
+            return f"{folder}/ratings"
+    return None
 
 
 def require_file(path: str) -> int:
@@ -125,7 +135,7 @@ def require_file(path: str) -> int:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: check its name and folder") from None
     except OSError as error:
-        raise DataError(f"{path}: can't be read ({_one_line(error)}): mend that first") from error
+        raise DataError(f"{path}: can't be read ({one_line(error)}): mend that first") from error
     if info["type"] == "directory":
         raise DataError(f"{path}: is a directory where a file should be: name the file itself")
     if not info["size"]:
@@ -138,16 +148,18 @@ def fingerprint(paths: Sequence[str]) -> str:
 
     Names and places don't enter, so a copy has its original's fingerprint. 64 probes of 64 KiB
     notice another file, an appended or a truncated one; a change of a few bytes between probes
-    of a large file goes unseen, which is the price of not reading 677 MB twice.
+    of a large file goes unseen, which is the price of not reading 677 MB twice. Many parts share
+    the probes, one at least for each.
     """
     digest = hashlib.sha256()
+    probes = max(2, _PROBES // max(1, len(paths) - 2))
     for path in paths:
         size = require_file(path)
         fs, inner = filesystem(path)
         digest.update(size.to_bytes(8, "little"))
         with fs.open(inner, "rb") as file:
             last = max(0, size - _PROBE_BYTES)
-            for at in sorted({last * i // (_PROBES - 1) for i in range(_PROBES)}):
+            for at in sorted({last * i // (probes - 1) for i in range(probes)}):
                 file.seek(at)
                 digest.update(file.read(_PROBE_BYTES))
     return digest.hexdigest()
@@ -155,18 +167,4 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 def _resolve(ratings: str, folder: str) -> str:
     inside = f"{folder}/{ratings}"
-    return inside if not exists(ratings) and exists(inside) else ratings
-
-
-def exists(path: str) -> bool:
-    """Tell whether a path or URL is there."""
-    fs, inner = filesystem(path)
-    return bool(fs.exists(inner))
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return inside if not parts.is_there(ratings) and parts.is_there(inside) else ratings

@@ -1,4 +1,4 @@
-"""The general reader: a byte range of a ratings file → typed rows, rejects set aside.
+"""The general reader: lines of a ratings file → typed rows, rejects set aside.
 
 A partition is first offered to pyarrow with strict types. What pyarrow refuses, or reads more
 generously than the contract, is cut into small pieces and offered again; a piece that fails
@@ -8,38 +8,24 @@ still is read line by line by :func:`parse_line`, which defines what a rating is
 from __future__ import annotations
 
 import csv
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from fsspec.utils import read_block
 
-from segmentation.datasets.layouts import Layout, filesystem, require_file
-from segmentation.errors import DataError
-from segmentation.schema import MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER, ByteRange
+from segmentation.schema import MOVIE, RATING, RATING_DTYPES, USER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Bytes of a partition unless asked otherwise: some 1.2 million rows, tens of MB once typed.
-PARTITION_BYTES = 32 << 20
-
 _PIECE_BYTES = 1 << 16
-_BOM = b"\xef\xbb\xbf"
 #: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
 _UNIT_SEPARATOR = b"\x1f"
 _ID = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
 _STARS = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
 _INT64 = range(-(2**63), 2**63)
-_MAGIC = {
-    b"\x1f\x8b": ("gzip", "unpack it (gunzip)"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "unpack it (unzstd)"),
-    b"PK\x03\x04": ("a zip archive", "unpack it (unzip)"),
-    b"PAR1": ("Parquet", "give --data CSV or .dat ratings"),
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +33,8 @@ class RatingsFormat:
     """How one ratings file is read.
 
     ``columns`` are its header's names; ``data_start`` is the byte at which the first row begins
-    and ``header_lines`` the number of lines before it.
+    and ``header_lines`` the number of lines before it. ``codec`` is None for plain text, else what
+    it is packed as, or ``parquet``; ``size`` is that of the file as it lies there, bytes.
     """
 
     path: str
@@ -57,6 +44,7 @@ class RatingsFormat:
     data_start: int
     header_lines: int
     scale: tuple[float, float]
+    codec: str | None = None
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -74,72 +62,11 @@ class LineReject(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Typed rows of one byte range, its rejects, and its number of lines (blank ones too)."""
+    """Typed rows of one part of a file, its rejects, and its number of lines (blank ones too)."""
 
     ratings: pd.DataFrame
     rejected: tuple[LineReject, ...]
     lines: int
-
-
-def probe(layout: Layout) -> RatingsFormat:
-    """Look at the head of a layout's ratings file and say how to read it.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, empty, a directory, compressed, or lacks a needed column.
-    """
-    path = layout.ratings
-    size = require_file(path)
-    fs, inner = filesystem(path)
-    with fs.open(inner, "rb") as file:
-        head = file.read(1 << 16)
-    for magic, (kind, remedy) in _MAGIC.items():
-        if head.startswith(magic):
-            raise DataError(f"{path}: holds {kind}, not text: {remedy} and name the result")
-    bom = len(_BOM) if head.startswith(_BOM) else 0
-    if path.endswith(".dat"):
-        columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
-        return RatingsFormat(path, size, b"::", columns, bom, 0, layout.scale)
-    line = head[bom:].split(b"\n", 1)[0]
-    if b"\r" in line.rstrip(b"\r"):
-        raise DataError(f"{path}: ends its lines with CR alone: convert them (mac2unix)")
-    names = next(csv.reader([line.rstrip(b"\r").decode("utf-8", "replace")]), [])
-    columns = tuple(name.strip() for name in names)
-    missing = [name for name in (USER, MOVIE, RATING) if name not in columns]
-    if missing:
-        shown = ", ".join(columns)[:80]
-        raise DataError(
-            f"{path}: line 1 names no column {' and no '.join(missing)} (it reads: {shown}): "
-            f"give it the header {USER},{MOVIE},{RATING},{TIMESTAMP}"
-        )
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path}: line 1 names column {twice} twice: keep one of them")
-    start = min(bom + len(line) + 1, size)
-    if start == size:
-        raise DataError(f"{path}: holds a header and no ratings: is it the right file, and whole?")
-    return RatingsFormat(path, size, b",", columns, start, 1, layout.scale)
-
-
-def byte_ranges(file: RatingsFormat, partition_bytes: int = PARTITION_BYTES) -> list[ByteRange]:
-    """Cut a file into ranges of about ``partition_bytes``; a range owns the lines it begins."""
-    span = file.size - file.data_start
-    n = max(1, math.ceil(span / max(1, partition_bytes)))
-    cuts = [file.data_start + span * i // n for i in range(n + 1)]
-    return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
-
-
-def read_range(file: RatingsFormat, part: ByteRange) -> Partition:
-    """Read one byte range: typed rows in the file's order, rejected lines aside."""
-    fs, inner = filesystem(part.path)
-    # read_block starts after the first newline at or behind the offset it is given: one byte
-    # back is the newline that ends the line before, so a line belongs to where it begins.
-    headless_start = part.start == file.data_start and not file.header_lines
-    offset = 0 if headless_start else part.start - 1
-    with fs.open(inner, "rb") as handle:
-        data = read_block(handle, offset, part.stop - 1 - offset, b"\n")
-    return parse(file, data[part.start :] if headless_start else data)
 
 
 def parse(file: RatingsFormat, data: bytes) -> Partition:
@@ -191,24 +118,6 @@ def parse_line(file: RatingsFormat, text: bytes) -> tuple[int, int, float] | str
     if not low <= stars <= high:
         return f"{RATING} is outside {low:g} to {high:g}"
     return ids[0], ids[1], stars
-
-
-def to_dask_dataframe(file: RatingsFormat, ranges: list[ByteRange]) -> Any:
-    """Return the ratings as a ``dask.dataframe``, a partition a byte range, rejects left out.
-
-    Columns ``userId`` and ``movieId`` are int64, ``rating`` is float64, in stars.
-    """
-    import dask.dataframe as dd
-
-    return dd.from_map(_RangeReader(file), ranges, meta=_empty_frame(), label="read-ratings")
-
-
-@dataclass(frozen=True)
-class _RangeReader:
-    file: RatingsFormat
-
-    def __call__(self, part: ByteRange) -> pd.DataFrame:
-        return read_range(self.file, part).ratings
 
 
 def _strict(
@@ -277,7 +186,3 @@ def _frame(
     users: NDArray[np.int64], movies: NDArray[np.int64], stars: NDArray[np.float64]
 ) -> pd.DataFrame:
     return pd.DataFrame({USER: users, MOVIE: movies, RATING: stars}, copy=False)
-
-
-def _empty_frame() -> pd.DataFrame:
-    return pd.DataFrame({name: np.empty(0, dtype) for name, dtype in RATING_DTYPES.items()})

@@ -54,6 +54,11 @@ def _zeros(users: NDArray[np.int64], n_genres: int) -> UserStatistics:
     )
 
 
+def empty(n_genres: int) -> UserStatistics:
+    """Return the statistics of nobody."""
+    return _zeros(np.empty(0, np.int64), n_genres)
+
+
 def movie_rows(table: MovieTable, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return each id's row in the catalogue, −1 where it has none; shape (n_ratings,)."""
     known = table.movie_ids
@@ -98,15 +103,19 @@ def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionS
     if unmapped:
         users, movies_of, stars = users[mapped], movies_of[mapped], stars[mapped]
     distinct, rows = user_rows(users)
-    n = len(distinct)
     seen = np.zeros(len(table.movie_ids), np.bool_)
     result = _zeros(distinct, table.n_genres)
     accumulate(
         rows, movies_of, stars, table.offsets, table.codes,
         result.movies, result.rating_sum, result.sums, result.counts, seen,
     )  # fmt: skip
-    sketch = distinct[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else distinct
-    return PartitionStatistics(result, len(users), unmapped, np.packbits(seen), sketch)
+    return PartitionStatistics(result, len(users), unmapped, np.packbits(seen), sketch_of(distinct))
+
+
+def sketch_of(users: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return evenly spaced ones of sorted user ids, the first and the last among them."""
+    n = len(users)
+    return users[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else users
 
 
 def take_range(part: UserStatistics, low: int | None, high: int | None) -> UserStatistics:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from segmentation.datasets import catalogue as catalogues
-from segmentation.datasets import ratings as reader
+from segmentation.datasets import pieces as reader
 from segmentation.errors import DataError
 from segmentation.features import statistics
 from segmentation.run import files
+from segmentation.run.partitions import read_partition
 from segmentation.run.tasks import submit
 from segmentation.schema import RejectedRow
 
@@ -20,27 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from segmentation.datasets.layouts import Layout
+    from segmentation.datasets.ratings import RatingsFormat
     from segmentation.run.cluster import Cluster
+    from segmentation.run.partitions import ReadSummary
     from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
-    from segmentation.schema import ByteRange, Catalogue, MovieTable, UserStatistics
+    from segmentation.schema import Catalogue, UserStatistics
 
 #: Users of one feature block at most; fewer where that gives every thread one.
 BLOCK_USERS = 131_072
-
-
-class ReadSummary(NamedTuple):
-    """What the driver learns of one partition."""
-
-    lines: int
-    used: int
-    unmapped: int
-    rejected: tuple[reader.LineReject, ...]
-    seen: NDArray[np.uint8]
-    sketch: NDArray[np.int64]
 
 
 @dataclass
@@ -80,18 +70,6 @@ class Blocks:
         return sum(self.sizes)
 
 
-def read_part(
-    file: reader.RatingsFormat, part: ByteRange, table: MovieTable
-) -> tuple[UserStatistics, ReadSummary]:
-    """Read one partition and sum it up; the only task that sees rows."""
-    rows = reader.read_range(file, part)
-    found = statistics.partition_statistics(rows.ratings, table)
-    summary = ReadSummary(
-        rows.lines, found.used, found.unmapped, rows.rejected, found.seen, found.sketch
-    )
-    return found.statistics, summary
-
-
 def read_ratings(
     layout: Layout,
     catalogue: Catalogue,
@@ -106,38 +84,51 @@ def read_ratings(
     DataError
         If too many rows are rejected, or none matches the catalogue.
     """
-    file = reader.probe(layout)
-    size = settings.partition_bytes or reader.PARTITION_BYTES
-    ranges = reader.byte_ranges(file, size)
+    found = reader.probe(layout)
+    partitions = reader.partitions(found, settings.partition_bytes or reader.PARTITION_BYTES)
     client = cluster.client
     with progress.stage("ratings", "ratings") as stage:
+        _warn_of_packed(found, cluster.threads, progress)
         table = client.scatter(catalogue.table(), broadcast=True, hash=False)
-        parts = submit(client, "read-ratings", read_part, [file] * len(ranges), ranges, table)
-        summaries, whole = _gather_summaries(client, parts, file, settings, stage)
-        tally = _tally(file, summaries, len(catalogue.movie_ids))
+        parts = submit(client, "read-ratings", read_partition, partitions, table)
+        # A row takes 8 bytes of text at least; packed, hardly less than one.
+        most = sum(file.size // (1 if file.codec else 8) for file in found)
+        summaries, whole = _gather_summaries(client, parts, most, settings, stage)
+        tally = _tally(summaries, len(catalogue.movie_ids))
         if not whole or len(tally.rejected) > settings.max_rejected * tally.read:
-            _refuse_rejected(tally, settings, file.path, whole=whole)
+            _refuse_rejected(tally, settings, layout.ratings, whole=whole)
         if tally.used == 0:
             raise DataError(
-                f"{file.path}: none of its {tally.read:,} ratings is of a movie in "
+                f"{layout.ratings}: none of its {tally.read:,} ratings is of a movie in "
                 f"{layout.movies}: the files belong to different data sets"
             )
         blocks = _merge(client, parts, summaries, cluster.threads)
-        plural = "s" if len(ranges) > 1 else ""
+        plural = "s" if len(partitions) > 1 else ""
+        files_told = f" of {len(found):,} files" if len(found) > 1 else ""
         stage.note = (
-            f"{tally.read:,} rows in {len(ranges):,} partition{plural} → {blocks.users:,} users"
+            f"{tally.read:,} rows in {len(partitions):,} partition{plural}{files_told} → "
+            f"{blocks.users:,} users"
         )
     return blocks, tally
 
 
+def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Progress) -> None:
+    """Say what a packed file costs, where there are too few of them for all threads."""
+    packed = [file for file in files if file.codec in ("gzip", "zstd")]
+    if len(packed) == len(files) < threads:
+        progress.say(
+            f"  note: {packed[0].path} is {packed[0].codec}, which one task alone can unpack: "
+            "unpacked, or as Parquet, it is read on all threads"
+        )
+
+
 def _gather_summaries(
-    client: Any,
-    parts: Sequence[Any],
-    file: reader.RatingsFormat,
-    settings: Settings,
-    stage: Any,
+    client: Any, parts: Sequence[Any], most_rows: int, settings: Settings, stage: Any
 ) -> tuple[list[ReadSummary], bool]:
-    """Collect the summaries in the file's order; False where too many rows were rejected early."""
+    """Collect the summaries in the files' order; False where too many rows were rejected early.
+
+    ``most_rows`` is more than the files can hold.
+    """
     from distributed import as_completed
 
     tasks = submit(client, "summary", _second, parts)
@@ -146,11 +137,11 @@ def _gather_summaries(
     rows = rejected = 0
     for task, summary in as_completed(tasks, with_results=True):
         found[place[task.key]] = summary
-        rejected += len(summary.rejected)
-        rows += summary.used + summary.unmapped + len(summary.rejected)
+        rejected += summary.rejected
+        rows += summary.used + summary.unmapped + summary.rejected
         stage.update(len(found), len(tasks), "partitions", rows)
-        # A row takes 8 bytes at least: past this even a flawless rest can't save the run.
-        if rejected > settings.max_rejected * max(rows, file.size / 8):
+        # Past this even a flawless rest can't save the run.
+        if rejected > settings.max_rejected * max(rows, most_rows):
             # The first bad line has a number only if everything before it has been read.
             first = min(i for i, part in found.items() if part.rejected)
             for i in range(first):
@@ -159,34 +150,38 @@ def _gather_summaries(
     return [found[i] for i in range(len(tasks))], True
 
 
-def _tally(file: reader.RatingsFormat, summaries: Sequence[ReadSummary], movies: int) -> Tally:
+def _tally(summaries: Sequence[ReadSummary], movies: int) -> Tally:
     tally = Tally()
     seen = np.zeros(-(-movies // 8), np.uint8)
-    line = file.header_lines + 1
+    path, line = None, 0
     for part in summaries:
         tally.used += part.used
         tally.unmapped += part.unmapped
-        tally.rejected += [
-            RejectedRow(
-                file.path, line + reject.line, reject.reason,
-                reject.text.decode("utf-8", "backslashreplace"),
-            )
-            for reject in part.rejected
-        ]  # fmt: skip
         seen |= part.seen
-        line += part.lines
+        for piece in part.pieces:
+            if piece.path != path:
+                path, line = piece.path, piece.header_lines + 1
+            tally.rejected += [
+                RejectedRow(
+                    piece.path, line + reject.line, reject.reason,
+                    reject.text.decode("utf-8", "backslashreplace"),
+                )
+                for reject in piece.rejected
+            ]  # fmt: skip
+            line += piece.lines
     tally.movies = int(np.unpackbits(seen)[:movies].sum())
     return tally
 
 
-def _refuse_rejected(tally: Tally, settings: Settings, path: str, *, whole: bool) -> NoReturn:
+def _refuse_rejected(tally: Tally, settings: Settings, place: str, *, whole: bool) -> NoReturn:
     first = tally.rejected[0]
     text = first.text if len(first.text) <= 60 else first.text[:57] + "..."
     share = len(tally.rejected) / tally.read
     read = "rows" if whole else "rows read so far"
+    where = f"line {first.line}" if first.file == place else f"line {first.line} of {first.file}"
     raise DataError(
-        f"{path}: {len(tally.rejected):,} of {tally.read:,} {read} ({share:.1%}) are not ratings, "
-        f"more than --max-rejected {settings.max_rejected:g}; the first is line {first.line}: "
+        f"{place}: {len(tally.rejected):,} of {tally.read:,} {read} ({share:.1%}) are not ratings, "
+        f"more than --max-rejected {settings.max_rejected:g}; the first is {where}: "
         f"{first.reason}: {text!r}: mend the file or raise --max-rejected"
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets import layouts
+from segmentation.datasets import parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def synthetic_folder(layout: Layout) -> str | None:
     its catalogue are nobody's invention.
     """
     folder = layout.ratings.rpartition("/")[0] or "."
-    return folder if layouts.exists(f"{folder}/synthetic.json") else None
+    return folder if parts.exists(f"{folder}/synthetic.json") else None
 
 
 def planted_agreement(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segmentation.datasets import layouts
+from segmentation.datasets import layouts, parts
 from segmentation.run.settings import synthetic_rows
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
 
         with progress.stage("download", "Kaggle") as stage:
             # Another ratings file for the same catalogue need not be one of Kaggle's.
-            own = settings.ratings is not None and layouts.exists(settings.ratings)
+            own = settings.ratings is not None and parts.is_there(settings.ratings)
             name = None if own else settings.ratings or kaggle.DEFAULT_RATINGS
             folder = kaggle.download(name, quiet=not progress.live)
             stage.note = folder

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets import layouts, ratings
+from segmentation.datasets import layouts, pieces, ratings
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, USER, ByteRange
 from tests import oracles
@@ -21,18 +22,23 @@ HEADER = "userId,movieId,rating,timestamp\n"
 
 def format_of(path: Path) -> ratings.RatingsFormat:
     layout = layouts.Layout("kaggle", str(path.parent), str(path), "", None, ())
-    return ratings.probe(layout)
+    (file,) = pieces.probe(layout)
+    return file
 
 
-def read_all(path: Path, partition_bytes: int = 1 << 25) -> tuple[pd.DataFrame, list, int]:
+def read_all(
+    path: Path, partition_bytes: int = 1 << 25, chunk_bytes: int = 1 << 25
+) -> tuple[pd.DataFrame, list, int]:
     """Every row, every reject with its line number in the file, and the number of lines."""
     file = format_of(path)
     frames, rejects, line = [], [], file.header_lines
-    for part in ratings.byte_ranges(file, partition_bytes):
-        read = ratings.read_range(file, part)
-        frames.append(read.ratings)
-        rejects += [(line + 1 + r.line, r.reason, r.text) for r in read.rejected]
-        line += read.lines
+    for partition in pieces.partitions([file], partition_bytes):
+        for piece in partition:
+            for chunk in pieces.chunks(piece, chunk_bytes):
+                read = ratings.parse(file, chunk) if isinstance(chunk, bytes) else chunk
+                frames.append(read.ratings)
+                rejects += [(line + 1 + r.line, r.reason, r.text) for r in read.rejected]
+                line += read.lines
     return pd.concat(frames, ignore_index=True), rejects, line
 
 
@@ -191,29 +197,21 @@ def test_a_range_can_lie_within_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n2,20,3.0,2\n")
     file = format_of(path)
     middle = ByteRange(str(path), file.data_start + 3, file.data_start + 5)
-    assert len(ratings.read_range(file, middle).ratings) == 0
-
-
-def test_as_a_dask_dataframe(tmp_path: Path) -> None:
-    rows = "".join(f"{i % 7},{i},{(i % 10 + 1) / 2},{i}\n" for i in range(1, 300))
-    path = write(tmp_path / "ratings.csv", HEADER + rows + "broken\n")
-    file = format_of(path)
-    lazy = ratings.to_dask_dataframe(file, ratings.byte_ranges(file, 500))
-    assert lazy.npartitions > 5
-    plain = pd.read_csv(path, skipfooter=1, engine="python")[[USER, MOVIE, RATING]]
-    result = lazy.compute(scheduler="sync").reset_index(drop=True)
-    pd.testing.assert_frame_equal(result, plain.astype({RATING: float}))
-    means = lazy.groupby(USER)[RATING].mean().compute(scheduler="sync").sort_index()
-    np.testing.assert_allclose(means, plain.groupby(USER)[RATING].mean())
+    (chunk,) = pieces.chunks(pieces.Piece(file, middle))
+    assert chunk == b""
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "is empty: put a file with content in its place"),
-        (b"\x1f\x8b\x08\x00rest", "holds gzip, not text: unpack it (gunzip) and name the result"),
+        (b"\x1f\x8b\x08\x00rest", "can't be unpacked"),
+        (b"BZh91AY", "holds bzip2, not text: unpack it (bunzip2) and name the result"),
+        (b"\xfd7zXZ\x00", "holds xz, not text"),
         (b"PK\x03\x04rest", "holds a zip archive, not text"),
-        (b"PAR1rest", "holds Parquet, not text"),
+        (b"PAR1rest", "can't be read as Parquet"),
+        (gzip.compress(b""), "line 1 names no column userId"),
+        (gzip.compress(HEADER.encode()), "holds a header and no ratings"),
         (b"userId,movieId,stars\n1,2,3\n", "line 1 names no column rating (it reads: userId,"),
         (b"1,31,2.5,1260759144\n", "line 1 names no column userId and no movieId and no rating"),
         (HEADER.encode(), "holds a header and no ratings"),
@@ -232,8 +230,89 @@ def test_a_directory_where_a_file_should_be(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "tiny")
     (folder / "ratings.csv").unlink()
     (folder / "ratings.csv").mkdir()
+    with pytest.raises(DataError, match="is a folder without a part of ratings"):
+        layouts.detect(str(folder))
+    (folder / "movies_metadata.csv").unlink()
+    (folder / "movies_metadata.csv").mkdir()
     with pytest.raises(DataError, match="is a directory where a file should be"):
-        ratings.probe(layouts.detect(str(folder)))
+        layouts.require_file(str(folder / "movies_metadata.csv"))
+
+
+def packed_as(codec: str, data: bytes) -> bytes:
+    if codec == "gzip":
+        return gzip.compress(data)
+    packed: bytes = pa.compress(data, codec="zstd", asbytes=True)
+    return packed
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@given(
+    lines=st.lists(LINE, min_size=1, max_size=25),
+    last=st.booleans(),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    bom=st.sampled_from(["", "\ufeff"]),
+    chunk=st.sampled_from([1, 7, 64, 1 << 20]),
+)
+def test_packed_is_what_it_unpacks_to(
+    tmp_path_factory, codec: str, lines: list[str], last: bool, newline: str, bom: str, chunk: int
+) -> None:
+    folder = tmp_path_factory.mktemp("packed")
+    text = newline.join([bom + HEADER.strip(), "1,1,1,1", *lines]) + (newline if last else "")
+    plain, packed = folder / "a.csv", folder / "b.csv.gz"
+    plain.write_bytes(text.encode())
+    packed.write_bytes(packed_as(codec, text.encode()))
+    expected, told = read_all(plain), read_all(packed, 5, chunk)
+    pd.testing.assert_frame_equal(expected[0], told[0])
+    assert expected[1] == told[1]
+
+
+def test_a_packed_dat(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.dat.gz"
+    path.write_bytes(gzip.compress(b"1::10::4::1\n2::20::3.5::2\n"))
+    assert read_all(path, 1, 3)[0][USER].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_damaged_packing_is_told(tmp_path: Path, codec: str, damage: str) -> None:
+    rows = "".join(f"{i},{i * 7 % 999},{(i % 10 + 1) / 2},{i * i}\n" for i in range(50_000))
+    data = bytearray(packed_as(codec, (HEADER + rows).encode()))
+    middle = len(data) // 2
+    if damage == "cut off":
+        del data[middle:]
+    else:
+        data[middle : middle + 400] = b"\x00" * 400
+    path = tmp_path / "ratings.csv.gz"
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        read_all(path)
+    assert str(caught.value).startswith(f"{path}: can't be unpacked")
+
+
+def test_a_file_without_lines_is_not_kept_whole(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pieces, "_LONGEST_LINE", 100)
+    path = tmp_path / "ratings.csv.gz"
+    path.write_bytes(gzip.compress(HEADER.encode() + b"1" * 1_000))
+    with pytest.raises(DataError, match="has no end of a line"):
+        read_all(path, chunk_bytes=50)
+
+
+def test_small_files_share_a_partition_and_large_ones_are_cut(tmp_path: Path) -> None:
+    files = []
+    for number, rows in enumerate((3, 3, 3, 100, 1)):
+        path = write(tmp_path / f"{number}.csv", HEADER + "1,10,4.0,1\n" * rows)
+        files.append(format_of(path))
+    packed = tmp_path / "packed.csv.gz"
+    packed.write_bytes(gzip.compress((HEADER + "1,10,4.0,1\n" * 9).encode()))
+    files.append(format_of(packed))
+    names = [
+        [Path(piece.part.path).stem for piece in partition]
+        for partition in pieces.partitions(files, 100)
+    ]
+    assert names[0] == ["0", "1", "2"]
+    assert all(partition == ["3"] for partition in names[1:-2])
+    assert len(names) == 1 + 11 + 2
+    assert names[-2:] == [["4"], ["packed.csv"]]
 
 
 @pytest.mark.real_data

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets import catalogue, layouts, ratings
+from segmentation.datasets import catalogue, layouts, pieces, ratings
 from segmentation.features import kernels, presets, statistics
 from segmentation.schema import MOVIE, RATING, USER, MovieTable, UserStatistics
 from tests import oracles
@@ -183,10 +183,12 @@ def test_real_means_equal_pandas(
 ) -> None:
     layout = layouts.detect(str(real_data / folder))
     found = catalogue.load(layout, join)
-    file = ratings.probe(layout)
+    (file,) = pieces.probe(layout)
     parts = [
-        statistics.partition_statistics(ratings.read_range(file, part).ratings, found.table())
-        for part in ratings.byte_ranges(file, 300_000)
+        statistics.partition_statistics(ratings.parse(file, chunk).ratings, found.table())
+        for partition in pieces.partitions([file], 300_000)
+        for piece in partition
+        for chunk in pieces.chunks(piece)
     ]
     assert sum(part.used for part in parts) == used
     merged = statistics.merge([part.statistics for part in parts])

@@ -94,7 +94,9 @@ def test_no_such_folder(tmp_path: Path, capsys) -> None:
     [
         (b"userId,movieId,stars\n1,10,4.0\n", "names no column rating"),
         (b"", "is empty: put a file with content in its place"),
-        (gzip.compress((HEADER + SOUND).encode()), "holds gzip, not text: unpack it (gunzip)"),
+        (gzip.compress((HEADER + SOUND).encode())[:40], "can't be unpacked"),
+        (b"PK\x03\x04", "holds a zip archive, not text: unpack it (unzip)"),
+        (b"PAR1" * 9, "can't be read as Parquet"),
         (HEADER.encode(), "holds a header and no ratings"),
         (b"\x00\x01\x02" * 100, "names no column userId"),
     ],
@@ -109,12 +111,14 @@ def test_ratings_that_cannot_be_read(tmp_path, capsys, content: bytes, message: 
 
 def test_a_directory_where_a_file_should_be(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
-    for name in ("ratings.csv", "links.csv"):
-        (folder / name).unlink()
-        (folder / name).mkdir()
-        assert "is a directory where a file should be" in refused(capsys, folder, tmp_path / "o")
-        (folder / name).rmdir()
-        write_tiny(tmp_path / "tiny")
+    (folder / "links.csv").unlink()
+    (folder / "links.csv").mkdir()
+    assert "is a directory where a file should be" in refused(capsys, folder, tmp_path / "o")
+    (folder / "ratings.csv").unlink()
+    (folder / "ratings.csv").mkdir()
+    assert "ratings.csv: is a folder without a part of ratings" in refused(
+        capsys, folder, tmp_path / "o"
+    )
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys) -> None:

@@ -1,0 +1,164 @@
+"""Ratings in Parquet: row groups → typed rows, what is no rating aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from segmentation.datasets.parts import filesystem, one_line
+from segmentation.datasets.ratings import LineReject, Partition, RatingsFormat
+from segmentation.errors import DataError
+from segmentation.schema import MOVIE, RATING, USER, ByteRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_NEEDED = (USER, MOVIE, RATING)
+#: Rows that are typed at a time.
+_ROWS = 1 << 20
+
+
+def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
+    """Look at a Parquet file's schema.
+
+    Raises
+    ------
+    DataError
+        If it can't be read, lacks a needed column, or has one of a type that holds no ratings.
+    """
+    import pyarrow.types as kinds
+
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        rows = file.metadata.num_rows
+    missing = [name for name in _NEEDED if name not in schema.names]
+    if missing:
+        raise DataError(
+            f"{path}: has no column {' and no '.join(missing)} (it has: "
+            f"{', '.join(schema.names)[:80]}): name its columns {', '.join(_NEEDED)}"
+        )
+    for name in (USER, MOVIE):
+        if not kinds.is_integer(schema.field(name).type):
+            raise DataError(
+                f"{path}: column {name} is of type {schema.field(name).type}: give whole numbers"
+            )
+    kind = schema.field(RATING).type
+    if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)):
+        raise DataError(f"{path}: column {RATING} is of type {kind}: give numbers")
+    # Nothing to read looks the same for every kind of file.
+    start = 0 if rows else size
+    return RatingsFormat(path, size, b"", tuple(schema.names), start, 0, scale, "parquet")
+
+
+def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
+    """Return runs of row groups of about ``size`` bytes, and the bytes of each."""
+    with _opened(file.path) as opened:
+        metadata = opened.metadata
+        # Compressed, and of the needed columns alone; a group's columns are told by their path.
+        costs = []
+        for group in range(metadata.num_row_groups):
+            found = metadata.row_group(group)
+            columns = [found.column(i) for i in range(found.num_columns)]
+            costs.append(
+                sum(c.total_compressed_size for c in columns if c.path_in_schema in _NEEDED)
+            )
+    start, cost = 0, 0
+    for group, own in enumerate(costs):
+        if group > start and cost + own > size:
+            yield ByteRange(file.path, start, group), cost
+            start, cost = group, 0
+        cost += own
+    if costs:
+        yield ByteRange(file.path, start, len(costs)), cost
+
+
+def read(file: RatingsFormat, part: ByteRange) -> Iterator[Partition]:
+    """Read row groups: typed rows in the file's order, what is no rating aside.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged.
+    """
+    import pyarrow as pa
+
+    with _opened(part.path) as opened:
+        try:
+            groups = list(range(part.start, part.stop))
+            for batch in opened.iter_batches(_ROWS, groups, list(_NEEDED), use_threads=False):
+                yield _typed(batch, file.scale)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{part.path}: can't be read ({one_line(error)}): it is damaged: write it again"
+            ) from error
+
+
+def _typed(batch: Any, scale: tuple[float, float]) -> Partition:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    users, movies = (_ids(batch.column(name)) for name in (USER, MOVIE))
+    stars = batch.column(RATING)
+    known = stars.is_valid().to_numpy(zero_copy_only=False)
+    values = pc.cast(stars.fill_null(0), pa.float64()).to_numpy(zero_copy_only=False)
+    low, high = scale
+    reasons = (
+        (~users[1], f"{USER} is no whole number within 64 bits"),
+        (~movies[1], f"{MOVIE} is no whole number within 64 bits"),
+        (~known | ~np.isfinite(values), f"{RATING} is no number"),
+        (~((values >= low) & (values <= high)), f"{RATING} is outside {low:g} to {high:g}"),
+    )
+    bad = np.logical_or.reduce([mask for mask, _ in reasons])
+    rejected = []
+    for row in np.flatnonzero(bad):
+        cells = batch.slice(int(row), 1).to_pylist()[0]
+        text = ",".join("" if cells[name] is None else str(cells[name]) for name in _NEEDED)
+        reason = next(reason for mask, reason in reasons if mask[row])
+        rejected.append(LineReject(int(row), reason, text.encode()))
+    columns = (users[0], movies[0], values)
+    if rejected:
+        columns = tuple(column[~bad] for column in columns)
+    frame = pd.DataFrame(dict(zip(_NEEDED, columns, strict=True)), copy=False)
+    return Partition(frame, tuple(rejected), len(bad))
+
+
+def _ids(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return a column of ids as int64, and which of them are ids."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = column.is_valid().to_numpy(zero_copy_only=False)
+    filled = column.fill_null(0)
+    if filled.type == pa.uint64():
+        wide = filled.to_numpy(zero_copy_only=False)
+        return wide.astype(np.int64), known & (wide <= np.iinfo(np.int64).max)
+    return pc.cast(filled, pa.int64()).to_numpy(zero_copy_only=False), known
+
+
+class _opened:  # noqa: N801 - a context manager, used like a function
+    """An open Parquet file; what pyarrow finds wrong with it becomes an error of the data."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        fs, inner = filesystem(self._path)
+        self._handle = fs.open(inner, "rb")
+        try:
+            return pq.ParquetFile(self._handle)
+        except (pa.ArrowException, OSError) as error:
+            self._handle.close()
+            raise DataError(
+                f"{self._path}: can't be read as Parquet ({one_line(error)}): it is damaged or "
+                "cut off: write it again"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()

@@ -1,0 +1,216 @@
+"""Ratings files → pieces of partitions: each file is looked at, cut, and read chunk by chunk."""
+
+from __future__ import annotations
+
+import csv
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fsspec.utils import read_block
+
+from segmentation.datasets import parquet
+from segmentation.datasets.layouts import require_file
+from segmentation.datasets.parts import CODECS, PARQUET_MAGIC, filesystem, one_line
+from segmentation.datasets.ratings import Partition, RatingsFormat
+from segmentation.errors import DataError
+from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from segmentation.datasets.layouts import Layout
+
+#: Bytes of a partition unless asked otherwise: some 1.2 million rows, tens of MB once typed.
+PARTITION_BYTES = 32 << 20
+#: Parquet holds about so many times as many ratings a byte as text does.
+_PARQUET_DENSITY = 4
+_HEAD_BYTES = 1 << 16
+_LONGEST_LINE = 64 << 20
+_BOM = b"\xef\xbb\xbf"
+_REFUSED = {
+    b"PK\x03\x04": ("a zip archive", "unpack it (unzip)"),
+    b"BZh": ("bzip2", "unpack it (bunzip2)"),
+    b"\xfd7zXZ": ("xz", "unpack it (unxz)"),
+}
+
+
+class Piece(NamedTuple):
+    """A part of one file that a task reads: lines by their bytes, or row groups by their number."""
+
+    file: RatingsFormat
+    part: ByteRange
+
+
+def probe(layout: Layout) -> list[RatingsFormat]:
+    """Look at the head of each file of a layout's ratings and say how to read it.
+
+    Raises
+    ------
+    DataError
+        If one is missing, empty, a directory, packed in a way that isn't read, or lacks a needed
+        column; if all hold a header and no more.
+    """
+    files = [_probe(path, layout) for path in layout.ratings_files]
+    if all(file.data_start == file.size for file in files):
+        raise DataError(
+            f"{layout.ratings}: holds a header and no ratings: is it the right file, and whole?"
+        )
+    return files
+
+
+def _probe(path: str, layout: Layout) -> RatingsFormat:
+    size = require_file(path)
+    fs, inner = filesystem(path)
+    with fs.open(inner, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+        for magic, (kind, remedy) in _REFUSED.items():
+            if head.startswith(magic):
+                raise DataError(f"{path}: holds {kind}, not text: {remedy} and name the result")
+        if head.startswith(PARQUET_MAGIC):
+            return parquet.probe(path, size, layout.scale)
+        codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
+        if codec is not None:
+            file.seek(0)
+            head = next(_unpacked(file, codec, path, _HEAD_BYTES), b"")
+    return _text(path, size, head, codec, layout)
+
+
+def _text(path: str, size: int, head: bytes, codec: str | None, layout: Layout) -> RatingsFormat:
+    bom = len(_BOM) if head.startswith(_BOM) else 0
+    plain = path.removesuffix(".gz").removesuffix(".zst")
+    if plain.endswith(".dat"):
+        columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
+        return RatingsFormat(path, size, b"::", columns, bom, 0, layout.scale, codec)
+    line = head[bom:].split(b"\n", 1)[0]
+    if b"\r" in line.rstrip(b"\r"):
+        raise DataError(f"{path}: ends its lines with CR alone: convert them (mac2unix)")
+    names = next(csv.reader([line.rstrip(b"\r").decode("utf-8", "replace")]), [])
+    columns = tuple(name.strip() for name in names)
+    missing = [name for name in (USER, MOVIE, RATING) if name not in columns]
+    if missing:
+        shown = ", ".join(columns)[:80]
+        raise DataError(
+            f"{path}: line 1 names no column {' and no '.join(missing)} (it reads: {shown}): "
+            f"give it the header {USER},{MOVIE},{RATING},{TIMESTAMP}"
+        )
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: line 1 names column {twice} twice: keep one of them")
+    start = bom + len(line) + 1
+    if codec is None:
+        start = min(start, size)
+    elif len(head) < _HEAD_BYTES and start >= len(head):
+        # All of it is in hand, and there is nothing after the header.
+        start = size
+    return RatingsFormat(path, size, b",", columns, start, 1, layout.scale, codec)
+
+
+def partitions(
+    files: Sequence[RatingsFormat], partition_bytes: int = PARTITION_BYTES
+) -> list[list[Piece]]:
+    """Cut files into partitions of about ``partition_bytes`` of text, one task's work each.
+
+    A piece of text owns the lines that begin in its bytes. A packed file can't be entered in its
+    middle: it is one piece. Small files share a partition.
+    """
+    found: list[list[Piece]] = []
+    room = 0
+    for file in files:
+        for piece, cost in _pieces(file, max(1, partition_bytes)):
+            if cost > room:
+                found.append([])
+                room = partition_bytes
+            found[-1].append(piece)
+            room -= cost
+    return found
+
+
+def _pieces(file: RatingsFormat, size: int) -> Iterator[tuple[Piece, int]]:
+    """Cut one file; with each piece goes what it costs to read, in bytes of text."""
+    if file.codec == "parquet":
+        for part, cost in parquet.ranges(file, max(1, size // _PARQUET_DENSITY)):
+            yield Piece(file, part), cost * _PARQUET_DENSITY
+        return
+    if file.codec is not None:
+        yield Piece(file, ByteRange(file.path, 0, file.size)), size
+        return
+    for part in byte_ranges(file, size):
+        yield Piece(file, part), part.stop - part.start
+
+
+def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRange]:
+    """Cut plain text into ranges of about ``size`` bytes; a range owns the lines it begins."""
+    span = file.size - file.data_start
+    n = max(1, math.ceil(span / max(1, size)))
+    cuts = [file.data_start + span * i // n for i in range(n + 1)]
+    return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
+
+
+def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | Partition]:
+    """Read a piece: whole lines of text, or rows that are typed already.
+
+    Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
+    more memory than the others.
+
+    Raises
+    ------
+    DataError
+        If a packed file is damaged.
+    """
+    file, part = piece
+    if file.codec == "parquet":
+        yield from parquet.read(file, part)
+    elif file.codec is None:
+        yield _lines(file, part)
+    else:
+        yield from _unpacked_lines(file, size)
+
+
+def _lines(file: RatingsFormat, part: ByteRange) -> bytes:
+    fs, inner = filesystem(part.path)
+    # read_block starts after the first newline at or behind the offset it is given: one byte
+    # back is the newline that ends the line before, so a line belongs to where it begins.
+    headless_start = part.start == file.data_start and not file.header_lines
+    offset = 0 if headless_start else part.start - 1
+    with fs.open(inner, "rb") as handle:
+        data: bytes = read_block(handle, offset, part.stop - 1 - offset, b"\n")
+    return data[part.start :] if headless_start else data
+
+
+def _unpacked_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:
+    fs, inner = filesystem(file.path)
+    assert file.codec is not None
+    with fs.open(inner, "rb") as handle:
+        rest, skip = b"", file.data_start
+        for unpacked in _unpacked(handle, file.codec, file.path, size):
+            skipped = min(skip, len(unpacked))
+            skip -= skipped
+            data = rest + unpacked[skipped:]
+            end = data.rfind(b"\n") + 1
+            rest = data[end:]
+            if len(rest) > _LONGEST_LINE:
+                raise DataError(
+                    f"{file.path}: has no end of a line within {_LONGEST_LINE >> 20} MiB: "
+                    "it holds no ratings"
+                )
+            if end:
+                yield data[:end]
+        if rest:
+            yield rest
+
+
+def _unpacked(handle: Any, codec: str, path: str, size: int) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    with pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), codec) as stream:
+        while True:
+            try:
+                data = stream.read(size)
+            except OSError as error:
+                raise DataError(
+                    f"{path}: can't be unpacked ({one_line(error)}): it is damaged or cut off: "
+                    "fetch it or pack it again"
+                ) from error
+            if not data:
+                return
+            yield data

@@ -1,0 +1,104 @@
+"""The tasks that see rows: a partition is read, chunk by chunk, and summed up by user."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from segmentation.datasets import pieces as reader
+from segmentation.datasets import ratings as general
+from segmentation.features import bytewise, statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from segmentation.datasets.pieces import Piece
+    from segmentation.datasets.ratings import LineReject, RatingsFormat
+    from segmentation.schema import MovieTable, UserStatistics
+
+#: Chunks of a packed file whose statistics wait to be merged.
+_WAITING = 8
+
+
+class PieceReport(NamedTuple):
+    """What became of one piece's lines; rejected ones are numbered from 0 within it."""
+
+    path: str
+    header_lines: int
+    lines: int
+    rejected: tuple[LineReject, ...]
+
+
+class ReadSummary(NamedTuple):
+    """What the driver learns of one partition.
+
+    ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
+    ``sketch`` holds some evenly spaced user ids, of ``users`` in all.
+    """
+
+    pieces: tuple[PieceReport, ...]
+    used: int
+    unmapped: int
+    seen: NDArray[np.uint8]
+    sketch: NDArray[np.int64]
+    users: int
+
+    @property
+    def rejected(self) -> int:
+        """Rows that are no ratings."""
+        return sum(len(piece.rejected) for piece in self.pieces)
+
+
+def read_partition(
+    pieces: Sequence[Piece], table: MovieTable
+) -> tuple[UserStatistics, ReadSummary]:
+    """Read one partition and sum it up by user.
+
+    Raises
+    ------
+    DataError
+        If a packed or Parquet file is damaged.
+    """
+    waiting: list[UserStatistics] = []
+    reports = []
+    used = unmapped = 0
+    seen = np.zeros(-(-len(table.movie_ids) // 8), np.uint8)
+    for piece in pieces:
+        lines = 0
+        rejected: list[LineReject] = []
+        for chunk in reader.chunks(piece):
+            found, more, bad = _summed(piece.file, chunk, table)
+            rejected += [reject._replace(line=lines + reject.line) for reject in bad]
+            lines += more
+            used += found.used
+            unmapped += found.unmapped
+            seen |= found.seen
+            if len(waiting) == _WAITING:
+                waiting = [statistics.merge(waiting)]
+            waiting.append(found.statistics)
+        file = piece.file
+        reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
+    merged = statistics.merge(waiting) if waiting else statistics.empty(table.n_genres)
+    sketch = statistics.sketch_of(merged.users)
+    return merged, ReadSummary(tuple(reports), used, unmapped, seen, sketch, len(merged.users))
+
+
+def _summed(
+    file: RatingsFormat, chunk: bytes | general.Partition, table: MovieTable
+) -> tuple[statistics.PartitionStatistics, int, Sequence[LineReject]]:
+    if isinstance(chunk, bytes):
+        quick = bytewise.read_statistics(chunk, grammar(file), table)
+        if quick is not None:
+            return *quick, ()
+        chunk = general.parse(file, chunk)
+    return statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
+
+
+def grammar(file: RatingsFormat) -> bytewise.Grammar:
+    """Return how the compiled reader cuts a file's lines."""
+    return bytewise.Grammar(
+        len(file.columns), *file.positions, file.delimiter[0], len(file.delimiter), *file.scale
+    )

@@ -1,0 +1,219 @@
+"""The same ratings in every form that is read: one file or many, packed, Parquet, from a URL."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import segment
+from segmentation.run import reading
+from tests.conftest import write_tiny
+from tests.jobs.test_invariance import assert_same, copy, data, reference, run
+
+__all__ = ["data", "reference"]  # fixtures
+
+HEADER = "userId,movieId,rating,timestamp\n"
+
+
+def lines_of(folder: Path) -> list[str]:
+    return (folder / "ratings.csv").read_text().splitlines(keepends=True)[1:]
+
+
+def without_ratings(data: Path, folder: Path) -> Path:
+    return copy(data, folder)
+
+
+def write_parts(folder: Path, lines: list[str], n: int, name: str = "part-{}.csv") -> None:
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        text = HEADER + "".join(lines[len(lines) * i // n : len(lines) * (i + 1) // n])
+        path = folder / name.format(i)
+        if name.endswith(".gz"):
+            path.write_bytes(gzip.compress(text.encode()))
+        elif name.endswith(".zst"):
+            path.write_bytes(pa.compress(text.encode(), codec="zstd", asbytes=True))
+        else:
+            path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "option"),
+    [
+        ("ratings.csv.gz", 1, None),
+        ("ratings.csv.zst", 1, None),
+        ("ratings-{}.csv", 12, None),
+        ("ratings-{}.csv.gz", 3, None),
+        ("ratings/part-{}.csv", 3, None),
+        ("ratings/part-{}.csv.zst", 3, None),
+        ("log-{}.csv", 4, "log-*.csv"),
+        ("logs/{}.csv", 4, "logs"),
+    ],
+)
+def test_text_in_any_form(
+    data: Path, reference, tmp_path: Path, name: str, n: int, option: str | None
+) -> None:
+    folder = without_ratings(data, tmp_path / "data")
+    inner, _, last = name.rpartition("/")
+    write_parts(folder / inner, lines_of(data), n, last)
+    (folder / inner / "_SUCCESS").write_text("")
+    options = ["--ratings", option] if option else []
+    found = run(folder, tmp_path / "out", "--partition-size", "300kB", *options)
+    assert_same(found, reference)
+
+
+@pytest.mark.parametrize("kind", ["file", "parts", "small groups", "other types"])
+def test_parquet(data: Path, reference, tmp_path: Path, kind: str) -> None:
+    folder = without_ratings(data, tmp_path / "data")
+    frame = pd.read_csv(data / "ratings.csv")
+    if kind == "other types":
+        frame = frame.astype({"userId": "uint64", "movieId": "int32", "rating": "float32"})
+        frame["more"] = [{"a": [1]}] * len(frame)
+    if kind == "parts":
+        (folder / "ratings.parquet").mkdir()
+        for i, part in enumerate(np.array_split(np.arange(len(frame)), 3)):
+            frame.iloc[part].to_parquet(folder / "ratings.parquet" / f"part.{i}.parquet")
+    else:
+        size = 700 if kind == "small groups" else None
+        frame.to_parquet(folder / "ratings.parquet", row_group_size=size)
+    found = run(folder, tmp_path / "out", "--partition-size", "37kB")
+    assert_same(found, reference)
+
+
+def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    (folder / "ratings.csv").unlink()
+    table = pa.table(
+        {
+            "rating": pa.array([4.0, None, float("nan"), 9.0, 3.0, 2.0, 5.0]),
+            "userId": pa.array([1, 1, 1, 1, None, 2**63 + 1, 2], pa.uint64()),
+            "movieId": pa.array([10, 10, 10, 10, 10, 10, 20]),
+        }
+    )
+    pq.write_table(table, folder / "ratings.parquet", row_group_size=2)
+    out = tmp_path / "out"
+    arguments = ["--data", str(folder), "--k", "2", "--max-rejected", "0.9", "--out", str(out)]
+    assert segment.main([*arguments, "--quiet"]) == 0
+    rows = json.loads((out / "run.json").read_text())["rows"]
+    assert rows == {"read": 7, "used": 2, "unmapped": 0, "rejected": 5}
+    kept = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert kept["line"].tolist() == [2, 3, 4, 5, 6]
+    assert kept["reason"].tolist() == [
+        "rating is no number", "rating is no number", "rating is outside 0.5 to 5",
+        "userId is no whole number within 64 bits", "userId is no whole number within 64 bits",
+    ]  # fmt: skip
+
+
+def test_lines_are_counted_file_by_file(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    lines = lines_of(folder)
+    (folder / "ratings.csv").unlink()
+    write_parts(folder / "ratings", lines[:3], 1, "a.csv")
+    write_parts(folder / "ratings", [*lines[3:], "bad\n"], 1, "b.csv.gz")
+    write_parts(folder / "ratings", ["bad,too\n"], 1, "c.csv")
+    out = tmp_path / "out"
+    arguments = ["--data", str(folder), "--k", "2", "--max-rejected", "0.9", "--out", str(out)]
+    assert segment.main([*arguments, "--quiet"]) == 0
+    kept = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert kept["line"].tolist() == [5, 2]
+    assert [Path(name).name for name in kept["file"]] == ["b.csv.gz", "c.csv"]
+
+
+def refused(capsys, folder: Path, out: Path, *options: str) -> str:
+    arguments = ["--data", str(folder), "--out", str(out), "--k", "2", "--quiet", *options]
+    assert segment.main(arguments) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert not out.exists()
+    return line
+
+
+def test_a_part_that_is_missing_half_way(tmp_path: Path, capsys, monkeypatch) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    lines = lines_of(folder)
+    (folder / "ratings.csv").unlink()
+    write_parts(folder / "ratings", lines, 3)
+    probe = reading.reader.probe
+
+    def then_gone(layout):
+        files = probe(layout)
+        (folder / "ratings" / "part-1.csv").unlink()
+        return files
+
+    monkeypatch.setattr(reading.reader, "probe", then_gone)
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
+    assert segment.main(arguments) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {folder}/ratings/part-1.csv: No such file or directory")
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    frame = pd.read_csv(folder / "ratings.csv")
+    (folder / "ratings.csv").unlink()
+    (folder / "ratings").mkdir()
+    frame.to_parquet(folder / "ratings" / "0.parquet")
+    for change, told in (
+        (frame.rename(columns={"rating": "stars"}), "has no column rating (it has: userId, movieI"),
+        (frame.astype({"userId": str}), "column userId is of type"),
+        (frame.astype({"rating": str}), "column rating is of type"),
+    ):
+        change.to_parquet(folder / "ratings" / "1.parquet")
+        line = refused(capsys, folder, tmp_path / "out")
+        assert line.startswith(f"error: {folder}/ratings/1.parquet: {told}")
+
+
+def test_a_damaged_part(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    lines = lines_of(folder)
+    write_parts(folder / "ratings", lines * 5_000, 2, "{}.csv.gz")
+    packed = folder / "ratings" / "1.csv.gz"
+    packed.write_bytes(packed.read_bytes()[:-200])
+    (folder / "ratings.csv").unlink()
+    line = refused(capsys, folder, tmp_path / "out")
+    assert line.startswith(f"error: {packed}: can't be unpacked")
+    frame = pd.read_csv(folder / "ratings" / "0.csv.gz")
+    shutil.rmtree(folder / "ratings")
+    frame.to_parquet(folder / "ratings.parquet")
+    whole = (folder / "ratings.parquet").read_bytes()
+    (folder / "ratings.parquet").write_bytes(whole[:100] + b"\xff" * 2_000 + whole[2_100:])
+    line = refused(capsys, folder, tmp_path / "out")
+    assert line.startswith(f"error: {folder}/ratings.parquet: can't be read")
+
+
+def test_nothing_is_called_like_that(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    line = refused(capsys, folder, tmp_path / "out", "--ratings", "log-*.csv")
+    assert "log-*.csv: no file is called like that" in line
+    (folder / "empty").mkdir()
+    line = refused(capsys, folder, tmp_path / "out", "--ratings", "empty")
+    assert "is a folder without a part of ratings" in line
+
+
+def test_parts_by_url(data: Path, reference, tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    folder = without_ratings(data, tmp_path / "data")
+    write_parts(folder / "ratings", lines_of(data), 3)
+    memory.put(str(folder), "/parts", recursive=True)
+    try:
+        assert_same(run("memory://parts", tmp_path / "out"), reference)
+    finally:
+        memory.rm("/parts", recursive=True)
+
+
+def test_what_packed_files_cost_is_said(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    text = (folder / "ratings.csv").read_bytes()
+    (folder / "ratings.csv").unlink()
+    (folder / "ratings.csv.gz").write_bytes(gzip.compress(text))
+    assert segment.main(["--data", str(folder), "--k", "2", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err
+    assert f"note: {folder}/ratings.csv.gz is gzip, which one task alone can unpack" in told
