@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from fsspec.utils import read_block
 
 from segmentation.datasets import parquet
 from segmentation.datasets.layouts import require_file
@@ -26,6 +25,9 @@ PARTITION_BYTES = 32 << 20
 _PARQUET_DENSITY = 4
 _HEAD_BYTES = 1 << 16
 _LONGEST_LINE = 64 << 20
+#: What is read beyond a range, for the end of its last line.
+_SPARE_BYTES = 4096
+_thread = threading.local()
 _BOM = b"\xef\xbb\xbf"
 _REFUSED = {
     b"PK\x03\x04": ("a zip archive", "unpack it (unzip)"),
@@ -146,11 +148,11 @@ def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRa
     return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
 
 
-def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | Partition]:
+def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | memoryview | Partition]:
     """Read a piece: whole lines of text, or rows that are typed already.
 
     Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
-    more memory than the others.
+    more memory than the others. A chunk is good until this thread asks for another one.
 
     Raises
     ------
@@ -166,15 +168,46 @@ def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | Partit
         yield from _unpacked_lines(file, size)
 
 
-def _lines(file: RatingsFormat, part: ByteRange) -> bytes:
+def _lines(file: RatingsFormat, part: ByteRange) -> memoryview:
+    """Return the lines that begin in a byte range, in a buffer that the next call overwrites."""
     fs, inner = filesystem(part.path)
-    # read_block starts after the first newline at or behind the offset it is given: one byte
-    # back is the newline that ends the line before, so a line belongs to where it begins.
-    headless_start = part.start == file.data_start and not file.header_lines
-    offset = 0 if headless_start else part.start - 1
+    # A line begins where one ended: the search for it begins a byte before the range.
+    first = part.start == file.data_start
+    offset = part.start - (not first)
+    last = part.stop - 1 - offset
+    buffer = _buffer(last + _SPARE_BYTES)
     with fs.open(inner, "rb") as handle:
-        data: bytes = read_block(handle, offset, part.stop - 1 - offset, b"\n")
-    return data[part.start :] if headless_start else data
+        handle.seek(offset)
+        size = _fill(handle, buffer, 0)
+        # The last line ends at the range's last byte or behind it.
+        while (stop := buffer.find(b"\n", max(last, 0), size) + 1) == 0 and size == len(buffer):
+            buffer = _buffer(2 * len(buffer), buffer)
+            size = _fill(handle, buffer, size)
+    stop = stop or size
+    start = 0 if first else (buffer.find(b"\n", 0, stop) + 1 or stop)
+    return memoryview(buffer)[start:stop]
+
+
+def _buffer(size: int, content: bytearray | None = None) -> bytearray:
+    """Return this thread's buffer: memory that is new each time costs more than reading into it."""
+    found: bytearray | None = getattr(_thread, "buffer", None)
+    if found is None or len(found) < size:
+        found = bytearray(size)
+        if content is not None:
+            found[: len(content)] = content
+        _thread.buffer = found
+    return found
+
+
+def _fill(handle: Any, buffer: bytearray, at: int) -> int:
+    """Read until the buffer is full or the file ends; return where its content ends."""
+    view = memoryview(buffer)
+    while at < len(buffer):
+        count = handle.readinto(view[at:])
+        if not count:
+            break
+        at += count
+    return at
 
 
 def _unpacked_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:

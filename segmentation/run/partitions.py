@@ -87,18 +87,19 @@ def read_partition(
 
 
 def _summed(
-    file: RatingsFormat, chunk: bytes | general.Partition, table: MovieTable
+    file: RatingsFormat, chunk: bytes | memoryview | general.Partition, table: MovieTable
 ) -> tuple[statistics.PartitionStatistics, int, Sequence[LineReject]]:
-    if isinstance(chunk, bytes):
-        quick = bytewise.read_statistics(chunk, grammar(file), table)
+    if not isinstance(chunk, general.Partition):
+        known = grammar(file)
+        quick = known and bytewise.read_statistics(chunk, known, table)
         if quick is not None:
             return *quick, ()
-        chunk = general.parse(file, chunk)
+        chunk = general.parse(file, bytes(chunk))
     return statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
 
 
-def grammar(file: RatingsFormat) -> bytewise.Grammar:
-    """Return how the compiled reader cuts a file's lines."""
-    return bytewise.Grammar(
-        len(file.columns), *file.positions, file.delimiter[0], len(file.delimiter), *file.scale
-    )
+def grammar(file: RatingsFormat) -> bytewise.Grammar | None:
+    """Return how the compiled reader cuts a file's lines; None where it doesn't."""
+    if file.positions != (0, 1, 2):
+        return None
+    return bytewise.Grammar(len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale)

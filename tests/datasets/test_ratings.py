@@ -26,6 +26,10 @@ def format_of(path: Path) -> ratings.RatingsFormat:
     return file
 
 
+def typed(file: ratings.RatingsFormat, chunk) -> ratings.Partition:
+    return chunk if isinstance(chunk, ratings.Partition) else ratings.parse(file, bytes(chunk))
+
+
 def read_all(
     path: Path, partition_bytes: int = 1 << 25, chunk_bytes: int = 1 << 25
 ) -> tuple[pd.DataFrame, list, int]:
@@ -35,7 +39,7 @@ def read_all(
     for partition in pieces.partitions([file], partition_bytes):
         for piece in partition:
             for chunk in pieces.chunks(piece, chunk_bytes):
-                read = ratings.parse(file, chunk) if isinstance(chunk, bytes) else chunk
+                read = typed(file, chunk)
                 frames.append(read.ratings)
                 rejects += [(line + 1 + r.line, r.reason, r.text) for r in read.rejected]
                 line += read.lines

@@ -185,7 +185,7 @@ def test_real_means_equal_pandas(
     found = catalogue.load(layout, join)
     (file,) = pieces.probe(layout)
     parts = [
-        statistics.partition_statistics(ratings.parse(file, chunk).ratings, found.table())
+        statistics.partition_statistics(ratings.parse(file, bytes(chunk)).ratings, found.table())
         for partition in pieces.partitions([file], 300_000)
         for piece in partition
         for chunk in pieces.chunks(piece)
