@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.datasets import parquet
@@ -27,7 +27,8 @@ _HEAD_BYTES = 1 << 16
 _LONGEST_LINE = 64 << 20
 #: What is read beyond a range, for the end of its last line.
 _SPARE_BYTES = 4096
-_thread = threading.local()
+#: Memory that is new each time costs several times as much as what is read into it.
+_buffers: list[bytearray] = []
 _BOM = b"\xef\xbb\xbf"
 _REFUSED = {
     b"PK\x03\x04": ("a zip archive", "unpack it (unzip)"),
@@ -152,7 +153,7 @@ def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | memory
     """Read a piece: whole lines of text, or rows that are typed already.
 
     Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
-    more memory than the others. A chunk is good until this thread asks for another one.
+    more memory than the others. A chunk is good until the next one is asked for.
 
     Raises
     ------
@@ -163,40 +164,50 @@ def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | memory
     if file.codec == "parquet":
         yield from parquet.read(file, part)
     elif file.codec is None:
-        yield _lines(file, part)
+        yield from _lines(file, part)
     else:
         yield from _unpacked_lines(file, size)
 
 
-def _lines(file: RatingsFormat, part: ByteRange) -> memoryview:
-    """Return the lines that begin in a byte range, in a buffer that the next call overwrites."""
+def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
+    """Yield the lines that begin in a byte range."""
     fs, inner = filesystem(part.path)
     # A line begins where one ended: the search for it begins a byte before the range.
     first = part.start == file.data_start
     offset = part.start - (not first)
     last = part.stop - 1 - offset
     buffer = _buffer(last + _SPARE_BYTES)
-    with fs.open(inner, "rb") as handle:
-        handle.seek(offset)
-        size = _fill(handle, buffer, 0)
-        # The last line ends at the range's last byte or behind it.
-        while (stop := buffer.find(b"\n", max(last, 0), size) + 1) == 0 and size == len(buffer):
-            buffer = _buffer(2 * len(buffer), buffer)
-            size = _fill(handle, buffer, size)
-    stop = stop or size
-    start = 0 if first else (buffer.find(b"\n", 0, stop) + 1 or stop)
-    return memoryview(buffer)[start:stop]
+    try:
+        with fs.open(inner, "rb") as handle:
+            handle.seek(offset)
+            size = _fill(handle, buffer, 0)
+            # The last line ends at the range's last byte or behind it.
+            while (stop := buffer.find(b"\n", max(last, 0), size) + 1) == 0:
+                if size < len(buffer):
+                    stop = size
+                    break
+                buffer += bytes(len(buffer))
+                size = _fill(handle, buffer, size)
+        start = 0 if first else (buffer.find(b"\n", 0, stop) + 1 or stop)
+        yield memoryview(buffer)[start:stop]
+    finally:
+        _buffers.append(buffer)
 
 
-def _buffer(size: int, content: bytearray | None = None) -> bytearray:
-    """Return this thread's buffer: memory that is new each time costs more than reading into it."""
-    found: bytearray | None = getattr(_thread, "buffer", None)
-    if found is None or len(found) < size:
-        found = bytearray(size)
-        if content is not None:
-            found[: len(content)] = content
-        _thread.buffer = found
-    return found
+def _buffer(size: int) -> bytearray:
+    """Return a buffer of a size or more; one that was used before, if there is any."""
+    while _buffers:
+        # Another thread may be quicker.
+        with contextlib.suppress(IndexError):
+            found = _buffers.pop()
+            if len(found) >= size:
+                return found
+    return bytearray(size)
+
+
+def forget_buffers() -> None:
+    """Let go of the memory that reading keeps for more reading."""
+    _buffers.clear()
 
 
 def _fill(handle: Any, buffer: bytearray, at: int) -> int:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+#: Users that are summed up at a time.
+_USERS = 16_384
+
+
 class ProfileSums(NamedTuple):
     """Sums over the users of each segment; (n_segments,) and (n_segments, n_genres).
 
@@ -33,6 +37,17 @@ def block_sums(
     statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
 ) -> ProfileSums:
     """Sum up one block of users by segment."""
+    # A few at a time: the tables in between are several times as large as the statistics.
+    n = len(labels)
+    parts = []
+    for at in range(0, max(n, 1), _USERS):
+        some = slice(at, at + _USERS)
+        columns: Any = (column[some] for column in statistics)
+        parts.append(_sums(UserStatistics(*columns), labels[some], n_segments))
+    return merge(parts)
+
+
+def _sums(statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int) -> ProfileSums:
     counts = statistics.counts
     means = np.zeros(counts.shape)
     np.divide(statistics.sums, counts, out=means, where=counts > 0)

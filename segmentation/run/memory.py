@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import resource
 import sys
 import threading
@@ -59,6 +60,16 @@ class PeakMemory:
             with contextlib.suppress(psutil.Error):
                 total += member.memory_info().rss
         return total
+
+
+def let_go() -> None:
+    """Give memory that is free, but kept for more of the same work, back to the system."""
+    from segmentation.datasets.pieces import forget_buffers
+
+    forget_buffers()
+    # What Dask's documentation advises: glibc keeps what large arrays leave behind.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _own_peak() -> int:

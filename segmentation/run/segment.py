@@ -10,6 +10,7 @@ import numpy as np
 from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
 from segmentation.run import files, pipeline, reading, recovery, reporting, searching
+from segmentation.run.memory import let_go
 from segmentation.run.model import SavedModel
 from segmentation.run.work import Work, open_work
 from segmentation.schema import Axes
@@ -105,10 +106,12 @@ class _Segmenting:
                 )
             ]
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
+        work.cluster.client.run(let_go)
         names = [persona.name for persona in personas]
         with progress.stage("assignments", "assignments") as stage:
             pipeline.write_assignments(client, folder, blocks, assigned, names, catalogue.genres)
             stage.note = f"{blocks.users:,} users"
+        work.cluster.client.run(let_go)
         manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
         manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
         manifest["data"]["catalogue"] = catalogue.notes
@@ -152,6 +155,7 @@ class _Segmenting:
             n_iter = found.record["n_iter"]
             stage.note = f"k = {k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
         work.folder.finish_stage("kmeans", key, found._asdict())
+        work.cluster.client.run(let_go)
         return found
 
     def _axes(self, X: Any) -> tuple[Axes, dict[str, Any]]:

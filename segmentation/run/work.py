@@ -18,7 +18,7 @@ from segmentation.errors import UsageError
 from segmentation.run import files, reading, recovery, sources, store
 from segmentation.run.cluster import open_cluster
 from segmentation.run.failures import explained
-from segmentation.run.memory import PeakMemory
+from segmentation.run.memory import PeakMemory, let_go
 from segmentation.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class Work:
         if tally.rejected:
             files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
         reading.save_blocks(kept, blocks, catalogue.genres)
+        self.cluster.client.run(let_go)
         rows = tally.record()
         folder.finish_stage(
             "ratings", key, {"rows": rows, "movies": tally.movies, "blocks": blocks.sizes}
