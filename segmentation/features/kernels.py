@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def accumulate(
     user_rows: NDArray[np.int64],
-    movie_rows: NDArray[np.int64],
+    movie_rows: NDArray[np.int32],
     ratings: NDArray[np.float64],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
@@ -51,7 +51,7 @@ def accumulate(
 
 def accumulate_numpy(
     user_rows: NDArray[np.int64],
-    movie_rows: NDArray[np.int64],
+    movie_rows: NDArray[np.int32],
     ratings: NDArray[np.float64],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],

@@ -95,21 +95,31 @@ def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionS
     table
         The catalogue's movies.
     """
-    movies_of = movie_rows(table, ratings[MOVIE].to_numpy())
-    mapped = movies_of >= 0
-    users = ratings[USER].to_numpy()
-    stars = ratings[RATING].to_numpy()
-    unmapped = int(len(mapped) - np.count_nonzero(mapped))
-    if unmapped:
-        users, movies_of, stars = users[mapped], movies_of[mapped], stars[mapped]
-    distinct, rows = user_rows(users)
+    rows = compact(ratings, table)
+    result, seen = sum_up(rows, table)
+    return PartitionStatistics(
+        result, len(rows), len(ratings) - len(rows), np.packbits(seen), sketch_of(result.users)
+    )
+
+
+def compact(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
+    """Return the used ratings alone, ``movieId`` replaced by the movie's row in the catalogue."""
+    movies = movie_rows(table, ratings[MOVIE].to_numpy())
+    rows = ratings.assign(**{MOVIE: movies.astype(np.int32)})
+    mapped = movies >= 0
+    return rows if mapped.all() else rows[mapped]
+
+
+def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, NDArray[np.bool_]]:
+    """Count and sum what :func:`compact` returned; tell which movies of the catalogue it holds."""
+    distinct, user = user_rows(rows[USER].to_numpy())
     seen = np.zeros(len(table.movie_ids), np.bool_)
     result = _zeros(distinct, table.n_genres)
     accumulate(
-        rows, movies_of, stars, table.offsets, table.codes,
+        user, rows[MOVIE].to_numpy(), rows[RATING].to_numpy(), table.offsets, table.codes,
         result.movies, result.rating_sum, result.sums, result.counts, seen,
     )  # fmt: skip
-    return PartitionStatistics(result, len(users), unmapped, np.packbits(seen), sketch_of(distinct))
+    return result, seen
 
 
 def sketch_of(users: NDArray[np.int64]) -> NDArray[np.int64]:

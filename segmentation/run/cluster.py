@@ -44,12 +44,16 @@ _LEAST_MEMORY = 256 << 20
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connected cluster; ``dashboard`` is None where it has none."""
+    """A connected cluster; ``dashboard`` is None where it has none.
+
+    ``memory`` is what its workers may take together, bytes.
+    """
 
     client: Any
     kind: str
     workers: int
     threads: int
+    memory: int
     dashboard: str | None
 
     def record(self) -> dict[str, Any]:
@@ -194,7 +198,7 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
                 "check its file, free ports and memory"
             ) from error
         link = _dashboard_link(cluster, dashboard)
-        yield Cluster(client, config["kind"], workers, workers * threads, link)
+        yield Cluster(client, config["kind"], workers, workers * threads, workers * limit, link)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
@@ -12,14 +12,16 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import pieces as reader
 from segmentation.errors import DataError
 from segmentation.features import statistics
-from segmentation.run import files
+from segmentation.run import files, shuffling
 from segmentation.run.partitions import read_partition
 from segmentation.run.tasks import submit
 from segmentation.schema import RejectedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from segmentation.datasets.layouts import Layout
     from segmentation.datasets.ratings import RatingsFormat
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Users of one feature block at most; fewer where that gives every thread one.
 BLOCK_USERS = 131_072
+#: Partial sums that overlap may take one part in so many of the workers' memory.
+_SUMS_SHARE = 8
 
 
 @dataclass
@@ -90,11 +94,29 @@ def read_ratings(
     with progress.stage("ratings", "ratings") as stage:
         _warn_of_packed(found, cluster.threads, progress)
         table = client.scatter(catalogue.table(), broadcast=True, hash=False)
-        parts = submit(client, "read-ratings", read_partition, partitions, table)
         # A row takes 8 bytes of text at least; packed, hardly less than one.
         most = sum(file.size // (1 if file.codec else 8) for file in found)
-        summaries, whole = _gather_summaries(client, parts, most, settings, stage)
+        gathering = _Gathering(settings.max_rejected, most, len(partitions), stage)
+
+        def crowded(summaries: Sequence[ReadSummary]) -> bool:
+            return shuffling.is_crowded(
+                summaries, len(partitions), len(catalogue.genres), cluster.memory // _SUMS_SHARE
+            )
+
+        parts = submit(client, "read-ratings", read_partition, partitions, table)
+        summaries, ended = gathering.gather(submit(client, "summary", _second, parts), crowded)
+        shuffled = ended == "crowded"
+        if shuffled:
+            client.cancel(parts)
+            progress.say("  ratings: in no order of users: they are shuffled first")
+            rows = most if any(file.codec for file in found) else most // 3
+            parts, tasks = shuffling.shuffle(
+                client, partitions, catalogue.table(), rows * shuffling.ROW_BYTES,
+                settings.partition_bytes or reader.PARTITION_BYTES,
+            )  # fmt: skip
+            summaries, ended = gathering.gather(tasks)
         tally = _tally(summaries, len(catalogue.movie_ids))
+        whole = ended == "whole"
         if not whole or len(tally.rejected) > settings.max_rejected * tally.read:
             _refuse_rejected(tally, settings, layout.ratings, whole=whole)
         if tally.used == 0:
@@ -102,7 +124,11 @@ def read_ratings(
                 f"{layout.ratings}: none of its {tally.read:,} ratings is of a movie in "
                 f"{layout.movies}: the files belong to different data sets"
             )
-        blocks = _merge(client, parts, summaries, cluster.threads)
+        if shuffled:
+            sketches = client.gather(submit(client, "sketch", _second, parts))
+        else:
+            sketches = [summary.sketch for summary in summaries]
+        blocks = _merge(client, parts, sketches, cluster.threads)
         plural = "s" if len(partitions) > 1 else ""
         files_told = f" of {len(found):,} files" if len(found) > 1 else ""
         stage.note = (
@@ -122,32 +148,45 @@ def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Prog
         )
 
 
-def _gather_summaries(
-    client: Any, parts: Sequence[Any], most_rows: int, settings: Settings, stage: Any
-) -> tuple[list[ReadSummary], bool]:
-    """Collect the summaries in the files' order; False where too many rows were rejected early.
+@dataclass
+class _Gathering:
+    """Collects what partitions report; ``most_rows`` is more than the files can hold."""
 
-    ``most_rows`` is more than the files can hold.
-    """
-    from distributed import as_completed
+    max_rejected: float
+    most_rows: int
+    partitions: int
+    stage: Any
 
-    tasks = submit(client, "summary", _second, parts)
-    place = {task.key: i for i, task in enumerate(tasks)}
-    found: dict[int, ReadSummary] = {}
-    rows = rejected = 0
-    for task, summary in as_completed(tasks, with_results=True):
-        found[place[task.key]] = summary
-        rejected += summary.rejected
-        rows += summary.used + summary.unmapped + summary.rejected
-        stage.update(len(found), len(tasks), "partitions", rows)
-        # Past this even a flawless rest can't save the run.
-        if rejected > settings.max_rejected * max(rows, most_rows):
-            # The first bad line has a number only if everything before it has been read.
-            first = min(i for i, part in found.items() if part.rejected)
-            for i in range(first):
-                found[i] = found.get(i) or tasks[i].result()
-            return [found[i] for i in sorted(found)], len(found) == len(tasks)
-    return [found[i] for i in range(len(tasks))], True
+    def gather(
+        self,
+        tasks: Sequence[Any],
+        crowded: Callable[[list[ReadSummary]], bool] = lambda summaries: False,
+    ) -> tuple[list[ReadSummary], Literal["whole", "rejected", "crowded"]]:
+        """Return the summaries in the files' order, and why it ended.
+
+        That is before all are in hand where too many rows were rejected, or ``crowded`` tells so.
+        """
+        from distributed import as_completed
+
+        place = {task.key: i for i, task in enumerate(tasks)}
+        found: dict[int, ReadSummary] = {}
+        rows = rejected = 0
+        for task, summary in as_completed(tasks, with_results=True):
+            found[place[task.key]] = summary
+            rejected += summary.rejected
+            rows += summary.used + summary.unmapped + summary.rejected
+            self.stage.update(len(found), len(tasks), "partitions", rows)
+            # Past this even a flawless rest can't save the run.
+            if rejected > self.max_rejected * max(rows, self.most_rows):
+                # The first bad line has a number only if everything before it has been read.
+                first = min(i for i, part in found.items() if part.rejected)
+                for i in range(first):
+                    found[i] = found.get(i) or tasks[i].result()
+                whole = len(found) == len(tasks)
+                return [found[i] for i in sorted(found)], "whole" if whole else "rejected"
+            if crowded(list(found.values())):
+                return [], "crowded"
+        return [found[i] for i in range(len(tasks))], "whole"
 
 
 def _tally(summaries: Sequence[ReadSummary], movies: int) -> Tally:
@@ -187,11 +226,10 @@ def _refuse_rejected(tally: Tally, settings: Settings, place: str, *, whole: boo
 
 
 def _merge(
-    client: Any, parts: Sequence[Any], summaries: Sequence[ReadSummary], threads: int
+    client: Any, parts: Sequence[Any], sketches: Sequence[NDArray[np.int64]], threads: int
 ) -> Blocks:
     """Merge partitions into blocks of disjoint ranges of users, whatever order they are in."""
     partials = submit(client, "partial", _first, parts)
-    sketches = [summary.sketch for summary in summaries]
     sizes = client.gather(submit(client, "count", _users, partials))
     n_blocks = max(threads, -(-sum(sizes) // BLOCK_USERS))
     cuts: list[int | None] = [None, *statistics.block_boundaries(sketches, n_blocks), None]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from jobs import segment, synthesize
+from segmentation.run import reading
 
 NUMBERS = ["distance", "margin", "pc1", "pc2", "mean_rating"]
 
@@ -72,6 +73,30 @@ def test_row_order(data: Path, reference, tmp_path: Path, order: str) -> None:
     folder = copy(data, tmp_path / "data")
     (folder / "ratings.csv").write_text(header + "".join(lines))
     assert_same(run(folder, tmp_path / "out", "--partition-size", "100kB"), reference)
+
+
+@pytest.mark.parametrize("kind", ["threads", pytest.param("local", marks=pytest.mark.cluster)])
+def test_shuffled_rows_that_are_too_many_to_merge(
+    data: Path, reference, tmp_path: Path, kind: str, capsys, monkeypatch
+) -> None:
+    """The same, by Dask's shuffle, whatever else the file holds."""
+    header, *lines = (data / "ratings.csv").read_text().splitlines(keepends=True)
+    random.Random(1).shuffle(lines)
+    lines[4_000:4_000] = ["7,bad,3.5,1\n"] * 3
+    folder = copy(data, tmp_path / "data")
+    (folder / "ratings.csv").write_text(header + "".join(lines))
+    monkeypatch.setattr(reading, "_SUMS_SHARE", 10**9)
+    out = tmp_path / "out"
+    arguments = ["--data", str(folder), "--out", str(out), "--cluster", kind]
+    assert segment.main([*arguments, "--partition-size", "100kB"]) == 0
+    assert "they are shuffled first" in capsys.readouterr().err
+    kept = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert kept["line"].tolist() == [4_002, 4_003, 4_004]
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["rows"].pop("rejected") == 3
+    manifest["rows"] = {**manifest["rows"], "read": manifest["rows"]["read"] - 3, "rejected": 0}
+    assert manifest["movies"] == reference[1]["movies"]
+    assert_same((pd.read_parquet(out / "assignments.parquet"), manifest), reference)
 
 
 @pytest.mark.cluster

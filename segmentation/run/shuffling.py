@@ -1,0 +1,157 @@
+"""Ratings in any order → statistics a user, where partial sums would be larger than the ratings.
+
+Where most users are in most partitions, a partition's partial sums hold nearly all users and their
+genres, and all partitions' together many times what the ratings themselves take. Then the ratings
+are shuffled by user, out of core, by Dask's own ``p2p`` shuffle, and summed up once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from segmentation.datasets import pieces as reader
+from segmentation.datasets import ratings as general
+from segmentation.features import statistics
+from segmentation.run.partitions import PieceReport, ReadSummary
+from segmentation.schema import MOVIE, RATING, USER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from segmentation.datasets.pieces import Piece
+    from segmentation.datasets.ratings import LineReject
+    from segmentation.schema import MovieTable, UserStatistics
+
+#: Bytes of a used rating on its way: user, the movie's row in the catalogue, and stars.
+ROW_BYTES = 20
+#: Bytes of the statistics of a user, without and for a genre.
+_USER_BYTES, _GENRE_BYTES = 24, 12
+#: More of the users' ids than this share lie among those of other partitions.
+_CROWDED = 0.2
+
+
+def is_crowded(
+    summaries: Sequence[ReadSummary], partitions: int, n_genres: int, budget: int
+) -> bool:
+    """Tell from some partitions whether the sums of all are too much to be merged as they are.
+
+    Parameters
+    ----------
+    summaries
+        What is known of those that have been read.
+    partitions
+        Their number in all.
+    budget
+        Bytes that partial sums may take.
+    """
+    users = sum(summary.users for summary in summaries)
+    expected = users * (_USER_BYTES + n_genres * _GENRE_BYTES) * partitions / len(summaries)
+    return len(summaries) > 1 and expected > budget and _overlap(summaries) > _CROWDED
+
+
+def _overlap(summaries: Sequence[ReadSummary]) -> float:
+    """Return the share of the users' ids, by the sketches, that lie within other partitions'."""
+    ends = [(s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch)]
+    inside = total = 0
+    for own in (s for s in summaries if len(s.sketch)):
+        covered = np.zeros(len(own.sketch), np.int64)
+        for low, high in ends:
+            covered += (own.sketch > low) & (own.sketch < high)
+        # Its own range holds all but its first and last.
+        inside += int((covered > 1).sum())
+        total += len(own.sketch)
+    return inside / max(total, 1)
+
+
+def shuffle(
+    client: Any,
+    partitions: Sequence[list[Piece]],
+    table: MovieTable,
+    size: int,
+    partition_bytes: int,
+) -> tuple[list[Any], list[Any]]:
+    """Shuffle the ratings by user and sum them up.
+
+    Parameters
+    ----------
+    size
+        Bytes of all ratings as they are on their way, about.
+    partition_bytes
+        Bytes of them in one partition behind the shuffle.
+
+    Returns
+    -------
+    tuple
+        Futures: the statistics of disjoint sets of users with their sketches, and a summary a
+        partition that was read, in the files' order.
+    """
+    import dask
+    import dask.dataframe as dd
+
+    read, first, second, sum_up = (
+        dask.delayed(f, pure=False) for f in (read_rows, _first, _second, _summed)
+    )
+    # One task that holds it, and no part of it in any other.
+    known = dask.delayed(table, traverse=False, pure=False)
+    pairs = [read(dask.delayed(pieces, traverse=False, pure=False), known) for pieces in partitions]
+    frame = dd.from_delayed(
+        [first(pair) for pair in pairs], meta=_no_rows(), verify_meta=False
+    ).shuffle(
+        USER, npartitions=max(1, -(-size // partition_bytes)), shuffle_method="p2p",
+        ignore_index=True,
+    )  # fmt: skip
+    summed = [sum_up(part, known) for part in frame.to_delayed()]
+    futures = client.compute([*summed, *(second(pair) for pair in pairs)])
+    return futures[: len(summed)], futures[len(summed) :]
+
+
+def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame, ReadSummary]:
+    """Read one partition; return its used ratings, and what the driver learns of it."""
+    frames = [_no_rows()]
+    reports = []
+    unmapped = 0
+    for piece in pieces:
+        lines = 0
+        rejected: list[LineReject] = []
+        for part in _typed(piece):
+            frames.append(statistics.compact(part.ratings, table))
+            unmapped += len(part.ratings) - len(frames[-1])
+            rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
+            lines += part.lines
+        file = piece.file
+        reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
+    rows = pd.concat(frames, ignore_index=True)
+    seen = np.zeros(len(table.movie_ids), np.bool_)
+    seen[rows[MOVIE].to_numpy()] = True
+    nobody = np.empty(0, np.int64)
+    return rows, ReadSummary(tuple(reports), len(rows), unmapped, np.packbits(seen), nobody, 0)
+
+
+def _typed(piece: Piece) -> Iterator[general.Partition]:
+    for chunk in reader.chunks(piece):
+        if isinstance(chunk, general.Partition):
+            yield chunk
+        else:
+            yield general.parse(piece.file, bytes(chunk))
+
+
+def _summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
+    found, _ = statistics.sum_up(rows, table)
+    return found, statistics.sketch_of(found.users)
+
+
+def _no_rows() -> pd.DataFrame:
+    return pd.DataFrame(
+        {USER: np.empty(0, np.int64), MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
+    )
+
+
+def _first(pair: tuple[Any, Any]) -> Any:
+    return pair[0]
+
+
+def _second(pair: tuple[Any, Any]) -> Any:
+    return pair[1]

@@ -1,0 +1,87 @@
+"""When ratings are shuffled: where sums of all partitions are many times what they merge to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segmentation.datasets import pieces, ratings
+from segmentation.features import statistics
+from segmentation.run import shuffling
+from segmentation.run.partitions import ReadSummary
+from segmentation.schema import ByteRange, MovieTable
+from tests.features.test_bytewise import COLUMNS, TABLE
+
+
+def summary(users: np.ndarray) -> ReadSummary:
+    users = np.unique(users)
+    nothing = np.zeros(1, np.uint8)
+    return ReadSummary((), 1, 0, nothing, statistics.sketch_of(users), len(users))
+
+
+def parts(users: np.ndarray, n: int) -> list[ReadSummary]:
+    return [summary(part) for part in np.array_split(users, n)]
+
+
+def test_sorted_by_user_is_never_crowded() -> None:
+    users = np.sort(np.random.default_rng(0).integers(0, 5_000, 50_000))
+    assert not shuffling.is_crowded(parts(users, 10), 10, 20, budget=0)
+    # Nor are users in runs of their own, in whatever order.
+    runs = np.split(users, 10)
+    order = np.random.default_rng(1).permutation(10)
+    shuffled = np.concatenate([runs[i] for i in order])
+    assert not shuffling.is_crowded(parts(shuffled, 10), 10, 20, budget=0)
+
+
+def test_shuffled_is_crowded_where_its_sums_are_too_large() -> None:
+    users = np.random.default_rng(0).integers(0, 5_000, 50_000)
+    found = parts(users, 10)
+    # About 3,160 of 5,000 users in each partition, 264 bytes each.
+    expected = sum(part.users for part in found) * 264
+    assert shuffling.is_crowded(found, 10, 20, expected - 1)
+    assert not shuffling.is_crowded(found, 10, 20, expected)
+    # Some of them tell what all will take.
+    assert shuffling.is_crowded(found[:3], 10, 20, int(expected * 0.9))
+    assert not shuffling.is_crowded(found[:3], 10, 20, int(expected * 1.1))
+    # One alone tells nothing of others.
+    assert not shuffling.is_crowded(found[:1], 10, 20, budget=0)
+
+
+def test_partitions_without_users() -> None:
+    empty = summary(np.empty(0, np.int64))
+    assert not shuffling.is_crowded([empty, empty], 2, 20, budget=-1)
+
+
+@pytest.mark.parametrize("cut", [11, 22, 35])
+def test_rows_are_those_of_the_statistics(tmp_path, cut: int) -> None:
+    text = b"7,2,4.5,1\n7,9,3,2\nbad\n3,5,0.5,3\n3,4,1.0,4\n"
+    path = tmp_path / "r.csv"
+    path.write_bytes(text)
+    file = ratings.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
+    halves = [
+        pieces.Piece(file, ByteRange(str(path), *ends)) for ends in ((0, cut), (cut, len(text)))
+    ]
+    rows, told = shuffling.read_rows(halves, TABLE)
+    assert rows.to_dict("list") == {
+        "userId": [7, 7, 3], "movieId": [0, 2, 1], "rating": [4.5, 3.0, 0.5]
+    }  # fmt: skip
+    assert (told.used, told.unmapped, told.rejected) == (3, 1, 1)
+    line = 0
+    for piece in told.pieces:
+        lines = [line + reject.line for reject in piece.rejected]
+        line += piece.lines
+        assert lines in ([], [2])
+    assert np.unpackbits(told.seen)[:3].tolist() == [1, 1, 1]
+    whole = statistics.partition_statistics(ratings.parse(file, text).ratings, TABLE)
+    summed, _ = shuffling._summed(rows, TABLE)
+    for one, other in zip(summed, whole.statistics, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_used() -> None:
+    table = MovieTable(np.array([1]), np.zeros(2, np.int32), np.empty(0, np.int32), 3)
+    found, sketch = shuffling._summed(shuffling._no_rows(), table)
+    assert len(found.users) == len(sketch) == 0
+    frame = pd.DataFrame({"userId": [1], "movieId": [5], "rating": [3.0]})
+    assert len(statistics.compact(frame, table)) == 0
