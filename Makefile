@@ -54,6 +54,6 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.ready requirements-peers.lock
-	@echo "installing the peers (once; some 500 MB) ..."
+	@echo "installing the peers (once; some 700 MB) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-peers.lock
 	@touch $@

@@ -1,16 +1,22 @@
-"""Time the estimators beside their peers, in one run, on the user features of one data set."""
+"""Time the whole job, or the estimators alone, beside their peers, in one run, on one file."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs import common, options
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from segmentation.run.progress import Progress
+
+    #: Measures, and returns what is to be written: file name → its bytes or what JSON makes of it.
+    Measure = Callable[[], dict[str, Any]]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -20,15 +26,23 @@ def make_parser() -> argparse.ArgumentParser:
     options.add_seed(made)
     made.add_argument(
         "--rounds", type=int, default=5, metavar="N",
-        help="fits of each; the median counts (default: 5)",
-    )  # fmt: skip
-    made.add_argument(
-        "--copies", default="1,10", metavar="N,N",
-        help="matrix sizes, as multiples of the audience (default: 1,10)",
+        help="runs or fits of each; the median counts (default: 5)",
     )  # fmt: skip
     made.add_argument(
         "--peers", metavar="NAME,NAME",
         help="whom to time (default: everyone whose library is installed)",
+    )  # fmt: skip
+    made.add_argument(
+        "--sizes", metavar="ROWS,ROWS",
+        help="the whole job on synthetic ratings of several sizes, in place of --data",
+    )  # fmt: skip
+    made.add_argument(
+        "--estimators", action="store_true",
+        help="time K-Means and PCA alone, on the user features of --data",
+    )  # fmt: skip
+    made.add_argument(
+        "--copies", metavar="N,N",
+        help="with --estimators: matrix sizes, as multiples of the audience (default: 1,10)",
     )  # fmt: skip
     made.add_argument("--overwrite", action="store_true", help="replace a benchmark in --out")
     return made
@@ -36,66 +50,148 @@ def make_parser() -> argparse.ArgumentParser:
 
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
-    from pathlib import Path
-
-    from segmentation.benchmark import contestants, suite
     from segmentation.errors import UsageError
-    from segmentation.run import files, store
+    from segmentation.run import files
     from segmentation.run.failures import explained
     from segmentation.run.progress import Progress
+
+    if not 1 <= arguments.rounds <= 1_000:
+        raise UsageError(f"--rounds {arguments.rounds}: from 1 to 1000")
+    _refuse_mixed(arguments)
+    progress = Progress(sys.stderr, quiet=arguments.quiet)
+    measure = (_estimators if arguments.estimators else _whole_job)(arguments, progress)
+    out = _folder(arguments)
+    written = []
+    with explained(out), _made(out):
+        for name, content in measure().items():
+            if isinstance(content, bytes):
+                files.write_bytes(out / name, content)
+            else:
+                files.write_json(out / name, content)
+            written.append(str(out / name))
+    print((out / "benchmark.md").read_text("utf-8"))
+    print(f"written: {', '.join(written)}")
+
+
+def _whole_job(arguments: argparse.Namespace, progress: Progress) -> Measure:
+    from segmentation.benchmark import sizes, wholejob
+    from segmentation.run.settings import Settings
+
+    named = [Settings(data=arguments.data, seed=arguments.seed).data]
+    if arguments.sizes is not None:
+        rows = _numbers("--sizes", arguments.sizes, 1_000, 10**10)
+        named = [f"synthetic:{number}" for number in rows]
+    names = _names(arguments.peers, wholejob.NAMES)
+
+    def measure() -> dict[str, Any]:
+        record = sizes.run_whole(named, arguments.seed, arguments.rounds, names, progress)
+        return {
+            "benchmark.md": sizes.table(record).encode("utf-8"),
+            "benchmark.png": sizes.figure(record),
+            "benchmark.json": record,
+        }
+
+    return measure
+
+
+def _estimators(arguments: argparse.Namespace, progress: Progress) -> Measure:
+    from segmentation.benchmark import contestants, suite
     from segmentation.run.settings import Settings
 
     settings = Settings(
         data=arguments.data, ratings=arguments.ratings, preset=arguments.preset,
         join=arguments.join, seed=arguments.seed,
     )  # fmt: skip
-    if not 1 <= arguments.rounds <= 1_000:
-        raise UsageError(f"--rounds {arguments.rounds}: from 1 to 1000")
-    copies = _numbers(arguments.copies)
-    names = list(contestants.ALL)
-    if arguments.peers is not None:
-        names = list(dict.fromkeys(name.strip() for name in arguments.peers.split(",")))
-        for name in names:
-            if name not in contestants.ALL:
-                raise UsageError(f"--peers {name}: choose from {', '.join(contestants.ALL)}")
+    copies = _numbers("--copies", arguments.copies or "1,10", 1, 1_000)
+    names = _names(arguments.peers, tuple(contestants.ALL))
+
+    def measure() -> dict[str, Any]:
+        record = suite.run_estimators(settings, copies, arguments.rounds, names, progress)
+        return {"benchmark.md": suite.table(record).encode("utf-8"), "benchmark.json": record}
+
+    return measure
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    """Return where the figures go, which may hold nothing of anybody else's."""
+    from pathlib import Path
+
+    from segmentation.errors import UsageError
+    from segmentation.run import store
+
     out = Path(options.run_folder(arguments))
-    place, words = out / "benchmark.json", out / "benchmark.md"
+    place = out / "benchmark.json"
     if (found := store.existing_run(out)) is not None:
         raise UsageError(f"{out}: holds {found} of another job: choose another --out")
     if place.exists() and not arguments.overwrite:
         raise UsageError(
             f"{out}: holds a benchmark already: add --overwrite, or choose another --out"
         )
-    if words.exists() and not place.exists():
-        raise UsageError(f"{words}: is there without a benchmark of ours: choose another --out")
-    progress = Progress(sys.stderr, quiet=arguments.quiet)
-    with explained(out):
-        # Before hours of measuring, rather than after.
-        made = not out.exists()
-        out.mkdir(parents=True, exist_ok=True)
-        try:
-            record = suite.run_estimators(settings, copies, arguments.rounds, names, progress)
-        except BaseException:
-            if made:
-                with contextlib.suppress(OSError):
-                    out.rmdir()
-            raise
-        text = suite.table(record)
-        files.write_bytes(words, text.encode("utf-8"))
-        files.write_json(place, record)
-    print(text)
-    print(f"written: {place}, {words}")
+    for other in (out / "benchmark.md", out / "benchmark.png"):
+        if other.exists() and not place.exists():
+            raise UsageError(f"{other}: is there without a benchmark of ours: choose another --out")
+    return out
 
 
-def _numbers(text: str) -> list[int]:
+@contextlib.contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """Make a folder before hours of measuring, not after; leave none without figures."""
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def _names(peers: str | None, known: Sequence[str]) -> list[str]:
+    from segmentation.errors import UsageError
+
+    if peers is None:
+        return list(known)
+    names = list(dict.fromkeys(name.strip() for name in peers.split(",")))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--peers {name}: choose from {', '.join(known)}")
+    return names
+
+
+def _refuse_mixed(arguments: argparse.Namespace) -> None:
+    """Refuse options of the one benchmark that were given to the other."""
+    from segmentation.errors import UsageError
+
+    if arguments.estimators:
+        if arguments.sizes is not None:
+            raise UsageError("--sizes is of the whole job: leave out --estimators or --sizes")
+        return
+    if arguments.copies is not None:
+        raise UsageError("--copies needs --estimators: add it, or leave --copies out")
+    for option, given in (
+        ("--ratings", arguments.ratings is not None),
+        ("--preset", arguments.preset != "engagement"),
+        ("--join", arguments.join is not None),
+    ):
+        if given:
+            raise UsageError(
+                f"{option} needs --estimators: the peers' whole job reads ratings.csv, through "
+                "links, for engagement"
+            )
+
+
+def _numbers(option: str, text: str, low: int, high: int) -> list[int]:
     from segmentation.errors import UsageError
 
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or not all(1 <= number <= 1_000 for number in found):
-        raise UsageError(f"--copies {text}: give numbers from 1 to 1000, as in 1,10")
+    if not found or not all(low <= number <= high for number in found):
+        raise UsageError(
+            f"{option} {text}: give numbers from {low} to {high}, as in {low},{10 * low}"
+        )
     return list(dict.fromkeys(found))
 
 

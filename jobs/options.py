@@ -20,7 +20,9 @@ def add_data(made: argparse.ArgumentParser) -> None:
         "layout (default: synthetic)",
     )
     made.add_argument(
-        "--ratings", metavar="FILE", help="another ratings file for the same catalogue"
+        "--ratings",
+        metavar="PLACE",
+        help="other ratings for the same catalogue: a file, a folder of parts, or a pattern",
     )
     made.add_argument(
         "--out", metavar="FOLDER", help="the run's folder (default: runs/<date-time>)"

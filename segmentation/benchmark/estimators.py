@@ -123,7 +123,7 @@ def recovery(
 def machine() -> dict[str, Any]:
     """Return what figures hang on."""
     peers = {}
-    for name in ("faiss-cpu", "pyspark"):
+    for name in ("duckdb", "faiss-cpu", "polars", "pyspark"):
         from importlib import metadata
 
         try:

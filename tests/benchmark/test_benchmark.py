@@ -21,7 +21,8 @@ QUICK = "ours,sklearn-1,pca,read"
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("benchmark") / "out"
     arguments = ["--data", "synthetic:20000", "--rounds", "3", "--copies", "1,3", "--quiet"]
-    assert benchmark.main([*arguments, "--peers", QUICK, "--out", str(out)]) == 0
+    arguments += ["--estimators", "--peers", QUICK, "--out", str(out)]
+    assert benchmark.main(arguments) == 0
     return out
 
 
@@ -99,7 +100,8 @@ def test_inertia_and_copies() -> None:
 def test_too_few_users(tmp_path: Path, capsys) -> None:
     data = write_tiny(tmp_path / "tiny")
     out = tmp_path / "out"
-    assert benchmark.main(["--data", str(data), "--out", str(out), "--quiet"]) == 3
+    arguments = ["--data", str(data), "--out", str(out), "--quiet", "--estimators"]
+    assert benchmark.main(arguments) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         f"error: {data}: 2 users that differ, and the benchmark makes 5 segments: give it more "
@@ -137,9 +139,15 @@ def test_one_group_and_one_round() -> None:
     ("options", "message"),
     [
         (["--rounds", "0"], "--rounds 0: from 1 to 1000"),
-        (["--copies", "1,x"], "--copies 1,x: give numbers from 1 to 1000"),
-        (["--copies", "0"], "--copies 0: give numbers"),
-        (["--peers", "ours,julia"], "--peers julia: choose from ours, sklearn-1"),
+        (["--estimators", "--copies", "1,x"], "--copies 1,x: give numbers from 1 to 1000"),
+        (["--estimators", "--copies", "0"], "--copies 0: give numbers"),
+        (["--estimators", "--peers", "ours,julia"], "--peers julia: choose from ours, sklearn-1"),
+        (["--peers", "threads,julia"], "--peers julia: choose from threads, local"),
+        (["--sizes", "1000,9"], "--sizes 1000,9: give numbers from 1000 to"),
+        (["--sizes", "1000", "--estimators"], "--sizes is of the whole job"),
+        (["--copies", "3"], "--copies needs --estimators"),
+        (["--preset", "taste"], "--preset needs --estimators"),
+        (["--ratings", "r.csv"], "--ratings needs --estimators"),
     ],
 )
 def test_wrong_usage(options: list[str], message: str, tmp_path: Path, capsys) -> None:
