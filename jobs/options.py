@@ -88,6 +88,12 @@ def add_reading(made: argparse.ArgumentParser) -> None:
         help="end the run if more than this share of the rows are no ratings (default: 0.01)",
     )
     made.add_argument(
+        "--deduplicate",
+        action="store_true",
+        help="of a user's ratings of one movie keep the latest alone; the others are rejected "
+        "rows then (shuffles ratings that are not sorted by user)",
+    )
+    made.add_argument(
         "--partition-size",
         metavar="SIZE",
         help="bytes of ratings that one task reads, as in 32MiB; results don't depend on it "
@@ -135,6 +141,7 @@ def data_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         **({} if arguments.k_range is None else {"k_range": arguments.k_range}),
         "seed": arguments.seed,
         "max_rejected": arguments.max_rejected,
+        "deduplicate": arguments.deduplicate,
         "partition_bytes": parse_size("--partition-size", arguments.partition_size),
     }
 

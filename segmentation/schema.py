@@ -17,6 +17,8 @@ USER = "userId"
 MOVIE = "movieId"
 RATING = "rating"
 TIMESTAMP = "timestamp"
+#: Where a row stands; a column of ours that no file has.
+LINE = "line"
 
 #: dtypes of a partition of ratings; a rating file's text is typed once, where it is read.
 RATING_DTYPES: dict[str, type[np.generic]] = {

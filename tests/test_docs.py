@@ -47,7 +47,8 @@ def test_defaults_stand_as_they_are() -> None:
     for option, shown in rows.items():
         if option in ("--ratings", "--out", "--playbook", "--partition-size", "--join"):
             continue
-        default = str(parser.get_default(option.removeprefix("--").replace("-", "_")))
+        value = parser.get_default(option.removeprefix("--").replace("-", "_"))
+        default = "off" if value is False else str(value)
         if option == "--k-range":
             # It is no default of the parser's, which tells a range that was asked for.
             default = "{}-{}".format(*Settings().k_range)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from segmentation.run.blocks import Blocks
     from segmentation.run.progress import Progress
 
 
@@ -76,7 +77,7 @@ def _matrices(
     planted: dict[str, NDArray[np.int64]] = {}
     with open_cluster("threads") as cluster:
         layout = sources.locate(settings, cluster, progress)
-        kept: dict[str, tuple[reading.Blocks, int]] = {}
+        kept: dict[str, tuple[Blocks, int]] = {}
         folder = recovery.synthetic_folder(layout)
         for preset in PRESET_NAMES if folder else (settings.preset,):
             # Two presets share the join, and so the statistics.

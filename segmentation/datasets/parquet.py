@@ -8,9 +8,15 @@ import numpy as np
 import pandas as pd
 
 from segmentation.datasets.parts import filesystem, one_line
-from segmentation.datasets.ratings import LineReject, Partition, RatingsFormat
+from segmentation.datasets.ratings import (
+    NO_TIMESTAMP,
+    Columns,
+    LineReject,
+    Partition,
+    RatingsFormat,
+)
 from segmentation.errors import DataError
-from segmentation.schema import MOVIE, RATING, USER, ByteRange
+from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +82,10 @@ def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
         yield ByteRange(file.path, start, len(costs)), cost
 
 
-def read(file: RatingsFormat, part: ByteRange) -> Iterator[Partition]:
+def read(file: RatingsFormat, part: ByteRange, *, detailed: bool = False) -> Iterator[Partition]:
     """Read row groups: typed rows in the file's order, what is no rating aside.
+
+    ``detailed`` is what it is to :func:`segmentation.datasets.ratings.parse`.
 
     Raises
     ------
@@ -89,15 +97,16 @@ def read(file: RatingsFormat, part: ByteRange) -> Iterator[Partition]:
     with _opened(part.path) as opened:
         try:
             groups = list(range(part.start, part.stop))
-            for batch in opened.iter_batches(_ROWS, groups, list(_NEEDED), use_threads=False):
-                yield _typed(batch, file.scale)
+            names = [*_NEEDED, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
+            for batch in opened.iter_batches(_ROWS, groups, names, use_threads=False):
+                yield _typed(batch, file.scale, detailed=detailed)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{part.path}: can't be read ({one_line(error)}): it is damaged: write it again"
             ) from error
 
 
-def _typed(batch: Any, scale: tuple[float, float]) -> Partition:
+def _typed(batch: Any, scale: tuple[float, float], *, detailed: bool) -> Partition:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -119,11 +128,34 @@ def _typed(batch: Any, scale: tuple[float, float]) -> Partition:
         text = ",".join("" if cells[name] is None else str(cells[name]) for name in _NEEDED)
         reason = next(reason for mask, reason in reasons if mask[row])
         rejected.append(LineReject(int(row), reason, text.encode()))
-    columns = (users[0], movies[0], values)
+    columns: Columns = (users[0], movies[0], values)
+    if detailed:
+        columns = (*columns, _timestamps(batch), np.arange(len(bad)))
     if rejected:
         columns = tuple(column[~bad] for column in columns)
-    frame = pd.DataFrame(dict(zip(_NEEDED, columns, strict=True)), copy=False)
+    names = (*_NEEDED, TIMESTAMP, LINE)[: len(columns)]
+    frame = pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)
     return Partition(frame, tuple(rejected), len(bad))
+
+
+def _timestamps(batch: Any) -> NDArray[np.int64]:
+    """Return seconds, or whatever whole numbers stand there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if TIMESTAMP not in batch.schema.names:
+        return np.full(batch.num_rows, NO_TIMESTAMP)
+    column = batch.column(TIMESTAMP)
+    if pa.types.is_timestamp(column.type):
+        column = pc.cast(column, pa.timestamp("s", column.type.tz), safe=False)
+    if not pa.types.is_integer(column.type) and not pa.types.is_timestamp(column.type):
+        return np.full(batch.num_rows, NO_TIMESTAMP)
+    found: NDArray[np.int64] = (
+        pc.cast(column, pa.int64(), safe=False)
+        .fill_null(NO_TIMESTAMP)
+        .to_numpy(zero_copy_only=False)
+    )
+    return found
 
 
 def _ids(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

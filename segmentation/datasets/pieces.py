@@ -149,11 +149,14 @@ def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRa
     return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
 
 
-def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | memoryview | Partition]:
+def chunks(
+    piece: Piece, size: int = PARTITION_BYTES, *, detailed: bool = False
+) -> Iterator[bytes | memoryview | Partition]:
     """Read a piece: whole lines of text, or rows that are typed already.
 
     Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
     more memory than the others. A chunk is good until the next one is asked for.
+    ``detailed`` adds columns to typed rows, as to :func:`segmentation.datasets.ratings.parse`.
 
     Raises
     ------
@@ -162,7 +165,7 @@ def chunks(piece: Piece, size: int = PARTITION_BYTES) -> Iterator[bytes | memory
     """
     file, part = piece
     if file.codec == "parquet":
-        yield from parquet.read(file, part)
+        yield from parquet.read(file, part, detailed=detailed)
     elif file.codec is None:
         yield from _lines(file, part)
     else:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.insight.profiles import ProfileSums
-    from segmentation.run.reading import Blocks
+    from segmentation.run.blocks import Blocks
     from segmentation.run.store import RunFolder
     from segmentation.schema import UserStatistics
 

@@ -1,77 +1,38 @@
-"""Ratings → blocks of user statistics: partitions are read, summed up, and merged by user."""
+"""Ratings → blocks of user statistics, by the way that their order and the settings call for."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
-
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import pieces as reader
 from segmentation.errors import DataError
-from segmentation.features import statistics
-from segmentation.run import files, shuffling
+from segmentation.run import distinct, shuffling
+from segmentation.run.blocks import Blocks, merge_parts
 from segmentation.run.partitions import read_partition
+from segmentation.run.tally import Gathering, Tally, add_up, first_lines
 from segmentation.run.tasks import submit
-from segmentation.schema import RejectedRow
+from segmentation.schema import TIMESTAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from segmentation.datasets.layouts import Layout
+    from segmentation.datasets.pieces import Piece
     from segmentation.datasets.ratings import RatingsFormat
     from segmentation.run.cluster import Cluster
     from segmentation.run.partitions import ReadSummary
     from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
-    from segmentation.schema import Catalogue, UserStatistics
+    from segmentation.run.tally import Ended
+    from segmentation.schema import Catalogue, MovieTable, RejectedRow
 
-#: Users of one feature block at most; fewer where that gives every thread one.
-BLOCK_USERS = 131_072
 #: Partial sums that overlap may take one part in so many of the workers' memory.
 _SUMS_SHARE = 8
-
-
-@dataclass
-class Tally:
-    """Rows of all partitions, and the movies that got a used rating."""
-
-    used: int = 0
-    unmapped: int = 0
-    rejected: list[RejectedRow] = field(default_factory=list)
-    movies: int = 0
-
-    @property
-    def read(self) -> int:
-        """Every row, blank lines apart."""
-        return self.used + self.unmapped + len(self.rejected)
-
-    def record(self) -> dict[str, int]:
-        """Return the counts as they stand in the manifest."""
-        return {
-            "read": self.read,
-            "used": self.used,
-            "unmapped": self.unmapped,
-            "rejected": len(self.rejected),
-        }
-
-
-@dataclass
-class Blocks:
-    """User statistics as futures, a block a range of users, with the users in each."""
-
-    statistics: list[Any]
-    sizes: list[int]
-
-    @property
-    def users(self) -> int:
-        """Users in all."""
-        return sum(self.sizes)
 
 
 def read_ratings(
@@ -86,49 +47,33 @@ def read_ratings(
     Raises
     ------
     DataError
-        If too many rows are rejected, or none matches the catalogue.
+        If too many rows are rejected, or none matches the catalogue; if the latest rating of
+        each movie is wanted and a file has no timestamps.
     """
     found = reader.probe(layout)
-    partitions = reader.partitions(found, settings.partition_bytes or reader.PARTITION_BYTES)
-    client = cluster.client
+    size = settings.partition_bytes or reader.PARTITION_BYTES
+    partitions = reader.partitions(found, size)
     with progress.stage("ratings", "ratings") as stage:
         _warn_of_packed(found, cluster.threads, progress)
-        table = client.scatter(catalogue.table(), broadcast=True, hash=False)
         # A row takes 8 bytes of text at least; packed, hardly less than one.
         most = sum(file.size // (1 if file.codec else 8) for file in found)
-        gathering = _Gathering(settings.max_rejected, most, len(partitions), stage)
-
-        def crowded(summaries: Sequence[ReadSummary]) -> bool:
-            return shuffling.is_crowded(
-                summaries, len(partitions), len(catalogue.genres), cluster.memory // _SUMS_SHARE
-            )
-
-        parts = submit(client, "read-ratings", read_partition, partitions, table)
-        summaries, ended = gathering.gather(submit(client, "summary", _second, parts), crowded)
-        shuffled = ended == "crowded"
-        if shuffled:
-            client.cancel(parts)
-            progress.say("  ratings: in no order of users: they are shuffled first")
-            rows = most if any(file.codec for file in found) else most // 3
-            parts, tasks = shuffling.shuffle(
-                client, partitions, catalogue.table(), rows * shuffling.ROW_BYTES,
-                settings.partition_bytes or reader.PARTITION_BYTES,
-            )  # fmt: skip
-            summaries, ended = gathering.gather(tasks)
-        tally = _tally(summaries, len(catalogue.movie_ids))
-        whole = ended == "whole"
-        if not whole or len(tally.rejected) > settings.max_rejected * tally.read:
-            _refuse_rejected(tally, settings, layout.ratings, whole=whole)
-        if tally.used == 0:
-            raise DataError(
-                f"{layout.ratings}: none of its {tally.read:,} ratings is of a movie in "
-                f"{layout.movies}: the files belong to different data sets"
-            )
-        if shuffled:
-            sketches = client.gather(submit(client, "sketch", _second, parts))
+        rows = most if any(file.codec for file in found) else most // 3
+        gathering = Gathering(settings.max_rejected, most, stage)
+        reading = _Reading(cluster, progress, partitions, catalogue.table(), gathering, size, rows)
+        if settings.deduplicate:
+            _need_timestamps(found)
+            way = reading.latest()
         else:
-            sketches = [summary.sketch for summary in summaries]
-        blocks = _merge(client, parts, sketches, cluster.threads)
+            way = reading.all()
+        tally = add_up(way.summaries, len(catalogue.movie_ids))
+        tally.used -= len(way.dropped)
+        tally.rejected = sorted(
+            [*tally.rejected, *way.dropped], key=lambda row: (row.file, row.line)
+        ) if way.dropped else tally.rejected  # fmt: skip
+        tally.check(
+            layout.ratings, settings.max_rejected, layout.movies, whole=way.ended == "whole"
+        )
+        blocks = merge_parts(cluster.client, way.parts, way.sketches, cluster.threads)
         plural = "s" if len(partitions) > 1 else ""
         files_told = f" of {len(found):,} files" if len(found) > 1 else ""
         stage.note = (
@@ -136,6 +81,122 @@ def read_ratings(
             f"{blocks.users:,} users"
         )
     return blocks, tally
+
+
+@dataclass
+class _Read:
+    """What a way of reading leaves: statistics to be merged, with their sketches, and reports.
+
+    ``parts`` are futures of pairs, the statistics first; ``dropped`` are rows that were read as
+    ratings and are none that count.
+    """
+
+    parts: Sequence[Any]
+    sketches: Sequence[NDArray[Any]]
+    summaries: Sequence[ReadSummary]
+    ended: Ended
+    dropped: Sequence[RejectedRow] = ()
+
+
+@dataclass
+class _Reading:
+    """The ways of reading; ``size`` is bytes of a partition, ``rows`` about how many there are."""
+
+    cluster: Cluster
+    progress: Progress
+    partitions: list[list[Piece]]
+    table: MovieTable
+    gathering: Gathering
+    size: int
+    rows: int
+
+    def all(self) -> _Read:
+        """Sum partitions up as they are; shuffle first where their sums would be too large."""
+        client = self.cluster.client
+        budget = self.cluster.memory // _SUMS_SHARE
+
+        def crowded(found: Sequence[ReadSummary]) -> bool:
+            return shuffling.is_crowded(found, len(self.partitions), self.table.n_genres, budget)
+
+        table = client.scatter(self.table, broadcast=True, hash=False)
+        parts = submit(client, "read-ratings", read_partition, self.partitions, table)
+        summaries, ended = self.gathering.gather(submit(client, "summary", _second, parts), crowded)
+        if ended != "disordered":
+            return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
+        client.cancel(parts)
+        way = shuffling.Way(
+            shuffling.read_rows, shuffling.summed, shuffling.no_rows(), shuffling.ROW_BYTES
+        )
+        parts, summaries, ended = self._shuffle(way, [() for _ in self.partitions])
+        if ended != "whole":
+            return _Read((), (), summaries, ended)
+        sketches = client.gather(submit(client, "sketch", _second, parts))
+        return _Read(parts, sketches, summaries, ended)
+
+    def latest(self) -> _Read:
+        """Sum up each user's latest rating of each movie."""
+        client = self.cluster.client
+        first_pieces = [0]
+        for pieces in self.partitions[:-1]:
+            first_pieces.append(first_pieces[-1] + len(pieces))
+        table = client.scatter(self.table, broadcast=True, hash=False)
+        parts = submit(
+            client, "read-distinct", distinct.read_partition, self.partitions, first_pieces, table
+        )
+        reports = submit(client, "report", _second, parts)
+        summaries, ended = self.gathering.gather(
+            submit(client, "summary", _first, reports), lambda found: not distinct.in_order(found)
+        )
+        if ended == "rejected":
+            return _Read((), (), summaries, ended)
+        if ended == "whole":
+            sketches = [summary.sketch for summary in summaries]
+            asides = client.gather(submit(client, "aside", _second, reports))
+            edges = _concatenated([aside.edges for aside in asides])
+            found, old = distinct.sum_up(edges, self.table)
+            dropped = _concatenated([*(aside.dropped for aside in asides), old])
+            if len(found.users):
+                parts = [*parts, client.scatter([(found, None)], hash=False)[0]]
+                sketches = [*sketches, found.users[[0, -1]]]
+        else:
+            client.cancel(parts)
+            way = shuffling.Way(
+                distinct.read_rows, distinct.summed, distinct.no_rows(), distinct.ROW_BYTES
+            )
+            parts, summaries, ended = self._shuffle(way, [(first,) for first in first_pieces])
+            if ended != "whole":
+                return _Read((), (), summaries, ended)
+            told = client.gather(submit(client, "aside", _second, parts))
+            sketches = [sketch for sketch, _ in told]
+            dropped = _concatenated([old for _, old in told])
+        paths = [piece.path for part in summaries for piece in part.pieces]
+        places = list(zip(paths, first_lines(summaries), strict=True))
+        rejected = distinct.rejected_rows(dropped, places, self.table)
+        return _Read(parts, sketches, summaries, ended, rejected)
+
+    def _shuffle(
+        self, way: shuffling.Way, more: Sequence[tuple[Any, ...]]
+    ) -> tuple[list[Any], list[ReadSummary], Ended]:
+        self.progress.say("  ratings: in no order of users: they are shuffled first")
+        parts, tasks = shuffling.shuffle(
+            self.cluster.client, way, self.partitions, more, self.table, self.rows, self.size
+        )
+        return parts, *self.gathering.gather(tasks)
+
+
+def _need_timestamps(files: Sequence[RatingsFormat]) -> None:
+    for file in files:
+        if TIMESTAMP not in file.columns:
+            raise DataError(
+                f"{file.path}: has no column {TIMESTAMP}, by which --deduplicate tells the latest: "
+                "add it, or leave the option out"
+            )
+
+
+def _concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat([distinct.no_rows(), *frames], ignore_index=True)
 
 
 def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Progress) -> None:
@@ -148,133 +209,12 @@ def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Prog
         )
 
 
-@dataclass
-class _Gathering:
-    """Collects what partitions report; ``most_rows`` is more than the files can hold."""
-
-    max_rejected: float
-    most_rows: int
-    partitions: int
-    stage: Any
-
-    def gather(
-        self,
-        tasks: Sequence[Any],
-        crowded: Callable[[list[ReadSummary]], bool] = lambda summaries: False,
-    ) -> tuple[list[ReadSummary], Literal["whole", "rejected", "crowded"]]:
-        """Return the summaries in the files' order, and why it ended.
-
-        That is before all are in hand where too many rows were rejected, or ``crowded`` tells so.
-        """
-        from distributed import as_completed
-
-        place = {task.key: i for i, task in enumerate(tasks)}
-        found: dict[int, ReadSummary] = {}
-        rows = rejected = 0
-        for task, summary in as_completed(tasks, with_results=True):
-            found[place[task.key]] = summary
-            rejected += summary.rejected
-            rows += summary.used + summary.unmapped + summary.rejected
-            self.stage.update(len(found), len(tasks), "partitions", rows)
-            # Past this even a flawless rest can't save the run.
-            if rejected > self.max_rejected * max(rows, self.most_rows):
-                # The first bad line has a number only if everything before it has been read.
-                first = min(i for i, part in found.items() if part.rejected)
-                for i in range(first):
-                    found[i] = found.get(i) or tasks[i].result()
-                whole = len(found) == len(tasks)
-                return [found[i] for i in sorted(found)], "whole" if whole else "rejected"
-            if crowded(list(found.values())):
-                return [], "crowded"
-        return [found[i] for i in range(len(tasks))], "whole"
-
-
-def _tally(summaries: Sequence[ReadSummary], movies: int) -> Tally:
-    tally = Tally()
-    seen = np.zeros(-(-movies // 8), np.uint8)
-    path, line = None, 0
-    for part in summaries:
-        tally.used += part.used
-        tally.unmapped += part.unmapped
-        seen |= part.seen
-        for piece in part.pieces:
-            if piece.path != path:
-                path, line = piece.path, piece.header_lines + 1
-            tally.rejected += [
-                RejectedRow(
-                    piece.path, line + reject.line, reject.reason,
-                    reject.text.decode("utf-8", "backslashreplace"),
-                )
-                for reject in piece.rejected
-            ]  # fmt: skip
-            line += piece.lines
-    tally.movies = int(np.unpackbits(seen)[:movies].sum())
-    return tally
-
-
-def _refuse_rejected(tally: Tally, settings: Settings, place: str, *, whole: bool) -> NoReturn:
-    first = tally.rejected[0]
-    text = first.text if len(first.text) <= 60 else first.text[:57] + "..."
-    share = len(tally.rejected) / tally.read
-    read = "rows" if whole else "rows read so far"
-    where = f"line {first.line}" if first.file == place else f"line {first.line} of {first.file}"
-    raise DataError(
-        f"{place}: {len(tally.rejected):,} of {tally.read:,} {read} ({share:.1%}) are not ratings, "
-        f"more than --max-rejected {settings.max_rejected:g}; the first is {where}: "
-        f"{first.reason}: {text!r}: mend the file or raise --max-rejected"
-    )
-
-
-def _merge(
-    client: Any, parts: Sequence[Any], sketches: Sequence[NDArray[np.int64]], threads: int
-) -> Blocks:
-    """Merge partitions into blocks of disjoint ranges of users, whatever order they are in."""
-    partials = submit(client, "partial", _first, parts)
-    sizes = client.gather(submit(client, "count", _users, partials))
-    n_blocks = max(threads, -(-sum(sizes) // BLOCK_USERS))
-    cuts: list[int | None] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
-    merged = []
-    for low, high in itertools.pairwise(cuts):
-        overlapping = [
-            partial
-            for partial, sketch in zip(partials, sketches, strict=True)
-            if len(sketch)
-            and (high is None or sketch[0] < high)
-            and (low is None or sketch[-1] >= low)
-        ]
-        n = len(overlapping)
-        slices = submit(client, "slice", statistics.take_range, overlapping, [low] * n, [high] * n)
-        merged.append(client.submit(statistics.merge, slices, pure=False))
-    lengths = client.gather(submit(client, "count", _users, merged))
-    kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
-    return Blocks([block for block, _ in kept], [n for _, n in kept])
-
-
-def save_blocks(path: Path, blocks: Blocks, genres: tuple[str, ...]) -> None:
-    """Keep the merged statistics, a row group a block, for resuming and refreshing."""
-    files.write_statistics(path, (block.result() for block in blocks.statistics), genres)
-
-
-def load_blocks(client: Any, path: Path, sizes: Sequence[int]) -> Blocks:
-    """Take up again what :func:`save_blocks` kept."""
-    # Through the client, which alone is sure to see the run's folder.
-    kept = [
-        client.scatter(files.read_statistics(path, group), hash=False)
-        for group in range(len(sizes))
-    ]
-    return Blocks(kept, list(sizes))
-
-
 def _first(pair: tuple[Any, Any]) -> Any:
     return pair[0]
 
 
 def _second(pair: tuple[Any, Any]) -> Any:
     return pair[1]
-
-
-def _users(block: UserStatistics) -> int:
-    return len(block.users)
 
 
 def catalogue_for(layout: Layout, settings: Settings, progress: Progress) -> Catalogue:

@@ -18,6 +18,7 @@ from segmentation.schema import Axes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from segmentation.run.blocks import Blocks
     from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
     from segmentation.schema import KSearch, Persona, SegmentProfile
@@ -140,9 +141,7 @@ class _Segmenting:
         folder.publish(manifest)
         return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
 
-    def _clustering(
-        self, X: Any, blocks: reading.Blocks, search: KSearch | None
-    ) -> pipeline.Clustering:
+    def _clustering(self, X: Any, blocks: Blocks, search: KSearch | None) -> pipeline.Clustering:
         work = self.work
         key = work.settings.key("kmeans")
         done = work.folder.stage("kmeans", key)

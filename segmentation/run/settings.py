@@ -14,7 +14,7 @@ JOINS = ("links", "direct")
 #: Ratings of `--data synthetic` without a number: a minute's work on a small machine.
 SYNTHETIC_ROWS = 1_000_000
 #: stage → the settings that decide its results, beside the data itself; "run" is the whole.
-_READING = {"join", "max_rejected"}
+_READING = {"join", "max_rejected", "deduplicate"}
 _SEARCHING = {*_READING, "preset", "seed", "k_range"}
 _KEYS = {
     "ratings": _READING,
@@ -45,6 +45,7 @@ class Settings:
     join: str | None = None
     seed: int = 0
     max_rejected: float = 0.01
+    deduplicate: bool = False
     playbook: str | None = None
     partition_bytes: int | None = None
 

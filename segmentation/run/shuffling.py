@@ -7,7 +7,7 @@ are shuffled by user, out of core, by Dask's own ``p2p`` shuffle, and summed up 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.schema import MOVIE, RATING, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from segmentation.datasets.pieces import Piece
     from segmentation.datasets.ratings import LineReject
@@ -66,51 +66,69 @@ def _overlap(summaries: Sequence[ReadSummary]) -> float:
     return inside / max(total, 1)
 
 
+class Way(NamedTuple):
+    """How rows are read and summed up around a shuffle.
+
+    ``read`` takes a partition's pieces, whatever else was given for it, and the table, and returns
+    rows and a summary; ``summed`` takes rows and the table. ``none`` is a table without rows, and
+    ``row_bytes`` what a row takes.
+    """
+
+    read: Callable[..., tuple[pd.DataFrame, ReadSummary]]
+    summed: Callable[[pd.DataFrame, MovieTable], tuple[UserStatistics, Any]]
+    none: pd.DataFrame
+    row_bytes: int
+
+
 def shuffle(
     client: Any,
+    way: Way,
     partitions: Sequence[list[Piece]],
+    more: Sequence[tuple[Any, ...]],
     table: MovieTable,
-    size: int,
+    rows: int,
     partition_bytes: int,
 ) -> tuple[list[Any], list[Any]]:
     """Shuffle the ratings by user and sum them up.
 
     Parameters
     ----------
-    size
-        Bytes of all ratings as they are on their way, about.
+    more
+        What ``way.read`` is given for each partition beside it.
+    rows
+        About how many there are.
     partition_bytes
         Bytes of them in one partition behind the shuffle.
 
     Returns
     -------
     tuple
-        Futures: the statistics of disjoint sets of users with their sketches, and a summary a
-        partition that was read, in the files' order.
+        Futures: what ``way.summed`` returned for disjoint sets of users, and a summary a partition
+        that was read, in the files' order.
     """
     import dask
     import dask.dataframe as dd
 
     read, first, second, sum_up = (
-        dask.delayed(f, pure=False) for f in (read_rows, _first, _second, _summed)
+        dask.delayed(f, pure=False) for f in (way.read, _first, _second, way.summed)
     )
     # One task that holds it, and no part of it in any other.
     known = dask.delayed(table, traverse=False, pure=False)
-    pairs = [read(dask.delayed(pieces, traverse=False, pure=False), known) for pieces in partitions]
-    frame = dd.from_delayed(
-        [first(pair) for pair in pairs], meta=_no_rows(), verify_meta=False
-    ).shuffle(
-        USER, npartitions=max(1, -(-size // partition_bytes)), shuffle_method="p2p",
-        ignore_index=True,
-    )  # fmt: skip
-    summed = [sum_up(part, known) for part in frame.to_delayed()]
+    pairs = [
+        read(dask.delayed(pieces, traverse=False, pure=False), *own, known)
+        for pieces, own in zip(partitions, more, strict=True)
+    ]
+    n_parts = max(1, -(-rows * way.row_bytes // partition_bytes))
+    frame = dd.from_delayed([first(pair) for pair in pairs], meta=way.none, verify_meta=False)
+    shuffled = frame.shuffle(USER, npartitions=n_parts, shuffle_method="p2p", ignore_index=True)
+    summed = [sum_up(part, known) for part in shuffled.to_delayed()]
     futures = client.compute([*summed, *(second(pair) for pair in pairs)])
     return futures[: len(summed)], futures[len(summed) :]
 
 
 def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame, ReadSummary]:
     """Read one partition; return its used ratings, and what the driver learns of it."""
-    frames = [_no_rows()]
+    frames = [no_rows()]
     reports = []
     unmapped = 0
     for piece in pieces:
@@ -138,12 +156,14 @@ def _typed(piece: Piece) -> Iterator[general.Partition]:
             yield general.parse(piece.file, bytes(chunk))
 
 
-def _summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
+def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
+    """Sum up rows; return the statistics and the sketch of their users."""
     found, _ = statistics.sum_up(rows, table)
     return found, statistics.sketch_of(found.users)
 
 
-def _no_rows() -> pd.DataFrame:
+def no_rows() -> pd.DataFrame:
+    """Return a table of rows without any."""
     return pd.DataFrame(
         {USER: np.empty(0, np.int64), MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
     )

@@ -16,6 +16,7 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
 from segmentation.errors import UsageError
 from segmentation.run import files, reading, recovery, sources, store
+from segmentation.run.blocks import Blocks, load_blocks, save_blocks
 from segmentation.run.cluster import open_cluster
 from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory, let_go
@@ -147,7 +148,7 @@ class Work:
             "fingerprint": self.digest,
         }
 
-    def statistics(self, catalogue: Catalogue) -> tuple[reading.Blocks, dict[str, int], int]:
+    def statistics(self, catalogue: Catalogue) -> tuple[Blocks, dict[str, int], int]:
         """Return the user statistics, the counts of rows, and the movies that were rated."""
         folder = self.folder
         kept = folder.product("model/user_statistics.parquet")
@@ -155,7 +156,7 @@ class Work:
         done = folder.stage("ratings", key)
         if done is not None and kept.exists():
             self.progress.say("  ratings: taken from the finished stage")
-            blocks = reading.load_blocks(self.cluster.client, kept, done["blocks"])
+            blocks = load_blocks(self.cluster.client, kept, done["blocks"])
             return blocks, done["rows"], done["movies"]
         folder.discard("rejected")
         blocks, tally = reading.read_ratings(
@@ -163,7 +164,7 @@ class Work:
         )
         if tally.rejected:
             files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
-        reading.save_blocks(kept, blocks, catalogue.genres)
+        save_blocks(kept, blocks, catalogue.genres)
         self.cluster.client.run(let_go)
         rows = tally.record()
         folder.finish_stage(

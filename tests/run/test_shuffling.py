@@ -74,14 +74,14 @@ def test_rows_are_those_of_the_statistics(tmp_path, cut: int) -> None:
         assert lines in ([], [2])
     assert np.unpackbits(told.seen)[:3].tolist() == [1, 1, 1]
     whole = statistics.partition_statistics(ratings.parse(file, text).ratings, TABLE)
-    summed, _ = shuffling._summed(rows, TABLE)
+    summed, _ = shuffling.summed(rows, TABLE)
     for one, other in zip(summed, whole.statistics, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_nothing_used() -> None:
     table = MovieTable(np.array([1]), np.zeros(2, np.int32), np.empty(0, np.int32), 3)
-    found, sketch = shuffling._summed(shuffling._no_rows(), table)
+    found, sketch = shuffling.summed(shuffling.no_rows(), table)
     assert len(found.users) == len(sketch) == 0
     frame = pd.DataFrame({"userId": [1], "movieId": [5], "rating": [3.0]})
     assert len(statistics.compact(frame, table)) == 0

@@ -1,0 +1,141 @@
+"""``--deduplicate``: of a user's ratings of one movie the latest alone is summed up.
+
+A partition decides by itself for users that no other one holds. In a file sorted by user those are
+all but its first and last user, whose rows are decided together in the end; otherwise ratings are
+shuffled by user first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from segmentation.datasets import pieces as reader
+from segmentation.datasets import ratings as general
+from segmentation.features import statistics
+from segmentation.features.duplicates import PIECE, superseded
+from segmentation.run.partitions import PieceReport, ReadSummary
+from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from segmentation.datasets.pieces import Piece
+    from segmentation.datasets.ratings import LineReject
+    from segmentation.schema import MovieTable, UserStatistics
+
+REASON = "rated again: a later rating of the movie by the user stands"
+#: Bytes of a row on its way: user, movie's row, stars, timestamp, line and piece.
+ROW_BYTES = 40
+
+
+class Distinct(NamedTuple):
+    """What one partition leaves: the rows it put aside, and those of users at its edges."""
+
+    dropped: pd.DataFrame
+    edges: pd.DataFrame
+
+
+def no_rows() -> pd.DataFrame:
+    """Return a table of rows without any."""
+    whole = (USER, TIMESTAMP, LINE)
+    columns = {name: np.empty(0, np.int64) for name in whole}
+    columns |= {name: np.empty(0, np.int32) for name in (MOVIE, PIECE)}
+    return pd.DataFrame({**columns, RATING: np.empty(0)})[
+        [USER, MOVIE, RATING, TIMESTAMP, LINE, PIECE]
+    ]
+
+
+def read_rows(
+    pieces: Sequence[Piece], first_piece: int, table: MovieTable
+) -> tuple[pd.DataFrame, ReadSummary]:
+    """Read one partition; return its used ratings with their places, and what the driver learns.
+
+    ``first_piece`` is the number of its first piece among all partitions'.
+    """
+    frames = [no_rows()]
+    reports = []
+    unmapped = 0
+    for number, piece in enumerate(pieces, start=first_piece):
+        lines = 0
+        rejected: list[LineReject] = []
+        for part in _typed(piece):
+            used = statistics.compact(part.ratings, table)
+            unmapped += len(part.ratings) - len(used)
+            here: dict[str, Any] = {LINE: used[LINE] + lines, PIECE: np.int32(number)}
+            frames.append(used.assign(**here))
+            rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
+            lines += part.lines
+        file = piece.file
+        reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
+    rows = pd.concat(frames, ignore_index=True)
+    seen = np.zeros(len(table.movie_ids), np.bool_)
+    seen[rows[MOVIE].to_numpy()] = True
+    users = np.unique(rows[USER].to_numpy())
+    return rows, ReadSummary(
+        tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
+        len(users),
+    )  # fmt: skip
+
+
+def _typed(piece: Piece) -> Iterator[general.Partition]:
+    for chunk in reader.chunks(piece, detailed=True):
+        if isinstance(chunk, general.Partition):
+            yield chunk
+        else:
+            yield general.parse(piece.file, bytes(chunk), detailed=True)
+
+
+def read_partition(
+    pieces: Sequence[Piece], first_piece: int, table: MovieTable
+) -> tuple[UserStatistics, tuple[ReadSummary, Distinct]]:
+    """Read one partition and sum up the latest ratings of the users between its first and last."""
+    rows, summary = read_rows(pieces, first_piece, table)
+    users = rows[USER].to_numpy()
+    at_edge = np.isin(users, summary.sketch[[0, -1]]) if len(users) else np.zeros(0, np.bool_)
+    found, dropped = sum_up(rows[~at_edge], table)
+    return found, (summary, Distinct(dropped, rows[at_edge]))
+
+
+def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.DataFrame]:
+    """Sum up the latest ratings; return the others aside."""
+    old = superseded(rows)
+    found, _ = statistics.sum_up(rows[~old], table)
+    return found, rows[old]
+
+
+def summed(
+    rows: pd.DataFrame, table: MovieTable
+) -> tuple[UserStatistics, tuple[NDArray[np.int64], pd.DataFrame]]:
+    """Do the same behind a shuffle; return the sketch of the users as well."""
+    found, dropped = sum_up(rows, table)
+    return found, (statistics.sketch_of(found.users), dropped)
+
+
+def in_order(summaries: Sequence[ReadSummary]) -> bool:
+    """Tell whether partitions share no users but those at their edges."""
+    ends = sorted((s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch))
+    return all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
+
+
+def rejected_rows(
+    dropped: pd.DataFrame, places: Sequence[tuple[str, int]], table: MovieTable
+) -> list[RejectedRow]:
+    """Return rows that were put aside as they are kept for the user.
+
+    ``places`` gives each piece's file and the number of its first line.
+    """
+    found = []
+    for row in dropped.itertuples(index=False):
+        user, movie, stars, timestamp, line, piece = row
+        path, first = places[piece]
+        text = f"{user},{table.movie_ids[movie]},{stars:g}"
+        if timestamp != general.NO_TIMESTAMP:
+            text += f",{timestamp}"
+        found.append(RejectedRow(path, first + line, REASON, text))
+    return found

@@ -1,0 +1,144 @@
+"""``--deduplicate``: the latest rating alone counts, however the file is ordered, cut and kept."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from jobs import segment, synthesize
+from segmentation.run.distinct import REASON
+from tests.conftest import write_tiny
+from tests.jobs.test_invariance import assert_same, copy
+
+HEADER = "userId,movieId,rating,timestamp\n"
+OPTIONS = ["--quiet", "--deduplicate", "--max-rejected", "0.5"]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "synthetic"
+    assert synthesize.main(["--rows", "20000", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def lines(clean: Path) -> list[str]:
+    """Every tenth rating was changed twice, before and after what stands: 6,000 rows more or so."""
+    rng = random.Random(0)
+    found = []
+    for line in (clean / "ratings.csv").read_text().splitlines()[1:]:
+        found.append(line)
+        if rng.random() < 0.1:
+            user, movie, _, timestamp = line.split(",")
+            for earlier in (1, 5_000):
+                found.append(f"{user},{movie},{rng.randint(1, 10) / 2},{int(timestamp) - earlier}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(clean: Path, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
+    """Of what stands alone, without the option."""
+    return run(clean, tmp_path_factory.mktemp("reference") / "out", "--quiet")
+
+
+def run(data: Path, out: Path, *options: str) -> tuple[pd.DataFrame, dict]:
+    assert segment.main(["--data", str(data), "--out", str(out), *options]) == 0
+    return pd.read_parquet(out / "assignments.parquet"), json.loads((out / "run.json").read_text())
+
+
+def without_rejected(found: tuple[pd.DataFrame, dict], n: int) -> tuple[pd.DataFrame, dict]:
+    rows = found[1]["rows"]
+    assert rows["rejected"] == n
+    assert rows["read"] == rows["used"] + rows["unmapped"] + n
+    return found[0], {**found[1], "rows": {**rows, "read": rows["read"] - n, "rejected": 0}}
+
+
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+@pytest.mark.parametrize("kind", ["csv", "parts", "parquet"])
+def test_only_the_latest_counts(
+    clean: Path, lines: list[str], reference, tmp_path: Path, order: str, kind: str, capsys
+) -> None:
+    own = list(lines)
+    if order == "shuffled":
+        random.Random(1).shuffle(own)
+    folder = copy(clean, tmp_path / "data")
+    if kind == "parts":
+        (folder / "ratings").mkdir()
+        for i in range(3):
+            part = own[len(own) * i // 3 : len(own) * (i + 1) // 3]
+            (folder / "ratings" / f"{i}.csv").write_text(HEADER + "\n".join(part))
+    else:
+        (folder / "ratings.csv").write_text(HEADER + "\n".join(own) + "\n")
+    if kind == "parquet":
+        pd.read_csv(folder / "ratings.csv").to_parquet(
+            folder / "ratings.parquet", row_group_size=2_000
+        )
+        (folder / "ratings.csv").unlink()
+    out = tmp_path / "out"
+    options = [o for o in OPTIONS if o != "--quiet"]
+    found = run(folder, out, *options, "--partition-size", "60kB")
+    assert ("they are shuffled first" in capsys.readouterr().err) == (order == "shuffled")
+    kept = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert set(kept["reason"]) == {REASON}
+    assert_same(without_rejected(found, len(kept)), reference)
+    # Of mapped movies each, with its place and what stands there.
+    rows = pd.DataFrame([line.split(",") for line in own], columns=HEADER.strip().split(","))
+    last = rows.astype({"timestamp": int}).sort_values("timestamp", kind="stable")
+    old = last[last.duplicated(["userId", "movieId"], keep="last")]
+    assert len(kept) in range(len(old) - 30, len(old) + 1)
+    for row in kept.sample(50, random_state=0).itertuples():
+        part = int(Path(row.file).stem) if kind == "parts" else 0
+        at = row.line - (1 if kind == "parquet" else 2) + (
+            len(own) * part // 3 if kind == "parts" else 0
+        )  # fmt: skip
+        user, movie, stars, timestamp = own[at].split(",")
+        assert row.text == f"{user},{movie},{float(stars):g},{timestamp}"
+
+
+def test_four_rows_by_hand(tmp_path: Path) -> None:
+    folder = write_tiny(
+        tmp_path / "tiny",
+        HEADER + "1,10,4.0,5\n1,20,2.0,1\n2,10,1.0,3\n1,10,1.5,4\n2,30,5.0,\n2,30,3.0,9\n",
+    )
+    out = tmp_path / "out"
+    found = run(folder, out, *OPTIONS, "--k", "2")
+    rows = found[0].set_index("userId")
+    assert rows["movies"].to_dict() == {1: 2, 2: 2}
+    assert rows["mean_rating"].to_dict() == {1: 3.0, 2: 2.0}
+    assert found[1]["rows"] == {"read": 6, "used": 4, "unmapped": 0, "rejected": 2}
+    assert (out / "rejected" / "ratings.csv").read_text().splitlines()[1:] == [
+        f'{folder}/ratings.csv,5,{REASON},"1,10,1.5,4"',
+        f'{folder}/ratings.csv,6,{REASON},"2,30,5"',
+    ]
+
+
+def test_they_are_rejected_rows(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny", HEADER + "1,10,4.0,5\n1,10,2.0,1\n2,20,1.0,3\n")
+    arguments = ["--data", str(folder), "--k", "2", "--quiet", "--deduplicate"]
+    assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of 3 rows (33.3%) are not ratings, more than --max-rejected 0.01" in line
+    assert "the first is line 3: rated again" in line
+
+
+def test_without_timestamps(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(tmp_path / "tiny", "userId,movieId,rating\n1,10,4.0\n2,20,3.0\n")
+    arguments = ["--data", str(folder), "--k", "2", "--quiet", "--deduplicate"]
+    assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: {folder}/ratings.csv: has no column timestamp, by which --deduplicate tells the "
+        "latest: add it, or leave the option out"
+    )
+
+
+def test_another_option_is_another_run(clean: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    run(clean, out, "--quiet")
+    arguments = ["--data", str(clean), "--out", str(out), "--quiet", "--resume", "--deduplicate"]
+    assert segment.main(arguments) == 2
+    assert "was run with other deduplicate" in capsys.readouterr().err
