@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 JOBS = {
     "segment": "ratings → named audience segments and a report",
     "choose-k": "how many segments: quality and stability for a range of k",
+    "convert": "ratings as text → Parquet, for every job",
     "synthesize": "a MovieLens-shaped data set of any size",
-    "benchmark": "the estimators beside their peers, in one run",
+    "benchmark": "the whole job, or the estimators alone, beside their peers",
 }
 
 

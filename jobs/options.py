@@ -13,20 +13,7 @@ if TYPE_CHECKING:
 
 def add_data(made: argparse.ArgumentParser) -> None:
     """Add what is read and what is made of it."""
-    made.add_argument(
-        "--data",
-        default="synthetic",
-        help="kaggle; synthetic or synthetic:ROWS; or a folder or URL in Kaggle's or GroupLens' "
-        "layout (default: synthetic)",
-    )
-    made.add_argument(
-        "--ratings",
-        metavar="PLACE",
-        help="other ratings for the same catalogue: a file, a folder of parts, or a pattern",
-    )
-    made.add_argument(
-        "--out", metavar="FOLDER", help="the run's folder (default: runs/<date-time>)"
-    )
+    add_source(made)
     made.add_argument(
         "--preset",
         default="engagement",
@@ -40,6 +27,24 @@ def add_data(made: argparse.ArgumentParser) -> None:
         choices=("links", "direct"),
         help="how a rating's movieId leads to the catalogue; direct reproduces the original's "
         "mistake (default: links)",
+    )
+
+
+def add_source(made: argparse.ArgumentParser) -> None:
+    """Add what is read, and where results go."""
+    made.add_argument(
+        "--data",
+        default="synthetic",
+        help="kaggle; synthetic or synthetic:ROWS; or a folder or URL in Kaggle's or GroupLens' "
+        "layout (default: synthetic)",
+    )
+    made.add_argument(
+        "--ratings",
+        metavar="PLACE",
+        help="other ratings for the same catalogue: a file, a folder of parts, or a pattern",
+    )
+    made.add_argument(
+        "--out", metavar="FOLDER", help="the run's folder (default: runs/<date-time>)"
     )
 
 
@@ -80,18 +85,23 @@ def add_seed(made: argparse.ArgumentParser) -> None:
 
 def add_reading(made: argparse.ArgumentParser) -> None:
     """Add how ratings are read."""
+    add_limits(made)
+    made.add_argument(
+        "--deduplicate",
+        action="store_true",
+        help="of a user's ratings of one movie keep the latest alone; the others are rejected "
+        "rows then (shuffles ratings that are not sorted by user)",
+    )
+
+
+def add_limits(made: argparse.ArgumentParser) -> None:
+    """Add how much of the ratings may be wrong, and how much a task reads."""
     made.add_argument(
         "--max-rejected",
         type=float,
         default=0.01,
         metavar="SHARE",
         help="end the run if more than this share of the rows are no ratings (default: 0.01)",
-    )
-    made.add_argument(
-        "--deduplicate",
-        action="store_true",
-        help="of a user's ratings of one movie keep the latest alone; the others are rejected "
-        "rows then (shuffles ratings that are not sorted by user)",
     )
     made.add_argument(
         "--partition-size",

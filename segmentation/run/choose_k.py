@@ -48,7 +48,7 @@ def run_choose_k(
         One of its children, with a message for the person at the terminal.
     """
     with open_work(
-        settings, out, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
+        settings, out, JOB, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
         debug=debug,
     ) as work:  # fmt: skip
         if resume and (manifest := work.earlier(JOB, settings.key("choose_k"))):

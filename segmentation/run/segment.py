@@ -56,7 +56,7 @@ def run_segment(
     """
     playbook = people.load_playbook(settings.playbook)
     with open_work(
-        settings, out, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
+        settings, out, JOB, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
         debug=debug,
     ) as work:  # fmt: skip
         if resume and (done := _finished(work)):

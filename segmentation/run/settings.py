@@ -22,6 +22,7 @@ _KEYS = {
     "kmeans": {*_SEARCHING, "k"},
     "pca": {*_READING, "preset"},
     "run": {*_SEARCHING, "k", "playbook"},
+    "convert": {"max_rejected"},
 }
 #: The k that the five personas were found with; a search shows it for comparison.
 COMPARED_K = 5
@@ -94,7 +95,7 @@ class Settings:
     def key(self, stage: str) -> dict[str, Any]:
         """Return the settings that the results of a stage hang on."""
         names = set(_KEYS[stage])
-        if stage != "choose_k" and self.k != "auto":
+        if "k" in names and self.k != "auto":
             names.discard("k_range")
         return {name: value for name, value in self.record().items() if name in names}
 

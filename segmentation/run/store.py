@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MANIFEST = "run.json"
+#: The job that leaves data instead of results.
+CONVERT = "convert"
 #: Unfinished work: stages that are done, and results that are not all there yet.
 WORK = ".work"
 _STATE = "state.json"
@@ -28,14 +30,22 @@ PRODUCTS = (
     "choose_k.json", "choose_k.csv", "model/model.json", "model/user_statistics.parquet",
     "rejected/ratings.csv",
 )  # fmt: skip
+#: What `convert` leaves beside its parts: the catalogue under its own names, and what tells that
+#: data is synthetic.
+COPIES = (
+    MANIFEST, "rejected/ratings.csv", "movies_metadata.csv", "links.csv", "links_small.csv",
+    "movies.csv", "movies.dat", "synthetic.json", "planted.parquet",
+)  # fmt: skip
+#: The folder of parts that `convert` leaves, and what a part is called.
+PARTS, _PART = "ratings.parquet", "part-*.parquet"
 #: Those of them that a finished stage left, and a later attempt takes up.
 KEPT = ("model/user_statistics.parquet", "rejected/ratings.csv")
+_OF_SEGMENT = PRODUCTS[: PRODUCTS.index("rejected/ratings.csv")]
 #: job → those of them that every finished run of it has.
 EXPECTED = {
-    "segment": tuple(
-        name for name in PRODUCTS if "choose_k" not in name and name != "rejected/ratings.csv"
-    ),
+    "segment": tuple(name for name in _OF_SEGMENT if "choose_k" not in name),
     "choose-k": (MANIFEST, "figures/choose_k.png", "choose_k.json", "choose_k.csv"),
+    CONVERT: (MANIFEST, PARTS),
 }
 
 
@@ -63,6 +73,8 @@ class RunFolder:
         self, path: str | Path, identity: Mapping[str, Any], *, resume: bool, overwrite: bool
     ) -> None:
         self.path = Path(path)
+        self._job = str(identity.get("job", ""))
+        self._products = products_of(self._job)
         self._made = not self.path.exists()
         self._work = self.path / WORK
         if self.path.exists() and not self.path.is_dir():
@@ -87,7 +99,8 @@ class RunFolder:
 
     def _refuse(self, *, resume: bool, overwrite: bool) -> None:
         try:
-            found = existing_run(self.path)
+            found = existing_run(self.path, self._job)
+            refuse_other_kind(self.path, self._job)
             if found and not (resume or overwrite):
                 refuse_existing(self.path, found)
         except UsageError:
@@ -140,7 +153,7 @@ class RunFolder:
         """Move all results into place and write the manifest last, uninterrupted."""
         products = self._work / "products"
         with _uninterrupted():
-            for name in PRODUCTS:
+            for name in self._products:
                 target = self.path / name
                 _remove_file(target)
                 if (products / name).exists():
@@ -148,6 +161,11 @@ class RunFolder:
                     os.replace(products / name, target)
                 elif target.parent != self.path:
                     _remove_if_empty(target.parent)
+            if (products / PARTS).exists():
+                _remove_parts(self.path)
+                (self.path / PARTS).mkdir(exist_ok=True)
+                for part in (products / PARTS).glob(_PART):
+                    os.replace(part, self.path / PARTS / part.name)
             write_json(self.path / MANIFEST, manifest)
             self._lock.close()
             _remove(self._work)
@@ -165,15 +183,39 @@ class RunFolder:
 
     def _clear(self) -> None:
         # The manifest goes first: without it the rest no longer reads as a result.
-        for name in PRODUCTS:
+        for name in self._products:
             _remove_file(self.path / name)
+        if self._job == CONVERT:
+            _remove_parts(self.path)
         for folder in ("figures", "model", "rejected"):
             _remove_if_empty(self.path / folder)
         _remove_file(self._work / _STATE)
         _remove(self._work / "products")
 
 
-def existing_run(path: str | Path) -> str | None:
+def products_of(job: str) -> tuple[str, ...]:
+    """Return every file that a run of a job may leave."""
+    return COPIES if job == CONVERT else PRODUCTS
+
+
+def refuse_other_kind(path: Path, job: str) -> None:
+    """Refuse to write results into a folder of copied ratings, or copies among results.
+
+    Raises
+    ------
+    UsageError
+        Also where an earlier run might be overwritten: data is more than a result.
+    """
+    try:
+        found = json.loads((path / MANIFEST).read_text("utf-8"))
+        other = str(found.get("job", ""))
+    except (OSError, ValueError, AttributeError):
+        return
+    if other and (other == CONVERT) != (job == CONVERT):
+        raise UsageError(f"{path}: holds a run of {other}: choose another --out")
+
+
+def existing_run(path: str | Path, job: str = "") -> str | None:
     """Say what a folder holds of an earlier run: a finished one, an unfinished one, or None.
 
     Raises
@@ -188,7 +230,8 @@ def existing_run(path: str | Path) -> str | None:
         return "a finished run"
     if (path / WORK / _STATE).exists():
         return "an unfinished run"
-    taken = next((name for name in PRODUCTS if (path / name).exists()), None)
+    names = [*products_of(job), *([PARTS] if job == CONVERT else [])]
+    taken = next((name for name in names if (path / name).exists()), None)
     if taken:
         raise UsageError(
             f"{path}: holds {taken}, which is not of a run that ended well: move it away, or "
@@ -276,6 +319,13 @@ def _remove_file(path: Path) -> None:
     # A folder in a file's place is not ours.
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+
+
+def _remove_parts(path: Path) -> None:
+    """Remove the parts of a copy, and their folder unless it holds anything else."""
+    for part in (path / PARTS).glob(_PART):
+        part.unlink()
+    _remove_if_empty(path / PARTS)
 
 
 def _remove_if_empty(path: Path) -> None:

@@ -48,13 +48,22 @@ class Tally:
         ------
         DataError
         """
-        if not whole or len(self.rejected) > max_rejected * self.read:
-            raise DataError(self._too_many_rejected(place, max_rejected, whole=whole))
+        self.check_rejected(place, max_rejected, whole=whole)
         if self.used == 0:
             raise DataError(
                 f"{place}: none of its {self.read:,} ratings is of a movie in {movies}: the files "
                 "belong to different data sets"
             )
+
+    def check_rejected(self, place: str, max_rejected: float, *, whole: bool) -> None:
+        """Refuse data of which too much is no ratings.
+
+        Raises
+        ------
+        DataError
+        """
+        if not whole or len(self.rejected) > max_rejected * self.read:
+            raise DataError(self._too_many_rejected(place, max_rejected, whole=whole))
 
     def _too_many_rejected(self, place: str, max_rejected: float, *, whole: bool) -> str:
         first = self.rejected[0]

@@ -70,7 +70,7 @@ class Work:
         try:
             with explained(self.out):
                 # What a broken attempt drew or wrote is made anew; what stages keep stays.
-                for name in store.PRODUCTS:
+                for name in store.products_of(job):
                     if name not in store.KEPT:
                         self._folder.discard(name)
                 yield self._folder
@@ -194,6 +194,7 @@ class Work:
 def open_work(
     settings: Settings,
     out: str | Path,
+    job: str,
     *,
     cluster: str = "threads",
     resume: bool = False,
@@ -209,8 +210,10 @@ def open_work(
         One of its children, with a message for the person at the terminal.
     """
     progress = progress or Progress(quiet=True)
-    if not (resume or overwrite) and (found := store.existing_run(out)):
-        # Said again by the folder itself; here it saves a download or a cluster's start.
+    # Said again by the folder itself; here it saves a download or a cluster's start.
+    found = store.existing_run(out, job)
+    store.refuse_other_kind(Path(out), job)
+    if found and not (resume or overwrite):
         store.refuse_existing(Path(out), found)
     began = time.monotonic()
     with PeakMemory() as memory, open_cluster(cluster, debug=debug) as running:

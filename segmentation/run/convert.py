@@ -1,0 +1,251 @@
+"""The job that copies ratings into Parquet: a part a partition, checked against what was read."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from segmentation.datasets import pieces as reader
+from segmentation.datasets import ratings as general
+from segmentation.datasets.parts import filesystem
+from segmentation.errors import DataError
+from segmentation.run import files, recovery
+from segmentation.run.partitions import PieceReport, ReadSummary
+from segmentation.run.store import CONVERT, PARTS
+from segmentation.run.tally import Gathering, Tally, add_up
+from segmentation.run.tasks import submit
+from segmentation.run.work import Work, open_work, versions
+from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from segmentation.datasets.pieces import Piece
+    from segmentation.run.progress import Progress
+    from segmentation.run.settings import Settings
+
+JOB = CONVERT
+#: Rows of a row group: some 8 MB once typed, so that a reader can take as many as it likes.
+ROW_GROUP = 1 << 18
+#: What `synthesize` leaves beside its ratings.
+_SYNTHETIC = ("synthetic.json", "planted.parquet")
+
+
+@dataclass(frozen=True)
+class ConvertRun:
+    """A finished copy: its folder and the manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+class PartRecord(NamedTuple):
+    """What is known of one part of the copy; it lies beside the part until the copy is whole."""
+
+    rows: int
+    bytes: int
+    sorted: bool
+    first_user: int | None
+    last_user: int | None
+    reports: list[list[Any]]
+
+
+def run_convert(
+    settings: Settings,
+    out: str | Path,
+    *,
+    cluster: str = "threads",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    debug: bool = False,
+) -> ConvertRun:
+    """Copy ratings into Parquet, and their catalogue beside them, so that every job reads ``out``.
+
+    Raises
+    ------
+    SegmentationError
+        One of its children, with a message for the person at the terminal.
+    """
+    with open_work(
+        settings, out, JOB, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
+        debug=debug,
+    ) as work:  # fmt: skip
+        if resume and (manifest := work.earlier(JOB, settings.key(JOB))):
+            work.progress.say("  every part was finished before: nothing is left to do")
+            return ConvertRun(work.out, manifest)
+        with work.in_folder(JOB):
+            return _run(work)
+
+
+def _run(work: Work) -> ConvertRun:
+    settings, folder = work.settings, work.folder
+    found = reader.probe(work.layout)
+    size = settings.partition_bytes or reader.PARTITION_BYTES
+    partitions = reader.partitions(found, size)
+    key = {**settings.key(JOB), "partition_bytes": size, "parts": len(partitions)}
+    if folder.stage("plan", key) is None:
+        folder.discard(PARTS)
+        folder.finish_stage("plan", key, {})
+    parts = folder.product(f"{PARTS}/part").parent
+    with work.progress.stage("convert", "Parquet") as stage:
+        names = [f"part-{i:05d}" for i in range(len(partitions))]
+        tasks = submit(
+            work.cluster.client, "convert", write_part, partitions,
+            [str(parts.resolve() / name) for name in names],
+        )  # fmt: skip
+        gathering = Gathering(settings.max_rejected, sum(f.size for f in found), stage)
+        summaries, ended = gathering.gather(tasks)
+        tally = add_up(summaries, 0)
+        tally.check_rejected(work.layout.ratings, settings.max_rejected, whole=ended == "whole")
+        records = [_record(parts / f"{name}.json") for name in names]
+        stage.note = f"{tally.used:,} ratings in {len(names):,} part" + "s" * (len(names) > 1)
+    if tally.rejected:
+        files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
+    _copy_others(work)
+    for name in names:
+        (parts / f"{name}.json").unlink()
+    manifest = _manifest(work, tally, records)
+    work.finish(manifest)
+    folder.publish(manifest)
+    return ConvertRun(folder.path, manifest)
+
+
+def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
+    """Copy one partition; ``place`` is where its part and record go, without their endings.
+
+    What was written is read again and compared, value by value, before it gets its name. A part
+    whose record is there is whole, and left as it is.
+
+    Raises
+    ------
+    DataError
+        If the source is damaged, or the copy isn't what was written.
+    """
+    note, target = Path(f"{place}.json"), Path(f"{place}.parquet")
+    if note.exists() and target.exists():
+        return _summary(_record(note))
+    frames, reports = [], []
+    for piece in pieces:
+        lines = 0
+        rejected: list[general.LineReject] = []
+        for chunk in reader.chunks(piece, detailed=True):
+            part = (
+                chunk
+                if isinstance(chunk, general.Partition)
+                else general.parse(piece.file, bytes(chunk), detailed=True)
+            )
+            frames.append(part.ratings)
+            rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
+            lines += part.lines
+        file = piece.file
+        told = [[r.line, r.reason, r.text.decode("utf-8", "backslashreplace")] for r in rejected]
+        reports.append([file.path, file.header_lines, lines, told])
+    stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
+    rows = _arrow(frames, stamped=stamped)
+    users = rows[USER].to_numpy()
+    record = PartRecord(
+        len(users), _write(rows, target), bool((users[1:] >= users[:-1]).all()),
+        int(users.min()) if len(users) else None, int(users.max()) if len(users) else None, reports,
+    )  # fmt: skip
+    files.write_json(note, record._asdict())
+    return _summary(record)
+
+
+def _arrow(frames: Sequence[pd.DataFrame], *, stamped: bool) -> Any:
+    import pyarrow as pa
+
+    def joined(name: str) -> Any:
+        return np.concatenate([frame[name].to_numpy() for frame in frames])
+
+    columns: dict[str, Any] = {name: pa.array(joined(name)) for name in (USER, MOVIE, RATING)}
+    if stamped:
+        times = joined(TIMESTAMP)
+        columns[TIMESTAMP] = pa.array(times, mask=times == general.NO_TIMESTAMP)
+    return pa.table(columns)
+
+
+def _write(rows: Any, target: Path) -> int:
+    """Write one part beside its place, compare it, rename it; return its bytes."""
+    import pyarrow.parquet as pq
+
+    partial = target.with_name(target.name + ".partial")
+    users = rows[USER].to_numpy()
+    ordered = len(users) > 0 and bool((users[1:] >= users[:-1]).all())
+    pq.write_table(
+        rows, partial, row_group_size=ROW_GROUP, compression="zstd", write_statistics=True,
+        sorting_columns=[pq.SortingColumn(0)] if ordered else None,
+    )  # fmt: skip
+    if not pq.read_table(partial, use_threads=False).equals(rows):
+        partial.unlink()
+        raise DataError(
+            f"{target}: what was written doesn't read as what was meant: check the disk, then run "
+            "again with --resume"
+        )
+    size = partial.stat().st_size
+    os.replace(partial, target)
+    return size
+
+
+def _record(path: Path) -> PartRecord:
+    return PartRecord(**json.loads(path.read_text("utf-8")))
+
+
+def _summary(record: PartRecord) -> ReadSummary:
+    reports = tuple(
+        PieceReport(
+            path, header, lines,
+            tuple(general.LineReject(line, reason, text.encode()) for line, reason, text in told),
+        )
+        for path, header, lines, told in record.reports
+    )  # fmt: skip
+    return ReadSummary(reports, record.rows, 0, np.zeros(0, np.uint8), np.empty(0, np.int64), 0)
+
+
+def _copy_others(work: Work) -> None:
+    """Copy the catalogue, and what tells that the ratings are synthetic, beside the ratings."""
+    layout = work.layout
+    others = [layout.movies, *([layout.links] if layout.links else [])]
+    made = recovery.synthetic_folder(layout)
+    if made is not None:
+        others += [f"{made}/{name}" for name in _SYNTHETIC]
+    for path in others:
+        fs, inner = filesystem(path)
+        target = work.folder.product(path.rpartition("/")[2])
+        if not fs.exists(inner):
+            continue
+        with fs.open(inner, "rb") as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+
+
+def _manifest(work: Work, tally: Tally, records: Sequence[PartRecord]) -> dict[str, Any]:
+    known = [record for record in records if record.first_user is not None]
+    ends = [(record.first_user, record.last_user) for record in known]
+    in_order = all(one[1] <= other[0] for one, other in itertools.pairwise(ends))  # type: ignore[operator]
+    return {
+        "status": "complete",
+        "job": JOB,
+        "settings": {name: work.settings.record()[name] for name in ("data", "ratings", "seed",
+                                                                     "max_rejected")},
+        "data": work.source(),
+        "rows": tally.record(),
+        "parquet": {
+            "folder": PARTS,
+            "parts": len(records),
+            "bytes": sum(record.bytes for record in records),
+            "row_group_rows": ROW_GROUP,
+            "sorted_by_user": in_order and all(record.sorted for record in records),
+            "checked": "every part was read again and compared with what was read of the source",
+        },
+        "cluster": work.cluster.record(),
+        "versions": versions(),
+    }  # fmt: skip

@@ -1,0 +1,198 @@
+"""``convert``: the copy says what the original says, in parts that every job reads."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import choose_k, convert, segment
+from segmentation.run import convert as converting
+from tests.conftest import write_tiny
+from tests.jobs.test_invariance import assert_same, copy, data, reference, run
+
+__all__ = ["data", "reference"]  # fixtures
+
+
+def call(folder: Path, out: Path, *options: str) -> int:
+    return convert.main(["--data", str(folder), "--out", str(out), "--quiet", *options])
+
+
+@pytest.fixture(scope="module")
+def copied(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("copied") / "out"
+    assert call(data, out, "--partition-size", "300kB") == 0
+    return out
+
+
+def test_the_copy_is_the_original(data: Path, copied: Path) -> None:
+    original = pd.read_csv(data / "ratings.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet(copied / "ratings.parquet"), original)
+    manifest = json.loads((copied / "run.json").read_text())
+    assert manifest["status"] == "complete"
+    assert manifest["job"] == "convert"
+    assert manifest["data"]["synthetic"] is True
+    assert manifest["rows"] == {
+        "read": 60_000, "used": 60_000, "unmapped": 0, "rejected": 0
+    }  # fmt: skip
+    parts = sorted((copied / "ratings.parquet").iterdir())
+    assert [part.name for part in parts] == [f"part-{i:05d}.parquet" for i in range(len(parts))]
+    assert manifest["parquet"]["parts"] == len(parts) > 3
+    assert manifest["parquet"]["bytes"] == sum(part.stat().st_size for part in parts)
+    assert manifest["parquet"]["sorted_by_user"] is True
+    assert not (copied / ".work").exists()
+    group = pq.ParquetFile(parts[0]).metadata.row_group(0)
+    assert group.column(0).compression == "ZSTD"
+    assert group.column(0).statistics.min == original["userId"].min()
+    assert group.sorting_columns[0].column_index == 0
+
+
+def test_every_job_reads_it(copied: Path, reference, tmp_path: Path) -> None:
+    found = run(copied, tmp_path / "out", "--partition-size", "100kB")
+    assert_same(found, reference)
+    assert found[1]["data"]["synthetic"] is True
+    assert found[1]["kmeans"]["planted_ari"] == reference[1]["kmeans"]["planted_ari"]
+    arguments = ["--data", str(copied), "--k-range", "2-3", "--quiet"]
+    assert choose_k.main([*arguments, "--out", str(tmp_path / "k")]) == 0
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("folder", ["kaggle-small", "ml-latest-small"])
+def test_real_ratings(real_data: Path, tmp_path: Path, folder: str) -> None:
+    out = tmp_path / "out"
+    assert call(real_data / folder, out) == 0
+    name = "ratings_small.csv" if folder == "kaggle-small" else "ratings.csv"
+    original = pd.read_csv(real_data / folder / name)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
+    one, other = run(out, tmp_path / "one"), run(real_data / folder, tmp_path / "other")
+    pd.testing.assert_frame_equal(one[0], other[0])
+    assert one[1]["rows"] == other[1]["rows"]
+    assert one[1]["data"]["synthetic"] is False
+
+
+def test_groups_are_not_larger_than_said(data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(converting, "ROW_GROUP", 1_000)
+    assert call(data, tmp_path / "out") == 0
+    (part,) = (tmp_path / "out" / "ratings.parquet").iterdir()
+    metadata = pq.ParquetFile(part).metadata
+    assert max(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)) == 1_000
+
+
+def test_odd_rows(tmp_path: Path) -> None:
+    """What is no rating is left aside with its place; what is one stays to the last digit."""
+    folder = write_tiny(
+        tmp_path / "tiny",
+        "timestamp,userId,rating,movieId\n,9,3.7,10\nsoon,1,4,20\n5,1,bad,20\n7,1,0.5,999\n",
+    )
+    out = tmp_path / "out"
+    assert call(folder, out, "--max-rejected", "0.5") == 0
+    table = pd.read_parquet(out / "ratings.parquet")
+    assert table["userId"].tolist() == [9, 1, 1]
+    assert table["movieId"].tolist() == [10, 20, 999]
+    assert table["rating"].tolist() == [3.7, 4.0, 0.5]
+    assert table["timestamp"].isna().tolist() == [True, True, False]
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["rows"] == {"read": 4, "used": 3, "unmapped": 0, "rejected": 1}
+    assert manifest["parquet"]["sorted_by_user"] is False
+    kept = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert kept["line"].tolist() == [4]
+
+
+def test_packed_and_many_and_without_timestamps(data: Path, tmp_path: Path) -> None:
+    folder = copy(data, tmp_path / "data")
+    (folder / "ratings").mkdir()
+    frame = pd.read_csv(data / "ratings.csv")[["userId", "movieId", "rating"]]
+    for i, rows in enumerate(np.array_split(np.arange(len(frame)), 3)):
+        text = frame.iloc[rows].to_csv(index=False)
+        (folder / "ratings" / f"{i}.csv.gz").write_bytes(gzip.compress(text.encode()))
+    assert call(folder, tmp_path / "out") == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "ratings.parquet"), frame)
+
+
+def test_what_was_written_is_read_again(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    write = pq.write_table
+
+    def badly(table, *arguments, **options) -> None:
+        write(table.slice(1), *arguments, **options)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(pq, "write_table", badly)
+    assert call(data, out, "--partition-size", "300kB") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "what was written doesn't read as what was meant" in line
+    assert not (out / "run.json").exists()
+    assert not (out / "ratings.parquet").exists()
+
+
+def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out"
+    arguments = ["--partition-size", "300kB"]
+    write, written = pq.write_table, []
+
+    def three_times(table, place, **options) -> None:
+        if len(written) == 3:
+            raise OSError(28, "No space left on device", str(place))
+        written.append(place)
+        write(table, place, **options)
+
+    monkeypatch.setattr(pq, "write_table", three_times)
+    assert call(data, out, *arguments) == 3
+    assert "no space left on the disk: make room, then run again with --resume" in (
+        capsys.readouterr().err
+    )
+    assert segment.main(["--data", str(data), "--out", str(out), "--quiet"]) == 2
+    monkeypatch.setattr(pq, "write_table", lambda t, p, **o: (written.append(p), write(t, p, **o)))
+    assert call(data, out, *arguments) == 2
+    assert call(data, out, *arguments, "--resume") == 0
+    assert len(written) == len({str(place) for place in written})
+    original = pd.read_csv(data / "ratings.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
+    # Finished, it is left as it is.
+    n = len(written)
+    assert call(data, out, *arguments, "--resume") == 0
+    assert len(written) == n
+
+
+def test_a_copy_and_results_keep_apart(copied: Path, data: Path, tmp_path: Path, capsys) -> None:
+    for options in ([], ["--overwrite"], ["--resume"]):
+        arguments = ["--data", str(data), "--out", str(copied), "--quiet", *options]
+        assert segment.main(arguments) == 2
+        assert f"{copied}: holds a run of convert: choose another --out" in capsys.readouterr().err
+    out = tmp_path / "out"
+    run(data, out)
+    assert call(data, out, "--overwrite") == 2
+    assert "holds a run of segment: choose another --out" in capsys.readouterr().err
+    # The source itself is no place for its copy.
+    shutil.copytree(data, tmp_path / "source")
+    assert call(tmp_path / "source", tmp_path / "source", "--overwrite") == 2
+    assert "which is not of a run that ended well" in capsys.readouterr().err
+    assert (tmp_path / "source" / "ratings.csv").exists()
+
+
+def test_overwritten(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call(data, out, "--partition-size", "200kB") == 0
+    many = len(list((out / "ratings.parquet").iterdir()))
+    (out / "ratings.parquet" / "mine.txt").write_text("mine")
+    assert call(data, out) == 2
+    assert call(data, out, "--overwrite") == 0
+    assert many > 1
+    assert sorted(path.name for path in (out / "ratings.parquet").iterdir()) == [
+        "mine.txt", "part-00000.parquet"
+    ]  # fmt: skip
+    assert (out / "ratings.parquet" / "mine.txt").read_text() == "mine"
+
+
+def test_the_terminal(data: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert convert.main(["--data", str(data), "--out", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert "60,000 ratings, sorted by user, in 1 part" in shown.out
+    assert shown.out.endswith(f"data: {out} (for --data)\n")
+    assert "Parquet: 60,000 ratings in 1 part" in shown.err
