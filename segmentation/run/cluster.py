@@ -156,6 +156,8 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
+    from segmentation.run.plugins import IgnoreInterrupts, PlainWorker
+
     if not debug:
         # What distributed has to say of lost connections and busy loops is not for users.
         for logger in ("distributed", "tornado", "bokeh", "asyncio"):
@@ -184,13 +186,13 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
                     dashboard_address=dashboard or _LOOPBACK,
                     worker_dashboard_address=_LOOPBACK,
                     memory_limit=limit,
+                    scheduler_kwargs={"dashboard": dashboard is not None},
+                    worker_class=PlainWorker if embedded and not dashboard else None,
                     silence_logs=False if debug else logging.CRITICAL,
                 )
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
             if not embedded:
-                from segmentation.run.plugins import IgnoreInterrupts
-
                 client.register_plugin(IgnoreInterrupts())
         except (OSError, RuntimeError, TimeoutError) as error:
             raise ClusterError(

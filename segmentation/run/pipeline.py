@@ -52,14 +52,13 @@ class Clustering(NamedTuple):
 
 
 def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -> Clustering:
-    """Fit K-Means, number the segments by rising movies per user, and judge them.
+    """Fit K-Means and number the segments by rising movies per user.
 
     Raises
     ------
     DataError
         If the audience has fewer distinct users than segments.
     """
-    from segmentation.estimators import quality, stability
     from segmentation.estimators.kmeans import KMeans
     from segmentation.insight.profiles import order_by_activity
 
@@ -74,14 +73,18 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
         raise DataError(f"K-Means can't make the segments: {told}") from error
     sums = _profile_sums(client, X, blocks, model.cluster_centers_)
     model.reorder(order_by_activity(sums))
-    centers = model.cluster_centers_
+    record = {"n_clusters": k, "inertia": model.inertia_, "n_iter": model.n_iter_}
+    return Clustering(model.cluster_centers_, record)
+
+
+def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    """Return what the manifest says of how good the segments are, and how far they come back."""
+    from segmentation.estimators import quality, stability
+
     figures = quality.evaluate(X, centers)
     silhouette, rows = quality.sampled_silhouette(X, centers, seed)
     found = stability.stability(X, centers, seed)
-    record = {
-        "n_clusters": k,
-        "inertia": model.inertia_,
-        "n_iter": model.n_iter_,
+    return {
         **{name: value for name, value in figures.items() if name != "inertia"},
         "silhouette": silhouette,
         "silhouette_rows": rows,
@@ -92,7 +95,6 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
             "users": found.rows,
         },
     }
-    return Clustering(centers, record)
 
 
 def find_axes(X: da.Array) -> tuple[Axes, dict[str, Any]]:

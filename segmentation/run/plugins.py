@@ -1,4 +1,4 @@
-"""Plugins that the job installs on its workers; they import this module to load them."""
+"""What the job installs on its workers, or starts as one; they import this module to load it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import contextlib
 import signal
 from typing import Any
 
-from distributed import WorkerPlugin
+from distributed import Worker, WorkerPlugin
+
+
+class PlainWorker(Worker):  # type: ignore[misc]
+    """A worker without pages of its own; its server for metrics stays where it is told to listen.
+
+    `LocalCluster` ties the two together, and the pages' library takes a third of a second to load.
+    """
+
+    def __init__(self, *arguments: Any, dashboard: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, dashboard=False, **options)
 
 
 class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]

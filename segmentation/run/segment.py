@@ -99,19 +99,19 @@ class _Segmenting:
         axes, pca = self._axes(X)
         with progress.stage("profiles", "profiles"):
             assigned = pipeline.assign_users(client, X, blocks, clustering, axes)
-            jaccard = files.jsonable(clustering.record["stability"]["jaccard"])
-            profiles = [
-                replace(profile, stability=float("nan") if value is None else value)
-                for profile, value in zip(
-                    profiling.profiles(assigned.sums, assigned.distance_p99), jaccard, strict=True
-                )
-            ]
+            profiles = profiling.profiles(assigned.sums, assigned.distance_p99)
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
         work.cluster.client.run(let_go)
         names = [persona.name for persona in personas]
         with progress.stage("assignments", "assignments") as stage:
             pipeline.write_assignments(client, folder, blocks, assigned, names, catalogue.genres)
             stage.note = f"{blocks.users:,} users"
+        # Last of what is computed, since assignments don't wait for it.
+        judged = self._judged(X, clustering)
+        profiles = [
+            replace(profile, stability=float("nan") if value is None else value)
+            for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
+        ]
         work.cluster.client.run(let_go)
         manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
         manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
@@ -121,7 +121,7 @@ class _Segmenting:
             settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
             tuple(names), clustering.centers, assigned.distance_p99, axes, synthetic,
         ).save(folder.product("model"))  # fmt: skip
-        manifest["kmeans"], manifest["pca"] = clustering.record, pca
+        manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
         planted = recovery.synthetic_folder(work.layout)
         if planted is not None:
             manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
@@ -156,6 +156,16 @@ class _Segmenting:
         work.folder.finish_stage("kmeans", key, found._asdict())
         work.cluster.client.run(let_go)
         return found
+
+    def _judged(self, X: Any, clustering: pipeline.Clustering) -> dict[str, Any]:
+        work = self.work
+        key = work.settings.key("kmeans")
+        done = work.folder.stage("quality", key)
+        if done is None:
+            with work.progress.stage("quality", "quality and stability"):
+                done = pipeline.judge(X, clustering.centers, work.settings.seed)
+            work.folder.finish_stage("quality", key, done)
+        return dict(files.jsonable(done))
 
     def _axes(self, X: Any) -> tuple[Axes, dict[str, Any]]:
         work = self.work
