@@ -128,7 +128,7 @@ def _row(entry: dict[str, Any], own: float | None, floor: float | None, rows: in
 
 def figure(record: dict[str, Any]) -> bytes:
     """Draw seconds and peak memory over the number of rows, both axes logarithmic; PNG."""
-    from matplotlib.ticker import EngFormatter, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from segmentation.insight.drawing import FAINT, INK, new_figure, plain_axes, png
 
@@ -158,9 +158,12 @@ def figure(record: dict[str, Any]) -> bytes:
         axes.set_xlabel("ratings", fontsize=9, color=INK)
         ticks = [result["rows"] for result in record["results"]]
         axes.set_xticks(ticks)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=" ", places=None))
+        axes.xaxis.set_major_formatter(lambda rows, _: f"{rows / 1e6:.3g} M")
         axes.xaxis.set_minor_formatter(NullFormatter())
+        # 1, 2, 5, 10 …, as numbers rather than as powers of ten.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(visible=True, which="major", color=FAINT, alpha=0.25, lw=0.6)
     handles, labels = panels[0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5)

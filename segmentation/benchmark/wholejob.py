@@ -153,7 +153,7 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
             last = words.read().strip().splitlines()[-1:] or ["ended without a word"]
             raise RuntimeError(f"{last[0][:200]} (status {process.returncode})")
     entry.seconds.append(seconds)
-    entry.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
+    entry.cpu_seconds.append(max(usage.ru_utime + usage.ru_stime, memory.cpu_seconds))
     entry.peak_memory_bytes.append(max(memory.peak, usage.ru_maxrss * 1024))
     if entry.name in OURS:
         import json
@@ -172,11 +172,15 @@ def _kill(pid: int) -> None:
 
 
 class _TreeMemory:
-    """Samples the resident memory of a process and its children, summed."""
+    """Samples the resident memory of a process and its children, summed, and their CPU time.
+
+    The kernel adds up the CPU time of those children alone that their parents waited for.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.peak = 0
+        self._cpu: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -188,6 +192,11 @@ class _TreeMemory:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What each was last seen to have used, summed."""
+        return sum(self._cpu.values())
+
     def _watch(self) -> None:
         import psutil
 
@@ -198,6 +207,8 @@ class _TreeMemory:
                 for member in [process, *process.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
                         total += member.memory_info().rss
+                        times = member.cpu_times()
+                        self._cpu[member.pid] = times.user + times.system
                 self.peak = max(self.peak, total)
 
 
