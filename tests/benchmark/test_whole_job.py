@@ -18,18 +18,19 @@ from tests.conftest import write_tiny
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "out"
-    arguments = ["--sizes", "20000,40000", "--rounds", "1", "--quiet", "--out", str(out)]
-    assert benchmark.main([*arguments, "--peers", "threads,threads-parquet,pandas,floor"]) == 0
+    arguments = ["--sizes", "20000", "--rounds", "1", "--quiet", "--out", str(out)]
+    peers = ["threads", "threads-parquet", "pandas", "dask", "floor"]
+    assert benchmark.main([*arguments, "--peers", ",".join(peers)]) == 0
     return out
 
 
 def test_the_figures(measured: Path, capsys) -> None:
     record = json.loads((measured / "benchmark.json").read_text())
-    assert [result["rows"] for result in record["results"]] == [20_000, 40_000]
+    assert [result["rows"] for result in record["results"]] == [20_000]
     for result in record["results"]:
         assert result["synthetic"] is True
         names = [entry["name"] for entry in result["entries"]]
-        assert names == ["threads", "threads-parquet", "pandas", "floor"]
+        assert names == ["threads", "threads-parquet", "pandas", "dask", "floor"]
         for entry in result["entries"]:
             assert entry["failure"] is None
             assert 0 < entry["median_to_assignments"] <= entry["median_seconds"]
@@ -48,7 +49,7 @@ def test_the_figures(measured: Path, capsys) -> None:
     assert "holds a benchmark already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["polars", "duckdb", "dask", "spark"])
+@pytest.mark.parametrize("name", ["polars", "duckdb", "spark"])
 def test_rivals_find_our_genre_means(tmp_path: Path, measured: Path, name: str, capsys) -> None:
     module = rivals.RIVALS[name][1]
     if not importlib.util.find_spec(module):
