@@ -34,6 +34,7 @@ def job(arguments: argparse.Namespace) -> None:
         data=arguments.data, ratings=arguments.ratings, seed=arguments.seed,
         max_rejected=arguments.max_rejected,
         partition_bytes=options.parse_size("--partition-size", arguments.partition_size),
+        memory_limit=options.parse_size("--memory-limit", arguments.memory_limit),
     )  # fmt: skip
     run = run_convert(
         settings,

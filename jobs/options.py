@@ -107,7 +107,13 @@ def add_limits(made: argparse.ArgumentParser) -> None:
         "--partition-size",
         metavar="SIZE",
         help="bytes of ratings that one task reads, as in 32MiB; results don't depend on it "
-        "(default: 32MiB)",
+        "(default: 32MiB, less under a low --memory-limit)",
+    )
+    made.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="memory that the whole run may take, all its processes together, as in 2GiB; what "
+        "doesn't fit waits on disk (default: half of what the machine or its cgroup has)",
     )
 
 
@@ -153,6 +159,7 @@ def data_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "max_rejected": arguments.max_rejected,
         "deduplicate": arguments.deduplicate,
         "partition_bytes": parse_size("--partition-size", arguments.partition_size),
+        "memory_limit": parse_size("--memory-limit", arguments.memory_limit),
     }
 
 

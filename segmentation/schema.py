@@ -6,7 +6,7 @@ A wing imports this module and :mod:`segmentation.errors`, never another wing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -129,23 +129,27 @@ class RejectedRow(NamedTuple):
 class UserStatistics(NamedTuple):
     """Mergeable sums and counts, one row a user; a genre's mean is ``sums / counts``.
 
+    They are added up as float64 and int64 or int32, and kept in the smallest types that hold the
+    same numbers (:func:`segmentation.features.statistics.narrow`): whoever divides says in which
+    type.
+
     Attributes
     ----------
     users
         Sorted distinct user ids, int64 of shape (n_users,).
     movies
-        Ratings used, int64 of shape (n_users,).
+        Ratings used, int64 or int32 of shape (n_users,).
     rating_sum
-        Sum of the used ratings, float64 of shape (n_users,).
+        Sum of the used ratings, float64 or float32 of shape (n_users,).
     sums, counts
-        float64 and int32 of shape (n_users, n_genres).
+        float64 or float32, and int32 or uint16, of shape (n_users, n_genres).
     """
 
     users: NDArray[np.int64]
-    movies: NDArray[np.int64]
-    rating_sum: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    counts: NDArray[np.int32]
+    movies: NDArray[np.integer[Any]]
+    rating_sum: NDArray[np.floating[Any]]
+    sums: NDArray[np.floating[Any]]
+    counts: NDArray[np.integer[Any]]
 
     @property
     def nbytes(self) -> int:

@@ -40,12 +40,20 @@ def test_no_option_is_documented_that_is_not_there() -> None:
 
 def test_defaults_stand_as_they_are() -> None:
     from segmentation.datasets.pieces import PARTITION_BYTES
+    from segmentation.run.budget import DEFAULT_SHARE
     from segmentation.run.settings import Settings
 
     parser = segment.make_parser()
     rows = dict(re.findall(r"(?m)^\| `(--[a-z-]+)` \| .* \| `?([^`|]+?)`? \|$", README))
     for option, shown in rows.items():
-        if option in ("--ratings", "--out", "--playbook", "--partition-size", "--join"):
+        if option in (
+            "--ratings",
+            "--out",
+            "--playbook",
+            "--partition-size",
+            "--join",
+            "--memory-limit",
+        ):
             continue
         value = parser.get_default(option.removeprefix("--").replace("-", "_"))
         default = "off" if value is False else str(value)
@@ -55,6 +63,8 @@ def test_defaults_stand_as_they_are() -> None:
         assert shown.split(" (")[0].strip("`") == default, option
     assert rows["--join"] == Settings().effective_join
 
+    assert DEFAULT_SHARE == 0.5
+    assert rows["--memory-limit"].startswith("half of")
     assert rows["--partition-size"] == f"{PARTITION_BYTES >> 20}MiB"
 
 

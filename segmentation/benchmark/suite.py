@@ -93,9 +93,9 @@ def _matrices(
             X = pipeline.feature_array(cluster.client, blocks, preset, n_genres)
             matrix = np.asarray(X.compute())
             users = np.concatenate([block.result().users for block in blocks.statistics])
-            found = None if folder is None else recovery.planted_segments(folder, users)
-            if found is not None:
-                planted[preset] = found
+            known = None if folder is None else recovery.Planted.read(folder)
+            if known is not None:
+                planted[preset] = known.of(users)
             matrices[preset] = matrix
     return matrices, planted or None, folder is not None
 

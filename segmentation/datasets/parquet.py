@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NEEDED = (USER, MOVIE, RATING)
 #: Rows that are typed at a time.
-_ROWS = 1 << 20
+_ROWS = 1 << 18
 
 
 def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:

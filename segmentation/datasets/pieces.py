@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PARTITION_BYTES = 32 << 20
 #: Parquet holds about so many times as many ratings a byte as text does.
 _PARQUET_DENSITY = 4
+#: Bytes of a packed file that are unpacked at a time.
+_CHUNK_BYTES = 8 << 20
 _HEAD_BYTES = 1 << 16
 _LONGEST_LINE = 64 << 20
 #: What is read beyond a range, for the end of its last line.
@@ -150,7 +152,7 @@ def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRa
 
 
 def chunks(
-    piece: Piece, size: int = PARTITION_BYTES, *, detailed: bool = False
+    piece: Piece, size: int = _CHUNK_BYTES, *, detailed: bool = False
 ) -> Iterator[bytes | memoryview | Partition]:
     """Read a piece: whole lines of text, or rows that are typed already.
 

@@ -27,7 +27,7 @@ def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
     """Return each user's mean rating a genre, NaN where unseen; shape (n_users, n_genres)."""
     counts = statistics.counts
     means = np.full(counts.shape, np.nan)
-    np.divide(statistics.sums, counts, out=means, where=counts > 0)
+    np.divide(statistics.sums, counts, out=means, where=counts > 0, dtype=np.float64)
     return means
 
 
@@ -41,7 +41,9 @@ def features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
     if preset in ("engagement", "original"):
         return np.nan_to_num(means, nan=0.0).astype(np.float32)
     if preset == "taste":
-        own = statistics.rating_sum / statistics.movies
-        trust = statistics.counts / (statistics.counts + SHRINKAGE_FILMS)
-        return np.nan_to_num((means - own[:, None]) * trust, nan=0.0).astype(np.float32)
+        own = np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
+        counts = statistics.counts.astype(np.float64)
+        trust = counts / (counts + SHRINKAGE_FILMS)
+        deviations: NDArray[np.float64] = (means - own[:, None]) * trust
+        return np.nan_to_num(deviations, nan=0.0).astype(np.float32)
     raise ValueError(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")

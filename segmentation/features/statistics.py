@@ -7,7 +7,7 @@ genre of its movie, straight into the dense (users in the partition) × genres b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -142,6 +142,26 @@ def take_range(part: UserStatistics, low: int | None, high: int | None) -> UserS
         part.sums[rows],
         part.counts[rows],
     )
+
+
+def narrow(found: UserStatistics) -> UserStatistics:
+    """Return the same numbers in about half the memory; the arrays are its own.
+
+    Half-stars are sums of halves, which float32 holds as they are up to eight million stars; sums
+    of another scale that it would round stay float64.
+    """
+    return UserStatistics(
+        np.array(found.users),
+        _held(found.movies, np.int32),
+        _held(found.rating_sum, np.float32),
+        _held(found.sums, np.float32),
+        _held(found.counts, np.uint16),
+    )
+
+
+def _held(values: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
+    smaller = values.astype(kind)
+    return smaller if np.array_equal(smaller, values) else np.array(values)
 
 
 def merge(parts: Sequence[UserStatistics]) -> UserStatistics:

@@ -46,6 +46,7 @@ def _marker(segment: int) -> str:
 def pca_scatter(
     points: NDArray[np.float64],
     labels: NDArray[np.int32],
+    users: int,
     names: Sequence[str],
     explained: Sequence[float],
     seed: int,
@@ -55,10 +56,12 @@ def pca_scatter(
     Parameters
     ----------
     points
-        Shape (n_users, 2). A random :data:`SCATTER_POINTS` of them are drawn; centres and outlines
-        come from all.
+        Shape (n_points, 2): all users or a random part of them. A random :data:`SCATTER_POINTS`
+        of these are drawn; centres and outlines come from all that are given.
     labels
-        Segment of each, (n_users,).
+        Segment of each, (n_points,).
+    users
+        How many there are in all.
     names
         Persona of each segment.
     explained
@@ -95,7 +98,7 @@ def pca_scatter(
     axes.set_xlabel(f"first axis ({explained[0]:.0%} of the variance)")
     if len(explained) > 1:
         axes.set_ylabel(f"second axis ({explained[1]:.0%} of the variance)")
-    drawn = f"{len(shown):,} of {n:,} users" if len(shown) < n else f"{n:,} users"
+    drawn = f"{len(shown):,} of {users:,} users" if len(shown) < users else f"{users:,} users"
     _title(axes, "Where the segments lie", f"{drawn} on the two axes of largest variance")
     return png(figure)
 

@@ -50,7 +50,7 @@ def block_sums(
 def _sums(statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int) -> ProfileSums:
     counts = statistics.counts
     means = np.zeros(counts.shape)
-    np.divide(statistics.sums, counts, out=means, where=counts > 0)
+    np.divide(statistics.sums, counts, out=means, where=counts > 0, dtype=np.float64)
     # A sparse segments × users indicator: its products are sums a segment.
     rows = np.argsort(labels, kind="stable")
     present, starts = np.unique(labels[rows], return_index=True)
@@ -63,8 +63,8 @@ def _sums(statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
 
     return ProfileSums(
         np.bincount(labels, minlength=n_segments),
-        by_segment(statistics.movies),
-        by_segment(statistics.rating_sum / statistics.movies),
+        by_segment(statistics.movies.astype(np.int64)),
+        by_segment(np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)),
         by_segment(means),
         by_segment((counts > 0).astype(np.int64)),
         by_segment(counts.astype(np.int64)),

@@ -10,6 +10,8 @@ import numpy as np
 from segmentation.estimators.axes import project
 from segmentation.estimators.lloyd import assign_block
 from segmentation.features.presets import genre_means
+from segmentation.insight import distances
+from segmentation.insight.distances import Bins, bins_of
 from segmentation.insight.profiles import ProfileSums, block_sums
 from segmentation.schema import USER, Axes, UserStatistics
 
@@ -49,16 +51,39 @@ def assign(
     )
 
 
-def profile_block(
-    statistics: UserStatistics, assigned: AssignedBlock, n_segments: int
-) -> ProfileSums:
-    """Sum up one block of users by segment."""
-    return block_sums(statistics, assigned.labels, n_segments)
+def survey(
+    statistics: UserStatistics,
+    features: NDArray[np.float32],
+    shown: NDArray[np.int64],
+    centers: NDArray[np.float64],
+    axes: Axes,
+) -> tuple[ProfileSums, Bins, NDArray[np.float64], NDArray[np.int32]]:
+    """Sum up one block of users by segment; return some of its users' points and labels as well.
+
+    ``shown`` are the rows of those.
+    """
+    found = assign_block(features, centers)
+    return (
+        block_sums(statistics, found.labels, len(centers)),
+        bins_of(found.labels, found.distance),
+        project(features[shown], axes.mean, axes.components),
+        found.labels[shown],
+    )
+
+
+def fetch(
+    features: NDArray[np.float32], centers: NDArray[np.float64], keys: NDArray[np.int64]
+) -> list[NDArray[np.float64]]:
+    """Return the distances of one block's users that lie in some bins."""
+    found = assign_block(features, centers)
+    return distances.fetch(found.labels, found.distance, keys)
 
 
 def table(
     statistics: UserStatistics,
-    assigned: AssignedBlock,
+    features: NDArray[np.float32],
+    centers: NDArray[np.float64],
+    axes: Axes,
     personas: Sequence[str],
     genres: Sequence[str],
 ) -> Any:
@@ -66,6 +91,7 @@ def table(
     import pyarrow as pa
 
     means = genre_means(statistics).astype(np.float32)
+    assigned = assign(features, centers, axes)
     unseen = statistics.counts == 0
     single = assigned.runner_up < 0
     columns = {
@@ -79,8 +105,10 @@ def table(
         "margin": pa.array(assigned.margin, mask=single),
         "pc1": pa.array(assigned.points[:, 0]),
         "pc2": pa.array(assigned.points[:, 1]),
-        "movies": pa.array(statistics.movies),
-        "mean_rating": pa.array(statistics.rating_sum / statistics.movies),
+        "movies": pa.array(statistics.movies.astype(np.int64)),
+        "mean_rating": pa.array(
+            np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
+        ),
     }
     for g, genre in enumerate(genres):
         columns[genre] = pa.array(np.ascontiguousarray(means[:, g]), mask=unseen[:, g])

@@ -37,12 +37,21 @@ class Blocks:
 
 
 def merge_parts(
-    client: Any, parts: Sequence[Any], sketches: Sequence[NDArray[np.int64]], threads: int
+    client: Any,
+    parts: list[Any],
+    sketches: Sequence[NDArray[np.int64]],
+    threads: int,
+    block_users: int = BLOCK_USERS,
 ) -> Blocks:
-    """Merge partitions into blocks of disjoint ranges of users, whatever order they are in."""
+    """Merge partitions into blocks of disjoint ranges of users, whatever order they are in.
+
+    ``parts`` is emptied: each is let go as soon as the blocks that its users belong to are there.
+    ``block_users`` are about the most of a block.
+    """
     partials = submit(client, "partial", _first, parts)
+    parts.clear()
     sizes = client.gather(submit(client, "count", _users, partials))
-    n_blocks = max(threads, -(-sum(sizes) // BLOCK_USERS))
+    n_blocks = max(threads, -(-sum(sizes) // block_users))
     cuts: list[int | None] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
     merged = []
     for low, high in itertools.pairwise(cuts):
@@ -55,7 +64,8 @@ def merge_parts(
         ]
         n = len(overlapping)
         slices = submit(client, "slice", statistics.take_range, overlapping, [low] * n, [high] * n)
-        merged.append(client.submit(statistics.merge, slices, pure=False))
+        merged.append(client.submit(_merged, slices, pure=False))
+    partials, overlapping, slices = [], [], []
     lengths = client.gather(submit(client, "count", _users, merged))
     kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
     return Blocks([block for block, _ in kept], [n for _, n in kept])
@@ -74,6 +84,10 @@ def load_blocks(client: Any, path: Path, sizes: Sequence[int]) -> Blocks:
         for group in range(len(sizes))
     ]
     return Blocks(kept, list(sizes))
+
+
+def _merged(slices: list[UserStatistics]) -> UserStatistics:
+    return statistics.narrow(statistics.merge(slices))
 
 
 def _first(pair: tuple[Any, Any]) -> Any:

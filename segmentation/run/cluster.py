@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import ClusterError, UsageError
+from segmentation.run import places
+from segmentation.run.budget import Budget, plan
+from segmentation.run.memory import let_go
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +33,7 @@ _KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "local": {
         "kind": str,
         "workers": (int, str),
-        "threads_per_worker": int,
+        "threads_per_worker": (int, str),
         "memory_limit": (int, str),
         "dashboard": (str, bool),
     },
@@ -38,27 +41,50 @@ _KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 _LOOPBACK = "127.0.0.1:0"
-#: Python and the libraries alone take most of this.
-_LEAST_MEMORY = 256 << 20
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connected cluster; ``dashboard`` is None where it has none.
-
-    ``memory`` is what its workers may take together, bytes.
-    """
+    """A connected cluster and its share of memory; ``dashboard`` is None where it has none."""
 
     client: Any
     kind: str
-    workers: int
-    threads: int
-    memory: int
+    budget: Budget
     dashboard: str | None
+
+    @property
+    def workers(self) -> int:
+        """Worker processes, or one that is part of the job's own."""
+        return self.budget.workers
+
+    @property
+    def threads(self) -> int:
+        """Threads of all workers together."""
+        return self.budget.workers * self.budget.threads
+
+    def let_go(self) -> None:
+        """Give free memory back to the system, here and on the workers."""
+        self.client.run(let_go)
+        if self.kind != "threads":
+            let_go()
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
-        return {"kind": self.kind, "workers": self.workers, "threads": self.threads}
+        return {
+            "kind": self.kind,
+            "workers": self.workers,
+            "threads": self.threads,
+            "memory": {**self.budget.record(), "spilled_bytes": self._spilled()},
+            "workers_lost": self._lost(),
+        }
+
+    def _spilled(self) -> int:
+        """Return what the workers that stand have put on disk for want of memory, bytes."""
+        return sum(self.client.run(_written).values())
+
+    def _lost(self) -> int:
+        """Return how many workers went away, killed or restarted, while the run went on."""
+        return int(self.client.run_on_scheduler(_removed))
 
 
 def load_config(name: str) -> dict[str, Any]:
@@ -120,72 +146,83 @@ def _check(config: Any, where: str) -> None:
     port = dashboard.rpartition(":")[2] if isinstance(dashboard, str) else "0"
     if dashboard is True or not (port.isascii() and port.isdigit() and int(port) < 65_536):
         raise UsageError(f"{where}: dashboard: give an address such as 127.0.0.1:0, or false")
-    _memory(config, 1, where)
+    _memory(config, where)
 
 
-def _memory(config: dict[str, Any], workers: int, where: str) -> int:
-    from dask.utils import parse_bytes
-    from distributed.system import MEMORY_LIMIT
-
+def _memory(config: dict[str, Any], where: str) -> int | None:
+    """Return a file's limit for each worker, bytes; None for one that follows from the whole."""
     value = config.get("memory_limit", "auto")
     if value == "auto":
-        return int(MEMORY_LIMIT) // workers
+        return None
+    from dask.utils import parse_bytes
+
     try:
         limit = int(parse_bytes(value))
     except (ValueError, OverflowError):
+        limit = 0
+    if limit < 1:
         raise UsageError(
             f"{where}: memory_limit: {value!r}: give bytes with a unit, as in 2 GiB, or auto"
-        ) from None
-    if limit < _LEAST_MEMORY:
-        raise UsageError(f"{where}: memory_limit: {value!r}: a worker needs 256 MiB at least")
+        )
     return limit
 
 
 @contextmanager
-def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
+def open_cluster(
+    name: str, *, memory_limit: int | None = None, debug: bool = False
+) -> Iterator[Cluster]:
     """Start the named cluster, connect, and close both at the end.
+
+    ``memory_limit`` is for the whole run, bytes; None leaves it to the cluster's file.
 
     Raises
     ------
     UsageError
-        If its file is not as it should be.
+        If its file is not as it should be, or the run can't keep to the limit.
     ClusterError
         If it can't be started.
     """
     config = load_config(name)
+    import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     from segmentation.run.plugins import IgnoreInterrupts, PlainWorker
 
+    embedded = config["kind"] == "threads"
+    budget = plan(
+        embedded=embedded,
+        workers=_count(config.get("workers", "auto")),
+        threads=_count(config.get("threads" if embedded else "threads_per_worker", "auto")),
+        cpus=CPU_COUNT,
+        machine=int(MEMORY_LIMIT),
+        limit=memory_limit,
+        worker_limit=_memory(config, name),
+    )
     if not debug:
         # What distributed has to say of lost connections and busy loops is not for users.
         for logger in ("distributed", "tornado", "bokeh", "asyncio"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-    embedded = config["kind"] == "threads"
     dashboard = config.get("dashboard") or None
     if dashboard and not _has_bokeh():
         dashboard = None
-    workers = 1 if embedded else _count(config.get("workers", "auto"), CPU_COUNT)
-    threads = _count(
-        config.get("threads", "auto") if embedded else config.get("threads_per_worker", 1),
-        CPU_COUNT,
-    )
-    limit = _memory(config, workers, name)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(budget.dask_config()))
         try:
             with _interrupts_held(), warnings.catch_warnings():
                 # That its port was taken: the address that it got instead is shown anyway.
                 warnings.simplefilter("ignore", UserWarning)
                 cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=threads,
+                    n_workers=budget.workers,
+                    threads_per_worker=budget.threads,
                     processes=not embedded,
                     host=None if embedded else "127.0.0.1",
                     # The scheduler's and workers' pages are served in any case: keep them here.
                     dashboard_address=dashboard or _LOOPBACK,
                     worker_dashboard_address=_LOOPBACK,
-                    memory_limit=limit,
+                    memory_limit=budget.worker,
+                    local_directory=str(places.scratch()),
                     scheduler_kwargs={"dashboard": dashboard is not None},
                     worker_class=PlainWorker if embedded and not dashboard else None,
                     silence_logs=False if debug else logging.CRITICAL,
@@ -200,7 +237,7 @@ def open_cluster(name: str, *, debug: bool = False) -> Iterator[Cluster]:
                 "check its file, free ports and memory"
             ) from error
         link = _dashboard_link(cluster, dashboard)
-        yield Cluster(client, config["kind"], workers, workers * threads, workers * limit, link)
+        yield Cluster(client, config["kind"], budget, link)
 
 
 @contextmanager
@@ -219,8 +256,18 @@ def _interrupts_held() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def _count(value: Any, cpus: int) -> int:
-    return cpus if value == "auto" else int(value)
+def _written(dask_worker: Any) -> int:
+    metrics = getattr(dask_worker.data, "cumulative_metrics", {})
+    return int(metrics.get(("disk-write", "bytes"), 0))
+
+
+def _removed(dask_scheduler: Any) -> int:
+    told = dask_scheduler.get_events("all")
+    return sum(isinstance(one, dict) and one.get("action") == "remove-worker" for _, one in told)
+
+
+def _count(value: Any) -> int | None:
+    return None if value == "auto" else int(value)
 
 
 def _has_bokeh() -> bool:

@@ -90,7 +90,7 @@ def run_convert(
 def _run(work: Work) -> ConvertRun:
     settings, folder = work.settings, work.folder
     found = reader.probe(work.layout)
-    size = settings.partition_bytes or reader.PARTITION_BYTES
+    size = settings.partition_bytes or work.cluster.budget.partition_bytes
     partitions = reader.partitions(found, size)
     key = {**settings.key(JOB), "partition_bytes": size, "parts": len(partitions)}
     if folder.stage("plan", key) is None:

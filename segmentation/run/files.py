@@ -76,9 +76,9 @@ def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Seque
     partial = path.with_name(path.name + ".partial")
     with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer:
         for block in blocks:
-            columns = [block.users, block.movies, block.rating_sum]
-            columns += [np.ascontiguousarray(column) for column in block.sums.T]
-            columns += [np.ascontiguousarray(column) for column in block.counts.T]
+            columns = [block.users, block.movies.astype(np.int64), block.rating_sum.astype("f8")]
+            columns += [column.astype(np.float64) for column in block.sums.T]
+            columns += [column.astype(np.int32) for column in block.counts.T]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     os.replace(partial, path)
 

@@ -82,6 +82,7 @@ def read_partition(
         file = piece.file
         reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
     merged = statistics.merge(waiting) if waiting else statistics.empty(table.n_genres)
+    merged = statistics.narrow(merged)
     sketch = statistics.sketch_of(merged.users)
     return merged, ReadSummary(tuple(reports), used, unmapped, seen, sketch, len(merged.users))
 

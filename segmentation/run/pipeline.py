@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,17 +14,20 @@ from segmentation.run.tasks import submit
 from segmentation.schema import Axes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import dask.array as da
     from numpy.typing import NDArray
 
     from segmentation.insight.profiles import ProfileSums
     from segmentation.run.blocks import Blocks
+    from segmentation.run.cluster import Cluster
     from segmentation.run.store import RunFolder
     from segmentation.schema import UserStatistics
 
 _AXES = 2
+#: Users that the figure's centres and outline come from, and that it draws some of.
+SHOWN_USERS = 100_000
 
 
 def feature_array(client: Any, blocks: Blocks, preset: str, n_genres: int) -> da.Array:
@@ -114,55 +118,75 @@ def find_axes(X: da.Array) -> tuple[Axes, dict[str, Any]]:
     return Axes(model.mean_, components, ratio), record
 
 
-class Assigned(NamedTuple):
-    """Users in their segments as futures, their profile, and what figures are drawn from."""
+class Surveyed(NamedTuple):
+    """What the segments are, from all users, and some of the users for the figure.
 
-    blocks: list[Any]
+    ``points`` are those users on the two axes, (n_shown, 2), and ``labels`` their segments.
+    """
+
     sums: ProfileSums
-    users: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    points: NDArray[np.float64]
     distance_p99: NDArray[np.float64]
+    points: NDArray[np.float64]
+    labels: NDArray[np.int32]
 
 
-def assign_users(
-    client: Any, X: da.Array, blocks: Blocks, clustering: Clustering, axes: Axes
-) -> Assigned:
-    """Place every user and sum the segments up, one task a block."""
-    from segmentation.insight import profiles
+def survey_segments(
+    client: Any, X: da.Array, blocks: Blocks, clustering: Clustering, axes: Axes, seed: int
+) -> Surveyed:
+    """Sum the segments up, a task a block; the driver holds nothing for each user."""
+    from segmentation.estimators.blocks import sample_rows
+    from segmentation.insight import distances, profiles
 
     features = _blocks(client, X)
-    n = len(features)
-    k = len(clustering.centers)
-    placed = submit(
-        client, "assign", assignments.assign, features, [clustering.centers] * n, [axes] * n
-    )
-    sums = submit(client, "profile", assignments.profile_block, blocks.statistics, placed, [k] * n)
-    views = client.gather(submit(client, "view", _view, blocks.statistics, placed))
-    users, labels, points, distance = (np.concatenate(part) for part in zip(*views, strict=True))
-    far = np.array(
-        [np.quantile(distance[labels == s], 0.99) if (labels == s).any() else np.nan
-         for s in range(k)]
+    centers, k = clustering.centers, len(clustering.centers)
+    numbers = sample_rows(blocks.users, SHOWN_USERS, seed)
+    ends = np.cumsum(blocks.sizes)
+    shown = [
+        own - (end - size)
+        for own, end, size in zip(
+            np.split(numbers, np.searchsorted(numbers, ends[:-1])), ends, blocks.sizes, strict=True
+        )
+    ]
+    found = client.gather(
+        submit(client, "profile", assignments.survey, blocks.statistics, features, shown, centers,
+               axes)
     )  # fmt: skip
-    merged = profiles.merge(client.gather(sums))
-    return Assigned(placed, merged, users, labels, points, far)
+    sums, bins, points, labels = zip(*found, strict=True)
+    counted = distances.merge(bins)
+    keys = distances.wanted(counted, k)
+    fetched = client.gather(submit(client, "distance", assignments.fetch, features, centers, keys))
+    far = distances.percentile_99(counted, keys, fetched, k)
+    return Surveyed(profiles.merge(sums), far, np.concatenate(points), np.concatenate(labels))
 
 
 def write_assignments(
-    client: Any,
+    cluster: Cluster,
     folder: RunFolder,
+    X: da.Array,
     blocks: Blocks,
-    assigned: Assigned,
+    clustering: Clustering,
+    axes: Axes,
     personas: Sequence[str],
     genres: tuple[str, ...],
 ) -> None:
-    """Build a table a block on the workers and write them in order."""
-    n = len(blocks.sizes)
-    tables = submit(
-        client, "table", assignments.table, blocks.statistics, assigned.blocks,
-        [list(personas)] * n, [genres] * n,
-    )  # fmt: skip
-    assignments.write(folder.product("assignments.parquet"), (task.result() for task in tables))
+    """Build a table a block on the workers, a few at a time, and write them in order."""
+    features = _blocks(cluster.client, X)
+    ahead = 2 * cluster.threads
+
+    def tables() -> Iterator[Any]:
+        waiting: deque[Any] = deque()
+        for at in range(0, len(features), ahead):
+            some = slice(at, at + ahead)
+            waiting += submit(
+                cluster.client, "table", assignments.table, blocks.statistics[some],
+                features[some], clustering.centers, axes, tuple(personas), genres,
+            )  # fmt: skip
+            while len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    assignments.write(folder.product("assignments.parquet"), tables())
 
 
 def _profile_sums(
@@ -188,9 +212,3 @@ def _block_profile(
 
 def _blocks(client: Any, X: da.Array) -> list[Any]:
     return list(client.compute(list(X.to_delayed().ravel())))
-
-
-def _view(
-    statistics: UserStatistics, placed: assignments.AssignedBlock
-) -> tuple[Any, Any, Any, Any]:
-    return statistics.users, placed.labels, placed.points, placed.distance

@@ -51,7 +51,7 @@ def read_ratings(
         each movie is wanted and a file has no timestamps.
     """
     found = reader.probe(layout)
-    size = settings.partition_bytes or reader.PARTITION_BYTES
+    size = settings.partition_bytes or cluster.budget.partition_bytes
     partitions = reader.partitions(found, size)
     with progress.stage("ratings", "ratings") as stage:
         _warn_of_packed(found, cluster.threads, progress)
@@ -73,7 +73,9 @@ def read_ratings(
         tally.check(
             layout.ratings, settings.max_rejected, layout.movies, whole=way.ended == "whole"
         )
-        blocks = merge_parts(cluster.client, way.parts, way.sketches, cluster.threads)
+        blocks = merge_parts(
+            cluster.client, way.parts, way.sketches, cluster.threads, cluster.budget.block_users
+        )
         plural = "s" if len(partitions) > 1 else ""
         files_told = f" of {len(found):,} files" if len(found) > 1 else ""
         stage.note = (
@@ -91,7 +93,7 @@ class _Read:
     ratings and are none that count.
     """
 
-    parts: Sequence[Any]
+    parts: list[Any]
     sketches: Sequence[NDArray[Any]]
     summaries: Sequence[ReadSummary]
     ended: Ended
@@ -113,7 +115,7 @@ class _Reading:
     def all(self) -> _Read:
         """Sum partitions up as they are; shuffle first where their sums would be too large."""
         client = self.cluster.client
-        budget = self.cluster.memory // _SUMS_SHARE
+        budget = self.cluster.budget.memory // _SUMS_SHARE
 
         def crowded(found: Sequence[ReadSummary]) -> bool:
             return shuffling.is_crowded(found, len(self.partitions), self.table.n_genres, budget)
@@ -129,7 +131,7 @@ class _Reading:
         )
         parts, summaries, ended = self._shuffle(way, [() for _ in self.partitions])
         if ended != "whole":
-            return _Read((), (), summaries, ended)
+            return _Read([], (), summaries, ended)
         sketches = client.gather(submit(client, "sketch", _second, parts))
         return _Read(parts, sketches, summaries, ended)
 
@@ -148,7 +150,7 @@ class _Reading:
             submit(client, "summary", _first, reports), lambda found: not distinct.in_order(found)
         )
         if ended == "rejected":
-            return _Read((), (), summaries, ended)
+            return _Read([], (), summaries, ended)
         if ended == "whole":
             sketches = [summary.sketch for summary in summaries]
             asides = client.gather(submit(client, "aside", _second, reports))
@@ -165,7 +167,7 @@ class _Reading:
             )
             parts, summaries, ended = self._shuffle(way, [(first,) for first in first_pieces])
             if ended != "whole":
-                return _Read((), (), summaries, ended)
+                return _Read([], (), summaries, ended)
             told = client.gather(submit(client, "aside", _second, parts))
             sketches = [sketch for sketch, _ in told]
             dropped = _concatenated([old for _, old in told])

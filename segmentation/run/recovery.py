@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from segmentation.datasets import parts
+from segmentation.schema import USER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from segmentation.datasets.layouts import Layout
@@ -26,17 +29,15 @@ def synthetic_folder(layout: Layout) -> str | None:
     return folder if parts.exists(f"{folder}/synthetic.json") else None
 
 
-def planted_agreement(
-    folder: str, users: NDArray[np.int64], labels: NDArray[np.int32]
-) -> float | None:
+def planted_agreement(folder: str, assignments: Path) -> float | None:
     """Return the adjusted Rand index between found and planted segments.
 
     Parameters
     ----------
     folder
         Where the data lies; `synthesize` leaves ``planted.parquet`` beside the ratings.
-    users, labels
-        The users' ids and the segments found, both (n_users,).
+    assignments
+        The table of users with the segments found; it is read a row group at a time.
 
     Returns
     -------
@@ -44,31 +45,54 @@ def planted_agreement(
         1 where both split the users alike, about 0 where one tells nothing of the other; None where
         the planted segments are not at hand.
     """
-    from segmentation.estimators.stability import adjusted_rand
-
-    planted = planted_segments(folder, users)
-    if planted is None or not (planted >= 0).any():
-        return None
-    known = planted >= 0
-    return adjusted_rand(labels[known], planted[known], np.ones(int(known.sum())))
-
-
-def planted_segments(folder: str, users: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Return each user's planted segment, -1 for one that has none; None without the file."""
-    import fsspec
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    filesystem, place = fsspec.core.url_to_fs(f"{folder}/{_PLANTED}")
-    try:
-        table: Any = pq.read_table(place, columns=["userId", "segment"], filesystem=filesystem)
-        ids = np.asarray(table["userId"], np.int64)
-        segments = np.asarray(table["segment"], np.int64)
-    except (OSError, KeyError, ValueError, pa.ArrowInvalid):
-        # It is no part of the ratings: a copy without it is as good.
+    from segmentation.estimators.stability import adjusted_rand
+
+    planted = Planted.read(folder)
+    if planted is None:
         return None
-    if len(ids) == 0:
+    pairs: dict[tuple[int, int], int] = {}
+    with pq.ParquetFile(assignments) as file:
+        for batch in file.iter_batches(columns=[USER, "segment"]):
+            users, labels = (batch.column(i).to_numpy() for i in range(2))
+            other = planted.of(users)
+            known = other >= 0
+            both = np.stack([labels[known], other[known]])
+            distinct, counts = np.unique(both, axis=1, return_counts=True)
+            for one, two, n in zip(*distinct, counts, strict=True):
+                pairs[int(one), int(two)] = pairs.get((int(one), int(two)), 0) + int(n)
+    if not pairs:
         return None
-    order = np.argsort(ids, kind="stable")
-    at = order[np.minimum(np.searchsorted(ids, users, sorter=order), len(ids) - 1)]
-    return np.where(ids[at] == users, segments[at], -1)
+    ours, theirs = np.array(list(pairs)).T
+    return adjusted_rand(ours, theirs, np.array(list(pairs.values()), np.float64))
+
+
+class Planted(NamedTuple):
+    """Users by rising id, and the segment that each was planted in; both (n_users,)."""
+
+    users: NDArray[np.int64]
+    segments: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, folder: str) -> Planted | None:
+        """Read what `synthesize` left beside its ratings; None where it isn't there."""
+        import fsspec
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        filesystem, place = fsspec.core.url_to_fs(f"{folder}/{_PLANTED}")
+        try:
+            table: Any = pq.read_table(place, columns=[USER, "segment"], filesystem=filesystem)
+            ids = np.asarray(table[USER], np.int64)
+            segments = np.asarray(table["segment"], np.int64)
+        except (OSError, KeyError, ValueError, pa.ArrowInvalid):
+            # It is no part of the ratings: a copy without it is as good.
+            return None
+        order = np.argsort(ids, kind="stable")
+        return cls(ids[order], segments[order]) if len(ids) else None
+
+    def of(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return each user's planted segment, -1 for one that has none."""
+        at = np.minimum(np.searchsorted(self.users, users), len(self.users) - 1)
+        return np.where(self.users[at] == users, self.segments[at], -1)

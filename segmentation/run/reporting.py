@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from segmentation.run.pipeline import Assigned
+    from segmentation.run.pipeline import Surveyed
     from segmentation.schema import Axes, KSearch
 
 _GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
@@ -45,8 +45,9 @@ _CAPTIONS = {
 
 def draw(
     folder: store.RunFolder,
-    assigned: Assigned,
+    found: Surveyed,
     profiles: Sequence[SegmentProfile],
+    users: int,
     names: Sequence[str],
     genres: tuple[str, ...],
     axes: Axes,
@@ -56,7 +57,7 @@ def draw(
     """Draw and write the figures; return them by name."""
     explained = [float(ratio) for ratio in axes.explained_variance_ratio]
     drawn = {
-        "pca": drawing.pca_scatter(assigned.points, assigned.labels, names, explained, seed),
+        "pca": drawing.pca_scatter(found.points, found.labels, users, names, explained, seed),
         "genres": drawing.genre_heatmap(profiles, genres, names),
         "sizes": drawing.segment_sizes(profiles, names),
     }

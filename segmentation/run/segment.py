@@ -10,7 +10,6 @@ import numpy as np
 from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
 from segmentation.run import files, pipeline, reading, recovery, reporting, searching
-from segmentation.run.memory import let_go
 from segmentation.run.model import SavedModel
 from segmentation.run.work import Work, open_work
 from segmentation.schema import Axes
@@ -98,13 +97,15 @@ class _Segmenting:
         clustering = self._clustering(X, blocks, search)
         axes, pca = self._axes(X)
         with progress.stage("profiles", "profiles"):
-            assigned = pipeline.assign_users(client, X, blocks, clustering, axes)
-            profiles = profiling.profiles(assigned.sums, assigned.distance_p99)
+            found = pipeline.survey_segments(client, X, blocks, clustering, axes, settings.seed)
+            profiles = profiling.profiles(found.sums, found.distance_p99)
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
-        work.cluster.client.run(let_go)
+        work.cluster.let_go()
         names = [persona.name for persona in personas]
         with progress.stage("assignments", "assignments") as stage:
-            pipeline.write_assignments(client, folder, blocks, assigned, names, catalogue.genres)
+            pipeline.write_assignments(
+                work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
+            )
             stage.note = f"{blocks.users:,} users"
         # Last of what is computed, since assignments don't wait for it.
         judged = self._judged(X, clustering)
@@ -112,26 +113,26 @@ class _Segmenting:
             replace(profile, stability=float("nan") if value is None else value)
             for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
         ]
-        work.cluster.client.run(let_go)
+        work.cluster.let_go()
         manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
         manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
         manifest["data"]["catalogue"] = catalogue.notes
         synthetic = bool(manifest["data"]["synthetic"])
         SavedModel(
             settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
-            tuple(names), clustering.centers, assigned.distance_p99, axes, synthetic,
+            tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
         ).save(folder.product("model"))  # fmt: skip
         manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
         planted = recovery.synthetic_folder(work.layout)
         if planted is not None:
             manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
-                planted, assigned.users, assigned.labels
+                planted, folder.product("assignments.parquet")
             )
         if search is not None:
             manifest["choose_k"] = searching.record(search)
         with progress.stage("report", "figures and report"):
-            figures = reporting.draw(folder, assigned, profiles, names, catalogue.genres, axes,
-                                     settings.seed, search)  # fmt: skip
+            figures = reporting.draw(folder, found, profiles, blocks.users, names,
+                                     catalogue.genres, axes, settings.seed, search)  # fmt: skip
             reporting.write_segments(folder, profiles, personas, catalogue.genres)
             work.finish(manifest)
             reporting.write_reports(
@@ -154,7 +155,7 @@ class _Segmenting:
             n_iter = found.record["n_iter"]
             stage.note = f"k = {k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
         work.folder.finish_stage("kmeans", key, found._asdict())
-        work.cluster.client.run(let_go)
+        work.cluster.let_go()
         return found
 
     def _judged(self, X: Any, clustering: pipeline.Clustering) -> dict[str, Any]:

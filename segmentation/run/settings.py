@@ -35,7 +35,8 @@ class Settings:
 
     ``join`` None means what the preset calls for. ``max_rejected`` is a share of the rows.
     ``k_range`` is what ``k`` "auto" chooses from, both ends included. ``partition_bytes`` is None
-    for the reader's own; results don't depend on it.
+    for the cluster's own, and ``memory_limit``, bytes for the whole run, for a share of what the
+    machine has; results depend on neither.
     """
 
     data: str = "synthetic"
@@ -49,6 +50,7 @@ class Settings:
     deduplicate: bool = False
     playbook: str | None = None
     partition_bytes: int | None = None
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.k != "auto" and not 1 <= self.k <= MOST_SEGMENTS:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segmentation.datasets import layouts, parts
+from segmentation.run import places
 from segmentation.run.settings import synthetic_rows
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
     if rows is not None:
         from segmentation.datasets.synthetic import writer
 
-        place = _cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
+        place = places.cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
         if not writer.is_written(rows, settings.seed, place):
             with progress.stage("synthesize", "synthetic data") as stage:
                 writer.write(
@@ -42,8 +41,3 @@ def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
             stage.note = folder
         return layouts.detect(folder, settings.ratings)
     return layouts.detect(settings.data, settings.ratings)
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "segmentation"

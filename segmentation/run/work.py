@@ -19,7 +19,7 @@ from segmentation.run import files, reading, recovery, sources, store
 from segmentation.run.blocks import Blocks, load_blocks, save_blocks
 from segmentation.run.cluster import open_cluster
 from segmentation.run.failures import explained
-from segmentation.run.memory import PeakMemory, let_go
+from segmentation.run.memory import PeakMemory
 from segmentation.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Work:
         if tally.rejected:
             files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
         save_blocks(kept, blocks, catalogue.genres)
-        self.cluster.client.run(let_go)
+        self.cluster.let_go()
         rows = tally.record()
         folder.finish_stage(
             "ratings", key, {"rows": rows, "movies": tally.movies, "blocks": blocks.sizes}
@@ -216,7 +216,10 @@ def open_work(
     if found and not (resume or overwrite):
         store.refuse_existing(Path(out), found)
     began = time.monotonic()
-    with PeakMemory() as memory, open_cluster(cluster, debug=debug) as running:
+    with (
+        PeakMemory() as memory,
+        open_cluster(cluster, memory_limit=settings.memory_limit, debug=debug) as running,
+    ):
         if running.dashboard:
             progress.say(f"  dashboard: {running.dashboard}")
         with explained(Path(out)):

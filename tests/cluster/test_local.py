@@ -69,6 +69,7 @@ def test_a_worker_killed_while_reading_costs_nothing_but_time(data: Path, tmp_pa
         json.loads((tmp_path / n / "run.json").read_text())["rows"] for n in ("threads", "local")
     ]
     assert rows[0] == rows[1]
+    assert json.loads((out / "run.json").read_text())["cluster"]["workers_lost"] >= 1
 
 
 def test_no_process_is_left_behind(data: Path, tmp_path: Path) -> None:

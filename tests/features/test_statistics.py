@@ -204,3 +204,45 @@ def test_real_means_equal_pandas(
     np.testing.assert_allclose(
         means, expected.reindex(columns=list(found.genres)), atol=1e-9, equal_nan=True
     )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-(2**63), 2**63 - 1),
+            st.integers(1, 2**40),
+            st.floats(0, 1e12),
+            st.integers(0, 2**31 - 1),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([0.5, 0.1, 1e-9]),
+)
+def test_narrow_keeps_every_number(rows: list[tuple], step: float) -> None:
+    n = len(rows)
+    users, movies, stars, counts = (
+        (np.array(column) for column in zip(*rows, strict=True))
+        if (rows)
+        else (np.empty(0) for _ in range(4))
+    )
+    total = np.round(stars.astype(np.float64) / step) * step
+    wide = UserStatistics(
+        users.astype(np.int64),
+        movies.astype(np.int64),
+        total,
+        np.stack([total, np.zeros(n)], axis=1),
+        np.stack([counts, np.ones(n)], axis=1).astype(np.int32),
+    )
+    found = statistics.narrow(wide)
+    for name, one, other in zip(wide._fields, found, wide, strict=True):
+        assert np.array_equal(one, other), name
+        assert not np.shares_memory(one, other), name
+
+
+def test_narrow_takes_half_the_memory_of_half_stars() -> None:
+    rows = frame([(i, 1, 0.5 + i % 10 / 2) for i in range(500)])
+    wide = statistics.partition_statistics(rows, TABLE).statistics
+    found = statistics.narrow(wide)
+    assert (found.sums.dtype, found.counts.dtype) == (np.float32, np.uint16)
+    assert found.nbytes < 0.61 * wide.nbytes
+    assert_same(statistics.merge([found, found]), statistics.merge([wide, wide]))

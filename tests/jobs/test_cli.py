@@ -166,7 +166,7 @@ def test_interrupted(tmp_path: Path, cluster: str) -> None:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, log.read_text()
     last = log.read_text().splitlines()[-1]
-    assert last.startswith("interrupted: nothing that reads as a result is left")
+    assert last.startswith("interrupted: nothing that reads as a result"), log.read_text()
     assert not re.search("Traceback", log.read_text())
     assert not out.exists() or not (out / "run.json").exists()
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from jobs import segment, synthesize
-from segmentation.run import reading
+from segmentation.run import places, reading
+from segmentation.run.budget import Budget
 
 NUMBERS = ["distance", "margin", "pc1", "pc2", "mean_rating"]
 
@@ -115,6 +116,42 @@ def test_kind_and_size_of_the_cluster(data, reference, tmp_path: Path, config: s
     found = run(data, tmp_path / "out", "--cluster", str(path), "--partition-size", "200kB")
     assert_same(found, reference)
     assert found[1]["cluster"]["kind"] == config.split()[1]
+
+
+@pytest.mark.parametrize("kind", ["threads", pytest.param("local", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("preset", ["engagement", "taste"])
+def test_features_that_have_to_wait_on_disk(
+    data: Path, reference, tmp_path: Path, kind: str, preset: str, monkeypatch
+) -> None:
+    expected = reference
+    if preset != "engagement":
+        expected = run(data, tmp_path / "expected", "--preset", preset)
+    # Of 600 users with some 200 bytes each a worker holds some 50 at a time.
+    monkeypatch.setattr(Budget, "held", property(lambda self: 10_000))
+    monkeypatch.setattr(Budget, "block_users", property(lambda self: 20))
+    found = run(
+        data, tmp_path / "out", "--cluster", kind, "--preset", preset, "--partition-size", "100kB"
+    )
+    assert_same(found, expected)
+    memory = found[1]["cluster"]["memory"]
+    assert memory["spilled_bytes"] > 50_000
+    assert expected[1]["cluster"]["memory"]["spilled_bytes"] == 0
+    assert found[1]["cluster"]["workers_lost"] == 0
+    assert not any(places.cache("spill").rglob("*.spill"))
+
+
+def test_memory_limit(data: Path, reference, tmp_path: Path, capsys) -> None:
+    found = run(data, tmp_path / "out", "--memory-limit", "700MiB")
+    assert_same(found, reference)
+    assert found[1]["cluster"]["memory"]["limit_bytes"] == 700 << 20
+    limited = ["--data", str(data), "--out", str(tmp_path / "none"), "--memory-limit"]
+    assert segment.main([*limited, "100MiB"]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert "--memory-limit 100 MiB" in told[0]
+    assert segment.main([*limited, "lots"]) == 2
+    assert "--memory-limit" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_seed_decides(data: Path, reference, tmp_path: Path) -> None:

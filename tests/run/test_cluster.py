@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
 from segmentation.errors import UsageError
+from segmentation.run import places
 from segmentation.run.cluster import load_config, open_cluster
 
 
@@ -46,6 +48,18 @@ def test_unknown_names_and_paths(tmp_path: Path) -> None:
         load_config("thread")
     with pytest.raises(UsageError, match="no such file"):
         load_config(str(tmp_path / "none.yaml"))
+
+
+def test_without_a_cache_folder_it_spills_to_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert places.scratch() == tmp_path / "cache" / "segmentation" / "spill"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert places.scratch() == Path(tempfile.gettempdir())
+    with open_cluster("threads") as cluster:
+        assert cluster.client.submit(sum, [1, 2]).result() == 3
 
 
 @pytest.mark.cluster

@@ -1,0 +1,87 @@
+"""Memory shared out: by hand for some machines, and never more than the limit for any."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segmentation.errors import UsageError
+from segmentation.run.budget import MIB, plan
+
+GIB = 1 << 30
+
+
+def test_half_of_the_machine_by_default() -> None:
+    found = plan(embedded=True, workers=None, threads=None, cpus=4, machine=32 * GIB, limit=None,
+                 worker_limit=None)  # fmt: skip
+    assert (found.total, found.worker, found.workers, found.threads) == (16 * GIB, 16 * GIB, 1, 4)
+    assert found.partition_bytes == 32 * MIB
+    assert found.block_users == 131_072
+
+
+def test_fewer_processes_with_more_threads_where_memory_is_short() -> None:
+    def local(limit: int) -> tuple[int, int]:
+        found = plan(embedded=False, workers=None, threads=None, cpus=4, machine=32 * GIB,
+                     limit=limit, worker_limit=None)  # fmt: skip
+        return found.workers, found.threads
+
+    assert local(8 * GIB) == (4, 1)
+    assert local(2 * GIB) == (3, 2)
+    assert local(GIB) == (1, 4)
+
+
+def test_a_limit_for_each_worker_stands_where_the_run_has_none() -> None:
+    given_ = {"embedded": False, "workers": 3, "threads": None, "cpus": 4, "machine": 32 * GIB}
+    found = plan(**given_, limit=None, worker_limit=GIB)  # type: ignore[arg-type]
+    assert (found.workers, found.threads, found.worker) == (3, 1, GIB)
+    assert found.total > 3 * GIB
+    found = plan(**given_, limit=4 * GIB, worker_limit=GIB)  # type: ignore[arg-type]
+    assert found.total == 4 * GIB
+    assert found.workers * found.worker < 4 * GIB
+
+
+@pytest.mark.parametrize(
+    ("embedded", "workers", "limit", "least"),
+    [(True, None, 500, "544 MiB at least"), (False, 2, 900, "1,024 MiB at least")],
+)
+def test_too_little_says_how_much(
+    embedded: bool, workers: int | None, limit: int, least: str
+) -> None:
+    def run(size: int) -> None:
+        plan(embedded=embedded, workers=workers, threads=1, cpus=4, machine=32 * GIB,
+             limit=size * MIB, worker_limit=None)  # fmt: skip
+
+    with pytest.raises(UsageError, match=least) as caught:
+        run(limit)
+    assert f"--memory-limit {limit} MiB" in str(caught.value)
+    # What it asks for is enough.
+    run(int(least.split(maxsplit=1)[0].replace(",", "")))
+
+
+@given(
+    st.booleans(),
+    st.none() | st.integers(1, 64),
+    st.none() | st.integers(1, 64),
+    st.integers(1, 128),
+    st.integers(1, 1 << 40),
+    st.none() | st.integers(1, 1 << 40),
+)
+def test_the_parts_are_never_more_than_the_whole(
+    embedded: bool,
+    workers: int | None,
+    threads: int | None,
+    cpus: int,
+    machine: int,
+    limit: int | None,
+) -> None:
+    try:
+        found = plan(embedded=embedded, workers=None if embedded else workers, threads=threads,
+                     cpus=cpus, machine=machine, limit=limit, worker_limit=None)  # fmt: skip
+    except UsageError:
+        return
+    assert found.total == (limit or machine // 2)
+    assert found.workers * found.worker <= found.total
+    held = found.workers * (found.base + found.held)
+    assert held + found.workers * found.threads * found.partition_bytes <= found.total
+    assert 0 < found.dask_config()["distributed.worker.memory.target"] < 1
