@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.schema import UserStatistics
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from segmentation.schema import UserStatistics
 
 #: name → what it clusters, in a sentence for help texts and reports.
 PRESETS = {
@@ -21,6 +21,8 @@ PRESETS = {
 
 #: How many films of a genre weigh as much as the belief that a user likes it as any other.
 SHRINKAGE_FILMS = 5.0
+#: Users whose features are made at a time.
+_USERS = 8_192
 
 
 def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
@@ -37,13 +39,21 @@ def features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
     For ``taste`` the deviation of a genre with ``n`` films is multiplied by
     ``n / (n + SHRINKAGE_FILMS)``: the posterior mean of a normal deviation with a prior at 0.
     """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
+    found = np.empty(statistics.counts.shape, np.float32)
+    # A few at a time, since the tables in between are several times as large.
+    for at in range(0, len(found), _USERS):
+        some = slice(at, at + _USERS)
+        columns: Any = (column[some] for column in statistics)
+        found[some] = _features(UserStatistics(*columns), preset)
+    return found
+
+
+def _features(statistics: UserStatistics, preset: str) -> NDArray[np.float64]:
     means = genre_means(statistics)
-    if preset in ("engagement", "original"):
-        return np.nan_to_num(means, nan=0.0).astype(np.float32)
     if preset == "taste":
         own = np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
         counts = statistics.counts.astype(np.float64)
-        trust = counts / (counts + SHRINKAGE_FILMS)
-        deviations: NDArray[np.float64] = (means - own[:, None]) * trust
-        return np.nan_to_num(deviations, nan=0.0).astype(np.float32)
-    raise ValueError(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
+        means = (means - own[:, None]) * (counts / (counts + SHRINKAGE_FILMS))
+    return np.nan_to_num(means, nan=0.0)

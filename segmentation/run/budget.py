@@ -29,7 +29,7 @@ _PARTITION_COST = 6
 #: Bytes that a user of a block takes while tables are made of it, and blocks at a time a thread.
 _USER_COST, _BLOCKS = 640, 6
 _PARTITION = MIB, 32 * MIB
-_BLOCK_USERS = 2_048, 131_072
+_BLOCK_USERS = 2_048, 65_536
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def cache(name: str = "") -> Path:
 
 
 def scratch() -> Path:
-    """Return a folder for what waits on disk: in the cache, or where that can't be written, /tmp."""
+    """Return a folder for what waits on disk: the cache, or /tmp if it is read-only."""
     wanted = cache("spill")
     try:
         wanted.mkdir(parents=True, exist_ok=True)

@@ -52,24 +52,27 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
     planted = Planted.read(folder)
     if planted is None:
         return None
-    pairs: dict[tuple[int, int], int] = {}
+    n_planted = int(planted.segments.max(initial=-1)) + 1
+    table = np.zeros(0, np.int64)
     with pq.ParquetFile(assignments) as file:
         for batch in file.iter_batches(columns=[USER, "segment"]):
             users, labels = (batch.column(i).to_numpy() for i in range(2))
             other = planted.of(users)
             known = other >= 0
-            both = np.stack([labels[known], other[known]])
-            distinct, counts = np.unique(both, axis=1, return_counts=True)
-            for one, two, n in zip(*distinct, counts, strict=True):
-                pairs[int(one), int(two)] = pairs.get((int(one), int(two)), 0) + int(n)
-    if not pairs:
+            counts = np.bincount(
+                labels[known].astype(np.int64) * n_planted + other[known], minlength=len(table)
+            )
+            counts[: len(table)] += table
+            table = counts
+    pairs = np.flatnonzero(table)
+    if not len(pairs):
         return None
-    ours, theirs = np.array(list(pairs)).T
-    return adjusted_rand(ours, theirs, np.array(list(pairs.values()), np.float64))
+    ours, theirs = np.divmod(pairs, n_planted)
+    return adjusted_rand(ours, theirs, table[pairs].astype(np.float64))
 
 
 class Planted(NamedTuple):
-    """Users by rising id, and the segment that each was planted in; both (n_users,)."""
+    """Users by rising id, and the segment that each was planted in, from 0; both (n_users,)."""
 
     users: NDArray[np.int64]
     segments: NDArray[np.int64]
@@ -85,7 +88,7 @@ class Planted(NamedTuple):
         try:
             table: Any = pq.read_table(place, columns=[USER, "segment"], filesystem=filesystem)
             ids = np.asarray(table[USER], np.int64)
-            segments = np.asarray(table["segment"], np.int64)
+            segments = np.unique(table["segment"], return_inverse=True)[1].astype(np.int64)
         except (OSError, KeyError, ValueError, pa.ArrowInvalid):
             # It is no part of the ratings: a copy without it is as good.
             return None
