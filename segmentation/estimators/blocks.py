@@ -133,22 +133,29 @@ def map_blocks(rows: Rows, function: Callable[..., Any], *arguments: Any) -> lis
 def reduce_blocks(
     rows: Rows, function: Callable[..., Any], merge: Callable[[Any, Any], Any], *arguments: Any
 ) -> Any:
-    """Merge ``function(block, weights, *arguments)`` over all blocks.
+    """Merge ``function(block, weights, *arguments)`` over all blocks, two at a time."""
+    return join_blocks(rows, function, functools.partial(fold, merge=merge), *arguments)
 
-    With more than a few blocks, partial results are merged on the workers in a tree whose shape
+
+def join_blocks(
+    rows: Rows, function: Callable[..., Any], join: Callable[[list[Any]], Any], *arguments: Any
+) -> Any:
+    """Join ``function(block, weights, *arguments)`` of all blocks, some at a time.
+
+    With more than a few blocks, partial results are joined on the workers in a tree whose shape
     hangs on their number alone.
     """
     if len(rows.blocks) <= _FAN_IN:
-        return fold(map_blocks(rows, function, *arguments), merge)
+        return join(map_blocks(rows, function, *arguments))
     task = dask.delayed(function, pure=False)
     parts = [
         task(block, weights, *arguments)
         for block, weights in zip(rows.blocks, rows.weights, strict=True)
     ]
-    join = dask.delayed(functools.partial(fold, merge=merge), pure=False)
+    joined = dask.delayed(join, pure=False)
     while len(parts) > _FAN_IN:
-        parts = [join(parts[i : i + _FAN_IN]) for i in range(0, len(parts), _FAN_IN)]
-    return fold(list(dask.compute(*parts)), merge)
+        parts = [joined(parts[i : i + _FAN_IN]) for i in range(0, len(parts), _FAN_IN)]
+    return join(list(dask.compute(*parts)))
 
 
 def fold(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Any:

@@ -169,18 +169,22 @@ def write_assignments(
     personas: Sequence[str],
     genres: tuple[str, ...],
 ) -> None:
-    """Build a table a block on the workers, a few at a time, and write them in order."""
+    """Build a table a block on the workers, a few at a time, and write them in order.
+
+    The statistics of ``blocks`` are let go: nothing after this looks at single users' sums.
+    """
     features = _blocks(cluster.client, X)
     ahead = 2 * cluster.threads
 
     def tables() -> Iterator[Any]:
         waiting: deque[Any] = deque()
         for at in range(0, len(features), ahead):
-            some = slice(at, at + ahead)
             waiting += submit(
-                cluster.client, "table", assignments.table, blocks.statistics[some],
-                features[some], clustering.centers, axes, tuple(personas), genres,
+                cluster.client, "table", assignments.table, blocks.statistics[:ahead],
+                features[at : at + ahead], clustering.centers, axes, tuple(personas), genres,
             )  # fmt: skip
+            del blocks.statistics[:ahead]
+            cluster.let_go()
             while len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
