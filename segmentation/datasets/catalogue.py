@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,9 @@ _SYNONYMS = {"Children's": "Children"}
 #: Long enough for any overview; the csv module's own limit is 128 KiB.
 _FIELD_LIMIT = 1 << 24
 _LARGEST_ID = 2**63 - 1
+#: The form of nearly all genre lists, which is read ten times as fast as Python's whole grammar.
+_PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*)'\}")
+_PLAIN_GENRES = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")
 
 
 def load(layout: Layout, join: str = "links") -> Catalogue:
@@ -202,8 +206,10 @@ def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], i
     if not text.strip():
         return (), 0, 0
     try:
-        entries = ast.literal_eval(text)
-        names = [entry["name"] for entry in entries]
+        if _PLAIN_GENRES.fullmatch(text):
+            names = _PLAIN_NAME.findall(text)
+        else:
+            names = [entry["name"] for entry in ast.literal_eval(text)]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         return (), 1, 0
     codes = {genres.index(name) for name in names if name in genres}

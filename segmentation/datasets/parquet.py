@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from segmentation.datasets.parts import filesystem, one_line
 from segmentation.datasets.ratings import (
@@ -133,6 +132,8 @@ def _typed(batch: Any, scale: tuple[float, float], *, detailed: bool) -> Partiti
         columns = (*columns, _timestamps(batch), np.arange(len(bad)))
     if rejected:
         columns = tuple(column[~bad] for column in columns)
+    import pandas as pd
+
     names = (*_NEEDED, TIMESTAMP, LINE)[: len(columns)]
     frame = pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)
     return Partition(frame, tuple(rejected), len(bad))

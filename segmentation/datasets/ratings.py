@@ -10,13 +10,15 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _PIECE_BYTES = 1 << 16
 #: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
@@ -216,5 +218,7 @@ def _by_line(
 
 
 def _frame(columns: Columns) -> pd.DataFrame:
+    import pandas as pd
+
     names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
     return pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)

@@ -11,7 +11,6 @@ import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
@@ -23,6 +22,7 @@ from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRo
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from segmentation.datasets.pieces import Piece
@@ -43,6 +43,8 @@ class Distinct(NamedTuple):
 
 def no_rows() -> pd.DataFrame:
     """Return a table of rows without any."""
+    import pandas as pd
+
     whole = (USER, TIMESTAMP, LINE)
     columns = {name: np.empty(0, np.int64) for name in whole}
     columns |= {name: np.empty(0, np.int32) for name in (MOVIE, PIECE)}
@@ -58,6 +60,8 @@ def read_rows(
 
     ``first_piece`` is the number of its first piece among all partitions'.
     """
+    import pandas as pd
+
     frames = [no_rows()]
     reports = []
     unmapped = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
@@ -20,6 +19,8 @@ from segmentation.schema import MOVIE, RATING, USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    import pandas as pd
 
     from segmentation.datasets.pieces import Piece
     from segmentation.datasets.ratings import LineReject
@@ -128,6 +129,8 @@ def shuffle(
 
 def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame, ReadSummary]:
     """Read one partition; return its used ratings, and what the driver learns of it."""
+    import pandas as pd
+
     frames = [no_rows()]
     reports = []
     unmapped = 0
@@ -164,6 +167,8 @@ def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
 
 def no_rows() -> pd.DataFrame:
     """Return a table of rows without any."""
+    import pandas as pd
+
     return pd.DataFrame(
         {USER: np.empty(0, np.int64), MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
     )

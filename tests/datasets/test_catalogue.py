@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from segmentation.datasets import catalogue, layouts
 from segmentation.errors import DataError
@@ -205,3 +208,36 @@ def test_types_and_order(tiny: Path) -> None:
     assert found.offsets.dtype == found.codes.dtype == np.int32
     with pytest.raises(ValueError, match="3 movies need 4 offsets"):
         Catalogue(found.movie_ids, found.genres, found.offsets[:-1], found.codes)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10**20) | st.sampled_from(["007", "-1", "1.5", "None"]),
+            st.text("ab é'\"\\{}[],:\n\r\t", max_size=6) | st.sampled_from(["Drama", "War"]),
+        ),
+        max_size=4,
+    ),
+    st.sampled_from(["[{}]", "[{},]", " [{}]", "[{}] ", "({})", "[{}", "[{}]]"]),
+    st.booleans(),
+)
+def test_the_quick_reader_of_genres_reads_what_python_reads(
+    entries: list[tuple], form: str, quoted: bool
+) -> None:
+    genres = ("Drama", "War", "a", "b")
+    text = form.format(
+        ", ".join(
+            f"{{'id': {number}, 'name': {name!r}}}" if quoted else
+            f"{{'id': {number}, 'name': '{name}'}}" for number, name in entries
+        )
+    )  # fmt: skip
+    try:
+        names = [entry["name"] for entry in ast.literal_eval(text)]
+        expected = (
+            tuple(sorted({genres.index(name) for name in names if name in genres})),
+            0,
+            sum(name not in genres for name in names),
+        )
+    except (ValueError, SyntaxError, TypeError, KeyError):
+        expected = ((), 0 if not text.strip() else 1, 0)
+    assert catalogue._genre_codes(text, genres) == expected
