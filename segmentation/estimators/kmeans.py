@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
 import dask_ml.cluster
 import numpy as np
-from dask.system import CPU_COUNT
 from sklearn.base import ClusterMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators import passes, starts
+from segmentation.estimators import fitting, passes
 from segmentation.estimators.blocks import as_rows, rows_of, unused_name
 from segmentation.estimators.lloyd import block_distances, block_labels
-from segmentation.estimators.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from segmentation.estimators.blocks import Rows
-    from segmentation.estimators.survey import Survey
-
-#: Restarts of ``random`` and callables where ``n_init`` is "auto".
-_RANDOM_RESTARTS = 10
-#: The last choice between optima is made on so many times ``sample_size`` rows.
-_LARGER_SAMPLE = 4
-#: Rounds of k-means|| unless asked otherwise; Bahmani et al. found five to be enough.
-_ROUNDS = 5
-
-
-class TooFewRowsError(ValueError):
-    """There are fewer distinct rows than clusters."""
-
-    def __init__(self, distinct: int, clusters: int) -> None:
-        super().__init__(
-            f"{distinct} distinct rows for n_clusters={clusters}: "
-            f"use n_clusters={distinct} or fewer"
-        )
-        self.distinct = distinct
 
 
 class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
@@ -144,7 +119,11 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
             If ``X`` holds NaN or infinity, or fewer distinct rows than clusters; if a parameter
             or a weight is out of range; if ``init`` is an array of the wrong shape.
         """
-        return fit_together([self], X, sample_weight)[0]
+        array = as_rows(X)
+        found = fitting.fit_together([self._task()], array, sample_weight, given=X)[0]
+        self._in_memory = not dask.is_dask_collection(X)
+        self._set(found.centers, array, found.inertia, found.n_iter)
+        return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit, and return ``labels_``."""
@@ -200,60 +179,19 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
             name=unused_name("labels"),
         )  # fmt: skip
 
-    def _check_parameters(self, n_rows: int) -> None:
-        for name in ("n_clusters", "max_iter", "sample_size"):
-            value: Any = getattr(self, name)
-            if not isinstance(value, Integral) or int(value) < 1:
-                raise ValueError(f"{name}={value}: at least 1 is needed")
-        n_init: Any = self.n_init
-        if n_init != "auto" and not (isinstance(n_init, Integral) and int(n_init) >= 1):
-            raise ValueError(f"n_init={n_init!r}: give a number from 1 on, or 'auto'")
-        if not self.tol >= 0:
-            raise ValueError(f"tol={self.tol}: at least 0 is needed")
-        if not self.oversampling_factor > 0:
-            raise ValueError(f"oversampling_factor={self.oversampling_factor}: must be above 0")
-        if n_rows < self.n_clusters:
-            raise ValueError(
-                f"n_samples={n_rows} is fewer than n_clusters={self.n_clusters}: "
-                f"use n_clusters={n_rows} or fewer"
-            )
-
-    def _starts(
-        self, X: Any, rows: Rows, found: Survey, seed: int, tol: float
-    ) -> list[NDArray[np.float64]]:
-        k, shape = self.n_clusters, (self.n_clusters, rows.n_features)
-        rng = np.random.default_rng([seed, 11])
-        if callable(self.init):
-            return starts.all_sets(
-                [self.init(X, k, random_state=seed + i) for i in range(self._n(_RANDOM_RESTARTS))],
-                shape,
-            )
-        if not isinstance(self.init, str):
-            return [starts.checked(self.init, shape)]
-        if self.init == "k-means++":
-            keep = None if self.n_init == "auto" else int(self.n_init)
-            effort = starts.Effort() if keep is None else starts.Effort(keep, keep, keep)
-            # The loops let go of the interpreter, and the client has nothing else to do.
-            with ThreadPoolExecutor(CPU_COUNT) as pool:
-                return starts.from_sample(
-                    found.sample, self.sample_size, k, effort, tol, rng, keep, pool.map
-                )
-        if self.init == "k-means||":
-            rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
-            return [
-                starts.parallel(
-                    rows, found.sample, k, self.oversampling_factor, rounds, seed + 1_000 * i
-                )
-                for i in range(self._n(1))
-            ]
-        if self.init == "random":
-            return starts.at_random(found.sample, k, self._n(_RANDOM_RESTARTS), rng)
-        raise ValueError(
-            f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a callable"
+    def _task(self) -> fitting.Task:
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return fitting.Task(
+            self.n_clusters,
+            seed,
+            self.init,
+            self.oversampling_factor,
+            self.max_iter,
+            self.tol,
+            self.init_max_iter,
+            self.n_init,
+            self.sample_size,
         )
-
-    def _n(self, automatic: int) -> int:
-        return automatic if self.n_init == "auto" else int(self.n_init)
 
     def _check_fitted_width(self, X: Any) -> da.Array:
         check_is_fitted(self, "cluster_centers_")
@@ -264,52 +202,3 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
                 f"{self.n_features_in_} features as input"
             )
         return X
-
-
-def fit_together(models: Sequence[KMeans], X: Any, sample_weight: Any = None) -> list[KMeans]:
-    """Fit models that differ in ``n_clusters`` alone, in as many passes as the slowest needs.
-
-    Each ends as if it had been fitted alone.
-
-    Raises
-    ------
-    ValueError
-        As :meth:`KMeans.fit` does.
-    """
-    array = as_rows(X)
-    for model in models:
-        model._check_parameters(array.shape[0])
-    first = models[0]
-    rows = rows_of(array, sample_weight)
-    seeds = [
-        int(check_random_state(model.random_state).randint(np.iinfo(np.int32).max))
-        for model in models
-    ]
-    most = max(model.n_clusters for model in models)
-    found = survey(rows, max(_LARGER_SAMPLE * first.sample_size, most), seeds[0])
-    distinct = len(found.sample.rows)
-    if distinct < most:
-        raise TooFewRowsError(distinct, most)
-    tol = first.tol * float(found.spread.squares.mean()) / found.spread.weight
-    own = [
-        model._starts(X, rows, found, seed, tol) for model, seed in zip(models, seeds, strict=True)
-    ]
-    ends, n_iter = passes.advance(
-        rows,
-        [centers for sets in own for centers in sets],
-        tol,
-        first.max_iter,
-        passes.distance_dtype(array.dtype, found.spread),
-        # Only sets that start near their optimum can be told to be behind.
-        rivals=[len(sets) for sets in own]
-        if isinstance(first.init, str) and first.init == "k-means++"
-        else None,
-    )
-    inertia = passes.lloyd_pass(rows, ends).inertia
-    at = 0
-    for model, sets in zip(models, own, strict=True):
-        best = at + int(np.argmin(inertia[at : at + len(sets)]))
-        at += len(sets)
-        model._in_memory = not dask.is_dask_collection(X)
-        model._set(ends[best], array, float(inertia[best]), n_iter[best])
-    return list(models)

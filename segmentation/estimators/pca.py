@@ -9,17 +9,9 @@ import dask_ml.decomposition
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators.axes import (
-    Batch,
-    angle_degrees,
-    condense,
-    exact_axes,
-    fix_signs,
-    leading,
-    project,
-)
-from segmentation.estimators.blocks import as_rows, fold, map_blocks, rows_of
-from segmentation.estimators.moments import Moments, merge_moments
+from segmentation.estimators import incremental
+from segmentation.estimators.axes import project
+from segmentation.estimators.blocks import as_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,30 +84,17 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
             If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
             NaN or infinity.
         """
-        X = as_rows(X)
-        n_samples, n_features = X.shape
-        most = min(n_samples, n_features)
-        wanted = most if self.n_components is None else self.n_components
-        if not 1 <= wanted <= most:
-            raise ValueError(
-                f"n_components={self.n_components} must be between 1 and "
-                f"min(n_samples, n_features) = {most}"
-            )
-        keep = min(n_features, max(self.rank, wanted))
-        batches: list[Batch] = map_blocks(rows_of(X), condense)
-        exact = fold([batch.moments for batch in batches], merge_moments)
-        if not np.isfinite(exact.scatter).all():
-            raise ValueError("NaN or infinity in the input: fill or drop those rows first")
-        n, mean = batches[0].moments.n, batches[0].moments.mean
-        singular, axes = leading(batches[0].factor, keep)
-        for batch in batches[1:]:
-            m, batch_mean = batch.moments.n, batch.moments.mean
-            correction = np.sqrt(n * m / (n + m)) * (mean - batch_mean)
-            stacked = np.vstack([singular[:, None] * axes, batch.factor, correction[None]])
-            singular, axes = leading(stacked, keep)
-            mean = mean + (batch_mean - mean) * (m / (n + m))
-            n += m
-        self._set(n, mean, singular, axes, exact, wanted)
+        found = incremental.fit(X, self.n_components, self.rank)
+        self.mean_, self.var_ = found.mean, found.var
+        self.components_ = found.components
+        self.singular_values_ = found.singular_values
+        self.explained_variance_ = found.explained_variance
+        self.explained_variance_ratio_ = found.explained_variance_ratio
+        self.noise_variance_ = found.noise_variance
+        self.n_samples_seen_ = self.n_samples_ = found.n
+        self.n_features_in_ = len(found.mean)
+        self.n_components_ = len(found.components)
+        self.angle_to_exact_degrees_ = found.angle_to_exact_degrees
         return self
 
     def transform(self, X: Any) -> Any:
@@ -139,37 +118,3 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         if not self.whiten:
             return np.asarray(self.components_)
         return np.asarray(self.components_ / np.sqrt(self.explained_variance_)[:, None])
-
-    def _set(
-        self,
-        n: int,
-        mean: NDArray[np.float64],
-        singular: NDArray[np.float64],
-        axes: NDArray[np.float64],
-        exact: Moments,
-        wanted: int,
-    ) -> None:
-        freedom = max(n - 1, 1)
-        variance = singular**2 / freedom
-        total = float(np.trace(exact.scatter)) / freedom
-        self.mean_ = mean
-        self.var_ = np.diag(exact.scatter) / n
-        self.components_ = fix_signs(axes[:wanted])
-        self.singular_values_ = singular[:wanted]
-        self.explained_variance_ = variance[:wanted]
-        self.explained_variance_ratio_ = (
-            self.explained_variance_ / total if total > 0 else np.zeros(wanted)
-        )
-        rest = min(n, len(mean)) - wanted
-        self.noise_variance_ = (
-            max(0.0, total - float(self.explained_variance_.sum())) / rest if rest > 0 else 0.0
-        )
-        self.n_samples_seen_ = self.n_samples_ = n
-        self.n_features_in_ = len(mean)
-        self.n_components_ = wanted
-        # Without variance no axis is more exact than another.
-        self.angle_to_exact_degrees_ = (
-            angle_degrees(self.components_, exact_axes(exact, wanted))
-            if total > 0
-            else float("nan")
-        )

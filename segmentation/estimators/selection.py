@@ -8,7 +8,7 @@ import numpy as np
 
 from segmentation.estimators import quality, stability
 from segmentation.estimators.blocks import as_rows
-from segmentation.estimators.kmeans import KMeans, TooFewRowsError, fit_together
+from segmentation.estimators.fitting import Fitted, Task, TooFewRowsError, fit_together, seed_of
 from segmentation.schema import SOUND, KFigures, KSearch
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ def choose_k(
     if compare is not None and compare > X.shape[0]:
         compare = None
     try:
-        models = _fit(X, sorted({*ks, compare or low}), seed)
+        fits = _fit(X, sorted({*ks, compare or low}), seed)
     except TooFewRowsError:
         if compare is None or compare in ks:
             raise
         # The number to compare with may be more than these rows can tell apart; the range may not.
-        models = _fit(X, ks, seed)
-    sets = [model.cluster_centers_ for model in models]
+        fits = _fit(X, ks, seed)
+    sets = [fit.centers for fit in fits]
     steps = len(sets) + 3
     told(1, steps)
     judged = quality.evaluate_all(X, sets)
@@ -75,9 +75,9 @@ def choose_k(
     repeated = stability.stabilities(X, sets, seed, told=lambda done, _: told(done + 3, steps))
     figures = tuple(
         KFigures(
-            k=len(model.cluster_centers_),
-            inertia=model.inertia_,
-            n_iter=model.n_iter_,
+            k=len(fit.centers),
+            inertia=fit.inertia,
+            n_iter=fit.n_iter,
             silhouette=silhouette,
             simplified_silhouette=judgement["simplified_silhouette"],
             davies_bouldin=judgement["davies_bouldin"],
@@ -86,8 +86,8 @@ def choose_k(
             reseeded_ari=_mean(again.reseeded),
             jaccard=tuple(None if np.isnan(value) else float(value) for value in again.jaccard),
         )
-        for model, judgement, silhouette, again in zip(
-            models, judged, silhouettes, repeated, strict=True
+        for fit, judgement, silhouette, again in zip(
+            fits, judged, silhouettes, repeated, strict=True
         )
     )
     k, sound = recommend([found for found in figures if low <= found.k <= high])
@@ -105,8 +105,8 @@ def recommend(figures: Sequence[KFigures]) -> tuple[int, bool]:
     ).k, False
 
 
-def _fit(X: Any, ks: Sequence[int], seed: int) -> list[KMeans]:
-    return fit_together([KMeans(n_clusters=k, random_state=seed) for k in ks], X)
+def _fit(X: Any, ks: Sequence[int], seed: int) -> list[Fitted]:
+    return fit_together([Task(k, seed_of(seed)) for k in ks], X)
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

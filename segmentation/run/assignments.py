@@ -13,6 +13,7 @@ from segmentation.features.presets import genre_means
 from segmentation.insight import distances
 from segmentation.insight.distances import Bins, bins_of
 from segmentation.insight.profiles import ProfileSums, block_sums
+from segmentation.run.files import arrow_array, arrow_texts
 from segmentation.schema import USER, Axes, UserStatistics
 
 if TYPE_CHECKING:
@@ -94,24 +95,24 @@ def table(
     assigned = assign(features, centers, axes)
     unseen = statistics.counts == 0
     single = assigned.runner_up < 0
+    labels = arrow_array(assigned.labels)
+    names = arrow_texts(personas)
     columns = {
-        USER: pa.array(statistics.users),
-        "segment": pa.array(assigned.labels),
-        "persona": pa.DictionaryArray.from_arrays(
-            pa.array(assigned.labels), pa.array(list(personas))
-        ),
-        "distance": pa.array(assigned.distance),
-        "runner_up": pa.array(assigned.runner_up, mask=single),
-        "margin": pa.array(assigned.margin, mask=single),
-        "pc1": pa.array(assigned.points[:, 0]),
-        "pc2": pa.array(assigned.points[:, 1]),
-        "movies": pa.array(statistics.movies.astype(np.int64)),
-        "mean_rating": pa.array(
+        USER: arrow_array(statistics.users),
+        "segment": labels,
+        "persona": pa.DictionaryArray.from_arrays(labels, names),
+        "distance": arrow_array(assigned.distance),
+        "runner_up": arrow_array(assigned.runner_up, single),
+        "margin": arrow_array(assigned.margin, single),
+        "pc1": arrow_array(assigned.points[:, 0]),
+        "pc2": arrow_array(assigned.points[:, 1]),
+        "movies": arrow_array(statistics.movies.astype(np.int64)),
+        "mean_rating": arrow_array(
             np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
         ),
     }
     for g, genre in enumerate(genres):
-        columns[genre] = pa.array(np.ascontiguousarray(means[:, g]), mask=unseen[:, g])
+        columns[genre] = arrow_array(means[:, g], unseen[:, g])
     return pa.table(columns)
 
 

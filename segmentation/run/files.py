@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from segmentation.schema import RejectedRow
 
 
@@ -62,6 +64,31 @@ def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
     os.replace(partial, path)
 
 
+def arrow_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> Any:
+    """Return numbers, (n,), as an Arrow array that shares their memory; null where ``missing``.
+
+    As ``pyarrow.array`` does, which imports pandas first, a tenth of a second and 30 MB.
+    """
+    import pyarrow as pa
+
+    values = np.ascontiguousarray(values)
+    valid = None
+    if missing is not None:
+        valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+
+
+def arrow_texts(values: Sequence[str]) -> Any:
+    """Return texts as an Arrow array, without pandas as well."""
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
 def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Sequence[str]) -> None:
     """Write user statistics as Parquet, a row group a block."""
     import pyarrow as pa
@@ -79,7 +106,8 @@ def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Seque
             columns = [block.users, block.movies.astype(np.int64), block.rating_sum.astype("f8")]
             columns += [column.astype(np.float64) for column in block.sums.T]
             columns += [column.astype(np.int32) for column in block.counts.T]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            arrays = [arrow_array(column) for column in columns]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     os.replace(partial, path)
 
 

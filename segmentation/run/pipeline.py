@@ -63,22 +63,21 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
     DataError
         If the audience has fewer distinct users than segments.
     """
-    from segmentation.estimators.kmeans import KMeans
+    from segmentation.estimators import fitting
     from segmentation.insight.profiles import order_by_activity
 
     if X.shape[0] < k:
         users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
         raise DataError(f"{users} for --k {k}: use --k {X.shape[0]} or fewer")
     try:
-        model = KMeans(n_clusters=k, random_state=seed).fit(X)
+        found = fitting.fit_together([fitting.Task(k, fitting.seed_of(seed))], X)[0]
     except ValueError as error:
         # The estimator speaks of rows and n_clusters; here they are users and --k.
         told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
         raise DataError(f"K-Means can't make the segments: {told}") from error
-    sums = _profile_sums(client, X, blocks, model.cluster_centers_)
-    model.reorder(order_by_activity(sums))
-    record = {"n_clusters": k, "inertia": model.inertia_, "n_iter": model.n_iter_}
-    return Clustering(model.cluster_centers_, record)
+    sums = _profile_sums(client, X, blocks, found.centers)
+    record = {"n_clusters": k, "inertia": found.inertia, "n_iter": found.n_iter}
+    return Clustering(found.centers[order_by_activity(sums)], record)
 
 
 def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
@@ -103,19 +102,19 @@ def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any
 
 def find_axes(X: da.Array) -> tuple[Axes, dict[str, Any]]:
     """Fit incremental PCA; return two axes and what the manifest says of them."""
-    from segmentation.estimators.pca import IncrementalPCA
+    from segmentation.estimators import incremental
 
     wanted = min(_AXES, *X.shape)
-    model = IncrementalPCA(n_components=wanted).fit(X)
+    found = incremental.fit(X, wanted)
     components = np.zeros((_AXES, X.shape[1]))
-    components[:wanted] = model.components_
+    components[:wanted] = found.components
     ratio = np.zeros(_AXES)
-    ratio[:wanted] = model.explained_variance_ratio_
+    ratio[:wanted] = found.explained_variance_ratio
     record = {
         "explained_variance_ratio": ratio,
-        "angle_to_exact_degrees": model.angle_to_exact_degrees_,
+        "angle_to_exact_degrees": found.angle_to_exact_degrees,
     }
-    return Axes(model.mean_, components, ratio), record
+    return Axes(found.mean, components, ratio), record
 
 
 class Surveyed(NamedTuple):

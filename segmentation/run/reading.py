@@ -122,9 +122,7 @@ class _Reading:
 
         table = client.scatter(self.table, broadcast=True, hash=False)
         parts = submit(client, "read-ratings", read_partition, self.partitions, table)
-        told = submit(client, "summary", _second, parts)
-        _load_what_follows()
-        summaries, ended = self.gathering.gather(told, crowded)
+        summaries, ended = self.gathering.gather(submit(client, "summary", _second, parts), crowded)
         if ended != "disordered":
             return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
         client.cancel(parts)
@@ -186,12 +184,6 @@ class _Reading:
             self.cluster.client, way, self.partitions, more, self.table, self.rows, self.size
         )
         return parts, *self.gathering.gather(tasks)
-
-
-def _load_what_follows() -> None:
-    """Import dask-ml and scikit-learn, 0.7 s of work for the one who else waits for the workers."""
-    import segmentation.estimators.kmeans
-    import segmentation.estimators.pca  # noqa: F401
 
 
 def _need_timestamps(files: Sequence[RatingsFormat]) -> None:

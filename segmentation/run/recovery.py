@@ -56,7 +56,8 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
     table = np.zeros(0, np.int64)
     with pq.ParquetFile(assignments) as file:
         for batch in file.iter_batches(columns=[USER, "segment"]):
-            users, labels = (batch.column(i).to_numpy() for i in range(2))
+            users: Any
+            users, labels = (np.from_dlpack(batch.column(i)) for i in range(2))
             other = planted.of(users)
             known = other >= 0
             counts = np.bincount(
@@ -86,14 +87,16 @@ class Planted(NamedTuple):
 
         filesystem, place = fsspec.core.url_to_fs(f"{folder}/{_PLANTED}")
         try:
-            table: Any = pq.read_table(place, columns=[USER, "segment"], filesystem=filesystem)
-            ids = np.asarray(table[USER], np.int64)
-            segments = np.unique(table["segment"], return_inverse=True)[1].astype(np.int64)
-        except (OSError, KeyError, ValueError, pa.ArrowInvalid):
+            with filesystem.open(place, "rb") as file:
+                table: Any = pq.ParquetFile(file).read([USER, "segment"])
+            columns: list[Any] = [table[name].combine_chunks() for name in (USER, "segment")]
+            ids = np.from_dlpack(columns[0]).astype(np.int64)
+            segments = np.unique(np.from_dlpack(columns[1]), return_inverse=True)[1]
+        except (OSError, KeyError, ValueError, pa.ArrowException):
             # It is no part of the ratings: a copy without it is as good.
             return None
         order = np.argsort(ids, kind="stable")
-        return cls(ids[order], segments[order]) if len(ids) else None
+        return cls(ids[order], segments[order].astype(np.int64)) if len(ids) else None
 
     def of(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return each user's planted segment, -1 for one that has none."""

@@ -26,7 +26,7 @@ def search(work: Work, X: Any) -> KSearch:
     if done is not None:
         work.progress.say("  k: taken from the finished stage")
         return restored(done)
-    from segmentation.estimators.kmeans import TooFewRowsError
+    from segmentation.estimators.fitting import TooFewRowsError
     from segmentation.estimators.selection import choose_k
 
     low, high = work.settings.k_range

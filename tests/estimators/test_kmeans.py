@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from segmentation import KMeans
 from segmentation.estimators import kernels, restarts
-from segmentation.estimators.kmeans import fit_together
+from segmentation.estimators.fitting import Task, fit_together, seed_of
 from tests import oracles
 
 
@@ -302,9 +302,10 @@ def test_one_start_on_some_thousand_rows(n: int) -> None:
 @pytest.mark.parametrize("options", [{}, {"n_init": 3}, {"init": "random", "n_init": 2}])
 def test_fitted_together_as_alone(options) -> None:
     X = dask_rows(blobs(n=900, k=5), 200)
-    together = fit_together([KMeans(k, random_state=3, **options) for k in (2, 5, 1, 7)], X)
-    for model in together:
-        alone = KMeans(model.n_clusters, random_state=3, **options).fit(X)
-        np.testing.assert_allclose(model.cluster_centers_, alone.cluster_centers_, atol=1e-12)
-        assert model.inertia_ == pytest.approx(alone.inertia_)
-        assert model.n_iter_ == alone.n_iter_
+    ks = (2, 5, 1, 7)
+    together = fit_together([Task(k, seed_of(3), **options) for k in ks], X)
+    for k, fit in zip(ks, together, strict=True):
+        alone = KMeans(k, random_state=3, **options).fit(X)
+        np.testing.assert_allclose(fit.centers, alone.cluster_centers_, atol=1e-12)
+        assert fit.inertia == pytest.approx(alone.inertia_)
+        assert fit.n_iter == alone.n_iter_

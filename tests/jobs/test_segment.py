@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +300,15 @@ def test_planted_segments_can_be_recovered(tmp_path: Path) -> None:
     labels = found.assignments.set_index("userId")["segment"]
     assert adjusted_rand_score(planted.loc[labels.index], labels) > 0.15
     assert {s["persona"] for s in found.segments} == PERSONAS
+
+
+def test_a_run_loads_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    code = (
+        "import sys; from jobs import segment; "
+        f"status = segment.main(['--data', 'synthetic:20000', '--out', {str(tmp_path / 'out')!r}, "
+        "'--quiet']); "
+        "print(status, sorted({'sklearn', 'dask_ml', 'pandas', 'bokeh', 'scipy.stats', 'kagglehub'}"
+        " & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "0 []"

@@ -17,7 +17,7 @@ def test_half_of_the_machine_by_default() -> None:
                  worker_limit=None)  # fmt: skip
     assert (found.total, found.worker, found.workers, found.threads) == (16 * GIB, 16 * GIB, 1, 4)
     assert found.partition_bytes == 32 * MIB
-    assert found.block_users == 131_072
+    assert found.block_users == 65_536
 
 
 def test_fewer_processes_with_more_threads_where_memory_is_short() -> None:

@@ -1,0 +1,100 @@
+"""Incremental PCA: a batch a block, a fixed sign, and its angle to exact PCA.
+
+Like the fit of K-Means it needs no scikit-learn; the estimator that wraps it is
+:class:`segmentation.estimators.pca.IncrementalPCA`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from segmentation.estimators.axes import (
+    Batch,
+    angle_degrees,
+    condense,
+    exact_axes,
+    fix_signs,
+    leading,
+)
+from segmentation.estimators.blocks import as_rows, fold, map_blocks, rows_of
+from segmentation.estimators.moments import Moments, merge_moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Principal(NamedTuple):
+    """Axes by falling variance, (n_components, n_features), and what is known of them."""
+
+    n: int
+    mean: NDArray[np.float64]
+    var: NDArray[np.float64]
+    components: NDArray[np.float64]
+    singular_values: NDArray[np.float64]
+    explained_variance: NDArray[np.float64]
+    explained_variance_ratio: NDArray[np.float64]
+    noise_variance: float
+    angle_to_exact_degrees: float
+
+
+def fit(X: Any, n_components: int | None = None, rank: int = 256) -> Principal:
+    """Find the axes of ``X``, of shape (n_samples, n_features), by Ross et al. (2008).
+
+    Raises
+    ------
+    ValueError
+        If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
+        NaN or infinity.
+    """
+    X = as_rows(X)
+    n_samples, n_features = X.shape
+    most = min(n_samples, n_features)
+    wanted = most if n_components is None else n_components
+    if not 1 <= wanted <= most:
+        raise ValueError(
+            f"n_components={n_components} must be between 1 and min(n_samples, n_features) = {most}"
+        )
+    keep = min(n_features, max(rank, wanted))
+    batches: list[Batch] = map_blocks(rows_of(X), condense)
+    exact = fold([batch.moments for batch in batches], merge_moments)
+    if not np.isfinite(exact.scatter).all():
+        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
+    n, mean = batches[0].moments.n, batches[0].moments.mean
+    singular, axes = leading(batches[0].factor, keep)
+    for batch in batches[1:]:
+        m, batch_mean = batch.moments.n, batch.moments.mean
+        correction = np.sqrt(n * m / (n + m)) * (mean - batch_mean)
+        stacked = np.vstack([singular[:, None] * axes, batch.factor, correction[None]])
+        singular, axes = leading(stacked, keep)
+        mean = mean + (batch_mean - mean) * (m / (n + m))
+        n += m
+    return _told(n, mean, singular, axes, exact, wanted)
+
+
+def _told(
+    n: int,
+    mean: NDArray[np.float64],
+    singular: NDArray[np.float64],
+    axes: NDArray[np.float64],
+    exact: Moments,
+    wanted: int,
+) -> Principal:
+    freedom = max(n - 1, 1)
+    total = float(np.trace(exact.scatter)) / freedom
+    components = fix_signs(axes[:wanted])
+    variance = (singular**2 / freedom)[:wanted]
+    rest = min(n, len(mean)) - wanted
+    return Principal(
+        n,
+        mean,
+        np.diag(exact.scatter) / n,
+        components,
+        singular[:wanted],
+        variance,
+        variance / total if total > 0 else np.zeros(wanted),
+        max(0.0, total - float(variance.sum())) / rest if rest > 0 else 0.0,
+        # Without variance no axis is more exact than another.
+        angle_degrees(components, exact_axes(exact, wanted)) if total > 0 else float("nan"),
+    )
