@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from segmentation.run.progress import Progress
 
 _ROW_GROUP = 1 << 20
+#: How the figure marks an entry that ran out of memory.
+_CROSS = {"ls": ":", "marker": "X", "ms": 8}
 
 
 def run_whole(
@@ -138,7 +140,6 @@ def figure(record: dict[str, Any]) -> bytes:
             ("Peak memory, GB", "median_peak_memory_bytes", 1e-9))  # fmt: skip
     for axes, (title, key, scale) in zip(panels, ways, strict=True):
         plain_axes(axes)
-        ends = []
         for style, name in zip(_styles(), wholejob.NAMES, strict=False):
             points = [
                 (result["rows"], entry[key] * scale)
@@ -151,7 +152,11 @@ def figure(record: dict[str, Any]) -> bytes:
                     e["title"] for r in record["results"] for e in r["entries"] if e["name"] == name
                 )
                 axes.plot(*zip(*points, strict=True), label=label, **style)
-                ends.append(points[-1])
+            if key == "median_peak_memory_bytes":
+                for result, entry in _out_of_memory(record, name):
+                    # A cross where it took all that there is and wanted more.
+                    place = result["rows"], entry["out_of_memory_bytes"] * scale
+                    axes.plot(*zip(*points[-1:], place, strict=True), **style | _CROSS)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
@@ -168,6 +173,15 @@ def figure(record: dict[str, Any]) -> bytes:
     handles, labels = panels[0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5)
     return png(picture)
+
+
+def _out_of_memory(record: dict[str, Any], name: str) -> list[tuple[Any, Any]]:
+    return [
+        (result, entry)
+        for result in record["results"]
+        for entry in result["entries"]
+        if entry["name"] == name and entry["out_of_memory_bytes"]
+    ]
 
 
 def _styles() -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ NAMES = (*OURS, *RIVALS)
 _LONG_SECONDS = 300.0
 _PATIENCE_SECONDS = 3_600.0
 _SAMPLE_SECONDS = 0.02
+#: Who takes more than this share of the machine's memory, or its cgroup's, has run out of it.
+_MEMORY_SHARE = 0.8
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 #: Means of float32 ratings differ by no more than this from those of float64.
 _TOLERANCE = 1e-3
@@ -63,6 +65,7 @@ class Measured:
     peak_memory_bytes: list[int] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
     failure: str | None = None
+    out_of_memory_bytes: int | None = None
 
     def record(self) -> dict[str, Any]:
         """Return all of it, with the medians."""
@@ -130,6 +133,7 @@ def _command(name: str, data: Data, out: Path) -> list[str]:
 def _run(entry: Measured, data: Data, out: Path) -> None:
     environment = {**os.environ, **dict.fromkeys(_THREADS, str(THREADS))}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
+        most = int(_MEMORY_SHARE * _machine_memory())
         clock, began = time.perf_counter(), time.time()
         process = subprocess.Popen(
             _command(entry.name, data, out), stdout=words, stderr=words, env=environment,
@@ -138,7 +142,7 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
         limit = threading.Timer(_PATIENCE_SECONDS, _kill, (process.pid,))
         limit.start()
         try:
-            with _TreeMemory(process.pid) as memory:
+            with _TreeMemory(process.pid, most) as memory:
                 # Not Popen's own wait, which keeps what the process used to itself.
                 _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -148,6 +152,9 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
             limit.cancel()
         seconds = time.perf_counter() - clock
         process.returncode = os.waitstatus_to_exitcode(status)
+        if memory.exceeded:
+            entry.out_of_memory_bytes = most
+            raise RuntimeError(f"out of memory: more than {most / 1e9:.1f} GB")
         if process.returncode:
             words.seek(0)
             last = words.read().strip().splitlines()[-1:] or ["ended without a word"]
@@ -166,6 +173,12 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
         entry.to_assignments.append(seconds)
 
 
+def _machine_memory() -> int:
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT)
+
+
 def _kill(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
@@ -174,11 +187,13 @@ def _kill(pid: int) -> None:
 class _TreeMemory:
     """Samples the resident memory of a process and its children, summed, and their CPU time.
 
-    The kernel adds up the CPU time of those children alone that their parents waited for.
+    The kernel adds up the CPU time of those children alone that their parents waited for. They
+    are ended once they take more than ``limit`` bytes, before the machine has to choose whom.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, limit: int) -> None:
         self._pid = pid
+        self._limit = limit
         self.peak = 0
         self._cpu: dict[int, float] = {}
         self._stop = threading.Event()
@@ -191,6 +206,11 @@ class _TreeMemory:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether it took more than it may."""
+        return self.peak > self._limit
 
     @property
     def cpu_seconds(self) -> float:
@@ -210,6 +230,8 @@ class _TreeMemory:
                         times = member.cpu_times()
                         self._cpu[member.pid] = times.user + times.system
                 self.peak = max(self.peak, total)
+                if self.exceeded:
+                    _kill(self._pid)
 
 
 def genre_means(path: Path) -> Any:

@@ -100,6 +100,19 @@ def test_who_fails_is_told_and_stays(tmp_path: Path, monkeypatch) -> None:
     assert list(folder.glob("tmp*")) == []
 
 
+def test_who_takes_too_much_memory_is_ended_and_shown(tmp_path: Path, monkeypatch) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    data = wholejob.Data(folder, folder / "ratings.csv", folder / "none.parquet", 6)
+    monkeypatch.setattr(wholejob, "_machine_memory", lambda: 50_000_000)
+    (pandas,) = wholejob.measure(data, ["pandas"], 2, lambda _: None)
+    assert pandas.failure == "out of memory: more than 0.0 GB"
+    assert pandas.out_of_memory_bytes == 40_000_000
+    assert pandas.seconds == []
+    assert "| out of memory" in sizes._row(pandas.record(), None, None, 6)
+    result = {"rows": 6, "entries": [pandas.record()]}
+    assert sizes.figure({"results": [result]}).startswith(b"\x89PNG")
+
+
 def test_the_catalogue_of_the_rivals(tmp_path: Path) -> None:
     pairs = rivals.genres_of(write_tiny(tmp_path / "tiny"))
     found = sorted(zip(pairs["movieId"], pairs["genre"].astype(str), strict=True))
