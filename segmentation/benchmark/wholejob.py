@@ -161,7 +161,7 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
             raise RuntimeError(f"{last[0][:200]} (status {process.returncode})")
     entry.seconds.append(seconds)
     entry.cpu_seconds.append(max(usage.ru_utime + usage.ru_stime, memory.cpu_seconds))
-    entry.peak_memory_bytes.append(max(memory.peak, usage.ru_maxrss * 1024))
+    entry.peak_memory_bytes.append(memory.peak)
     if entry.name in OURS:
         import json
 
@@ -220,6 +220,8 @@ class _TreeMemory:
     def _watch(self) -> None:
         import psutil
 
+        from segmentation.run.memory import high_water
+
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._pid)
             while not self._stop.wait(_SAMPLE_SECONDS):
@@ -227,6 +229,9 @@ class _TreeMemory:
                 for member in [process, *process.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
                         total += member.memory_info().rss
+                        # Between two samples; getrusage would count from the fork on, with the
+                        # size of the one who forked.
+                        self.peak = max(self.peak, high_water(member.pid))
                         times = member.cpu_times()
                         self._cpu[member.pid] = times.user + times.system
                 self.peak = max(self.peak, total)

@@ -72,12 +72,16 @@ def let_go() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _own_peak() -> int:
-    """Return what this process alone peaked at, bytes, by the kernel's own count."""
+def high_water(pid: int | str = "self") -> int:
+    """Return what one process alone peaked at, bytes, by the kernel's count; 0 if it isn't told."""
     try:
-        # getrusage counts from the fork on, so that it starts with the parent's size.
-        status = Path("/proc/self/status").read_text("utf-8")
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError, ValueError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return 0
+
+
+def _own_peak() -> int:
+    # getrusage counts from the fork on, so that it starts with the parent's size.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return high_water() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
