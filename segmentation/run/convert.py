@@ -22,12 +22,13 @@ from segmentation.run.store import CONVERT, PARTS
 from segmentation.run.tally import Gathering, Tally, add_up
 from segmentation.run.tasks import submit
 from segmentation.run.work import Work, open_work, versions
-from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
+from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from segmentation.datasets.pieces import Piece
     from segmentation.run.progress import Progress
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 JOB = CONVERT
 #: Rows of a row group: some 8 MB once typed, so that a reader can take as many as it likes.
 ROW_GROUP = 1 << 18
+#: Rows from which on a partition's next rows go to a file of their own; twice a usual partition's.
+FILE_ROWS = 1 << 21
 #: What `synthesize` leaves beside its ratings.
 _SYNTHETIC = ("synthetic.json", "planted.parquet")
 
@@ -49,8 +52,9 @@ class ConvertRun:
 
 
 class PartRecord(NamedTuple):
-    """What is known of one part of the copy; it lies beside the part until the copy is whole."""
+    """What is known of one partition's copy; it lies beside its files until the copy is whole."""
 
+    files: int
     rows: int
     bytes: int
     sorted: bool
@@ -121,20 +125,32 @@ def _run(work: Work) -> ConvertRun:
 
 
 def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
-    """Copy one partition; ``place`` is where its part and record go, without their endings.
+    """Copy one partition; ``place`` is where its files and record go, without their endings.
 
-    What was written is read again and compared, value by value, before it gets its name. A part
-    whose record is there is whole, and left as it is.
+    A packed file, which is one partition however long, becomes several files: no more than
+    :data:`FILE_ROWS` rows and a chunk are in memory. What was written is read again and compared,
+    value by value, before it gets its name. A partition whose record is there is whole, and
+    left as it is.
 
     Raises
     ------
     DataError
         If the source is damaged, or the copy isn't what was written.
     """
-    note, target = Path(f"{place}.json"), Path(f"{place}.parquet")
-    if note.exists() and target.exists():
-        return _summary(_record(note))
-    frames, reports = [], []
+    note = Path(f"{place}.json")
+    if note.exists():
+        record = _record(note)
+        if all(_file(place, number).exists() for number in range(record.files)):
+            return _summary(record)
+    stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
+    written: list[_Written] = []
+    frames: list[pd.DataFrame] = []
+    reports = []
+
+    def flush() -> None:
+        written.append(_write(_arrow(frames, stamped=stamped), _file(place, len(written))))
+        frames.clear()
+
     for piece in pieces:
         lines = 0
         rejected: list[general.LineReject] = []
@@ -147,43 +163,71 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
             frames.append(part.ratings)
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
             lines += part.lines
+            if sum(map(len, frames)) >= FILE_ROWS:
+                flush()
         file = piece.file
         told = [[r.line, r.reason, r.text.decode("utf-8", "backslashreplace")] for r in rejected]
         reports.append([file.path, file.header_lines, lines, told])
-    stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
-    rows = _arrow(frames, stamped=stamped)
-    users = rows[USER].to_numpy()
+    if frames or not written:
+        flush()
+    known = [one for one in written if one.rows]
     record = PartRecord(
-        len(users), _write(rows, target), bool((users[1:] >= users[:-1]).all()),
-        int(users.min()) if len(users) else None, int(users.max()) if len(users) else None, reports,
-    )  # fmt: skip
+        len(written),
+        sum(one.rows for one in written),
+        sum(one.bytes for one in written),
+        all(one.sorted for one in known)
+        and all(one.last_user <= other.first_user for one, other in itertools.pairwise(known)),
+        min((one.first_user for one in known), default=None),
+        max((one.last_user for one in known), default=None),
+        reports,
+    )
     files.write_json(note, record._asdict())
     return _summary(record)
+
+
+def _file(place: str, number: int) -> Path:
+    # The underscore sorts after the dot of the first.
+    return Path(f"{place}_{number:04d}.parquet" if number else f"{place}.parquet")
 
 
 def _arrow(frames: Sequence[pd.DataFrame], *, stamped: bool) -> Any:
     import pyarrow as pa
 
     def joined(name: str) -> Any:
-        return np.concatenate([frame[name].to_numpy() for frame in frames])
+        none = np.empty(0, RATING_DTYPES.get(name, np.int64))
+        return np.concatenate([none, *(frame[name].to_numpy() for frame in frames)])
 
-    columns: dict[str, Any] = {name: pa.array(joined(name)) for name in (USER, MOVIE, RATING)}
+    columns: dict[str, Any] = {name: pa.array(joined(name)) for name in RATING_DTYPES}
     if stamped:
         times = joined(TIMESTAMP)
         columns[TIMESTAMP] = pa.array(times, mask=times == general.NO_TIMESTAMP)
     return pa.table(columns)
 
 
-def _write(rows: Any, target: Path) -> int:
-    """Write one part beside its place, compare it, rename it; return its bytes."""
+def _ends(users: NDArray[np.int64]) -> tuple[int, int]:
+    return (int(users.min()), int(users.max())) if len(users) else (0, 0)
+
+
+class _Written(NamedTuple):
+    """One file: its rows and bytes, whether users rise in it, the least and the greatest."""
+
+    rows: int
+    bytes: int
+    sorted: bool
+    first_user: int
+    last_user: int
+
+
+def _write(rows: Any, target: Path) -> _Written:
+    """Write one file beside its place, compare it, rename it."""
     import pyarrow.parquet as pq
 
     partial = target.with_name(target.name + ".partial")
     users = rows[USER].to_numpy()
-    ordered = len(users) > 0 and bool((users[1:] >= users[:-1]).all())
+    ordered = bool((users[1:] >= users[:-1]).all())
     pq.write_table(
         rows, partial, row_group_size=ROW_GROUP, compression="zstd", write_statistics=True,
-        sorting_columns=[pq.SortingColumn(0)] if ordered else None,
+        sorting_columns=[pq.SortingColumn(0)] if ordered and len(users) else None,
     )  # fmt: skip
     if not pq.read_table(partial, use_threads=False).equals(rows):
         partial.unlink()
@@ -193,7 +237,7 @@ def _write(rows: Any, target: Path) -> int:
         )
     size = partial.stat().st_size
     os.replace(partial, target)
-    return size
+    return _Written(len(users), size, ordered, *_ends(users))
 
 
 def _record(path: Path) -> PartRecord:
@@ -240,7 +284,7 @@ def _manifest(work: Work, tally: Tally, records: Sequence[PartRecord]) -> dict[s
         "rows": tally.record(),
         "parquet": {
             "folder": PARTS,
-            "parts": len(records),
+            "parts": sum(record.files for record in records),
             "bytes": sum(record.bytes for record in records),
             "row_group_rows": ROW_GROUP,
             "sorted_by_user": in_order and all(record.sorted for record in records),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import shutil
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import choose_k, convert, segment
+from segmentation.datasets import layouts
+from segmentation.datasets import pieces as reader
 from segmentation.run import convert as converting
 from tests.conftest import write_tiny
 from tests.jobs.test_invariance import assert_same, copy, data, reference, run
@@ -157,6 +160,35 @@ def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, ca
     n = len(written)
     assert call(data, out, *arguments, "--resume") == 0
     assert len(written) == n
+
+
+def test_a_packed_file_becomes_several(
+    data: Path, reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = copy(data, tmp_path / "data"), tmp_path / "out"
+    with gzip.open(folder / "ratings.csv.gz", "wb", compresslevel=1) as file:
+        file.write((data / "ratings.csv").read_bytes())
+    monkeypatch.setattr(reader, "chunks", functools.partial(reader.chunks, size=100_000))
+    monkeypatch.setattr(converting, "FILE_ROWS", 7_000)
+    assert call(folder, out) == 0
+    parts = sorted(path.name for path in (out / "ratings.parquet").iterdir())
+    assert parts[:3] == ["part-00000.parquet", "part-00000_0001.parquet", "part-00000_0002.parquet"]
+    rows = [pq.ParquetFile(out / "ratings.parquet" / name).metadata.num_rows for name in parts]
+    assert max(rows) < 12_000
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["parquet"]["parts"] == len(parts)
+    assert manifest["parquet"]["sorted_by_user"] is True
+    original = pd.read_csv(data / "ratings.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
+    assert_same(run(out, tmp_path / "read"), reference)
+    # A record tells of all its files: where one is gone, the partition is written again.
+    place = tmp_path / "part"
+    (piece,) = reader.partitions(reader.probe(layouts.detect(str(folder))), 1 << 20)
+    whole = converting.write_part(piece, str(place))
+    (tmp_path / "part_0001.parquet").unlink()
+    assert converting.write_part(piece, str(place)).used == whole.used == 60_000
+    assert (tmp_path / "part_0001.parquet").exists()
+    assert converting._record(tmp_path / "part.json").files == len(parts)
 
 
 def test_a_copy_and_results_keep_apart(copied: Path, data: Path, tmp_path: Path, capsys) -> None:
