@@ -30,7 +30,7 @@ format: $(VENV)/.ready  ## rewrite the sources in the house's format
 
 lock: $(VENV)/.ready  ## pin every version again, with hashes
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command 'make lock' --extra dashboard --group dev --upgrade \
+		--custom-compile-command 'make lock' --extra dashboard --extra remote --group dev --upgrade \
 		--output-file requirements.lock pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --extra peers --constraint requirements.lock --upgrade \

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segmentation.datasets.access import whole
 from segmentation.datasets.layouts import Layout, require_file
-from segmentation.datasets.parts import filesystem
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 
@@ -112,9 +112,7 @@ def direct_warning(catalogue: Catalogue) -> str:
 
 def _rows(path: str, encoding: str = "utf-8-sig") -> Iterator[list[str]]:
     require_file(path)
-    fs, inner = filesystem(path)
-    with fs.open(inner, "rb") as file:
-        text = file.read().decode(encoding, "replace")
+    text = whole(path).decode(encoding, "replace")
     csv.field_size_limit(_FIELD_LIMIT)
     # Old csv modules choke on NUL, and it means nothing in any of these files.
     reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
@@ -273,10 +271,8 @@ def _read_grouplens(layout: Layout) -> Catalogue:
 def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
     if layout.name == "grouplens-dat":
         require_file(layout.movies)
-        fs, inner = filesystem(layout.movies)
-        with fs.open(inner, "rb") as file:
-            # Latin-1, so every byte is a character: titles may hold ones that split lines in str.
-            lines = file.read().decode("latin-1").split("\n")
+        # Latin-1, so every byte is a character: titles may hold ones that split lines in str.
+        lines = whole(layout.movies).decode("latin-1").split("\n")
         yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
         return
     rows = _rows(layout.movies)

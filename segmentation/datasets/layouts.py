@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segmentation.datasets import parts
-from segmentation.datasets.parts import exists, filesystem, one_line
+from segmentation.datasets import access, parts
+from segmentation.datasets.access import exists, filesystem, refusal
+from segmentation.datasets.attempts import one_line
 from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 
@@ -67,7 +68,7 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
     """
     folder = folder.rstrip("/") or "/"
     fs, inner = filesystem(folder)
-    local = "file" in parts.protocols(fs)
+    local = access.is_local(fs)
     if local and not fs.exists(inner):
         raise DataError(f"{folder}: no such folder: give --data a folder that holds ratings")
     if local and not fs.isdir(inner):
@@ -86,6 +87,7 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             raise DataError(
                 f"{folder}: holds movies_metadata.csv but neither links.csv nor links_small.csv, "
                 "which lead from a rating's movieId to it: add one of them"
+                f"{refusal(f'{folder}/links.csv')}"
             )
         name, genres, wanted = "kaggle", KAGGLE_GENRES, "ratings.csv or ratings_small.csv"
     elif movies := first("movies.csv"):
@@ -98,9 +100,13 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
         raise DataError(
             f"{folder}: holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat "
             "(GroupLens): give --data a folder in one of these layouts"
+            f"{refusal(f'{folder}/movies_metadata.csv') or refusal(f'{folder}/movies.csv')}"
         )
     if found is None:
-        raise DataError(f"{folder}: holds no {wanted}: add it, or name another with --ratings")
+        raise DataError(
+            f"{folder}: holds no {wanted}: add it, or name another with --ratings"
+            f"{refusal(f'{folder}/{wanted.split()[0]}')}"
+        )
     place = _resolve(found, folder)
     return Layout(name, folder, place, movies, links, genres, parts=parts.expand(place))
 
@@ -112,7 +118,7 @@ def _ratings_in(folder: str, kind: str, names: tuple[str, ...] = ("ratings",)) -
             if exists(f"{folder}/{name}{suffix}"):
                 return f"{folder}/{name}{suffix}"
     fs, inner = filesystem(folder)
-    if parts.lists(fs):
+    if access.lists(fs):
         for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
             if fs.glob(f"{inner}/ratings-*{suffix}"):
                 return f"{folder}/ratings-*{suffix}"
@@ -129,9 +135,8 @@ def require_file(path: str) -> int:
     DataError
         If it is missing, a directory, or empty.
     """
-    fs, inner = filesystem(path)
     try:
-        info = fs.info(inner)
+        info = access.info(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: check its name and folder") from None
     except OSError as error:
@@ -139,6 +144,10 @@ def require_file(path: str) -> int:
     if info["type"] == "directory":
         raise DataError(f"{path}: is a directory where a file should be: name the file itself")
     if not info["size"]:
+        if info["size"] is None:
+            raise DataError(
+                f"{path}: its server doesn't tell how large it is: download it and name the file"
+            )
         raise DataError(f"{path}: is empty: put a file with content in its place")
     return int(info["size"])
 
@@ -155,13 +164,11 @@ def fingerprint(paths: Sequence[str]) -> str:
     probes = max(2, _PROBES // max(1, len(paths) - 2))
     for path in paths:
         size = require_file(path)
-        fs, inner = filesystem(path)
         digest.update(size.to_bytes(8, "little"))
-        with fs.open(inner, "rb") as file:
-            last = max(0, size - _PROBE_BYTES)
-            for at in sorted({last * i // (probes - 1) for i in range(probes)}):
-                file.seek(at)
-                digest.update(file.read(_PROBE_BYTES))
+        last = max(0, size - _PROBE_BYTES)
+        places = sorted({last * i // (probes - 1) for i in range(probes)})
+        for window in access.windows(path, places, _PROBE_BYTES):
+            digest.update(window)
     return digest.hexdigest()
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets.parts import filesystem, one_line
+from segmentation.datasets.access import opened
+from segmentation.datasets.attempts import one_line
 from segmentation.datasets.ratings import (
     NO_TIMESTAMP,
     Columns,
@@ -37,7 +38,7 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
     """
     import pyarrow.types as kinds
 
-    with _opened(path) as file:
+    with _opened(path, None) as file:
         schema = file.schema_arrow
         rows = file.metadata.num_rows
     missing = [name for name in _NEEDED if name not in schema.names]
@@ -61,8 +62,8 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
 
 def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
     """Return runs of row groups of about ``size`` bytes, and the bytes of each."""
-    with _opened(file.path) as opened:
-        metadata = opened.metadata
+    with _opened(file.path, file.size) as source:
+        metadata = source.metadata
         # Compressed, and of the needed columns alone; a group's columns are told by their path.
         costs = []
         for group in range(metadata.num_row_groups):
@@ -93,11 +94,11 @@ def read(file: RatingsFormat, part: ByteRange, *, detailed: bool = False) -> Ite
     """
     import pyarrow as pa
 
-    with _opened(part.path) as opened:
+    with _opened(file.path, file.size) as source:
         try:
             groups = list(range(part.start, part.stop))
             names = [*_NEEDED, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
-            for batch in opened.iter_batches(_ROWS, groups, names, use_threads=False):
+            for batch in source.iter_batches(_ROWS, groups, names, use_threads=False):
                 yield _typed(batch, file.scale, detailed=detailed)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
@@ -175,15 +176,20 @@ def _ids(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 class _opened:  # noqa: N801 - a context manager, used like a function
     """An open Parquet file; what pyarrow finds wrong with it becomes an error of the data."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, size: int | None) -> None:
+        self._path, self._size = path, size
 
     def __enter__(self) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        fs, inner = filesystem(self._path)
-        self._handle = fs.open(inner, "rb")
+        self._handle = opened(self._path, self._size)
+        if not self._handle.seekable():
+            self._handle.close()
+            raise DataError(
+                f"{self._path}: its server gives no ranges, without which Parquet can't be read: "
+                "download it and name the file"
+            )
         try:
             return pq.ParquetFile(self._handle)
         except (pa.ArrowException, OSError) as error:

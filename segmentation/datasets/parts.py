@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import fsspec
-
+from segmentation.datasets.access import exists, filesystem, is_local, lists
+from segmentation.datasets.attempts import asked
 from segmentation.errors import DataError
 
 #: Packed text, by its first bytes, with pyarrow's name of the codec.
@@ -17,52 +16,19 @@ _SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".par
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def filesystem(path: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a path or URL, and the path within it.
-
-    Raises
-    ------
-    DataError
-        If the URL's protocol is unknown or needs a package that is not installed.
-    """
-    try:
-        fs, inner = fsspec.core.url_to_fs(path)
-    except (ValueError, ImportError) as error:
-        raise DataError(
-            f"{path}: {one_line(error)}: give a path, or a URL whose protocol is installed here"
-        ) from error
-    return fs, str(inner)
-
-
-def exists(path: str) -> bool:
-    """Tell whether a path or URL is there."""
-    fs, inner = filesystem(path)
-    return bool(fs.exists(inner))
-
-
 def is_there(place: str) -> bool:
     """Tell whether a place stands for any file."""
     if not is_pattern(place):
         return exists(place)
     fs, inner = filesystem(place)
-    return bool(fs.glob(inner))
+    return bool(asked(place, lambda: fs.glob(inner)))
 
 
 def is_pattern(place: str) -> bool:
     """Tell whether a place names files by a pattern, as in ``ratings-*.csv``."""
-    fs, inner = filesystem(place)
+    fs, _ = filesystem(place)
     # A question mark begins a URL's query; a file may be called what looks like a pattern.
-    return bool(_PATTERN.search(place)) and lists(fs) and not fs.exists(inner)
-
-
-def lists(fs: Any) -> bool:
-    """Tell whether a file system can list a folder at little cost; a web server can't."""
-    return not {"http", "https"} & set(protocols(fs))
-
-
-def protocols(fs: Any) -> tuple[str, ...]:
-    """Return the names of a file system's protocol."""
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+    return bool(_PATTERN.search(place)) and lists(fs) and not exists(place)
 
 
 def expand(place: str) -> tuple[str, ...]:
@@ -75,14 +41,14 @@ def expand(place: str) -> tuple[str, ...]:
     """
     fs, inner = filesystem(place)
     if is_pattern(place):
-        found = [path for path in fs.glob(inner) if fs.isfile(path)]
+        found = asked(place, lambda: [path for path in fs.glob(inner) if fs.isfile(path)])
         if not found:
             raise DataError(f"{place}: no file is called like that: check the pattern and folder")
-    elif lists(fs) and fs.isdir(inner):
+    elif lists(fs) and asked(place, lambda: fs.isdir(inner)):
         # Names with _ or . before them are an engine's notes, such as _SUCCESS.
         found = [
             path
-            for path in fs.find(inner)
+            for path in asked(place, lambda: fs.find(inner))
             if path.endswith(_SUFFIXES) and not re.search(r"/[_.]", path[len(inner) :])
         ]
         if not found:
@@ -92,7 +58,7 @@ def expand(place: str) -> tuple[str, ...]:
             )
     else:
         return (place,)
-    remote = "file" not in protocols(fs)
+    remote = not is_local(fs)
     return tuple(fs.unstrip_protocol(path) if remote else path for path in sorted(found, key=_rank))
 
 
@@ -103,8 +69,3 @@ def _rank(path: str) -> list[tuple[int, int, str]]:
         for piece in re.split(r"(\d+)", path)
         if piece
     ]
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.datasets import parquet
+from segmentation.datasets.access import opened
+from segmentation.datasets.attempts import one_line
 from segmentation.datasets.layouts import require_file
-from segmentation.datasets.parts import CODECS, PARQUET_MAGIC, filesystem, one_line
+from segmentation.datasets.parts import CODECS, PARQUET_MAGIC
 from segmentation.datasets.ratings import Partition, RatingsFormat
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
@@ -65,19 +68,26 @@ def probe(layout: Layout) -> list[RatingsFormat]:
 
 def _probe(path: str, layout: Layout) -> RatingsFormat:
     size = require_file(path)
-    fs, inner = filesystem(path)
-    with fs.open(inner, "rb") as file:
-        head = file.read(_HEAD_BYTES)
+    with opened(path) as file:
+        streamed = not file.seekable()
+        head = _head(file)
         for magic, (kind, remedy) in _REFUSED.items():
             if head.startswith(magic):
                 raise DataError(f"{path}: holds {kind}, not text: {remedy} and name the result")
         if head.startswith(PARQUET_MAGIC):
             return parquet.probe(path, size, layout.scale)
         codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
-        if codec is not None:
-            file.seek(0)
+    if codec is not None:
+        with opened(path) as file:
             head = next(_unpacked(file, codec, path, _HEAD_BYTES), b"")
-    return _text(path, size, head, codec, layout)
+    return replace(_text(path, size, head, codec, layout), streamed=streamed)
+
+
+def _head(file: Any) -> bytes:
+    head = b""
+    while len(head) < _HEAD_BYTES and (more := file.read(_HEAD_BYTES - len(head))):
+        head += more
+    return head
 
 
 def _text(path: str, size: int, head: bytes, codec: str | None, layout: Layout) -> RatingsFormat:
@@ -116,7 +126,7 @@ def partitions(
     """Cut files into partitions of about ``partition_bytes`` of text, one task's work each.
 
     A piece of text owns the lines that begin in its bytes. A packed file can't be entered in its
-    middle: it is one piece. Small files share a partition.
+    middle, nor one whose server gives no ranges: it is one piece. Small files share a partition.
     """
     found: list[list[Piece]] = []
     room = 0
@@ -136,7 +146,7 @@ def _pieces(file: RatingsFormat, size: int) -> Iterator[tuple[Piece, int]]:
         for part, cost in parquet.ranges(file, max(1, size // _PARQUET_DENSITY)):
             yield Piece(file, part), cost * _PARQUET_DENSITY
         return
-    if file.codec is not None:
+    if file.codec is not None or file.streamed:
         yield Piece(file, ByteRange(file.path, 0, file.size)), size
         return
     for part in byte_ranges(file, size):
@@ -168,22 +178,21 @@ def chunks(
     file, part = piece
     if file.codec == "parquet":
         yield from parquet.read(file, part, detailed=detailed)
-    elif file.codec is None:
+    elif file.codec is None and not file.streamed:
         yield from _lines(file, part)
     else:
-        yield from _unpacked_lines(file, size)
+        yield from _streamed_lines(file, size)
 
 
 def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
     """Yield the lines that begin in a byte range."""
-    fs, inner = filesystem(part.path)
     # A line begins where one ended: the search for it begins a byte before the range.
     first = part.start == file.data_start
     offset = part.start - (not first)
     last = part.stop - 1 - offset
     buffer = _buffer(last + _SPARE_BYTES)
     try:
-        with fs.open(inner, "rb") as handle:
+        with opened(file.path, file.size) as handle:
             handle.seek(offset)
             size = _fill(handle, buffer, 0)
             # The last line ends at the range's last byte or behind it.
@@ -226,10 +235,8 @@ def _fill(handle: Any, buffer: bytearray, at: int) -> int:
     return at
 
 
-def _unpacked_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:
-    fs, inner = filesystem(file.path)
-    assert file.codec is not None
-    with fs.open(inner, "rb") as handle:
+def _streamed_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:
+    with opened(file.path, None if file.streamed else file.size) as handle:
         rest, skip = b"", file.data_start
         for unpacked in _unpacked(handle, file.codec, file.path, size):
             skipped = min(skip, len(unpacked))
@@ -248,7 +255,11 @@ def _unpacked_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:
             yield rest
 
 
-def _unpacked(handle: Any, codec: str, path: str, size: int) -> Iterator[bytes]:
+def _unpacked(handle: Any, codec: str | None, path: str, size: int) -> Iterator[bytes]:
+    if codec is None:
+        while data := handle.read(size):
+            yield data
+        return
     import pyarrow as pa
 
     with pa.CompressedInputStream(pa.PythonFile(handle, mode="r"), codec) as stream:

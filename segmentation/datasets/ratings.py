@@ -40,6 +40,7 @@ class RatingsFormat:
     ``columns`` are its header's names; ``data_start`` is the byte at which the first row begins
     and ``header_lines`` the number of lines before it. ``codec`` is None for plain text, else what
     it is packed as, or ``parquet``; ``size`` is that of the file as it lies there, bytes.
+    ``streamed`` tells that its server gives no ranges of it.
     """
 
     path: str
@@ -50,6 +51,7 @@ class RatingsFormat:
     header_lines: int
     scale: tuple[float, float]
     codec: str | None = None
+    streamed: bool = False
 
     @property
     def positions(self) -> tuple[int, int, int]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from segmentation.datasets import access
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
-from segmentation.datasets.parts import filesystem
 from segmentation.errors import DataError
 from segmentation.run import files, recovery
 from segmentation.run.partitions import PieceReport, ReadSummary
@@ -263,11 +263,10 @@ def _copy_others(work: Work) -> None:
     if made is not None:
         others += [f"{made}/{name}" for name in _SYNTHETIC]
     for path in others:
-        fs, inner = filesystem(path)
         target = work.folder.product(path.rpartition("/")[2])
-        if not fs.exists(inner):
+        if not access.exists(path):
             continue
-        with fs.open(inner, "rb") as source, target.open("wb") as copy:
+        with access.opened(path) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
 
 

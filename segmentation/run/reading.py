@@ -203,8 +203,15 @@ def _concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Progress) -> None:
     """Say what a packed file costs, where there are too few of them for all threads."""
-    packed = [file for file in files if file.codec in ("gzip", "zstd")]
-    if len(packed) == len(files) < threads:
+    packed = [file for file in files if file.codec in ("gzip", "zstd") or file.streamed]
+    if not len(packed) == len(files) < threads:
+        return
+    if packed[0].codec is None:
+        progress.say(
+            f"  note: the server of {packed[0].path} gives no ranges: one task alone can read it, "
+            "and twice: downloaded, it is read on all threads"
+        )
+    else:
         progress.say(
             f"  note: {packed[0].path} is {packed[0].codec}, which one task alone can unpack: "
             "unpacked, or as Parquet, it is read on all threads"

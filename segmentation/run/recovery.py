@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import parts
+from segmentation.datasets import access
 from segmentation.schema import USER
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def synthetic_folder(layout: Layout) -> str | None:
     its catalogue are nobody's invention.
     """
     folder = layout.ratings.rpartition("/")[0] or "."
-    return folder if parts.exists(f"{folder}/synthetic.json") else None
+    return folder if access.exists(f"{folder}/synthetic.json") else None
 
 
 def planted_agreement(folder: str, assignments: Path) -> float | None:

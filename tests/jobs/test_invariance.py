@@ -26,6 +26,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(data: Path, out: Path, *options: str) -> tuple[pd.DataFrame, dict]:
     assert segment.main(["--data", str(data), "--out", str(out), "--quiet", *options]) == 0
+    return result(out)
+
+
+def result(out: Path) -> tuple[pd.DataFrame, dict]:
     return pd.read_parquet(out / "assignments.parquet"), json.loads((out / "run.json").read_text())
 
 

@@ -1,0 +1,238 @@
+"""Data behind URLs: a web server that behaves, one that doesn't, and a store that speaks S3."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import pytest
+
+from jobs import convert, segment
+from segmentation.datasets import access, attempts, layouts
+from tests.conftest import write_tiny
+from tests.jobs.test_bad_input import refused
+from tests.jobs.test_invariance import assert_same, data, reference, result, run
+from tests.web_server import WebServer, serving
+
+__all__ = ["data", "reference"]  # fixtures
+
+#: The connections that aiohttp keeps alive end with the process, not with a test.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch) -> Iterator[None]:
+    """Let no test see what fsspec remembers of another, nor wait as long as a run would."""
+    monkeypatch.setattr(attempts, "_PAUSES", (0.01, 0.02, 0.05))
+    yield
+    fsspec.AbstractFileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("cluster", ["threads", "local"])
+def test_ranges(data: Path, reference, tmp_path: Path, cluster: str) -> None:
+    with serving(data) as web:
+        found = run(
+            web.url, tmp_path / "out", "--partition-size", "300kB", "--cluster", cluster
+        )  # fmt: skip
+        ranges = web.ranged("ratings.csv")
+    assert_same(found, reference)
+    size = (data / "ratings.csv").stat().st_size
+    # Each byte came about once, in pieces of the partitions' size; not the whole file to each.
+    assert max(stop - start for start, stop in ranges) < 320_000
+    assert sum(stop - start for start, stop in ranges) < 1.2 * size + 64 * 65_536
+    assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
+
+
+@pytest.mark.parametrize("ranges", ["no", "ignored"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_ranges(
+    data: Path, reference, tmp_path: Path, capsys, ranges: str, packed: bool
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    if packed:
+        text = (folder / "ratings.csv").read_bytes()
+        (folder / "ratings.csv").unlink()
+        (folder / "ratings.csv.gz").write_bytes(gzip.compress(text, 1))
+    with serving(folder, ranges=ranges) as web:
+        options = ["--data", web.url, "--out", str(tmp_path / "out"), "--partition-size", "300kB"]
+        assert segment.main(options) == 0
+        found = result(tmp_path / "out")
+        name = "ratings.csv.gz" if packed else "ratings.csv"
+        wanted = [method for method, asked, _ in web.asked if asked == name]
+    assert_same(found, reference)
+    # Questions and looks at the beginning apart: whole to be told from others, whole to be read.
+    assert wanted.count("GET") <= 8
+    told = capsys.readouterr().err
+    assert ("gives no ranges: one task alone can read it" in told) == (not packed)
+    assert ("is gzip, which one task alone can unpack" in told) == packed
+    if not packed:
+        assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
+
+
+@pytest.mark.parametrize("what", ["500", "broken off"])
+def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
+    """Each file fails twice at a time that is none of the driver's choosing."""
+    with serving(data) as web:
+        names = ["ratings.csv", "movies_metadata.csv", "links.csv"]
+        trouble = Counter(dict.fromkeys(names, 2))
+        if what == "500":
+            web.stumbles = trouble
+        else:
+            web.cut = trouble
+        found = run(web.url, tmp_path / "out", "--partition-size", "300kB")
+        assert not +trouble
+    assert_same(found, reference)
+
+
+def test_stumbling_at_work(tmp_path: Path) -> None:
+    with serving(write_tiny(tmp_path / "tiny")) as web:
+        size = access.info(f"{web.url}/ratings.csv")["size"]
+        web.stumbles = Counter({"ratings.csv": 3})
+        with access.opened(f"{web.url}/ratings.csv", size) as file:
+            assert file.read() == (tmp_path / "tiny" / "ratings.csv").read_bytes()
+        assert [answer for *_, answer in web.asked[-4:]] == [f"bytes=0-{size - 1}"] * 4
+
+
+def tiny_web(tmp_path: Path, name: str, status: int) -> tuple[Path, dict[str, int]]:
+    return write_tiny(tmp_path / "tiny"), {name: status}
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "links.csv", "movies_metadata.csv"])
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (403, "403 Forbidden): check the address, the rights and that the link has not expired"),
+        (401, "401 Unauthorized): check the address"),
+        (404, None),
+        (500, "500 Internal Server Error, 4 times): check the address, or try again later"),
+        (418, "can't be read (418 I'm a Teapot): check the address"),
+    ],
+)
+def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | None) -> None:
+    with serving(write_tiny(tmp_path / "tiny"), answers={name: status}) as web:
+        line = refused(capsys, web.url, tmp_path / "out")
+    if told is not None:
+        assert f"{web.url}/{name}" in line
+        assert told in line
+    elif name == "movies_metadata.csv":
+        assert "holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat" in line
+    elif name == "links.csv":
+        assert "neither links.csv nor links_small.csv" in line
+    else:
+        assert "holds no ratings.csv or ratings_small.csv: add it" in line
+
+
+def test_gone_while_it_is_read(data: Path, tmp_path: Path, capsys) -> None:
+    with serving(data, gone_after={"ratings.csv": 75}) as web:
+        line = refused(capsys, web.url, tmp_path / "out", "--partition-size", "100kB")
+    assert f"{web.url}/ratings.csv: no such file: check its name and folder" in line
+
+
+def test_nobody_listens(tmp_path: Path, capsys) -> None:
+    line = refused(capsys, "http://127.0.0.1:9", tmp_path / "out")
+    assert "127.0.0.1:9" in line
+    assert "4 times): check the address, or try again later" in line
+
+
+def test_no_size(tmp_path: Path, capsys) -> None:
+    with serving(write_tiny(tmp_path / "tiny"), sizes=False) as web:
+        line = refused(capsys, web.url, tmp_path / "out")
+    assert "its server doesn't tell how large it is: download it and name the file" in line
+
+
+def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> None:
+    copied = tmp_path / "copy"
+    assert convert.main(["--data", str(data), "--out", str(copied), "--quiet"]) == 0
+    (part,) = copied.rglob("part-*.parquet")
+    content = part.read_bytes()
+    shutil.rmtree(part.parent)
+    (copied / "ratings.parquet").write_bytes(content)
+    with serving(copied) as web:
+        assert_same(run(web.url, tmp_path / "out"), reference)
+        web.ranges = "ignored"
+        fsspec.AbstractFileSystem.clear_instance_cache()
+        capsys.readouterr()
+        line = refused(capsys, web.url, tmp_path / "other")
+    assert "its server gives no ranges, without which Parquet can't be read: download it" in line
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """An S3-compatible server on loopback, with its keys in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    known = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in known}
+    os.environ.update(known)
+    yield known["AWS_ENDPOINT_URL"]
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+    server.stop()
+
+
+@pytest.mark.parametrize("cluster", ["threads", "local"])
+def test_s3(data: Path, reference, tmp_path: Path, store: str, cluster: str) -> None:
+    fs = fsspec.filesystem("s3")
+    bucket = f"audience-{cluster}"
+    fs.mkdir(bucket)
+    fs.put(f"{data}/", f"{bucket}/movielens", recursive=True)
+    found = run(
+        f"s3://{bucket}/movielens", tmp_path / "out", "--partition-size", "300kB",
+        "--cluster", cluster,
+    )  # fmt: skip
+    assert_same(found, reference)
+
+
+def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
+    fs = fsspec.filesystem("s3")
+    fs.mkdir("parts")
+    for name in ("links.csv", "movies_metadata.csv"):
+        fs.put(str(data / name), f"parts/{name}")
+    frame = pd.read_csv(data / "ratings.csv")
+    for i in range(3):
+        fs.pipe(f"parts/ratings-{i}.csv", frame[i::3].to_csv(index=False).encode())
+    assert_same(run("s3://parts", tmp_path / "out", "--partition-size", "300kB"), reference)
+
+
+def test_s3_without_a_bucket(tmp_path: Path, capsys, store: str) -> None:
+    line = refused(capsys, "s3://nowhere/data", tmp_path / "out")
+    assert "s3://nowhere/data/movies_metadata.csv: can't be read" in line
+    assert "The specified bucket does not exist): check the address" in line
+
+
+def test_a_protocol_without_its_package(tmp_path: Path, capsys) -> None:
+    line = refused(capsys, "gs://bucket/data", tmp_path / "out")
+    assert "install" in line
+    assert segment.main(["--data", "nothing://x", "--out", str(tmp_path / "o"), "--quiet"]) == 3
+
+
+def test_a_server_that_changes_its_mind(tmp_path: Path) -> None:
+    """What is larger than the range that was asked for is no part of the file."""
+    web: WebServer
+    with serving(write_tiny(tmp_path / "tiny")) as web:
+        path = f"{web.url}/ratings.csv"
+        with access.opened(path) as file:
+            web.ranges = "ignored"
+            with pytest.raises(layouts.DataError, match="gives no ranges where it gave some"):
+                file.read(10)
