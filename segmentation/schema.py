@@ -62,7 +62,7 @@ class Catalogue:
     Parameters
     ----------
     movie_ids
-        Sorted ids, int64 of shape (n_movies,).
+        Sorted ids, int64 or byte strings of UTF-8, of shape (n_movies,).
     genres
         Genre names in the order of every genre column of this run.
     offsets, codes
@@ -74,7 +74,7 @@ class Catalogue:
         What was repaired or set aside on the way, by name, for the manifest.
     """
 
-    movie_ids: NDArray[np.int64]
+    movie_ids: NDArray[Any]
     genres: tuple[str, ...]
     offsets: NDArray[np.int32]
     codes: NDArray[np.int32]
@@ -87,6 +87,11 @@ class Catalogue:
                 f"{len(self.movie_ids)} movies need {len(self.movie_ids) + 1} offsets that end at "
                 f"{len(self.codes)}; got {len(self.offsets)}"
             )
+
+    @property
+    def has_text_ids(self) -> bool:
+        """Whether ids are texts rather than numbers."""
+        return self.movie_ids.dtype.kind == "S"
 
     def table(self) -> MovieTable:
         """Return what a worker needs of the catalogue, without titles."""
@@ -103,7 +108,7 @@ class Catalogue:
 class MovieTable(NamedTuple):
     """The part of a :class:`Catalogue` that travels to the workers."""
 
-    movie_ids: NDArray[np.int64]
+    movie_ids: NDArray[Any]
     offsets: NDArray[np.int32]
     codes: NDArray[np.int32]
     n_genres: int
@@ -136,7 +141,7 @@ class UserStatistics(NamedTuple):
     Attributes
     ----------
     users
-        Sorted distinct user ids, int64 of shape (n_users,).
+        Sorted distinct user ids, int64 or byte strings of UTF-8, of shape (n_users,).
     movies
         Ratings used, int64 or int32 of shape (n_users,).
     rating_sum
@@ -145,7 +150,7 @@ class UserStatistics(NamedTuple):
         float64 or float32, and int32 or uint16, of shape (n_users, n_genres).
     """
 
-    users: NDArray[np.int64]
+    users: NDArray[Any]
     movies: NDArray[np.integer[Any]]
     rating_sum: NDArray[np.floating[Any]]
     sums: NDArray[np.floating[Any]]

@@ -13,17 +13,18 @@ import ast
 import csv
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.datasets import ids
 from segmentation.datasets.access import whole
 from segmentation.datasets.layouts import Layout, require_file
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 #: Two films that everybody rated. Where their ids lead to others, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
@@ -87,6 +88,8 @@ def wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
     MovieLens' 296 is Pulp Fiction and 318 The Shawshank Redemption. Taken for TMDB ids they are
     Terminator 3 and The Million Dollar Hotel.
     """
+    if catalogue.has_text_ids:
+        return {}
     found = {movie: catalogue.title_of(movie) for movie in ANCHORS}
     return {
         movie: title
@@ -140,6 +143,16 @@ def _whole(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 20) or int(text) > _LARGEST_ID:
         return None
     return int(text)
+
+
+def _reader(texts: Sequence[str]) -> Callable[[str], int | bytes | None]:
+    """Return what reads the ids of a catalogue: whole numbers or, if most are none, texts."""
+    return _text_id if ids.are_texts([text.encode() for text in texts]) else _whole
+
+
+def _text_id(text: str) -> bytes | None:
+    found = ids.text(text.encode())
+    return None if isinstance(found, str) else found
 
 
 class _Movie:
@@ -214,11 +227,12 @@ def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], i
     return tuple(sorted(codes)), 0, sum(name not in genres for name in names)
 
 
-def _read_links(path: str, notes: dict[str, int]) -> dict[int, int]:
+def _read_links(path: str, notes: dict[str, int]) -> dict[Any, int]:
     rows = _rows(path)
     header = [name.strip() for name in next(rows, [])]
     movie_at, tmdb_at = _columns(path, header, "movieId", "tmdbId")
-    links: dict[int, int] = {}
+    found: list[tuple[str, str]] = []
+    links: dict[Any, int] = {}
     notes.update(links=0, links_without_tmdb=0, links_malformed=0)
     for row in rows:
         if not row:
@@ -233,7 +247,10 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[int, int]:
             row[at].strip().removesuffix(".0") if at < len(row) else ""
             for at in (movie_at, tmdb_at)
         )
-        movie_id, tmdb_id = _whole(movie), _whole(tmdb)
+        found.append((movie, tmdb))
+    read = _reader([movie for movie, _ in found])
+    for movie, tmdb in found:
+        movie_id, tmdb_id = read(movie), _whole(tmdb)
         if movie_id is None or movie_id in links or (tmdb and tmdb_id is None):
             notes["links_malformed"] += 1
         elif tmdb_id is None:
@@ -247,10 +264,12 @@ def _read_grouplens(layout: Layout) -> Catalogue:
     notes = dict.fromkeys(
         ("records", "malformed_set_aside", "duplicates", "without_genre", "unknown_genres"), 0
     )
-    movies: dict[int, _Movie] = {}
-    for row in _grouplens_rows(layout):
+    movies: dict[Any, _Movie] = {}
+    rows = list(_grouplens_rows(layout))
+    read = _reader([row[0] for row in rows if len(row) == 3])
+    for row in rows:
         notes["records"] += 1
-        movie_id = _whole(row[0]) if len(row) == 3 else None
+        movie_id = read(row[0]) if len(row) == 3 else None
         if movie_id is None:
             notes["malformed_set_aside"] += 1
             continue
@@ -296,20 +315,20 @@ def warnings(catalogue: Catalogue) -> list[str]:
 
 
 def _assemble(
-    ids: dict[int, int],
-    movies: dict[int, _Movie],
+    found: dict[Any, Any],
+    movies: dict[Any, _Movie],
     genres: tuple[str, ...],
     notes: dict[str, int],
 ) -> Catalogue:
-    ordered = sorted(ids)
-    chosen = [movies[ids[movie]] for movie in ordered]
+    ordered = sorted(found)
+    chosen = [movies[found[movie]] for movie in ordered]
     offsets = np.zeros(len(chosen) + 1, np.int32)
     np.cumsum([len(movie.codes) for movie in chosen], out=offsets[1:])
     codes = np.array([code for movie in chosen for code in movie.codes], np.int32)
     if not len(codes):
         raise DataError("no film of the catalogue has a genre that can be read: mend its genres")
     return Catalogue(
-        np.array(ordered, np.int64),
+        np.array(ordered, np.int64 if isinstance(ordered[0], int) else np.bytes_),
         genres,
         offsets,
         codes,

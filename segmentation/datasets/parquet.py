@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.datasets import ids
 from segmentation.datasets.access import opened
 from segmentation.datasets.attempts import one_line
 from segmentation.datasets.ratings import (
@@ -19,7 +20,7 @@ from segmentation.errors import DataError
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,28 +37,72 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
     DataError
         If it can't be read, lacks a needed column, or has one of a type that holds no ratings.
     """
+    import pyarrow as pa
     import pyarrow.types as kinds
 
     with _opened(path, None) as file:
         schema = file.schema_arrow
-        rows = file.metadata.num_rows
+        metadata = file.metadata
     missing = [name for name in _NEEDED if name not in schema.names]
     if missing:
         raise DataError(
             f"{path}: has no column {' and no '.join(missing)} (it has: "
             f"{', '.join(schema.names)[:80]}): name its columns {', '.join(_NEEDED)}"
         )
+    texts = []
     for name in (USER, MOVIE):
-        if not kinds.is_integer(schema.field(name).type):
-            raise DataError(
-                f"{path}: column {name} is of type {schema.field(name).type}: give whole numbers"
-            )
+        kind = schema.field(name).type
+        if _holds_texts(kind) or (kind == pa.uint64() and _goes_beyond(metadata, name)):
+            texts.append(name)
+        elif not kinds.is_integer(kind):
+            raise DataError(f"{path}: column {name} is of type {kind}: give whole numbers or texts")
     kind = schema.field(RATING).type
     if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)):
         raise DataError(f"{path}: column {RATING} is of type {kind}: give numbers")
     # Nothing to read looks the same for every kind of file.
-    start = 0 if rows else size
-    return RatingsFormat(path, size, b"", tuple(schema.names), start, 0, scale, "parquet")
+    start = 0 if metadata.num_rows else size
+    return RatingsFormat(
+        path, size, b"", tuple(schema.names), start, 0, scale, "parquet", texts=tuple(texts)
+    )
+
+
+def check_alike(files: Sequence[RatingsFormat]) -> None:
+    """Refuse files in one of which ids are numbers, and in another texts.
+
+    Raises
+    ------
+    DataError
+        With the first that differs from the first of all.
+    """
+    for other in files[1:]:
+        for name in {*files[0].texts} ^ {*other.texts}:
+            kinds = []
+            for path in (files[0].path, other.path):
+                with _opened(path, None) as file:
+                    kinds.append(file.schema_arrow.field(name).type)
+            # Numbers that 64 bits with a sign don't hold count as texts as well.
+            if _holds_texts(kinds[0]) != _holds_texts(kinds[1]):
+                raise DataError(
+                    f"{other.path}: column {name} is of type {kinds[1]}, and {kinds[0]} in "
+                    f"{files[0].path}: write all parts with one type"
+                )
+
+
+def _holds_texts(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    whole = kinds.is_decimal(kind) and kind.scale == 0
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or whole)
+
+
+def _goes_beyond(metadata: Any, name: str) -> bool:
+    """Tell from the statistics of a column of uint64 whether int64 can't hold it."""
+    at = metadata.schema.names.index(name)
+    groups = (metadata.row_group(i).column(at) for i in range(metadata.num_row_groups))
+    known = [group.statistics for group in groups]
+    return any(one is not None and one.has_min_max and one.max >= 2**63 for one in known)
 
 
 def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
@@ -99,25 +144,34 @@ def read(file: RatingsFormat, part: ByteRange, *, detailed: bool = False) -> Ite
             groups = list(range(part.start, part.stop))
             names = [*_NEEDED, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
             for batch in source.iter_batches(_ROWS, groups, names, use_threads=False):
-                yield _typed(batch, file.scale, detailed=detailed)
+                yield _typed(batch, file, detailed=detailed)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{part.path}: can't be read ({one_line(error)}): it is damaged: write it again"
             ) from error
 
 
-def _typed(batch: Any, scale: tuple[float, float], *, detailed: bool) -> Partition:
+def _typed(batch: Any, file: RatingsFormat, *, detailed: bool) -> Partition:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    users, movies = (_ids(batch.column(name)) for name in (USER, MOVIE))
+    users, movies = (
+        ids.sound_texts(batch.column(name)) if name in file.texts else _numbers(batch.column(name))
+        for name in (USER, MOVIE)
+    )
+    what = [
+        f"{name} is no text of 1 to {ids.LONGEST} bytes"
+        if name in file.texts
+        else f"{name} is no whole number within 64 bits"
+        for name in (USER, MOVIE)
+    ]
     stars = batch.column(RATING)
     known = stars.is_valid().to_numpy(zero_copy_only=False)
     values = pc.cast(stars.fill_null(0), pa.float64()).to_numpy(zero_copy_only=False)
-    low, high = scale
+    low, high = file.scale
     reasons = (
-        (~users[1], f"{USER} is no whole number within 64 bits"),
-        (~movies[1], f"{MOVIE} is no whole number within 64 bits"),
+        (~users[1], what[0]),
+        (~movies[1], what[1]),
         (~known | ~np.isfinite(values), f"{RATING} is no number"),
         (~((values >= low) & (values <= high)), f"{RATING} is outside {low:g} to {high:g}"),
     )
@@ -132,11 +186,12 @@ def _typed(batch: Any, scale: tuple[float, float], *, detailed: bool) -> Partiti
     if detailed:
         columns = (*columns, _timestamps(batch), np.arange(len(bad)))
     if rejected:
-        columns = tuple(column[~bad] for column in columns)
-    import pandas as pd
-
+        columns = tuple(
+            column[~bad] if isinstance(column, np.ndarray) else column.filter(pa.array(~bad))
+            for column in columns
+        )
     names = (*_NEEDED, TIMESTAMP, LINE)[: len(columns)]
-    frame = pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)
+    frame = ids.framed(dict(zip(names, columns, strict=True)))
     return Partition(frame, tuple(rejected), len(bad))
 
 
@@ -160,17 +215,31 @@ def _timestamps(batch: Any) -> NDArray[np.int64]:
     return found
 
 
-def _ids(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _numbers(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return a column of ids as int64, and which of them are ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if _holds_texts(column.type):
+        return _numbers_of_texts(column)
     known = column.is_valid().to_numpy(zero_copy_only=False)
     filled = column.fill_null(0)
     if filled.type == pa.uint64():
         wide = filled.to_numpy(zero_copy_only=False)
         return wide.astype(np.int64), known & (wide <= np.iinfo(np.int64).max)
     return pc.cast(filled, pa.int64()).to_numpy(zero_copy_only=False), known
+
+
+def _numbers_of_texts(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    coded = pc.cast(column, pa.string()).fill_null("").dictionary_encode()
+    found = [ids.number(text.encode()) for text in coded.dictionary.to_pylist()]
+    sound = np.array([not isinstance(value, str) for value in found], np.bool_)
+    values = np.array([0 if isinstance(value, str) else value for value in found], np.int64)
+    at = coded.indices.to_numpy(zero_copy_only=False)
+    return values[at], sound[at]
 
 
 class _opened:  # noqa: N801 - a context manager, used like a function

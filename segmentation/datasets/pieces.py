@@ -8,12 +8,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from segmentation.datasets import parquet
+from segmentation.datasets import ids, parquet
 from segmentation.datasets.access import opened
 from segmentation.datasets.attempts import one_line
 from segmentation.datasets.layouts import require_file
 from segmentation.datasets.parts import CODECS, PARQUET_MAGIC
-from segmentation.datasets.ratings import Partition, RatingsFormat
+from segmentation.datasets.ratings import Partition, RatingsFormat, split
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
@@ -49,16 +49,25 @@ class Piece(NamedTuple):
     part: ByteRange
 
 
-def probe(layout: Layout) -> list[RatingsFormat]:
+def probe(layout: Layout, *, text_movies: bool | None = None) -> list[RatingsFormat]:
     """Look at the head of each file of a layout's ratings and say how to read it.
+
+    ``text_movies`` tells whether the catalogue's ids are texts; None where it is not at hand.
 
     Raises
     ------
     DataError
         If one is missing, empty, a directory, packed in a way that isn't read, or lacks a needed
-        column; if all hold a header and no more.
+        column; if all hold a header and no more; if ids are numbers in one Parquet file and texts
+        in another.
     """
     files = [_probe(path, layout) for path in layout.ratings_files]
+    parquet.check_alike([file for file in files if file.codec == "parquet"])
+    # A column is the same in all of them: of what some hold texts, others hold numbers as texts.
+    texts = {name for file in files for name in file.texts}
+    if text_movies is not None:
+        texts = texts - {MOVIE} | ({MOVIE} if text_movies else set())
+    files = [replace(file, texts=tuple(sorted(texts))) for file in files]
     if all(file.data_start == file.size for file in files):
         raise DataError(
             f"{layout.ratings}: holds a header and no ratings: is it the right file, and whole?"
@@ -80,7 +89,19 @@ def _probe(path: str, layout: Layout) -> RatingsFormat:
     if codec is not None:
         with opened(path) as file:
             head = next(_unpacked(file, codec, path, _HEAD_BYTES), b"")
-    return replace(_text(path, size, head, codec, layout), streamed=streamed)
+    found = _text(path, size, head, codec, layout)
+    return replace(found, streamed=streamed, texts=_texts(found, head))
+
+
+def _texts(file: RatingsFormat, head: bytes) -> tuple[str, ...]:
+    """Return the columns whose ids are texts, as far as a file's beginning tells."""
+    lines = [line.rstrip(b"\r") for line in head[file.data_start :].split(b"\n")]
+    if len(head) >= _HEAD_BYTES:
+        # The last is cut off.
+        del lines[-1]
+    rows = [fields for line in lines if len(fields := split(file, line)) == len(file.columns)]
+    places = zip((USER, MOVIE), file.positions, strict=False)
+    return tuple(name for name, at in places if ids.are_texts([row[at] for row in rows]))
 
 
 def _head(file: Any) -> bytes:

@@ -7,14 +7,15 @@ still is read line by line by :func:`parse_line`, which defines what a rating is
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from segmentation.datasets import ids
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
 if TYPE_CHECKING:
@@ -23,14 +24,13 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 16
 #: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
 _UNIT_SEPARATOR = b"\x1f"
-_ID = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
 _STARS = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
-_INT64 = range(-(2**63), 2**63)
 #: Where a row has no timestamp that is one: before every other.
 NO_TIMESTAMP = -(2**63)
 
-#: Users, movies and stars, and where details are wanted timestamps and lines; a row each.
-Columns = tuple[NDArray[Any], ...]
+#: Users, movies and stars, and where details are wanted timestamps and lines; a row each. NumPy
+#: arrays, and of ids that are texts Arrow's.
+Columns = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class RatingsFormat:
     ``columns`` are its header's names; ``data_start`` is the byte at which the first row begins
     and ``header_lines`` the number of lines before it. ``codec`` is None for plain text, else what
     it is packed as, or ``parquet``; ``size`` is that of the file as it lies there, bytes.
-    ``streamed`` tells that its server gives no ranges of it.
+    ``streamed`` tells that its server gives no ranges of it, ``texts`` names columns
+    whose ids are texts.
     """
 
     path: str
@@ -52,6 +53,7 @@ class RatingsFormat:
     scale: tuple[float, float]
     codec: str | None = None
     streamed: bool = False
+    texts: tuple[str, ...] = ()
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -98,7 +100,7 @@ def parse(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> Partit
             rejected += rejects
         pieces.append(strict)
         start, line = stop, line + piece.count(b"\n")
-    whole = tuple(np.concatenate(column) for column in zip(*pieces, strict=True))
+    whole = tuple(ids.joined(column) for column in zip(*pieces, strict=True))
     return Partition(_frame(whole), tuple(rejected), lines)
 
 
@@ -106,33 +108,35 @@ def _lines_in(data: bytes) -> int:
     return data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
 
 
-def parse_line(file: RatingsFormat, text: bytes) -> tuple[int, int, float] | str:
+def parse_line(file: RatingsFormat, text: bytes) -> tuple[int | bytes, int | bytes, float] | str:
     """Read one line: user, movie and stars, or the reason why it is not a rating."""
-    fields = _fields(file, text)
+    fields = split(file, text)
     if len(fields) != len(file.columns):
         plural = "s" if len(fields) != 1 else ""
         return f"{len(fields)} field{plural} where {len(file.columns)} belong"
     user_at, movie_at, rating_at = file.positions
-    ids = []
+    keys = []
     for name, at in ((USER, user_at), (MOVIE, movie_at)):
-        if not _ID.match(fields[at]):
-            return f"{name} is no whole number"
-        ids.append(int(fields[at]))
-        if ids[-1] not in _INT64:
-            return f"{name} is beyond 64 bits"
+        key = ids.text(fields[at]) if name in file.texts else ids.number(fields[at])
+        if isinstance(key, str):
+            return f"{name} {key}"
+        keys.append(key)
     if not _STARS.match(fields[rating_at]):
         return f"{RATING} is no number"
     stars = float(fields[rating_at])
     low, high = file.scale
     if not low <= stars <= high:
         return f"{RATING} is outside {low:g} to {high:g}"
-    return ids[0], ids[1], stars
+    return keys[0], keys[1], stars
 
 
-def _fields(file: RatingsFormat, text: bytes) -> list[bytes]:
+def split(file: RatingsFormat, text: bytes) -> list[bytes]:
+    """Cut a line into its fields."""
     if b'"' in text and file.delimiter == b",":
-        row = next(csv.reader([text.decode("latin-1")]), [])
-        return [field.encode("latin-1") for field in row]
+        # A lone CR is the end of a line to the csv module, and none here.
+        with contextlib.suppress(csv.Error):
+            row = next(csv.reader([text.decode("latin-1")]), [])
+            return [field.encode("latin-1") for field in row]
     return text.split(file.delimiter)
 
 
@@ -140,8 +144,8 @@ def _timestamp(file: RatingsFormat, text: bytes) -> int:
     """Return the timestamp of a line that is a rating."""
     if TIMESTAMP not in file.columns:
         return NO_TIMESTAMP
-    field = _fields(file, text)[file.columns.index(TIMESTAMP)]
-    return int(field) if _ID.match(field) and int(field) in _INT64 else NO_TIMESTAMP
+    found = ids.number(split(file, text)[file.columns.index(TIMESTAMP)])
+    return NO_TIMESTAMP if isinstance(found, str) else found
 
 
 def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool) -> Columns | None:
@@ -150,7 +154,9 @@ def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
     table = _table(file, data, names)
     if table is None:
         return None
-    columns = tuple(table[name].to_numpy() for name in names)
+    columns = tuple(_column(table[name], text=name in file.texts) for name in names)
+    if any(column is None for column in columns):
+        return None
     stars = columns[2]
     low, high = file.scale
     if len(stars) and not (stars.min() >= low and stars.max() <= high):
@@ -171,7 +177,8 @@ def _table(file: RatingsFormat, data: bytes, names: list[str]) -> Any:
     from pyarrow import csv as pa_csv
 
     # pyarrow would take hexadecimal ids, end a line at a lone CR, and let a quote span lines.
-    if any(odd in data for odd in (b'"', b"x", b"X")) or data.count(b"\r") != data.count(b"\r\n"):
+    odd = (b'"',) if file.texts else (b'"', b"x", b"X")
+    if any(byte in data for byte in odd) or data.count(b"\r") != data.count(b"\r\n"):
         return None
     delimiter = file.delimiter
     if len(delimiter) > 1:
@@ -179,6 +186,9 @@ def _table(file: RatingsFormat, data: bytes, names: list[str]) -> Any:
             return None
         data, delimiter = data.replace(delimiter, _UNIT_SEPARATOR), _UNIT_SEPARATOR
     types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, np.int64)) for name in names}
+    if file.texts:
+        # An x may be part of them, so that numbers beside them are looked at one by one.
+        types |= {name: pa.string() for name in names if name != RATING}
     try:
         return pa_csv.read_csv(
             pa.py_buffer(data),
@@ -187,7 +197,10 @@ def _table(file: RatingsFormat, data: bytes, names: list[str]) -> Any:
             ),
             pa_csv.ParseOptions(delimiter=delimiter.decode(), quote_char=False),
             pa_csv.ConvertOptions(
-                include_columns=names, column_types=types, null_values=[], check_utf8=False
+                include_columns=names,
+                column_types=types,
+                null_values=[],
+                check_utf8=bool(file.texts),
             ),
         )
     except pa.ArrowInvalid:
@@ -197,7 +210,7 @@ def _table(file: RatingsFormat, data: bytes, names: list[str]) -> Any:
 def _by_line(
     file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
 ) -> tuple[Columns, list[LineReject]]:
-    rows: list[tuple[int, int, float]] = []
+    rows: list[tuple[Any, ...]] = []
     more: list[tuple[int, int]] = []
     rejected = []
     for number, raw in enumerate(data.split(b"\n"), start=first_line):
@@ -212,15 +225,39 @@ def _by_line(
             if detailed:
                 more.append((_timestamp(file, text), number))
     columns = [
-        np.array([row[i] for row in rows], dtype) for i, dtype in enumerate(RATING_DTYPES.values())
+        _typed([row[i] for row in rows], None if name in file.texts else dtype)
+        for i, (name, dtype) in enumerate(RATING_DTYPES.items())
     ]
     if detailed:
         columns += [np.array([pair[i] for pair in more], np.int64) for i in range(2)]
     return tuple(columns), rejected
 
 
-def _frame(columns: Columns) -> pd.DataFrame:
-    import pandas as pd
+def _column(column: Any, *, text: bool) -> Any:
+    """Return a column that pyarrow read; None where it holds what is no id."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
+    if text:
+        found, sound = ids.sound_texts(column)
+        # Blanks around an id are rare enough to be left to the slow way.
+        return (
+            column if sound.all() and pc.all(pc.equal(found, column), min_count=0).as_py() else None
+        )
+    if pa.types.is_string(column.type):
+        column = ids.numbers_in(column)
+    return None if column is None else column.to_numpy()
+
+
+def _typed(values: list[Any], dtype: type[np.generic] | None) -> Any:
+    if dtype is not None:
+        return np.array(values, dtype)
+    import pyarrow as pa
+
+    return pa.array([value.decode() for value in values], pa.string())
+
+
+def _frame(columns: Columns) -> pd.DataFrame:
     names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
-    return pd.DataFrame(dict(zip(names, columns, strict=True)), copy=False)
+    found: pd.DataFrame = ids.framed(dict(zip(names, columns, strict=True)))
+    return found

@@ -56,7 +56,7 @@ def read_statistics(
         The statistics, the same as the general reader's, and the number of lines.
     """
     known = table.movie_ids
-    if len(known) == 0 or known[0] < 0 or known[-1] >= _LARGEST_MOVIE:
+    if len(known) == 0 or known.dtype.kind != "i" or known[0] < 0 or known[-1] >= _LARGEST_MOVIE:
         return None
     lookup = np.full(int(known[-1]) + 1, -1, np.int32)
     lookup[known] = np.arange(len(known), dtype=np.int32)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segmentation.features.ids import coded
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def superseded(rows: pd.DataFrame) -> NDArray[np.bool_]:
     -------
     ndarray of shape (n_rows,), bool
     """
-    keys = [rows[name].to_numpy() for name in (LINE, PIECE, RATING, TIMESTAMP, MOVIE, USER)]
+    keys = [rows[name].to_numpy() for name in (LINE, PIECE, RATING, TIMESTAMP, MOVIE)]
+    keys.append(coded(rows[USER])[1])
     order = np.lexsort(keys)
     movies, users = keys[4][order], keys[5][order]
     again = (movies[1:] == movies[:-1]) & (users[1:] == users[:-1])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.features.kernels import accumulate, run_starts
+from segmentation.features.ids import coded
+from segmentation.features.kernels import accumulate
 from segmentation.schema import MOVIE, RATING, USER, UserStatistics
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class PartitionStatistics(NamedTuple):
     used: int
     unmapped: int
     seen: NDArray[np.uint8]
-    sketch: NDArray[np.int64]
+    sketch: NDArray[Any]
 
 
-def _zeros(users: NDArray[np.int64], n_genres: int) -> UserStatistics:
+def _zeros(users: NDArray[Any], n_genres: int) -> UserStatistics:
     n = len(users)
     return UserStatistics(
         users,
@@ -59,12 +60,12 @@ def empty(n_genres: int) -> UserStatistics:
     return _zeros(np.empty(0, np.int64), n_genres)
 
 
-def movie_rows(table: MovieTable, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+def movie_rows(table: MovieTable, ids: NDArray[Any]) -> NDArray[np.int64]:
     """Return each id's row in the catalogue, −1 where it has none; shape (n_ratings,)."""
-    known = table.movie_ids
+    known: NDArray[Any] = table.movie_ids
     if len(known) == 0:
         return np.full(len(ids), -1, np.int64)
-    if known[0] >= 0 and known[-1] < _LOOKUP_LIMIT:
+    if known.dtype.kind == "i" and known[0] >= 0 and known[-1] < _LOOKUP_LIMIT:
         lookup = np.full(int(known[-1]) + 2, -1, np.int64)
         lookup[known] = np.arange(len(known))
         inside = (ids >= 0) & (ids <= known[-1])
@@ -73,25 +74,13 @@ def movie_rows(table: MovieTable, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(known[rows] == ids, rows, -1)
 
 
-def user_rows(users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the sorted distinct users and each rating's row among them."""
-    starts = np.empty(len(users), np.int64)
-    n = run_starts(users, starts)
-    if n < 0:
-        distinct, inverse = np.unique(users, return_inverse=True)
-        return distinct, inverse.astype(np.int64, copy=False)
-    starts = starts[:n]
-    lengths = np.diff(starts, append=len(users))
-    return users[starts], np.repeat(np.arange(n), lengths)
-
-
 def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionStatistics:
     """Count and sum one partition of typed ratings.
 
     Parameters
     ----------
     ratings
-        Columns ``userId`` and ``movieId`` (int64) and ``rating`` (float64, stars).
+        Columns ``userId`` and ``movieId`` (int64 or texts) and ``rating`` (float64, stars).
     table
         The catalogue's movies.
     """
@@ -104,7 +93,11 @@ def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionS
 
 def compact(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
     """Return the used ratings alone, ``movieId`` replaced by the movie's row in the catalogue."""
-    movies = movie_rows(table, ratings[MOVIE].to_numpy())
+    if isinstance(ratings[MOVIE].dtype, np.dtype):
+        movies = movie_rows(table, ratings[MOVIE].to_numpy())
+    else:
+        names, at = coded(ratings[MOVIE])
+        movies = movie_rows(table, names)[at]
     rows = ratings.assign(**{MOVIE: movies.astype(np.int32)})
     mapped = movies >= 0
     return rows if mapped.all() else rows[mapped]
@@ -112,7 +105,7 @@ def compact(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
 
 def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, NDArray[np.bool_]]:
     """Count and sum what :func:`compact` returned; tell which movies of the catalogue it holds."""
-    distinct, user = user_rows(rows[USER].to_numpy())
+    distinct, user = coded(rows[USER])
     seen = np.zeros(len(table.movie_ids), np.bool_)
     result = _zeros(distinct, table.n_genres)
     accumulate(
@@ -122,13 +115,13 @@ def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, NDArr
     return result, seen
 
 
-def sketch_of(users: NDArray[np.int64]) -> NDArray[np.int64]:
+def sketch_of(users: NDArray[Any]) -> NDArray[Any]:
     """Return evenly spaced ones of sorted user ids, the first and the last among them."""
     n = len(users)
     return users[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else users
 
 
-def take_range(part: UserStatistics, low: int | None, high: int | None) -> UserStatistics:
+def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
     """Return the users in ``[low, high)``; None is unbounded."""
     start = 0 if low is None else int(np.searchsorted(part.users, low))
     stop = len(part.users) if high is None else int(np.searchsorted(part.users, high))
@@ -194,13 +187,15 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     return merged
 
 
-def block_boundaries(sketches: Sequence[NDArray[np.int64]], n_blocks: int) -> list[int]:
+def block_boundaries(sketches: Sequence[NDArray[Any]], n_blocks: int) -> list[Any]:
     """Choose at most ``n_blocks - 1`` user ids that cut the audience into blocks of like size.
 
     Any cut gives the same results; the sketches only keep the blocks balanced.
     """
-    pool = np.sort(np.concatenate(sketches)) if sketches else np.empty(0, np.int64)
+    # Those of nobody are numbers, and would make numbers of texts.
+    known = [sketch for sketch in sketches if len(sketch)]
+    pool = np.sort(np.concatenate(known)) if known else np.empty(0, np.int64)
     if n_blocks <= 1 or len(pool) == 0:
         return []
     at = (np.arange(1, n_blocks) * len(pool)) // n_blocks
-    return [int(user) for user in np.unique(pool[at]) if user > pool[0]]
+    return [user.item() for user in np.unique(pool[at]) if user > pool[0]]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from segmentation.schema import UserStatistics
@@ -39,7 +38,7 @@ class Blocks:
 def merge_parts(
     client: Any,
     parts: list[Any],
-    sketches: Sequence[NDArray[np.int64]],
+    sketches: Sequence[NDArray[Any]],
     threads: int,
     block_users: int = BLOCK_USERS,
 ) -> Blocks:
@@ -52,7 +51,7 @@ def merge_parts(
     parts.clear()
     sizes = client.gather(submit(client, "count", _users, partials))
     n_blocks = max(threads, -(-sum(sizes) // block_users))
-    cuts: list[int | None] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
+    cuts: list[Any] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
     merged = []
     for low, high in itertools.pairwise(cuts):
         overlapping = [

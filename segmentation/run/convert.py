@@ -58,8 +58,8 @@ class PartRecord(NamedTuple):
     rows: int
     bytes: int
     sorted: bool
-    first_user: int | None
-    last_user: int | None
+    first_user: int | str | None
+    last_user: int | str | None
     reports: list[list[Any]]
 
 
@@ -148,7 +148,11 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
     reports = []
 
     def flush() -> None:
-        written.append(_write(_arrow(frames, stamped=stamped), _file(place, len(written))))
+        written.append(
+            _write(
+                _arrow(frames, pieces[0].file.texts, stamped=stamped), _file(place, len(written))
+            )
+        )
         frames.clear()
 
     for piece in pieces:
@@ -190,22 +194,31 @@ def _file(place: str, number: int) -> Path:
     return Path(f"{place}_{number:04d}.parquet" if number else f"{place}.parquet")
 
 
-def _arrow(frames: Sequence[pd.DataFrame], *, stamped: bool) -> Any:
+def _arrow(frames: Sequence[pd.DataFrame], texts: Sequence[str], *, stamped: bool) -> Any:
     import pyarrow as pa
 
     def joined(name: str) -> Any:
         none = np.empty(0, RATING_DTYPES.get(name, np.int64))
         return np.concatenate([none, *(frame[name].to_numpy() for frame in frames)])
 
-    columns: dict[str, Any] = {name: pa.array(joined(name)) for name in RATING_DTYPES}
+    columns: dict[str, Any] = {}
+    for name in RATING_DTYPES:
+        if name in texts:
+            columns[name] = pa.array(joined(name).astype(object), pa.string())
+        else:
+            columns[name] = pa.array(joined(name))
     if stamped:
         times = joined(TIMESTAMP)
         columns[TIMESTAMP] = pa.array(times, mask=times == general.NO_TIMESTAMP)
     return pa.table(columns)
 
 
-def _ends(users: NDArray[np.int64]) -> tuple[int, int]:
-    return (int(users.min()), int(users.max())) if len(users) else (0, 0)
+def _ends(users: NDArray[Any]) -> tuple[Any, Any]:
+    """Return the least and the greatest id, in types that JSON knows."""
+    if not len(users):
+        return None, None
+    ends = users.min(), users.max()
+    return ends if isinstance(ends[0], str) else (int(ends[0]), int(ends[1]))
 
 
 class _Written(NamedTuple):
@@ -214,8 +227,8 @@ class _Written(NamedTuple):
     rows: int
     bytes: int
     sorted: bool
-    first_user: int
-    last_user: int
+    first_user: Any
+    last_user: Any
 
 
 def _write(rows: Any, target: Path) -> _Written:

@@ -14,8 +14,10 @@ import numpy as np
 
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
+from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.features.duplicates import PIECE, superseded
+from segmentation.features.ids import coded, told
 from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
 
@@ -41,12 +43,12 @@ class Distinct(NamedTuple):
     edges: pd.DataFrame
 
 
-def no_rows() -> pd.DataFrame:
-    """Return a table of rows without any."""
+def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table of rows without any; ``texts`` names columns whose ids are texts."""
     import pandas as pd
 
-    whole = (USER, TIMESTAMP, LINE)
-    columns = {name: np.empty(0, np.int64) for name in whole}
+    columns: dict[str, Any] = {name: np.empty(0, np.int64) for name in (TIMESTAMP, LINE)}
+    columns[USER] = pd.Series([], dtype=TEXT_DTYPE if USER in texts else np.int64)
     columns |= {name: np.empty(0, np.int32) for name in (MOVIE, PIECE)}
     return pd.DataFrame({**columns, RATING: np.empty(0)})[
         [USER, MOVIE, RATING, TIMESTAMP, LINE, PIECE]
@@ -62,7 +64,7 @@ def read_rows(
     """
     import pandas as pd
 
-    frames = [no_rows()]
+    frames = [no_rows(pieces[0].file.texts)]
     reports = []
     unmapped = 0
     for number, piece in enumerate(pieces, start=first_piece):
@@ -80,7 +82,7 @@ def read_rows(
     rows = pd.concat(frames, ignore_index=True)
     seen = np.zeros(len(table.movie_ids), np.bool_)
     seen[rows[MOVIE].to_numpy()] = True
-    users = np.unique(rows[USER].to_numpy())
+    users, _ = coded(rows[USER])
     return rows, ReadSummary(
         tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
         len(users),
@@ -100,8 +102,8 @@ def read_partition(
 ) -> tuple[UserStatistics, tuple[ReadSummary, Distinct]]:
     """Read one partition and sum up the latest ratings of the users between its first and last."""
     rows, summary = read_rows(pieces, first_piece, table)
-    users = rows[USER].to_numpy()
-    at_edge = np.isin(users, summary.sketch[[0, -1]]) if len(users) else np.zeros(0, np.bool_)
+    names, users = coded(rows[USER])
+    at_edge = (users == 0) | (users == len(names) - 1)
     found, dropped = sum_up(rows[~at_edge], table)
     return found, (summary, Distinct(dropped, rows[at_edge]))
 
@@ -115,7 +117,7 @@ def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.Da
 
 def summed(
     rows: pd.DataFrame, table: MovieTable
-) -> tuple[UserStatistics, tuple[NDArray[np.int64], pd.DataFrame]]:
+) -> tuple[UserStatistics, tuple[NDArray[Any], pd.DataFrame]]:
     """Do the same behind a shuffle; return the sketch of the users as well."""
     found, dropped = sum_up(rows, table)
     return found, (statistics.sketch_of(found.users), dropped)
@@ -138,7 +140,7 @@ def rejected_rows(
     for row in dropped.itertuples(index=False):
         user, movie, stars, timestamp, line, piece = row
         path, first = places[piece]
-        text = f"{user},{table.movie_ids[movie]},{stars:g}"
+        text = f"{user},{told(table.movie_ids[movie])},{stars:g}"
         if timestamp != general.NO_TIMESTAMP:
             text += f",{timestamp}"
         found.append(RejectedRow(path, first + line, REASON, text))

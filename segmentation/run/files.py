@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -71,12 +72,26 @@ def arrow_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) 
     """
     import pyarrow as pa
 
+    if values.dtype.kind == "S":
+        return _arrow_ids(values)
     values = np.ascontiguousarray(values)
     valid = None
     if missing is not None:
         valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
     kind = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+
+
+def _arrow_ids(ids: NDArray[np.bytes_]) -> Any:
+    """Return byte strings of UTF-8 as Arrow texts."""
+    import pyarrow as pa
+
+    lengths = np.char.str_len(ids)
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    flat = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize)
+    content = flat[np.arange(ids.dtype.itemsize) < lengths[:, None]]
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content.tobytes())]
+    return pa.Array.from_buffers(pa.string(), len(ids), buffers)
 
 
 def arrow_texts(values: Sequence[str]) -> Any:
@@ -94,15 +109,21 @@ def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Seque
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    blocks = iter(blocks)
+    first = next(blocks)
     schema = pa.schema(
-        [(USER, pa.int64()), ("movies", pa.int64()), ("rating_sum", pa.float64())]
+        [
+            (USER, arrow_array(first.users[:1]).type),
+            ("movies", pa.int64()),
+            ("rating_sum", pa.float64()),
+        ]
         + [(f"sum:{genre}", pa.float64()) for genre in genres]
         + [(f"count:{genre}", pa.int32()) for genre in genres]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer:
-        for block in blocks:
+        for block in itertools.chain([first], blocks):
             columns = [block.users, block.movies.astype(np.int64), block.rating_sum.astype("f8")]
             columns += [column.astype(np.float64) for column in block.sums.T]
             columns += [column.astype(np.int32) for column in block.counts.T]
@@ -118,6 +139,8 @@ def read_statistics(path: Path, group: int) -> UserStatistics:
     table = pq.ParquetFile(path).read_row_group(group)
     width = (table.num_columns - 3) // 2
     columns = [column.to_numpy() for column in table.columns]
+    if columns[0].dtype.kind == "O":
+        columns[0] = np.array([text.encode() for text in columns[0]], np.bytes_)
     return UserStatistics(
         columns[0],
         columns[1],

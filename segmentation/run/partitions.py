@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class ReadSummary(NamedTuple):
     used: int
     unmapped: int
     seen: NDArray[np.uint8]
-    sketch: NDArray[np.int64]
+    sketch: NDArray[Any]
     users: int
 
     @property
@@ -101,6 +101,6 @@ def _summed(
 
 def grammar(file: RatingsFormat) -> bytewise.Grammar | None:
     """Return how the compiled reader cuts a file's lines; None where it doesn't."""
-    if file.positions != (0, 1, 2):
+    if file.positions != (0, 1, 2) or file.texts:
         return None
     return bytewise.Grammar(len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale)

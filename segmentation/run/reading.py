@@ -50,7 +50,7 @@ def read_ratings(
         If too many rows are rejected, or none matches the catalogue; if the latest rating of
         each movie is wanted and a file has no timestamps.
     """
-    found = reader.probe(layout)
+    found = reader.probe(layout, text_movies=catalogue.has_text_ids)
     size = settings.partition_bytes or cluster.budget.partition_bytes
     partitions = reader.partitions(found, size)
     with progress.stage("ratings", "ratings") as stage:
@@ -112,6 +112,11 @@ class _Reading:
     size: int
     rows: int
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns whose ids are texts, the same in all files."""
+        return self.partitions[0][0].file.texts
+
     def all(self) -> _Read:
         """Sum partitions up as they are; shuffle first where their sums would be too large."""
         client = self.cluster.client
@@ -127,7 +132,10 @@ class _Reading:
             return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
         client.cancel(parts)
         way = shuffling.Way(
-            shuffling.read_rows, shuffling.summed, shuffling.no_rows(), shuffling.ROW_BYTES
+            shuffling.read_rows,
+            shuffling.summed,
+            shuffling.no_rows(self.texts),
+            shuffling.ROW_BYTES,
         )
         parts, summaries, ended = self._shuffle(way, [() for _ in self.partitions])
         if ended != "whole":
@@ -154,27 +162,35 @@ class _Reading:
         if ended == "whole":
             sketches = [summary.sketch for summary in summaries]
             asides = client.gather(submit(client, "aside", _second, reports))
-            edges = _concatenated([aside.edges for aside in asides])
+            edges = self._concatenated([aside.edges for aside in asides])
             found, old = distinct.sum_up(edges, self.table)
-            dropped = _concatenated([*(aside.dropped for aside in asides), old])
+            dropped = self._concatenated([*(aside.dropped for aside in asides), old])
             if len(found.users):
                 parts = [*parts, client.scatter([(found, None)], hash=False)[0]]
                 sketches = [*sketches, found.users[[0, -1]]]
         else:
             client.cancel(parts)
             way = shuffling.Way(
-                distinct.read_rows, distinct.summed, distinct.no_rows(), distinct.ROW_BYTES
+                distinct.read_rows,
+                distinct.summed,
+                distinct.no_rows(self.texts),
+                distinct.ROW_BYTES,
             )
             parts, summaries, ended = self._shuffle(way, [(first,) for first in first_pieces])
             if ended != "whole":
                 return _Read([], (), summaries, ended)
             told = client.gather(submit(client, "aside", _second, parts))
             sketches = [sketch for sketch, _ in told]
-            dropped = _concatenated([old for _, old in told])
+            dropped = self._concatenated([old for _, old in told])
         paths = [piece.path for part in summaries for piece in part.pieces]
         places = list(zip(paths, first_lines(summaries), strict=True))
         rejected = distinct.rejected_rows(dropped, places, self.table)
         return _Read(parts, sketches, summaries, ended, rejected)
+
+    def _concatenated(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.concat([distinct.no_rows(self.texts), *frames], ignore_index=True)
 
     def _shuffle(
         self, way: shuffling.Way, more: Sequence[tuple[Any, ...]]
@@ -193,12 +209,6 @@ def _need_timestamps(files: Sequence[RatingsFormat]) -> None:
                 f"{file.path}: has no column {TIMESTAMP}, by which --deduplicate tells the latest: "
                 "add it, or leave the option out"
             )
-
-
-def _concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat([distinct.no_rows(), *frames], ignore_index=True)
 
 
 def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Progress) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets import access
+from segmentation.errors import DataError
 from segmentation.schema import USER
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
         1 where both split the users alike, about 0 where one tells nothing of the other; None where
         the planted segments are not at hand.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from segmentation.estimators.stability import adjusted_rand
@@ -55,6 +57,8 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
     n_planted = int(planted.segments.max(initial=-1)) + 1
     table = np.zeros(0, np.int64)
     with pq.ParquetFile(assignments) as file:
+        if not pa.types.is_integer(file.schema_arrow.field(USER).type):
+            return None
         for batch in file.iter_batches(columns=[USER, "segment"]):
             users: Any
             users, labels = (np.from_dlpack(batch.column(i)) for i in range(2))
@@ -81,18 +85,16 @@ class Planted(NamedTuple):
     @classmethod
     def read(cls, folder: str) -> Planted | None:
         """Read what `synthesize` left beside its ratings; None where it isn't there."""
-        import fsspec
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        filesystem, place = fsspec.core.url_to_fs(f"{folder}/{_PLANTED}")
         try:
-            with filesystem.open(place, "rb") as file:
+            with access.opened(f"{folder}/{_PLANTED}") as file:
                 table: Any = pq.ParquetFile(file).read([USER, "segment"])
             columns: list[Any] = [table[name].combine_chunks() for name in (USER, "segment")]
             ids = np.from_dlpack(columns[0]).astype(np.int64)
             segments = np.unique(np.from_dlpack(columns[1]), return_inverse=True)[1]
-        except (OSError, KeyError, ValueError, pa.ArrowException):
+        except (OSError, KeyError, ValueError, DataError, pa.ArrowException):
             # It is no part of the ratings: a copy without it is as good.
             return None
         order = np.argsort(ids, kind="stable")

@@ -13,6 +13,7 @@ import numpy as np
 
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
+from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.schema import MOVIE, RATING, USER
@@ -131,7 +132,7 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
     """Read one partition; return its used ratings, and what the driver learns of it."""
     import pandas as pd
 
-    frames = [no_rows()]
+    frames = [no_rows(pieces[0].file.texts)]
     reports = []
     unmapped = 0
     for piece in pieces:
@@ -165,13 +166,12 @@ def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
     return found, statistics.sketch_of(found.users)
 
 
-def no_rows() -> pd.DataFrame:
-    """Return a table of rows without any."""
+def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table of rows without any; ``texts`` names columns whose ids are texts."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {USER: np.empty(0, np.int64), MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
-    )
+    users = pd.Series([], dtype=TEXT_DTYPE if USER in texts else np.int64)
+    return pd.DataFrame({USER: users, MOVIE: np.empty(0, np.int32), RATING: np.empty(0)})
 
 
 def _first(pair: tuple[Any, Any]) -> Any:

@@ -13,7 +13,7 @@ from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
 def table(rows: list[tuple]) -> pd.DataFrame:
     names = [USER, MOVIE, RATING, TIMESTAMP, PIECE, LINE]
-    return pd.DataFrame(rows, columns=names).astype({RATING: float})
+    return pd.DataFrame(rows, columns=names).astype({RATING: float, USER: int})
 
 
 def test_by_hand() -> None:
