@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -88,3 +88,37 @@ def run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
             starts[n] = i
             n += 1
     return n
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def mean_columns(
+    sums: NDArray[Any], counts: NDArray[Any], means: NDArray[np.float32], valid: NDArray[np.uint8]
+) -> None:
+    """Turn sums and counts a user into columns of means, each with Arrow's bits for what is there.
+
+    Parameters
+    ----------
+    sums, counts
+        Shape (n_users, n_genres).
+    means, valid
+        Outputs of shape (n_genres, n_users), 0 where unseen, and (n_genres, ceil(n_users / 8)), in
+        which user ``i`` is bit ``i % 8``, from the least, of byte ``i // 8``; zeros before.
+    """
+    for i in range(sums.shape[0]):
+        bit = np.uint8(1 << (i & 7))
+        for g in range(sums.shape[1]):
+            n = np.int64(counts[i, g])
+            if n > 0:
+                means[g, i] = np.float32(np.float64(sums[i, g]) / n)
+                valid[g, i >> 3] |= bit
+
+
+def mean_columns_numpy(
+    sums: NDArray[Any], counts: NDArray[Any], means: NDArray[np.float32], valid: NDArray[np.uint8]
+) -> None:
+    """Do the same as :func:`mean_columns` with NumPy."""
+    seen = counts > 0
+    found = np.zeros(sums.shape)
+    np.divide(sums, counts, out=found, where=seen, dtype=np.float64)
+    means[:] = found.T
+    valid[:] = np.packbits(seen.T, axis=1, bitorder="little")

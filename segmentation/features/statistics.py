@@ -7,6 +7,7 @@ genre of its movie, straight into the dense (users in the partition) × genres b
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -127,14 +128,7 @@ def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
     stop = len(part.users) if high is None else int(np.searchsorted(part.users, high))
     if start == 0 and stop == len(part.users):
         return part
-    rows = slice(start, stop)
-    return UserStatistics(
-        part.users[rows],
-        part.movies[rows],
-        part.rating_sum[rows],
-        part.sums[rows],
-        part.counts[rows],
-    )
+    return _rows(part, slice(start, stop))
 
 
 def narrow(found: UserStatistics) -> UserStatistics:
@@ -153,6 +147,8 @@ def narrow(found: UserStatistics) -> UserStatistics:
 
 
 def _held(values: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
+    if values.dtype == kind and values.base is None:
+        return values
     smaller = values.astype(kind)
     return smaller if np.array_equal(smaller, values) else np.array(values)
 
@@ -176,8 +172,36 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     parts = [part for part in parts if len(part.users)] or list(parts[:1])
     if len(parts) == 1:
         return parts[0]
+    if all(one.users[-1] <= other.users[0] for one, other in itertools.pairwise(parts)):
+        return _chained(parts)
+    return _added(parts)
+
+
+def _chained(parts: Sequence[UserStatistics]) -> UserStatistics:
+    """Put parts one behind the other; only a user at the edge of two of them is added up."""
+    pieces = [parts[0]]
+    for part in parts[1:]:
+        last = pieces[-1]
+        if last.users[-1] == part.users[0]:
+            n = len(last.users)
+            shared = _added([_rows(last, slice(n - 1, n)), _rows(part, slice(1))])
+            pieces[-1:] = [_rows(last, slice(n - 1)), narrow(shared)]
+            part = _rows(part, slice(1, None))  # noqa: PLW2901 - what is left of it
+        if len(part.users):
+            pieces.append(part)
+    columns: Any = zip(*pieces, strict=True)
+    return UserStatistics(*(np.concatenate(column) for column in columns))
+
+
+def _rows(part: UserStatistics, rows: slice) -> UserStatistics:
+    columns: Any = part
+    return UserStatistics(*(column[rows] for column in columns))
+
+
+def _added(parts: Sequence[UserStatistics]) -> UserStatistics:
+    """Add parts in any order."""
     users = np.unique(np.concatenate([part.users for part in parts]))
-    merged = _zeros(users, widths.pop())
+    merged = _zeros(users, parts[0].sums.shape[1])
     for part in parts:
         rows = np.searchsorted(users, part.users)
         merged.movies[rows] += part.movies

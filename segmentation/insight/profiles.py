@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from segmentation.insight.kernels import add_users
 from segmentation.schema import SegmentProfile, UserStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-
-#: Users that are summed up at a time.
-_USERS = 16_384
 
 
 class ProfileSums(NamedTuple):
@@ -37,38 +34,13 @@ def block_sums(
     statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
 ) -> ProfileSums:
     """Sum up one block of users by segment."""
-    # A few at a time: the tables in between are several times as large as the statistics.
-    n = len(labels)
-    parts = []
-    for at in range(0, max(n, 1), _USERS):
-        some = slice(at, at + _USERS)
-        columns: Any = (column[some] for column in statistics)
-        parts.append(_sums(UserStatistics(*columns), labels[some], n_segments))
-    return merge(parts)
-
-
-def _sums(statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int) -> ProfileSums:
-    counts = statistics.counts
-    means = np.zeros(counts.shape)
-    np.divide(statistics.sums, counts, out=means, where=counts > 0, dtype=np.float64)
-    # A sparse segments × users indicator: its products are sums a segment.
-    rows = np.argsort(labels, kind="stable")
-    present, starts = np.unique(labels[rows], return_index=True)
-
-    def by_segment(values: NDArray[Any]) -> NDArray[Any]:
-        out = np.zeros((n_segments, *values.shape[1:]), values.dtype)
-        if len(rows):
-            out[present] = np.add.reduceat(values[rows], starts, axis=0)
-        return out
-
-    return ProfileSums(
-        np.bincount(labels, minlength=n_segments),
-        by_segment(statistics.movies.astype(np.int64)),
-        by_segment(np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)),
-        by_segment(means),
-        by_segment((counts > 0).astype(np.int64)),
-        by_segment(counts.astype(np.int64)),
-    )
+    shape = n_segments, statistics.counts.shape[1]
+    sums = ProfileSums(
+        np.zeros(n_segments, np.int64), np.zeros(n_segments, np.int64), np.zeros(n_segments),
+        np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64),
+    )  # fmt: skip
+    add_users(labels, *statistics[1:], *sums)
+    return sums
 
 
 def merge(parts: Sequence[ProfileSums]) -> ProfileSums:
@@ -76,7 +48,27 @@ def merge(parts: Sequence[ProfileSums]) -> ProfileSums:
     return ProfileSums(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
 
 
-def order_by_activity(sums: ProfileSums) -> list[int]:
+class Activity(NamedTuple):
+    """Users of each segment, and the ratings behind them; (n_segments,)."""
+
+    users: NDArray[np.int64]
+    movies: NDArray[np.int64]
+
+
+def block_activity(
+    statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
+) -> Activity:
+    """Count one block of users by segment."""
+    movies = np.bincount(labels, weights=statistics.movies, minlength=n_segments)
+    return Activity(np.bincount(labels, minlength=n_segments), movies.astype(np.int64))
+
+
+def add_activity(parts: Sequence[Activity]) -> Activity:
+    """Add the counts of disjoint blocks of users."""
+    return Activity(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
+
+
+def order_by_activity(sums: Activity | ProfileSums) -> list[int]:
     """Return the clusters by rising movies per user; equal ones by number of users."""
     activity = sums.movies / np.maximum(sums.users, 1)
     return sorted(range(len(activity)), key=lambda c: (activity[c], sums.users[c], c))

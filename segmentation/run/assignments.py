@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from segmentation.estimators.axes import project
 from segmentation.estimators.lloyd import assign_block
-from segmentation.features.presets import genre_means
+from segmentation.features.kernels import mean_columns
 from segmentation.insight import distances
 from segmentation.insight.distances import Bins, bins_of
 from segmentation.insight.profiles import ProfileSums, block_sums
@@ -17,8 +16,7 @@ from segmentation.run.files import arrow_array, arrow_texts
 from segmentation.schema import USER, Axes, UserStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -91,9 +89,10 @@ def table(
     """Return one block as an Arrow table in the columns of ``assignments.parquet``."""
     import pyarrow as pa
 
-    means = genre_means(statistics).astype(np.float32)
+    n, width = statistics.counts.shape
+    means, seen = np.zeros((width, n), np.float32), np.zeros((width, -(-n // 8)), np.uint8)
+    mean_columns(statistics.sums, statistics.counts, means, seen)
     assigned = assign(features, centers, axes)
-    unseen = statistics.counts == 0
     single = assigned.runner_up < 0
     labels = arrow_array(assigned.labels)
     names = arrow_texts(personas)
@@ -112,24 +111,6 @@ def table(
         ),
     }
     for g, genre in enumerate(genres):
-        columns[genre] = arrow_array(means[:, g], unseen[:, g])
+        buffers = [pa.py_buffer(seen[g]), pa.py_buffer(means[g])]
+        columns[genre] = pa.Array.from_buffers(pa.float32(), n, buffers)
     return pa.table(columns)
-
-
-def write(path: Path, tables: Iterable[Any]) -> None:
-    """Write tables as the row groups of one Parquet file, beside its place and renamed."""
-    import pyarrow.parquet as pq
-
-    partial = path.with_name(path.name + ".partial")
-    writer = None
-    try:
-        for part in tables:
-            if writer is None:
-                writer = pq.ParquetWriter(
-                    partial, part.schema, compression="zstd", compression_level=1
-                )
-            writer.write_table(part)
-    finally:
-        if writer is not None:
-            writer.close()
-    os.replace(partial, path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.features import statistics
-from segmentation.run import files
+from segmentation.run import files, tables
 from segmentation.run.tasks import submit
 
 if TYPE_CHECKING:
@@ -39,49 +39,58 @@ def merge_parts(
     client: Any,
     parts: list[Any],
     sketches: Sequence[NDArray[Any]],
+    users: int | None,
     threads: int,
     block_users: int = BLOCK_USERS,
 ) -> Blocks:
     """Merge partitions into blocks of disjoint ranges of users, whatever order they are in.
 
     ``parts`` is emptied: each is let go as soon as the blocks that its users belong to are there.
-    ``block_users`` are about the most of a block.
+    ``users`` are those of each part, added up (None: they are counted), and ``block_users`` about
+    the most of a block.
     """
-    partials = submit(client, "partial", _first, parts)
-    parts.clear()
-    sizes = client.gather(submit(client, "count", _users, partials))
-    n_blocks = max(threads, -(-sum(sizes) // block_users))
+    if users is None:
+        users = sum(client.gather(submit(client, "count", _users_of_part, parts)))
+    n_blocks = max(threads, -(-users // block_users))
     cuts: list[Any] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
     merged = []
     for low, high in itertools.pairwise(cuts):
         overlapping = [
-            partial
-            for partial, sketch in zip(partials, sketches, strict=True)
+            part
+            for part, sketch in zip(parts, sketches, strict=True)
             if len(sketch)
             and (high is None or sketch[0] < high)
             and (low is None or sketch[-1] >= low)
         ]
         n = len(overlapping)
-        slices = submit(client, "slice", statistics.take_range, overlapping, [low] * n, [high] * n)
+        slices = submit(client, "slice", _slice, overlapping, [low] * n, [high] * n)
         merged.append(client.submit(_merged, slices, pure=False))
-    partials, overlapping, slices = [], [], []
+    overlapping, slices = [], []
+    parts.clear()
     lengths = client.gather(submit(client, "count", _users, merged))
     kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
     return Blocks([block for block, _ in kept], [n for _, n in kept])
 
 
-def save_blocks(path: Path, blocks: Blocks, genres: tuple[str, ...]) -> None:
-    """Keep the merged statistics, a row group a block, for resuming and refreshing."""
-    files.write_statistics(path, (block.result() for block in blocks.statistics), genres)
+def save_blocks(
+    client: Any, path: Path, blocks: Blocks, genres: tuple[str, ...], ahead: int
+) -> None:
+    """Keep the merged statistics, a row group or part a block, for resuming and refreshing."""
+    tables.write(client, path, files.statistics_table, [blocks.statistics, genres], ahead)
 
 
 def load_blocks(client: Any, path: Path, sizes: Sequence[int]) -> Blocks:
     """Take up again what :func:`save_blocks` kept."""
     # Through the client, which alone is sure to see the run's folder.
-    kept = [
-        client.scatter(files.read_statistics(path, group), hash=False)
-        for group in range(len(sizes))
-    ]
+    kept = []
+    for number in range(len(sizes)):
+        block = (
+            files.read_statistics(tables.part_of(path, number))
+            if path.is_dir()
+            else files.read_statistics(path, number)
+        )
+        # In a list, since the arrays of a bare tuple would be scattered one by one.
+        kept += client.scatter([block], hash=False)
     return Blocks(kept, list(sizes))
 
 
@@ -89,8 +98,12 @@ def _merged(slices: list[UserStatistics]) -> UserStatistics:
     return statistics.narrow(statistics.merge(slices))
 
 
-def _first(pair: tuple[Any, Any]) -> Any:
-    return pair[0]
+def _slice(pair: tuple[UserStatistics, Any], low: Any, high: Any) -> UserStatistics:
+    return statistics.take_range(pair[0], low, high)
+
+
+def _users_of_part(pair: tuple[UserStatistics, Any]) -> int:
+    return len(pair[0].users)
 
 
 def _users(block: UserStatistics) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 import os
@@ -104,36 +103,22 @@ def arrow_texts(values: Sequence[str]) -> Any:
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
-def write_statistics(path: Path, blocks: Iterable[UserStatistics], genres: Sequence[str]) -> None:
-    """Write user statistics as Parquet, a row group a block."""
+def statistics_table(block: UserStatistics, genres: Sequence[str]) -> Any:
+    """Return a block of user statistics as an Arrow table."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    blocks = iter(blocks)
-    first = next(blocks)
-    schema = pa.schema(
-        [
-            (USER, arrow_array(first.users[:1]).type),
-            ("movies", pa.int64()),
-            ("rating_sum", pa.float64()),
-        ]
-        + [(f"sum:{genre}", pa.float64()) for genre in genres]
-        + [(f"count:{genre}", pa.int32()) for genre in genres]
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with pq.ParquetWriter(partial, schema, compression="zstd", compression_level=1) as writer:
-        for block in itertools.chain([first], blocks):
-            columns = [block.users, block.movies.astype(np.int64), block.rating_sum.astype("f8")]
-            columns += [column.astype(np.float64) for column in block.sums.T]
-            columns += [column.astype(np.int32) for column in block.counts.T]
-            arrays = [arrow_array(column) for column in columns]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-    os.replace(partial, path)
+    columns = {
+        USER: block.users,
+        "movies": block.movies.astype(np.int64),
+        "rating_sum": block.rating_sum.astype(np.float64),
+        **{f"sum:{name}": block.sums[:, g].astype(np.float64) for g, name in enumerate(genres)},
+        **{f"count:{name}": block.counts[:, g].astype(np.int32) for g, name in enumerate(genres)},
+    }
+    return pa.table({name: arrow_array(column) for name, column in columns.items()})
 
 
-def read_statistics(path: Path, group: int) -> UserStatistics:
-    """Read one row group of :func:`write_statistics` back."""
+def read_statistics(path: Path, group: int = 0) -> UserStatistics:
+    """Read one row group that was a :func:`statistics_table` back."""
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path).read_row_group(group)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from segmentation.errors import DataError
 from segmentation.features import presets
-from segmentation.run import assignments
+from segmentation.run import assignments, tables
 from segmentation.run.tasks import submit
 from segmentation.schema import Axes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import dask.array as da
     from numpy.typing import NDArray
 
-    from segmentation.insight.profiles import ProfileSums
+    from segmentation.insight.profiles import Activity, ProfileSums
     from segmentation.run.blocks import Blocks
     from segmentation.run.cluster import Cluster
     from segmentation.run.store import RunFolder
@@ -75,9 +74,9 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
         # The estimator speaks of rows and n_clusters; here they are users and --k.
         told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
         raise DataError(f"K-Means can't make the segments: {told}") from error
-    sums = _profile_sums(client, X, blocks, found.centers)
+    activity = _activity(client, X, blocks, found.centers)
     record = {"n_clusters": k, "inertia": found.inertia, "n_iter": found.n_iter}
-    return Clustering(found.centers[order_by_activity(sums)], record)
+    return Clustering(found.centers[order_by_activity(activity)], record)
 
 
 def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
@@ -173,44 +172,36 @@ def write_assignments(
     The statistics of ``blocks`` are let go: nothing after this looks at single users' sums.
     """
     features = _blocks(cluster.client, X)
-    ahead = 2 * cluster.threads
+    given = list(blocks.statistics)
 
-    def tables() -> Iterator[Any]:
-        waiting: deque[Any] = deque()
-        for at in range(0, len(features), ahead):
-            waiting += submit(
-                cluster.client, "table", assignments.table, blocks.statistics[:ahead],
-                features[at : at + ahead], clustering.centers, axes, tuple(personas), genres,
-            )  # fmt: skip
-            del blocks.statistics[:ahead]
-            cluster.let_go()
-            while len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def let_go(asked: int) -> None:
+        given[:asked] = [None] * asked
+        blocks.statistics[:asked] = given[:asked]
+        cluster.let_go()
 
-    assignments.write(folder.product("assignments.parquet"), tables())
+    tables.write(
+        cluster.client, folder.product("assignments.parquet"), assignments.table,
+        [given, features, clustering.centers, axes, tuple(personas), genres],
+        2 * cluster.threads, let_go,
+    )  # fmt: skip
 
 
-def _profile_sums(
-    client: Any, X: da.Array, blocks: Blocks, centers: NDArray[np.float64]
-) -> ProfileSums:
+def _activity(client: Any, X: da.Array, blocks: Blocks, centers: NDArray[np.float64]) -> Activity:
     from segmentation.insight import profiles
 
-    features = _blocks(client, X)
     tasks = submit(
-        client, "activity", _block_profile, blocks.statistics, features, [centers] * len(features)
+        client, "activity", _block_activity, blocks.statistics, _blocks(client, X), centers
     )
-    return profiles.merge(client.gather(tasks))
+    return profiles.add_activity(client.gather(tasks))
 
 
-def _block_profile(
+def _block_activity(
     block: UserStatistics, features: NDArray[Any], centers: NDArray[np.float64]
-) -> ProfileSums:
+) -> Activity:
     from segmentation.estimators.lloyd import assign_block
-    from segmentation.insight.profiles import block_sums
+    from segmentation.insight.profiles import block_activity
 
-    return block_sums(block, assign_block(features, centers).labels, len(centers))
+    return block_activity(block, assign_block(features, centers).labels, len(centers))
 
 
 def _blocks(client: Any, X: da.Array) -> list[Any]:

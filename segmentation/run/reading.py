@@ -74,8 +74,9 @@ def read_ratings(
             layout.ratings, settings.max_rejected, layout.movies, whole=way.ended == "whole"
         )
         blocks = merge_parts(
-            cluster.client, way.parts, way.sketches, cluster.threads, cluster.budget.block_users
-        )
+            cluster.client, way.parts, way.sketches, way.users, cluster.threads,
+            cluster.budget.block_users,
+        )  # fmt: skip
         plural = "s" if len(partitions) > 1 else ""
         files_told = f" of {len(found):,} files" if len(found) > 1 else ""
         stage.note = (
@@ -98,6 +99,11 @@ class _Read:
     summaries: Sequence[ReadSummary]
     ended: Ended
     dropped: Sequence[RejectedRow] = ()
+
+    @property
+    def users(self) -> int | None:
+        """The users of each part, added up; None where rows were shuffled."""
+        return sum(summary.users for summary in self.summaries) or None
 
 
 @dataclass

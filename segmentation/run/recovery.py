@@ -8,6 +8,7 @@ import numpy as np
 
 from segmentation.datasets import access
 from segmentation.errors import DataError
+from segmentation.run.tables import files_of
 from segmentation.schema import USER
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
         return None
     n_planted = int(planted.segments.max(initial=-1)) + 1
     table = np.zeros(0, np.int64)
-    with pq.ParquetFile(assignments) as file:
+    for path in files_of(assignments):
+        file = pq.ParquetFile(path)
         if not pa.types.is_integer(file.schema_arrow.field(USER).type):
             return None
         for batch in file.iter_batches(columns=[USER, "segment"]):

@@ -38,6 +38,8 @@ COPIES = (
 )  # fmt: skip
 #: The folder of parts that `convert` leaves, and what a part is called.
 PARTS, _PART = "ratings.parquet", "part-*.parquet"
+#: Results that are folders of parts where there are many users.
+_IN_PARTS = ("assignments.parquet", "user_statistics.parquet")
 #: Those of them that a finished stage left, and a later attempt takes up.
 KEPT = ("model/user_statistics.parquet", "rejected/ratings.csv")
 _OF_SEGMENT = PRODUCTS[: PRODUCTS.index("rejected/ratings.csv")]
@@ -155,17 +157,15 @@ class RunFolder:
         with _uninterrupted():
             for name in self._products:
                 target = self.path / name
-                _remove_file(target)
+                _remove_product(target)
                 if (products / name).exists():
                     target.parent.mkdir(exist_ok=True)
-                    os.replace(products / name, target)
+                    _move(products / name, target)
                 elif target.parent != self.path:
                     _remove_if_empty(target.parent)
             if (products / PARTS).exists():
-                _remove_parts(self.path)
-                (self.path / PARTS).mkdir(exist_ok=True)
-                for part in (products / PARTS).glob(_PART):
-                    os.replace(part, self.path / PARTS / part.name)
+                _remove_parts(self.path / PARTS)
+                _move(products / PARTS, self.path / PARTS)
             write_json(self.path / MANIFEST, manifest)
             self._lock.close()
             _remove(self._work)
@@ -184,9 +184,9 @@ class RunFolder:
     def _clear(self) -> None:
         # The manifest goes first: without it the rest no longer reads as a result.
         for name in self._products:
-            _remove_file(self.path / name)
+            _remove_product(self.path / name)
         if self._job == CONVERT:
-            _remove_parts(self.path)
+            _remove_parts(self.path / PARTS)
         for folder in ("figures", "model", "rejected"):
             _remove_if_empty(self.path / folder)
         _remove_file(self._work / _STATE)
@@ -226,6 +226,12 @@ def existing_run(path: str | Path, job: str = "") -> str | None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path}: is a file: choose a folder for --out")
+    for folder in (path / name for name in products_of(job) if Path(name).name in _IN_PARTS):
+        if folder.is_dir() and any(not file.match(_PART) for file in folder.iterdir()):
+            raise UsageError(
+                f"{folder}: holds files that are not of a run: move them away, or choose another "
+                "--out"
+            )
     if (path / MANIFEST).exists():
         return "a finished run"
     if (path / WORK / _STATE).exists():
@@ -321,11 +327,27 @@ def _remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_parts(path: Path) -> None:
-    """Remove the parts of a copy, and their folder unless it holds anything else."""
-    for part in (path / PARTS).glob(_PART):
+def _remove_product(path: Path) -> None:
+    if path.name in _IN_PARTS:
+        _remove_parts(path)
+    _remove_file(path)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, or the parts in a folder into a folder that may hold others' files."""
+    if not source.is_dir():
+        os.replace(source, target)
+        return
+    target.mkdir(exist_ok=True)
+    for part in source.glob(_PART):
+        os.replace(part, target / part.name)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove the parts in a folder, and itself unless it holds anything else."""
+    for part in folder.glob(_PART):
         part.unlink()
-    _remove_if_empty(path / PARTS)
+    _remove_if_empty(folder)
 
 
 def _remove_if_empty(path: Path) -> None:

@@ -17,11 +17,12 @@ def submit(client: Any, name: str, function: Callable[..., Any], *columns: Any) 
     """
     token = uuid.uuid4().hex[:8]
     n = next(len(column) for column in columns if isinstance(column, list))
-    return [
-        client.submit(
-            function,
-            *(column[i] if isinstance(column, list) else column for column in columns),
-            key=f"{name}-{token}-{i}",
-        )
-        for i in range(n)
-    ]
+    if not n:
+        return []
+    # All in one message: a submit each takes the scheduler about twice as long.
+    found: list[Any] = client.map(
+        function,
+        *(column if isinstance(column, list) else [column] * n for column in columns),
+        key=[f"{name}-{token}-{i}" for i in range(n)],
+    )
+    return found

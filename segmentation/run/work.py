@@ -164,7 +164,8 @@ class Work:
         )
         if tally.rejected:
             files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
-        save_blocks(kept, blocks, catalogue.genres)
+        cluster = self.cluster
+        save_blocks(cluster.client, kept, blocks, catalogue.genres, 2 * cluster.threads)
         self.cluster.let_go()
         rows = tally.record()
         folder.finish_stage(

@@ -246,3 +246,61 @@ def test_narrow_takes_half_the_memory_of_half_stars() -> None:
     assert (found.sums.dtype, found.counts.dtype) == (np.float32, np.uint16)
     assert found.nbytes < 0.61 * wide.nbytes
     assert_same(statistics.merge([found, found]), statistics.merge([wide, wide]))
+
+
+@given(seed=st.integers(0, 99), n=st.integers(0, 20), narrow=st.booleans())
+def test_columns_of_means_as_their_twin_makes_them(seed: int, n: int, narrow: bool) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 3, (n, 3)).astype(np.uint16 if narrow else np.int32)
+    sums = (counts * 3.5).astype(np.float32 if narrow else np.float64)
+    both = []
+    for kernel in (kernels.mean_columns, kernels.mean_columns_numpy):
+        out = np.zeros((3, n), np.float32), np.zeros((3, -(-n // 8)), np.uint8)
+        kernel(sums, counts, *out)
+        both.append(out)
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def edges(parts: list[list[int]]) -> list[UserStatistics]:
+    """Statistics of users, one rating of 3.5 stars each, narrowed as partitions leave them."""
+    return [
+        statistics.narrow(
+            statistics.partition_statistics(frame([(u, 1, 3.5) for u in users]), TABLE).statistics
+        )
+        for users in parts
+    ]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [[1, 2], [3], [4, 5]],
+        [[1, 2], [2, 3], [3, 4]],
+        [[1, 2], [2], [2], [2, 3]],
+        [[1], [1], [1]],
+        [[5], [1, 2], [9]],
+    ],
+)
+def test_parts_that_share_users_at_their_edges_alone(parts: list[list[int]]) -> None:
+    given_parts = edges(parts)
+    before = [tuple(np.array(column) for column in part) for part in given_parts]
+    merged = statistics.merge(given_parts)
+    everyone = [user for users in parts for user in users]
+    (whole,) = edges([everyone])
+    assert_same(statistics.narrow(merged), whole)
+    # What was merged is another task's result.
+    for part, columns in zip(given_parts, before, strict=True):
+        for column, old in zip(part, columns, strict=True):
+            np.testing.assert_array_equal(column, old)
+
+
+def test_an_edge_that_outgrows_the_narrow_types() -> None:
+    many = [frame([(1, 1, 5.0)] * 40_000), frame([(1, 1, 5.0)] * 40_000 + [(2, 1, 4.5)])]
+    parts = [
+        statistics.narrow(statistics.partition_statistics(rows, TABLE).statistics) for rows in many
+    ]
+    assert parts[0].counts.dtype == np.uint16
+    merged = statistics.merge(parts)
+    assert merged.counts[:, 0].tolist() == [80_000, 1]
+    assert merged.sums[:, 0].tolist() == [400_000.0, 4.5]

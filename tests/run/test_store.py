@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from segmentation.errors import UsageError
-from segmentation.run import files, store
+from segmentation.run import blocks, files, store
 from segmentation.schema import RejectedRow, UserStatistics
 
 IDENTITY = {"fingerprint": "abc"}
@@ -159,18 +159,48 @@ def test_rejected_rows_are_kept_as_they_were(tmp_path: Path) -> None:
     assert [tuple(row) for row in read[1:]] == [(*r[:1], str(r.line), *r[2:]) for r in rows]
 
 
-def test_statistics_come_back_block_by_block(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copies", [1, 6], ids=["one file", "a folder of parts"])
+def test_statistics_come_back_block_by_block(tmp_path: Path, client, copies: int) -> None:
     rng = np.random.default_rng(0)
-    blocks = [
+    found = [
         UserStatistics(
             np.arange(n, dtype=np.int64) + 10 * n, rng.integers(1, 9, n), rng.random(n),
             rng.random((n, 3)), rng.integers(0, 5, (n, 3)).astype(np.int32),
         )
         for n in (4, 1)
-    ]  # fmt: skip
+    ] * copies  # fmt: skip
     path = tmp_path / "s.parquet"
-    files.write_statistics(path, blocks, ("a", "b", "c"))
-    for group, block in enumerate(blocks):
-        for one, other in zip(files.read_statistics(path, group), block, strict=True):
+    held = blocks.Blocks(
+        [client.scatter([block], hash=False)[0] for block in found],
+        [len(block.users) for block in found],
+    )
+    blocks.save_blocks(client, path, held, ("a", "b", "c"), 4)
+    assert path.is_dir() == (copies > 1)
+    assert not (tmp_path / "s.parquet.partial").exists()
+    again = blocks.load_blocks(client, path, held.sizes)
+    for block, future in zip(found, again.statistics, strict=True):
+        for one, other in zip(future.result(), block, strict=True):
             np.testing.assert_array_equal(one, other)
             assert one.dtype == other.dtype
+    # What was there before goes, whichever of the two it was.
+    blocks.save_blocks(client, path, blocks.Blocks(held.statistics[:1], [4]), ("a", "b", "c"), 4)
+    assert path.is_file()
+
+
+def test_a_result_in_parts_is_published_and_replaced(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        run = store.RunFolder(tmp_path / "run", {"job": "segment"}, resume=False, overwrite=True)
+        folder = run.product("assignments.parquet")
+        folder.mkdir(parents=True)
+        for number in range(2 if text == "first" else 1):
+            (folder / f"part-0000{number}.parquet").write_text(text)
+        run.publish({})
+    left = {
+        path.name: path.read_text() for path in (tmp_path / "run" / "assignments.parquet").iterdir()
+    }
+    assert left == {"part-00000.parquet": "second"}
+    own = tmp_path / "run" / "assignments.parquet" / "mine.txt"
+    own.write_text("kept")
+    with pytest.raises(UsageError, match="holds files that are not of a run"):
+        store.RunFolder(tmp_path / "run", {"job": "segment"}, resume=False, overwrite=True)
+    assert own.exists()
