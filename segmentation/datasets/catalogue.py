@@ -10,14 +10,12 @@ with a warning that says so.
 from __future__ import annotations
 
 import ast
-import csv
-import io
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets import ids
+from segmentation.datasets import ids, records
 from segmentation.datasets.access import whole
 from segmentation.datasets.layouts import Layout, require_file
 from segmentation.errors import DataError
@@ -32,9 +30,9 @@ ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
 _NO_GENRES = "(no genres listed)"
 #: MovieLens 1M names one genre in another way than the later sets.
 _SYNONYMS = {"Children's": "Children"}
-#: Long enough for any overview; the csv module's own limit is 128 KiB.
-_FIELD_LIMIT = 1 << 24
 _LARGEST_ID = 2**63 - 1
+#: Records that tell whether a catalogue's ids are texts.
+_LOOKED_AT = 1_000
 #: The form of nearly all genre lists, which is read ten times as fast as Python's whole grammar.
 _PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*)'\}")
 _PLAIN_GENRES = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")
@@ -113,20 +111,6 @@ def direct_warning(catalogue: Catalogue) -> str:
     )
 
 
-def _rows(path: str, encoding: str = "utf-8-sig") -> Iterator[list[str]]:
-    require_file(path)
-    text = whole(path).decode(encoding, "replace")
-    csv.field_size_limit(_FIELD_LIMIT)
-    # Old csv modules choke on NUL, and it means nothing in any of these files.
-    reader = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num}: {error} (a quote never closed?): mend the file"
-        ) from error
-
-
 def _columns(path: str, header: Sequence[str], *names: str) -> list[int]:
     missing = [name for name in names if name not in header]
     if missing:
@@ -139,6 +123,8 @@ def _columns(path: str, header: Sequence[str], *names: str) -> list[int]:
 
 def _whole(text: str) -> int | None:
     """Return the id that a field holds, None where it holds something else."""
+    if len(text) <= 18 and text.isascii() and text.isdigit():
+        return int(text)
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 20) or int(text) > _LARGEST_ID:
         return None
@@ -147,7 +133,8 @@ def _whole(text: str) -> int | None:
 
 def _reader(texts: Sequence[str]) -> Callable[[str], int | bytes | None]:
     """Return what reads the ids of a catalogue: whole numbers or, if most are none, texts."""
-    return _text_id if ids.are_texts([text.encode() for text in texts]) else _whole
+    some = [text.encode() for text in texts[:_LOOKED_AT]]
+    return _text_id if ids.are_texts(some) else _whole
 
 
 def _text_id(text: str) -> bytes | None:
@@ -164,8 +151,8 @@ class _Movie:
 
 
 def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie], dict[str, int]]:
-    rows = _rows(path)
-    header = next(rows, [])
+    rows = records.read(path, ("id", "genres", "title", "overview"))
+    header = next(rows)
     id_at, genres_at, title_at, overview_at = _columns(
         path, header, "id", "genres", "title", "overview"
     )
@@ -228,7 +215,7 @@ def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], i
 
 
 def _read_links(path: str, notes: dict[str, int]) -> dict[Any, int]:
-    rows = _rows(path)
+    rows = records.rows(path)
     header = [name.strip() for name in next(rows, [])]
     movie_at, tmdb_at = _columns(path, header, "movieId", "tmdbId")
     found: list[tuple[str, str]] = []
@@ -238,15 +225,13 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[Any, int]:
         if not row:
             continue
         notes["links"] += 1
-        if any("\n" in field for field in row):
+        if "\n" in "".join(row):
             raise DataError(
                 f"{path}: record {notes['links'] + 1}: a quote is never closed: mend the file"
             )
         # pandas writes an integer column with gaps as floats.
-        movie, tmdb = (
-            row[at].strip().removesuffix(".0") if at < len(row) else ""
-            for at in (movie_at, tmdb_at)
-        )
+        movie = row[movie_at].strip().removesuffix(".0") if movie_at < len(row) else ""
+        tmdb = row[tmdb_at].strip().removesuffix(".0") if tmdb_at < len(row) else ""
         found.append((movie, tmdb))
     read = _reader([movie for movie, _ in found])
     for movie, tmdb in found:
@@ -294,7 +279,7 @@ def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
         lines = whole(layout.movies).decode("latin-1").split("\n")
         yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
         return
-    rows = _rows(layout.movies)
+    rows = records.rows(layout.movies)
     header = [name.strip() for name in next(rows, [])]
     wanted = _columns(layout.movies, header, "movieId", "title", "genres")
     for row in rows:
