@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from segmentation.errors import DataError, UsageError
 from segmentation.run.files import jsonable, write_json
+from segmentation.run.removal import (
+    IN_PARTS,
+    PART,
+    move,
+    remove,
+    remove_file,
+    remove_if_empty,
+    remove_parts,
+    remove_product,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,10 +44,8 @@ COPIES = (
     MANIFEST, "rejected/ratings.csv", "movies_metadata.csv", "links.csv", "links_small.csv",
     "movies.csv", "movies.dat", "synthetic.json", "planted.parquet",
 )  # fmt: skip
-#: The folder of parts that `convert` leaves, and what a part is called.
-PARTS, _PART = "ratings.parquet", "part-*.parquet"
-#: Results that are folders of parts where there are many users.
-_IN_PARTS = ("assignments.parquet", "user_statistics.parquet")
+#: The folder of parts that `convert` leaves.
+PARTS = "ratings.parquet"
 #: Those of them that a finished stage left, and a later attempt takes up.
 KEPT = ("model/user_statistics.parquet", "rejected/ratings.csv")
 _OF_SEGMENT = PRODUCTS[: PRODUCTS.index("rejected/ratings.csv")]
@@ -93,7 +99,7 @@ class RunFolder:
                 self._lock.close()
                 raise
             if not self._state["stages"]:
-                _remove(self._work / "products")
+                remove(self._work / "products")
         except OSError as error:
             raise DataError(
                 f"{self.path}: can't be written ({error.strerror}): choose another --out"
@@ -113,7 +119,7 @@ class RunFolder:
         """Let go of the folder, and remove what only opening it has left."""
         self._lock.close()
         if not (self._work / _STATE).exists():
-            _remove(self._work)
+            remove(self._work)
             if self._made and self.path.is_dir() and not any(self.path.iterdir()):
                 self.path.rmdir()
 
@@ -143,7 +149,7 @@ class RunFolder:
 
     def discard(self, name: str) -> None:
         """Remove a result that an earlier attempt left."""
-        _remove(self._work / "products" / name)
+        remove(self._work / "products" / name)
 
     def product(self, name: str) -> Path:
         """Return where a result is written until the run is complete."""
@@ -157,18 +163,18 @@ class RunFolder:
         with _uninterrupted():
             for name in self._products:
                 target = self.path / name
-                _remove_product(target)
+                remove_product(target)
                 if (products / name).exists():
                     target.parent.mkdir(exist_ok=True)
-                    _move(products / name, target)
+                    move(products / name, target)
                 elif target.parent != self.path:
-                    _remove_if_empty(target.parent)
+                    remove_if_empty(target.parent)
             if (products / PARTS).exists():
-                _remove_parts(self.path / PARTS)
-                _move(products / PARTS, self.path / PARTS)
+                remove_parts(self.path / PARTS)
+                move(products / PARTS, self.path / PARTS)
             write_json(self.path / MANIFEST, manifest)
             self._lock.close()
-            _remove(self._work)
+            remove(self._work)
 
     def abandon(self) -> None:
         """Leave nothing behind if no stage was finished; else keep what ``--resume`` needs.
@@ -178,19 +184,19 @@ class RunFolder:
         if self._state["stages"]:
             self._lock.close()
         else:
-            _remove_file(self._work / _STATE)
+            remove_file(self._work / _STATE)
             self._release()
 
     def _clear(self) -> None:
         # The manifest goes first: without it the rest no longer reads as a result.
         for name in self._products:
-            _remove_product(self.path / name)
+            remove_product(self.path / name)
         if self._job == CONVERT:
-            _remove_parts(self.path / PARTS)
+            remove_parts(self.path / PARTS)
         for folder in ("figures", "model", "rejected"):
-            _remove_if_empty(self.path / folder)
-        _remove_file(self._work / _STATE)
-        _remove(self._work / "products")
+            remove_if_empty(self.path / folder)
+        remove_file(self._work / _STATE)
+        remove(self._work / "products")
 
 
 def products_of(job: str) -> tuple[str, ...]:
@@ -226,8 +232,8 @@ def existing_run(path: str | Path, job: str = "") -> str | None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path}: is a file: choose a folder for --out")
-    for folder in (path / name for name in products_of(job) if Path(name).name in _IN_PARTS):
-        if folder.is_dir() and any(not file.match(_PART) for file in folder.iterdir()):
+    for folder in (path / name for name in products_of(job) if Path(name).name in IN_PARTS):
+        if folder.is_dir() and any(not file.match(PART) for file in folder.iterdir()):
             raise UsageError(
                 f"{folder}: holds files that are not of a run: move them away, or choose another "
                 "--out"
@@ -312,44 +318,3 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _remove_file(path: Path) -> None:
-    # A folder in a file's place is not ours.
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-
-
-def _remove_product(path: Path) -> None:
-    if path.name in _IN_PARTS:
-        _remove_parts(path)
-    _remove_file(path)
-
-
-def _move(source: Path, target: Path) -> None:
-    """Move a file, or the parts in a folder into a folder that may hold others' files."""
-    if not source.is_dir():
-        os.replace(source, target)
-        return
-    target.mkdir(exist_ok=True)
-    for part in source.glob(_PART):
-        os.replace(part, target / part.name)
-
-
-def _remove_parts(folder: Path) -> None:
-    """Remove the parts in a folder, and itself unless it holds anything else."""
-    for part in folder.glob(_PART):
-        part.unlink()
-    _remove_if_empty(folder)
-
-
-def _remove_if_empty(path: Path) -> None:
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
