@@ -44,6 +44,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--copies", metavar="N,N",
         help="with --estimators: matrix sizes, as multiples of the audience (default: 1,10)",
     )  # fmt: skip
+    made.add_argument(
+        "--scaling", action="store_true",
+        help="fit what a run costs to synthetic ratings of the --sizes but the last, and check it "
+        "on that one",
+    )  # fmt: skip
     made.add_argument("--overwrite", action="store_true", help="replace a benchmark in --out")
     return made
 
@@ -59,7 +64,10 @@ def job(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--rounds {arguments.rounds}: from 1 to 1000")
     _refuse_mixed(arguments)
     progress = Progress(sys.stderr, quiet=arguments.quiet)
-    measure = (_estimators if arguments.estimators else _whole_job)(arguments, progress)
+    if arguments.scaling:
+        measure = _scaling(arguments, progress)
+    else:
+        measure = (_estimators if arguments.estimators else _whole_job)(arguments, progress)
     out = _folder(arguments)
     written = []
     with explained(out), _made(out):
@@ -92,6 +100,26 @@ def _whole_job(arguments: argparse.Namespace, progress: Progress) -> Measure:
         }
 
     return measure
+
+
+def _scaling(arguments: argparse.Namespace, progress: Progress) -> Measure:
+    from segmentation.benchmark import scaling
+
+    sizes = _numbers("--sizes", arguments.sizes or "2600000,26024289,104097156", 1_000, 10**10)
+    if len(sizes) < 3:
+        raise _usage("--scaling needs three --sizes at least: the last checks what is fitted")
+
+    def measure() -> dict[str, Any]:
+        record = scaling.measure(sizes[:-1], sizes[-1], arguments.rounds, arguments.seed, progress)
+        return {"benchmark.md": scaling.table(record).encode("utf-8"), "benchmark.json": record}
+
+    return measure
+
+
+def _usage(message: str) -> Exception:
+    from segmentation.errors import UsageError
+
+    return UsageError(message)
 
 
 def _estimators(arguments: argparse.Namespace, progress: Progress) -> Measure:
@@ -163,6 +191,8 @@ def _refuse_mixed(arguments: argparse.Namespace) -> None:
     """Refuse options of the one benchmark that were given to the other."""
     from segmentation.errors import UsageError
 
+    if arguments.scaling and (arguments.estimators or arguments.peers is not None):
+        raise UsageError("--scaling times this program alone: leave out --estimators and --peers")
     if arguments.estimators:
         if arguments.sizes is not None:
             raise UsageError("--sizes is of the whole job: leave out --estimators or --sizes")

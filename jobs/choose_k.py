@@ -19,6 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     options.add_data(made)
     options.add_k_range(made, "the numbers of segments to try")
     options.add_cluster(made)
+    options.add_standing(made)
     options.add_seed(made)
     options.add_reading(made)
     options.add_again(made)
@@ -38,11 +39,8 @@ def job(arguments: argparse.Namespace) -> None:
     run = run_choose_k(
         settings,
         out,
-        cluster=arguments.cluster,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        progress=Progress(sys.stderr, quiet=arguments.quiet),
-        debug=arguments.debug,
+        options.execution(arguments),
+        Progress(sys.stderr, quiet=arguments.quiet),
     )
     options.say_synthetic(run.manifest)
     print()

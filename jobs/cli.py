@@ -15,6 +15,7 @@ JOBS = {
     "choose-k": "how many segments: quality and stability for a range of k",
     "convert": "ratings as text → Parquet, for every job",
     "synthesize": "a MovieLens-shaped data set of any size",
+    "certificates": "certificates for a cluster that speaks TLS",
     "benchmark": "the whole job, or the estimators alone, beside their peers",
 }
 

@@ -17,6 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
     made = common.parser("convert", __doc__ or "")
     options.add_source(made)
     options.add_cluster(made)
+    options.add_standing(made)
     options.add_seed(made)
     options.add_limits(made)
     options.add_again(made)
@@ -39,11 +40,8 @@ def job(arguments: argparse.Namespace) -> None:
     run = run_convert(
         settings,
         out,
-        cluster=arguments.cluster,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        progress=Progress(sys.stderr, quiet=arguments.quiet),
-        debug=arguments.debug,
+        options.execution(arguments),
+        Progress(sys.stderr, quiet=arguments.quiet),
     )
     options.say_synthetic(run.manifest)
     rows, parquet = run.manifest["rows"], run.manifest["parquet"]

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from segmentation.run.settings import Execution
+
 
 def add_data(made: argparse.ArgumentParser) -> None:
     """Add what is read and what is made of it."""
@@ -71,9 +73,42 @@ def add_cluster(made: argparse.ArgumentParser) -> None:
         "--cluster",
         default="threads",
         metavar="NAME",
-        help="a file of cluster_config/ by its name (threads, local), or the path of one "
-        "(default: threads)",
+        help="a file of cluster_config/ by its name, or the path of one (default: threads)",
     )
+
+
+def add_standing(made: argparse.ArgumentParser) -> None:
+    """Add the cluster that stands already, and what is seen of one from outside."""
+    made.add_argument(
+        "--address",
+        metavar="URL",
+        help="the scheduler of a cluster that stands already, tcp://HOST:PORT or tls://HOST:PORT",
+    )
+    made.add_argument(
+        "--performance-report",
+        metavar="FILE",
+        help="where to write Dask's own report of tasks, workers and bandwidth, as HTML",
+    )
+
+
+def execution(arguments: argparse.Namespace) -> Execution:
+    """Return how the options say that a job is run.
+
+    Raises
+    ------
+    UsageError
+        If a name is empty.
+    """
+    from segmentation.errors import UsageError
+    from segmentation.run.settings import Execution
+
+    report = arguments.performance_report
+    if report is not None and not report.strip():
+        raise UsageError("--performance-report: is empty: name a file, or leave the option out")
+    return Execution(
+        arguments.cluster, arguments.address, arguments.resume, arguments.overwrite, report,
+        arguments.debug,
+    )  # fmt: skip
 
 
 def add_seed(made: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     options.add_k_range(made, "what --k auto chooses from")
     options.add_cluster(made)
+    options.add_standing(made)
     options.add_seed(made)
     options.add_reading(made)
     made.add_argument(
@@ -62,11 +63,8 @@ def job(arguments: argparse.Namespace) -> None:
     run = run_segment(
         settings,
         out,
-        cluster=arguments.cluster,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        progress=Progress(sys.stderr, quiet=arguments.quiet),
-        debug=arguments.debug,
+        options.execution(arguments),
+        Progress(sys.stderr, quiet=arguments.quiet),
     )
     manifest = run.manifest
     options.say_synthetic(manifest)

@@ -48,9 +48,13 @@ def job(arguments: argparse.Namespace) -> None:
             "another --out"
         )
     from segmentation.datasets.synthetic import writer
-    from segmentation.run.cluster import open_cluster
+    from segmentation.run.cluster import load_config, open_cluster
     from segmentation.run.progress import Progress
 
+    if load_config(arguments.cluster)["kind"] not in ("threads", "local"):
+        raise UsageError(
+            f"--cluster {arguments.cluster}: data is made on this machine: take threads or local"
+        )
     progress = Progress(sys.stderr, quiet=arguments.quiet)
     with (
         open_cluster(arguments.cluster, debug=arguments.debug) as cluster,

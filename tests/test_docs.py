@@ -53,6 +53,8 @@ def test_defaults_stand_as_they_are() -> None:
             "--partition-size",
             "--join",
             "--memory-limit",
+            "--address",
+            "--performance-report",
         ):
             continue
         value = parser.get_default(option.removeprefix("--").replace("-", "_"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segmentation.datasets import access, parts
@@ -109,6 +110,19 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
         )
     place = _resolve(found, folder)
     return Layout(name, folder, place, movies, links, genres, parts=parts.expand(place))
+
+
+def absolute(layout: Layout) -> Layout:
+    """Return the same files by paths that don't hang on the working directory; URLs stay."""
+
+    def full(path: str) -> str:
+        return path if "://" in path or not path else os.path.abspath(path)
+
+    return replace(
+        layout,
+        folder=full(layout.folder), ratings=full(layout.ratings), movies=full(layout.movies),
+        links=layout.links and full(layout.links), parts=tuple(map(full, layout.parts)),
+    )  # fmt: skip
 
 
 def _ratings_in(folder: str, kind: str, names: tuple[str, ...] = ("ratings",)) -> str | None:

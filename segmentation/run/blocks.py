@@ -6,9 +6,11 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from segmentation.features import statistics
 from segmentation.run import files, tables
-from segmentation.run.tasks import submit
+from segmentation.run.tasks import hold, submit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,19 +55,22 @@ def merge_parts(
         users = sum(client.gather(submit(client, "count", _users_of_part, parts)))
     n_blocks = max(threads, -(-users // block_users))
     cuts: list[Any] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
+    known = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
+    # Compared by NumPy: parts times blocks is what grows fastest here.
+    first = np.array([sketch[0] for _, sketch in known])
+    last = np.array([sketch[-1] for _, sketch in known])
     merged = []
     for low, high in itertools.pairwise(cuts):
-        overlapping = [
-            part
-            for part, sketch in zip(parts, sketches, strict=True)
-            if len(sketch)
-            and (high is None or sketch[0] < high)
-            and (low is None or sketch[-1] >= low)
-        ]
+        inside = np.ones(len(known), np.bool_)
+        if high is not None:
+            inside &= first < high
+        if low is not None:
+            inside &= last >= low
+        overlapping = [known[at][0] for at in np.flatnonzero(inside)]
         n = len(overlapping)
         slices = submit(client, "slice", _slice, overlapping, [low] * n, [high] * n)
         merged.append(client.submit(_merged, slices, pure=False))
-    overlapping, slices = [], []
+    overlapping, slices, known = [], [], []
     parts.clear()
     lengths = client.gather(submit(client, "count", _users, merged))
     kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
@@ -79,18 +84,26 @@ def save_blocks(
     tables.write(client, path, files.statistics_table, [blocks.statistics, genres], ahead)
 
 
-def load_blocks(client: Any, path: Path, sizes: Sequence[int]) -> Blocks:
-    """Take up again what :func:`save_blocks` kept."""
-    # Through the client, which alone is sure to see the run's folder.
-    kept = []
-    for number in range(len(sizes)):
-        block = (
-            files.read_statistics(tables.part_of(path, number))
-            if path.is_dir()
-            else files.read_statistics(path, number)
-        )
-        # In a list, since the arrays of a bare tuple would be scattered one by one.
-        kept += client.scatter([block], hash=False)
+def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool = True) -> Blocks:
+    """Take up again what :func:`save_blocks` kept.
+
+    ``shared`` tells that all workers see the run's folder. Where they don't, the blocks go with the
+    tasks that they are the results of, since what dies with its worker has to come from somewhere.
+    """
+    path = path.resolve()
+    whole = not path.is_dir()
+    places = [path if whole else tables.part_of(path, number) for number in range(len(sizes))]
+    groups = [number if whole else 0 for number in range(len(sizes))]
+    if shared:
+        kept = submit(client, "load", files.read_statistics, places, groups)
+    else:
+        import dask
+
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
+            kept = [
+                hold(client, "load", files.read_statistics(place, group))
+                for place, group in zip(places, groups, strict=True)
+            ]
     return Blocks(kept, list(sizes))
 
 

@@ -6,9 +6,12 @@ What is measured stands beside each figure; results hang on none of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MIB = 1 << 20
 #: Of the machine's memory, or its cgroup's, unless asked otherwise.
@@ -28,6 +31,8 @@ _WORTH = 480 * MIB
 _PARTITION_COST = 6
 #: Bytes that a user of a block takes while tables are made of it, and blocks at a time a thread.
 _USER_COST, _BLOCKS = 640, 6
+#: What a worker without a limit is taken to have.
+_UNLIMITED = 4 << 30
 _PARTITION = MIB, 32 * MIB
 _BLOCK_USERS = 2_048, 65_536
 
@@ -78,6 +83,10 @@ class Budget:
     def block_users(self) -> int:
         """Users of a block at most."""
         return _within(self.room // self.threads // (_USER_COST * _BLOCKS), _BLOCK_USERS)
+
+    def least_for(self, partition_bytes: int, threads: int) -> int:
+        """Return the memory of a worker that reads partitions of such a size, bytes."""
+        return self.base + max(_LEAST_ROOM, partition_bytes * _PARTITION_COST) * threads
 
     def dask_config(self) -> dict[str, Any]:
         """Return what makes `distributed` keep to it: when data goes to disk, and how much waits.
@@ -164,3 +173,12 @@ def plan(
 def _within(value: int, bounds: tuple[int, int]) -> int:
     low, high = bounds
     return max(low, min(int(value), high))
+
+
+def of_workers(workers: Sequence[tuple[int, int]]) -> Budget:
+    """Return the budget of workers that stand, from each one's memory (0: no limit) and threads."""
+    known = [memory for memory, _ in workers if memory]
+    least = min(known, default=_UNLIMITED)
+    threads = max((n for _, n in workers), default=1)
+    total = sum(memory or least for memory, _ in workers)
+    return Budget(total, max(len(workers), 1), threads, least, _WORKER)

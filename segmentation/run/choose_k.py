@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.insight import choice
 from segmentation.run import files, pipeline, reading, searching
+from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
 
 if TYPE_CHECKING:
@@ -33,12 +34,8 @@ class ChooseKRun:
 def run_choose_k(
     settings: Settings,
     out: str | Path,
-    *,
-    cluster: str = "threads",
-    resume: bool = False,
-    overwrite: bool = False,
+    how: Execution | None = None,
     progress: Progress | None = None,
-    debug: bool = False,
 ) -> ChooseKRun:
     """Run the job; leave manifest, figure, and the figures as JSON and CSV in ``out``.
 
@@ -47,11 +44,9 @@ def run_choose_k(
     SegmentationError
         One of its children, with a message for the person at the terminal.
     """
-    with open_work(
-        settings, out, JOB, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
-        debug=debug,
-    ) as work:  # fmt: skip
-        if resume and (manifest := work.earlier(JOB, settings.key("choose_k"))):
+    how = how or Execution()
+    with open_work(settings, out, JOB, how, progress) as work:
+        if how.resume and (manifest := work.earlier(JOB, settings.key("choose_k"))):
             work.progress.say("  every stage was finished before: nothing is left to do")
             return ChooseKRun(work.out, _restored(manifest["choose_k"]), manifest)
         with work.in_folder(JOB):

@@ -1,46 +1,29 @@
-"""A file of ``cluster_config/`` → a running cluster and a ``distributed`` client of it."""
+"""A cluster by its name, its file's path or its address → a checked ``distributed`` client."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
-import os
-import signal
-import threading
-import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run import places
-from segmentation.run.budget import Budget, plan
-from segmentation.run.memory import let_go
+from segmentation.run.budget import Budget, of_workers
+from segmentation.run.deployment import checks, kinds, shipping
+from segmentation.run.deployment.config import load_config
+from segmentation.run.deployment.embedded import embedded
+from segmentation.run.memory import high_water, let_go
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "threads": {
-        "kind": str,
-        "threads": (int, str),
-        "memory_limit": (int, str),
-        "dashboard": (str, bool),
-    },
-    "local": {
-        "kind": str,
-        "workers": (int, str),
-        "threads_per_worker": (int, str),
-        "memory_limit": (int, str),
-        "dashboard": (str, bool),
-    },
-}
+__all__ = ["Cluster", "load_config", "open_cluster"]
 
-
-_LOOPBACK = "127.0.0.1:0"
+#: What starts on this machine, sees its files, and ends with the job.
+_EMBEDDED = ("threads", "local")
+#: Until a scheduler answers, and until workers are there, seconds; the second by the file.
+_CONNECT_SECONDS, _WAIT_SECONDS = 10.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +33,16 @@ class Cluster:
     client: Any
     kind: str
     budget: Budget
-    dashboard: str | None
+    dashboard: str | None = None
+    address: str | None = None
+    #: Workers that the scheduler had lost before.
+    lost_before: int = 0
+    _versions: list[str] = field(default_factory=list)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its workers may run on other machines."""
+        return self.kind not in _EMBEDDED
 
     @property
     def workers(self) -> int:
@@ -62,198 +54,215 @@ class Cluster:
         """Threads of all workers together."""
         return self.budget.workers * self.budget.threads
 
+    def check(self, files: Sequence[str], digest: str, partition_bytes: int | None) -> list[str]:
+        """Return what keeps these workers from reading these files, with remedies; all at once.
+
+        Workers of this machine, which the job has started itself, need no looking at.
+        """
+        if not self.is_elsewhere:
+            return []
+        found = [*self._versions, *checks.memory(self.client, self.budget, partition_bytes)]
+        # Where versions differ, what is asked might not even be understood.
+        return found or checks.machines(self.client, files, digest)
+
     def let_go(self) -> None:
         """Give free memory back to the system, here and on the workers."""
-        self.client.run(let_go)
+        self.everywhere(let_go, wait=not self.is_elsewhere)
         if self.kind != "threads":
             let_go()
 
+    def everywhere(self, function: Callable[..., Any], *, wait: bool = True) -> list[Any]:
+        """Run a function on each worker that stands; what dies meanwhile is left out."""
+        try:
+            answers = self.client.run(function, on_error="return", wait=wait)
+        except (OSError, TimeoutError):
+            return []
+        return [a for a in (answers or {}).values() if not isinstance(a, BaseException)]
+
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
-        return {
+        record: dict[str, Any] = {
             "kind": self.kind,
             "workers": self.workers,
             "threads": self.threads,
-            "memory": {**self.budget.record(), "spilled_bytes": self._spilled()},
-            "workers_lost": self._lost(),
+            "memory": {**self.budget.record(), "spilled_bytes": sum(self.everywhere(_written))},
+            "workers_lost": int(self.client.run_on_scheduler(_removed)) - self.lost_before,
+            "dashboard": self.dashboard,
         }
-
-    def _spilled(self) -> int:
-        """Return what the workers that stand have put on disk for want of memory, bytes."""
-        return sum(self.client.run(_written).values())
-
-    def _lost(self) -> int:
-        """Return how many workers went away, killed or restarted, while the run went on."""
-        return int(self.client.run_on_scheduler(_removed))
-
-
-def load_config(name: str) -> dict[str, Any]:
-    """Read a cluster's file by its name in ``cluster_config/``, or by its path.
-
-    Raises
-    ------
-    UsageError
-        If there is no such file, or a key or value in it is not known.
-    """
-    import yaml
-
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or os.sep in name:
-        if not path.is_file():
-            raise UsageError(
-                f"--cluster {name}: no such file: copy one of cluster_config/ and edit it"
-            )
-        try:
-            text, where = path.read_text("utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{name}: can't be read as UTF-8 text: {error}") from error
-    else:
-        folder = resources.files("cluster_config")
-        names = [file.name for file in folder.iterdir()]
-        known = sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml"))
-        if name not in known:
-            raise UsageError(
-                f"--cluster {name}: choose from {', '.join(known)}, or give a .yaml file's path"
-            )
-        text, where = (folder / f"{name}.yaml").read_text("utf-8"), f"cluster_config/{name}.yaml"
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
-    _check(config, where)
-    return dict(config)
-
-
-def _check(config: Any, where: str) -> None:
-    kind = config.get("kind") if isinstance(config, dict) else None
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise UsageError(f"{where}: needs a line 'kind: ' with one of {', '.join(_KEYS)}")
-    keys = _KEYS[kind]
-    for key, value in config.items():
-        if key not in keys:
-            near = difflib.get_close_matches(str(key), keys, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"
-            raise UsageError(f"{where}: unknown key {key!r}: {hint}")
-        wanted = keys[key]
-        is_flag = isinstance(value, bool)
-        if not isinstance(value, wanted) or (is_flag and wanted is not bool and key != "dashboard"):
-            raise UsageError(f"{where}: {key}: {value!r} is of the wrong kind")
-    for key in ("threads", "workers", "threads_per_worker"):
-        value = config.get(key, "auto")
-        if not (value == "auto" or (isinstance(value, int) and 1 <= value <= 4096)):
-            raise UsageError(f"{where}: {key}: {value!r}: give a number from 1 on, or auto")
-    dashboard = config.get("dashboard")
-    port = dashboard.rpartition(":")[2] if isinstance(dashboard, str) else "0"
-    if dashboard is True or not (port.isascii() and port.isdigit() and int(port) < 65_536):
-        raise UsageError(f"{where}: dashboard: give an address such as 127.0.0.1:0, or false")
-    _memory(config, where)
-
-
-def _memory(config: dict[str, Any], where: str) -> int | None:
-    """Return a file's limit for each worker, bytes; None for one that follows from the whole."""
-    value = config.get("memory_limit", "auto")
-    if value == "auto":
-        return None
-    from dask.utils import parse_bytes
-
-    try:
-        limit = int(parse_bytes(value))
-    except (ValueError, OverflowError):
-        limit = 0
-    if limit < 1:
-        raise UsageError(
-            f"{where}: memory_limit: {value!r}: give bytes with a unit, as in 2 GiB, or auto"
-        )
-    return limit
+        if self.is_elsewhere:
+            record["address"] = self.address
+            record["memory"]["workers_peak_bytes"] = self.everywhere(high_water)
+        return record
 
 
 @contextmanager
 def open_cluster(
-    name: str, *, memory_limit: int | None = None, debug: bool = False
+    name: str,
+    *,
+    address: str | None = None,
+    memory_limit: int | None = None,
+    debug: bool = False,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Cluster]:
-    """Start the named cluster, connect, and close both at the end.
+    """Start the named cluster or find the one that stands, connect, and close both at the end.
 
-    ``memory_limit`` is for the whole run, bytes; None leaves it to the cluster's file.
+    Parameters
+    ----------
+    name
+        A file of ``cluster_config/``, or the path of one.
+    address
+        Of a scheduler that stands; comes before what the file says.
+    memory_limit
+        For the whole run, bytes; None leaves it to the cluster's file.
+    warn
+        Is told what a person should know and can't be refused for.
 
     Raises
     ------
     UsageError
         If its file is not as it should be, or the run can't keep to the limit.
     ClusterError
-        If it can't be started.
+        If it can't be started or reached, or its workers don't come.
     """
-    config = load_config(name)
-    import dask
-    from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
-    from distributed.system import MEMORY_LIMIT
-
-    from segmentation.run.plugins import IgnoreInterrupts, PlainWorker
-
-    embedded = config["kind"] == "threads"
-    budget = plan(
-        embedded=embedded,
-        workers=_count(config.get("workers", "auto")),
-        threads=_count(config.get("threads" if embedded else "threads_per_worker", "auto")),
-        cpus=CPU_COUNT,
-        machine=int(MEMORY_LIMIT),
-        limit=memory_limit,
-        worker_limit=_memory(config, name),
-    )
+    config = _config(name, address)
     if not debug:
         # What distributed has to say of lost connections and busy loops is not for users.
         for logger in ("distributed", "tornado", "bokeh", "asyncio"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-    dashboard = config.get("dashboard") or None
-    if dashboard and not _has_bokeh():
-        dashboard = None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(budget.dask_config()))
-        try:
-            with _interrupts_held(), warnings.catch_warnings():
-                # That its port was taken: the address that it got instead is shown anyway.
-                warnings.simplefilter("ignore", UserWarning)
-                cluster = LocalCluster(
-                    n_workers=budget.workers,
-                    threads_per_worker=budget.threads,
-                    processes=not embedded,
-                    host=None if embedded else "127.0.0.1",
-                    # The scheduler's and workers' pages are served in any case: keep them here.
-                    dashboard_address=dashboard or _LOOPBACK,
-                    worker_dashboard_address=_LOOPBACK,
-                    memory_limit=budget.worker,
-                    local_directory=str(places.scratch()),
-                    scheduler_kwargs={"dashboard": dashboard is not None},
-                    worker_class=PlainWorker if embedded and not dashboard else None,
-                    silence_logs=False if debug else logging.CRITICAL,
-                )
-            stack.enter_context(cluster)
-            client = stack.enter_context(Client(cluster))
-            if not embedded:
-                client.register_plugin(IgnoreInterrupts())
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise ClusterError(
-                f"cluster {name!r} can't be started: {' '.join(str(error).split())}: "
-                "check its file, free ports and memory"
-            ) from error
-        link = _dashboard_link(cluster, dashboard)
-        yield Cluster(client, config["kind"], budget, link)
+    if config["kind"] in _EMBEDDED:
+        with embedded(config, name, memory_limit=memory_limit, debug=debug) as found:
+            client, budget, dashboard = found
+            yield Cluster(client, config["kind"], budget, dashboard)
+        return
+    if memory_limit is not None:
+        raise UsageError(
+            f"--memory-limit is for clusters that share this machine: the workers of {name!r} have "
+            "their own (memory_per_worker in its file, or dask worker --memory-limit)"
+        )
+    with kinds.standing(config, name) as standing, _connected(standing, name) as client:
+        told = client.scheduler.address
+        if (warning := kinds.plain_warning(told)) is not None:
+            warn(warning)
+        _wait(client, standing.expected, config, told)
+        versions = checks.versions(client)
+        if not versions:
+            try:
+                shipping.ship(client)
+            except (RuntimeError, ImportError, OSError) as error:
+                raise ClusterError(f"{told}: {' '.join(str(error).split())}") from error
+            for note in checks.notes(client):
+                warn(note)
+        info = client.scheduler_info(n_workers=-1)["workers"].values()
+        budget = of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])
+        lost = 0 if versions else int(client.run_on_scheduler(_removed))
+        yield Cluster(
+            client,
+            config["kind"],
+            budget,
+            standing.dashboard or _link(client),
+            told,
+            lost,
+            versions,
+        )
+
+
+def _config(name: str, address: str | None) -> dict[str, Any]:
+    if address is None:
+        return load_config(name)
+    if not address.strip() or address.partition("://")[0] not in ("tcp", "tls"):
+        raise UsageError(f"--address {address}: give tcp:// or tls://, a host and a port")
+    # The default of --cluster, which nobody asked for.
+    config = {"kind": "remote"} if name == "threads" else load_config(name)
+    if config["kind"] not in ("remote", "tls"):
+        raise UsageError(
+            f"--address is for a cluster that stands, and --cluster {name} would start one: leave "
+            "one of them out"
+        )
+    return {**config, "address": address}
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Note Ctrl-C while the cluster starts, and raise it once there is something to close."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+def _connected(standing: kinds.Standing, name: str) -> Iterator[Any]:
+    from distributed import Client
+
+    with contextlib.ExitStack() as stack:
+        try:
+            options = {"security": standing.security} if standing.security else {}
+            client = stack.enter_context(_quiet(Client(
+                standing.target, timeout=_CONNECT_SECONDS, name="segmentation", **options
+            )))  # fmt: skip
+        except Exception as error:
+            raise ClusterError(_unreachable(standing.target, name, error)) from error
+        stack.callback(_withdraw, client)
+        yield client
+
+
+@contextmanager
+def _quiet(client: Any) -> Iterator[Any]:
+    """Close a client whose scheduler may be gone."""
     try:
-        yield
+        yield client
     finally:
-        signal.signal(signal.SIGINT, before)
-        if caught:
-            raise KeyboardInterrupt
+        with contextlib.suppress(Exception):
+            client.close(timeout=_CONNECT_SECONDS)
+
+
+def _withdraw(client: Any) -> None:
+    # A scheduler that is gone holds nothing of ours.
+    with contextlib.suppress(Exception):
+        if client.status == "running":
+            shipping.withdraw(client)
+
+
+def _unreachable(target: Any, name: str, error: BaseException) -> str:
+    where = target if isinstance(target, str) else f"cluster {name!r}"
+    words = " ".join(str(found) for found in _chain(error))
+    if "expired" in words:
+        return f"{where}: its certificate has expired: make new ones (segmentation certificates)"
+    if "CERTIFICATE_VERIFY_FAILED" in words or "certificate" in words.lower():
+        return (
+            f"{where}: the certificates don't fit one another (is ca_file the one that signed the "
+            "scheduler's, and the host among its names?): name the right ones, or make new ones"
+        )
+    if isinstance(error, (OSError, TimeoutError)):
+        told = (
+            "" if not where.startswith("tls://") else ", or does it not speak TLS or refuse yours"
+        )
+        return (
+            f"{where}: nobody answers there: is the scheduler up, and the address right{told}? "
+            "Start it with: dask scheduler"
+        )
+    return (
+        f"{where}: speaks otherwise than this job ({type(error).__name__}: "
+        f"{' '.join(str(error).split())[:200]}): run the same versions of dask and distributed"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _wait(client: Any, expected: int, config: Mapping[str, Any], address: str) -> None:
+    seconds = float(config.get("wait_seconds") or _WAIT_SECONDS)
+    try:
+        client.wait_for_workers(expected, timeout=seconds)
+    except TimeoutError:
+        there = len(client.scheduler_info(n_workers=-1)["workers"])
+        plural = "" if expected == 1 else "s"
+        raise ClusterError(
+            f"{address}: {there} of {expected} worker{plural} came within {seconds:g} s: start "
+            "more (dask worker ADDRESS), lower what the cluster's file asks for, or raise "
+            "wait_seconds"
+        ) from None
+
+
+def _link(client: Any) -> str | None:
+    try:
+        return str(client.dashboard_link) or None
+    except Exception:
+        return None
 
 
 def _written(dask_worker: Any) -> int:
@@ -264,23 +273,3 @@ def _written(dask_worker: Any) -> int:
 def _removed(dask_scheduler: Any) -> int:
     told = dask_scheduler.get_events("all")
     return sum(isinstance(one, dict) and one.get("action") == "remove-worker" for _, one in told)
-
-
-def _count(value: Any) -> int | None:
-    return None if value == "auto" else int(value)
-
-
-def _has_bokeh() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("bokeh") is not None
-
-
-def _dashboard_link(cluster: Any, wanted: str | None) -> str | None:
-    if wanted is None:
-        return None
-    server = cluster.scheduler.services.get("dashboard")
-    if server is None:
-        return None
-    host = wanted.rpartition(":")[0] or "127.0.0.1"
-    return f"http://{host}:{server.port}/status"

@@ -18,6 +18,7 @@ from segmentation.datasets import ratings as general
 from segmentation.errors import DataError
 from segmentation.run import files, recovery
 from segmentation.run.partitions import PieceReport, ReadSummary
+from segmentation.run.settings import Execution
 from segmentation.run.store import CONVERT, PARTS
 from segmentation.run.tally import Gathering, Tally, add_up
 from segmentation.run.tasks import submit
@@ -66,12 +67,8 @@ class PartRecord(NamedTuple):
 def run_convert(
     settings: Settings,
     out: str | Path,
-    *,
-    cluster: str = "threads",
-    resume: bool = False,
-    overwrite: bool = False,
+    how: Execution | None = None,
     progress: Progress | None = None,
-    debug: bool = False,
 ) -> ConvertRun:
     """Copy ratings into Parquet, and their catalogue beside them, so that every job reads ``out``.
 
@@ -80,11 +77,9 @@ def run_convert(
     SegmentationError
         One of its children, with a message for the person at the terminal.
     """
-    with open_work(
-        settings, out, JOB, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
-        debug=debug,
-    ) as work:  # fmt: skip
-        if resume and (manifest := work.earlier(JOB, settings.key(JOB))):
+    how = how or Execution()
+    with open_work(settings, out, JOB, how, progress) as work:
+        if how.resume and (manifest := work.earlier(JOB, settings.key(JOB))):
             work.progress.say("  every part was finished before: nothing is left to do")
             return ConvertRun(work.out, manifest)
         with work.in_folder(JOB):
@@ -101,6 +96,8 @@ def _run(work: Work) -> ConvertRun:
         folder.discard(PARTS)
         folder.finish_stage("plan", key, {})
     parts = folder.product(f"{PARTS}/part").parent
+    parts.mkdir(parents=True, exist_ok=True)
+    work.share_folder(parts)
     with work.progress.stage("convert", "Parquet") as stage:
         names = [f"part-{i:05d}" for i in range(len(partitions))]
         tasks = submit(

@@ -18,7 +18,7 @@ from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.features.duplicates import PIECE, superseded
 from segmentation.features.ids import coded, told
-from segmentation.run.partitions import PieceReport, ReadSummary
+from segmentation.run.partitions import PieceReport, ReadSummary, tell
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def read_rows(
     seen = np.zeros(len(table.movie_ids), np.bool_)
     seen[rows[MOVIE].to_numpy()] = True
     users, _ = coded(rows[USER])
+    tell("ratings", pieces, len(rows) + unmapped, len(users))
     return rows, ReadSummary(
         tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
         len(users),

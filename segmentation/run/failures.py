@@ -9,10 +9,36 @@ from typing import TYPE_CHECKING
 from segmentation.errors import ClusterError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _GO_ON = "then run again with --resume"
+
+
+@contextmanager
+def on_partitions(names: Callable[[int], str]) -> Iterator[None]:
+    """Name the partition on which workers died again and again.
+
+    ``names`` tells what one is called by its number, which tasks that read end their keys with.
+
+    Raises
+    ------
+    ClusterError
+        In place of ``KilledWorker``.
+    """
+    from distributed import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        stem, _, number = str(error.task).rpartition("-")
+        if not (stem.startswith("read-") and number.isdigit()):
+            raise
+        raise ClusterError(
+            f"workers died {error.allowed_failures + 1} times while they read "
+            f"{names(int(number))}: see a worker's log; if it is for want "
+            f"of memory, lower --partition-size or start workers with more, {_GO_ON}"
+        ) from error
 
 
 @contextmanager
@@ -37,7 +63,7 @@ def explained(out: Path) -> Iterator[None]:
     except KilledWorker as error:
         raise ClusterError(
             f"workers died {error.allowed_failures + 1} times on task {error.task!r}, most likely "
-            f"of too little memory: raise memory_limit in the cluster's file or lower "
+            f"of too little memory: give workers more in the cluster's file, or lower "
             f"--partition-size, {_GO_ON}"
         ) from error
     except (CommClosedError, FutureCancelledError, CancelledError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from segmentation.datasets.ratings import LineReject, RatingsFormat
     from segmentation.schema import MovieTable, UserStatistics
 
+#: Beneath Dask's own, so that lines go where a worker's do.
+logger = logging.getLogger("distributed.segmentation")
 #: Chunks of a packed file whose statistics wait to be merged.
 _WAITING = 8
 
@@ -50,6 +53,20 @@ class ReadSummary(NamedTuple):
     def rejected(self) -> int:
         """Rows that are no ratings."""
         return sum(len(piece.rejected) for piece in self.pieces)
+
+
+def name_of(pieces: Sequence[Piece]) -> str:
+    """Say which part of which file a partition is."""
+    first, last = pieces[0].part, pieces[-1].part
+    what = "row groups" if pieces[0].file.codec == "parquet" else "bytes"
+    told = f"{first.path}, {what} {first.start:,} to {first.stop:,}"
+    return told if len(pieces) == 1 else f"{told} and {len(pieces) - 1} more up to {last.path}"
+
+
+def tell(stage: str, pieces: Sequence[Piece], rows: int, users: int | None) -> None:
+    """Put a line into the worker's log."""
+    by = "" if users is None else f" by {users:,} users"
+    logger.info("%s: %s: %s rows%s", stage, name_of(pieces), f"{rows:,}", by)
 
 
 def read_partition(
@@ -84,6 +101,7 @@ def read_partition(
     merged = statistics.merge(waiting) if waiting else statistics.empty(table.n_genres)
     merged = statistics.narrow(merged)
     sketch = statistics.sketch_of(merged.users)
+    tell("ratings", pieces, used + unmapped, len(merged.users))
     return merged, ReadSummary(tuple(reports), used, unmapped, seen, sketch, len(merged.users))
 
 

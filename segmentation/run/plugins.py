@@ -6,7 +6,7 @@ import contextlib
 import signal
 from typing import Any
 
-from distributed import Worker, WorkerPlugin
+from distributed import SchedulerPlugin, Worker, WorkerPlugin
 
 
 class PlainWorker(Worker):  # type: ignore[misc]
@@ -34,3 +34,35 @@ class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
         """Ignore the signal where the worker owns its process' main thread."""
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Counts(SchedulerPlugin):  # type: ignore[misc]
+    """Counts the tasks that came to a result, and the bytes of these."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+        self.bytes = 0
+
+    def transition(
+        self, key: Any, start: str, finish: str, *arguments: Any, nbytes: int = 0, **more: Any
+    ) -> None:
+        """Take note of what becomes of a task."""
+        if start == "processing" and finish == "memory":
+            self.tasks += 1
+            self.bytes += nbytes or 0
+
+
+def start_counting(name: str, dask_scheduler: Any = None) -> None:
+    """Begin to count; run on the scheduler."""
+    dask_scheduler.add_plugin(Counts(), name=name)
+
+
+def counts(name: str, dask_scheduler: Any = None) -> dict[str, int]:
+    """Return what was counted so far; run on the scheduler."""
+    found = dask_scheduler.plugins[name]
+    return {"tasks": found.tasks, "bytes": found.bytes}
+
+
+def stop_counting(name: str, dask_scheduler: Any = None) -> None:
+    """Count no more; run on the scheduler."""
+    dask_scheduler.remove_plugin(name)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+#: Beneath Dask's own, whose settings say where lines go and which.
+logger = logging.getLogger("distributed.segmentation")
 _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 10.0
 
@@ -21,6 +24,7 @@ class StageRecord:
 
     name: str
     seconds: float
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Stage:
@@ -66,11 +70,15 @@ class Progress:
         self.live = not self._quiet and self._stream is not None and self._stream.isatty()
         self._drawn = 0
         self.stages: list[StageRecord] = []
+        #: What a stage's counts are the difference of; None where nobody counts.
+        self.counter: Callable[[], dict[str, int]] | None = None
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[Stage]:
         """Time a stage; it is remembered only if it ends without an error."""
         stage = Stage(self, title)
+        before = self.counter() if self.counter else {}
+        logger.info("%s: begins", title)
         if self.live:
             self.draw(f"  {title} ...")
         try:
@@ -78,7 +86,11 @@ class Progress:
         except BaseException:
             self._clear()
             raise
-        self.stages.append(StageRecord(name, stage.finish()))
+        seconds = stage.finish()
+        logger.info("%s: done in %.2f s%s", title, seconds, f": {stage.note}" if stage.note else "")
+        after = self.counter() if self.counter else {}
+        counts = {key: value - before.get(key, 0) for key, value in after.items()}
+        self.stages.append(StageRecord(name, seconds, counts))
 
     def say(self, line: str) -> None:
         """Write a line that stays."""

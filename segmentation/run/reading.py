@@ -10,9 +10,10 @@ from segmentation.datasets import pieces as reader
 from segmentation.errors import DataError
 from segmentation.run import distinct, shuffling
 from segmentation.run.blocks import Blocks, merge_parts
-from segmentation.run.partitions import read_partition
+from segmentation.run.failures import on_partitions
+from segmentation.run.partitions import name_of, read_partition
 from segmentation.run.tally import Gathering, Tally, add_up, first_lines
-from segmentation.run.tasks import submit
+from segmentation.run.tasks import hold, submit
 from segmentation.schema import TIMESTAMP
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def read_ratings(
     found = reader.probe(layout, text_movies=catalogue.has_text_ids)
     size = settings.partition_bytes or cluster.budget.partition_bytes
     partitions = reader.partitions(found, size)
-    with progress.stage("ratings", "ratings") as stage:
+    with (
+        progress.stage("ratings", "ratings") as stage,
+        on_partitions(lambda number: name_of(partitions[number])),
+    ):
         _warn_of_packed(found, cluster.threads, progress)
         # A row takes 8 bytes of text at least; packed, hardly less than one.
         most = sum(file.size // (1 if file.codec else 8) for file in found)
@@ -131,7 +135,7 @@ class _Reading:
         def crowded(found: Sequence[ReadSummary]) -> bool:
             return shuffling.is_crowded(found, len(self.partitions), self.table.n_genres, budget)
 
-        table = client.scatter(self.table, broadcast=True, hash=False)
+        table = hold(client, "catalogue", self.table)
         parts = submit(client, "read-ratings", read_partition, self.partitions, table)
         summaries, ended = self.gathering.gather(submit(client, "summary", _second, parts), crowded)
         if ended != "disordered":
@@ -155,7 +159,7 @@ class _Reading:
         first_pieces = [0]
         for pieces in self.partitions[:-1]:
             first_pieces.append(first_pieces[-1] + len(pieces))
-        table = client.scatter(self.table, broadcast=True, hash=False)
+        table = hold(client, "catalogue", self.table)
         parts = submit(
             client, "read-distinct", distinct.read_partition, self.partitions, first_pieces, table
         )
@@ -172,7 +176,7 @@ class _Reading:
             found, old = distinct.sum_up(edges, self.table)
             dropped = self._concatenated([*(aside.dropped for aside in asides), old])
             if len(found.users):
-                parts = [*parts, client.scatter([(found, None)], hash=False)[0]]
+                parts = [*parts, hold(client, "edges", (found, None))]
                 sketches = [*sketches, found.users[[0, -1]]]
         else:
             client.cancel(parts)

@@ -11,6 +11,7 @@ from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
 from segmentation.run import files, pipeline, reading, recovery, reporting, searching
 from segmentation.run.model import SavedModel
+from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
 from segmentation.schema import Axes
 
@@ -39,12 +40,8 @@ class SegmentRun:
 def run_segment(
     settings: Settings,
     out: str | Path,
-    *,
-    cluster: str = "threads",
-    resume: bool = False,
-    overwrite: bool = False,
+    how: Execution | None = None,
     progress: Progress | None = None,
-    debug: bool = False,
 ) -> SegmentRun:
     """Run the job and leave everything that the contract lists in ``out``.
 
@@ -54,11 +51,9 @@ def run_segment(
         One of its children, with a message for the person at the terminal.
     """
     playbook = people.load_playbook(settings.playbook)
-    with open_work(
-        settings, out, JOB, cluster=cluster, resume=resume, overwrite=overwrite, progress=progress,
-        debug=debug,
-    ) as work:  # fmt: skip
-        if resume and (done := _finished(work)):
+    how = how or Execution()
+    with open_work(settings, out, JOB, how, progress) as work:
+        if how.resume and (done := _finished(work)):
             work.progress.say("  every stage was finished before: nothing is left to do")
             return done
         with work.in_folder(JOB):

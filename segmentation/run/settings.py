@@ -102,6 +102,22 @@ class Settings:
         return {name: value for name, value in self.record().items() if name in names}
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How a job is run; no result hangs on it.
+
+    ``cluster`` is a file of ``cluster_config/`` by its name, or the path of one; ``address`` that
+    of a scheduler that stands; ``performance_report`` where Dask's own report goes.
+    """
+
+    cluster: str = "threads"
+    address: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    performance_report: str | None = None
+    debug: bool = False
+
+
 def synthetic_rows(data: str) -> int | None:
     """Return the rows of ``synthetic`` or ``synthetic:ROWS``; None for any other source."""
     kind, colon, rows = data.partition(":")

@@ -7,6 +7,7 @@ are shuffled by user, out of core, by Dask's own ``p2p`` shuffle, and summed up 
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
 from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
-from segmentation.run.partitions import PieceReport, ReadSummary
+from segmentation.run.partitions import PieceReport, ReadSummary, tell
 from segmentation.schema import MOVIE, RATING, USER
 
 if TYPE_CHECKING:
@@ -111,14 +112,20 @@ def shuffle(
     import dask
     import dask.dataframe as dd
 
+    token = uuid.uuid4().hex[:8]
     read, first, second, sum_up = (
         dask.delayed(f, pure=False) for f in (way.read, _first, _second, way.summed)
     )
     # One task that holds it, and no part of it in any other.
     known = dask.delayed(table, traverse=False, pure=False)
     pairs = [
-        read(dask.delayed(pieces, traverse=False, pure=False), *own, known)
-        for pieces, own in zip(partitions, more, strict=True)
+        read(
+            dask.delayed(pieces, traverse=False, pure=False),
+            *own,
+            known,
+            dask_key_name=f"read-rows-{token}-{number}",
+        )
+        for number, (pieces, own) in enumerate(zip(partitions, more, strict=True))
     ]
     n_parts = max(1, -(-rows * way.row_bytes // partition_bytes))
     frame = dd.from_delayed([first(pair) for pair in pairs], meta=way.none, verify_meta=False)
@@ -149,6 +156,7 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
     seen = np.zeros(len(table.movie_ids), np.bool_)
     seen[rows[MOVIE].to_numpy()] = True
     nobody = np.empty(0, np.int64)
+    tell("ratings", pieces, len(rows) + unmapped, None)
     return rows, ReadSummary(tuple(reports), len(rows), unmapped, np.packbits(seen), nobody, 0)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import layouts, parts
 from segmentation.run import places
+from segmentation.run.cluster import open_cluster
 from segmentation.run.settings import synthetic_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from segmentation.datasets.layouts import Layout
     from segmentation.run.cluster import Cluster
     from segmentation.run.progress import Progress
@@ -16,16 +20,37 @@ if TYPE_CHECKING:
 
 
 def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
-    """Find, download or make the data that the settings name."""
+    """Find, download or make the data that the settings name.
+
+    Workers on other machines are given paths that don't hang on where the job was started.
+    """
+    found = _located(settings, cluster, progress)
+    return layouts.absolute(found) if cluster.is_elsewhere else found
+
+
+@contextmanager
+def _here(cluster: Cluster) -> Iterator[Any]:
+    """Yield a client whose workers write to this machine's disk."""
+    if not cluster.is_elsewhere:
+        yield cluster.client
+        return
+    with open_cluster("threads") as own:
+        yield own.client
+
+
+def _located(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
     rows = synthetic_rows(settings.data)
     if rows is not None:
         from segmentation.datasets.synthetic import writer
 
         place = places.cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
         if not writer.is_written(rows, settings.seed, place):
-            with progress.stage("synthesize", "synthetic data") as stage:
+            with (
+                progress.stage("synthesize", "synthetic data") as stage,
+                _here(cluster) as client,
+            ):
                 writer.write(
-                    rows, settings.seed, place, cluster.client,
+                    rows, settings.seed, place, client,
                     lambda done, total: stage.update(done, total, "rows"),
                 )  # fmt: skip
                 stage.note = f"{rows:,} ratings kept in {place}"

@@ -9,6 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def hold(client: Any, name: str, value: Any) -> Any:
+    """Put a value on the cluster as a task's result, which is computed again where it is lost.
+
+    What is scattered is gone with the workers that hold it.
+    """
+    return client.submit(_same, value, key=f"{name}-{uuid.uuid4().hex[:8]}")
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
 def submit(client: Any, name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:
     """Map over columns of arguments; what is no list goes to every task as it is.
 

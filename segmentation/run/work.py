@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
-from segmentation.errors import UsageError
-from segmentation.run import files, reading, recovery, sources, store
+from segmentation.errors import ClusterError, UsageError
+from segmentation.run import files, reading, recovery, seen, sources, store
 from segmentation.run.blocks import Blocks, load_blocks, save_blocks
 from segmentation.run.cluster import open_cluster
+from segmentation.run.deployment import checks
 from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory
 from segmentation.run.progress import Progress
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from segmentation.datasets.layouts import Layout
     from segmentation.run.cluster import Cluster
-    from segmentation.run.settings import Settings
+    from segmentation.run.settings import Execution, Settings
     from segmentation.schema import Catalogue
 
 #: From this share of unmapped ratings on a run warns of its catalogue.
@@ -112,10 +114,27 @@ class Work:
             )
         return manifest
 
+    def share_folder(self, folder: Path) -> None:
+        """See that all workers see a folder that they have to write to.
+
+        Raises
+        ------
+        ClusterError
+            If one doesn't.
+        """
+        if not self.cluster.is_elsewhere:
+            return
+        token = folder.resolve() / f".seen-by-all-{uuid.uuid4().hex[:8]}"
+        token.touch()
+        try:
+            _refuse(checks.folder(self.cluster.client, str(token)), self.progress)
+        finally:
+            token.unlink(missing_ok=True)
+
     def finish(self, manifest: dict[str, Any]) -> None:
         """Add to a manifest what is known at the end: stages, seconds, peak memory."""
         manifest["stages"] = [
-            {"name": stage.name, "seconds": round(stage.seconds, 3)}
+            {"name": stage.name, "seconds": round(stage.seconds, 3), **stage.counts}
             for stage in self.progress.stages
         ]
         manifest["seconds"] = round(time.monotonic() - self.began, 3)
@@ -156,7 +175,8 @@ class Work:
         done = folder.stage("ratings", key)
         if done is not None and kept.exists():
             self.progress.say("  ratings: taken from the finished stage")
-            blocks = load_blocks(self.cluster.client, kept, done["blocks"])
+            shared = not checks.folder(self.cluster.client, str(kept.resolve()))
+            blocks = load_blocks(self.cluster.client, kept, done["blocks"], shared=shared)
             return blocks, done["rows"], done["movies"]
         folder.discard("rejected")
         blocks, tally = reading.read_ratings(
@@ -196,14 +216,12 @@ def open_work(
     settings: Settings,
     out: str | Path,
     job: str,
-    *,
-    cluster: str = "threads",
-    resume: bool = False,
-    overwrite: bool = False,
+    how: Execution,
     progress: Progress | None = None,
-    debug: bool = False,
 ) -> Iterator[Work]:
-    """Start the cluster and find the data; the folder is not touched yet.
+    """Start the cluster, find the data, and see that the one can read the other.
+
+    The folder is not touched yet.
 
     Raises
     ------
@@ -214,21 +232,45 @@ def open_work(
     # Said again by the folder itself; here it saves a download or a cluster's start.
     found = store.existing_run(out, job)
     store.refuse_other_kind(Path(out), job)
-    if found and not (resume or overwrite):
+    if found and not (how.resume or how.overwrite):
         store.refuse_existing(Path(out), found)
     began = time.monotonic()
     with (
         PeakMemory() as memory,
-        open_cluster(cluster, memory_limit=settings.memory_limit, debug=debug) as running,
-    ):
+        open_cluster(
+            how.cluster, address=how.address, memory_limit=settings.memory_limit, debug=how.debug,
+            warn=lambda line: progress.warn(f"  warning: {line}"),
+        ) as running,
+        seen.reported(how.performance_report),
+        seen.counted(running.client, progress),
+    ):  # fmt: skip
+        if running.is_elsewhere:
+            plural = "s" if running.workers > 1 else ""
+            progress.say(
+                f"  cluster: {running.workers} worker{plural}, {running.threads} threads in all, "
+                f"at {running.address}"
+            )
         if running.dashboard:
             progress.say(f"  dashboard: {running.dashboard}")
         with explained(Path(out)):
             layout = sources.locate(settings, running, progress)
             digest = layouts.fingerprint(layout.files)
+            _refuse(running.check(layout.files, digest, settings.partition_bytes), progress)
         yield Work(
-            settings, Path(out), resume, overwrite, layout, digest, running, progress, memory, began
-        )
+            settings, Path(out), how.resume, how.overwrite, layout, digest, running, progress,
+            memory, began,
+        )  # fmt: skip
+
+
+def _refuse(findings: list[str], progress: Progress) -> None:
+    """Show all that is wrong with a cluster, a line each, and end with one that counts them."""
+    if not findings:
+        return
+    for finding in findings:
+        progress.warn(f"  ✗ {finding}")
+    plural = "s" if len(findings) > 1 else ""
+    first = findings[0] if len(findings) == 1 else f"the first: {findings[0]}"
+    raise ClusterError(f"the cluster fails {len(findings)} check{plural}; {first}")
 
 
 def default_out() -> Path:

@@ -23,14 +23,14 @@ def test_files_of_the_project(name: str) -> None:
     [
         ("kind: threads\nthread: 2\n", "unknown key 'thread': did you mean threads?"),
         ("kind: local\nzzz: 2\n", "unknown key 'zzz': known are kind, workers"),
-        ("kind: cloud\n", "needs a line 'kind: ' with one of threads, local"),
+        ("kind: clouds\n", "needs a line 'kind: ' with one of threads, local"),
         ("- a\n", "needs a line 'kind: '"),
         ("kind: [", "is not YAML"),
         ("kind: threads\nthreads: many\n", "threads: 'many': give a number from 1 on, or auto"),
         ("kind: threads\nthreads: 0\n", "threads: 0: give a number from 1 on, or auto"),
-        ("kind: threads\nthreads: true\n", "threads: True is of the wrong kind"),
-        ("kind: local\nworkers: 1.5\n", "workers: 1.5 is of the wrong kind"),
-        ("kind: threads\ndashboard: true\n", "dashboard: give an address"),
+        ("kind: threads\nthreads: true\n", "threads: True: give a number from 1 on, or auto"),
+        ("kind: local\nworkers: 1.5\n", "workers: 1.5: give a number from 1 on, or auto"),
+        ("kind: threads\ndashboard: true\n", "dashboard: True: give an address"),
         ("kind: threads\nmemory_limit: lots\n", "memory_limit: 'lots': give bytes with a unit"),
     ],
 )
@@ -44,7 +44,9 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_unknown_names_and_paths(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--cluster thread: choose from local, threads, or give"):
+    with pytest.raises(
+        UsageError, match="--cluster thread: choose from cloud, kubernetes, local, .*, tls, or give"
+    ):
         load_config("thread")
     with pytest.raises(UsageError, match="no such file"):
         load_config(str(tmp_path / "none.yaml"))

@@ -177,11 +177,12 @@ def test_statistics_come_back_block_by_block(tmp_path: Path, client, copies: int
     blocks.save_blocks(client, path, held, ("a", "b", "c"), 4)
     assert path.is_dir() == (copies > 1)
     assert not (tmp_path / "s.parquet.partial").exists()
-    again = blocks.load_blocks(client, path, held.sizes)
-    for block, future in zip(found, again.statistics, strict=True):
-        for one, other in zip(future.result(), block, strict=True):
-            np.testing.assert_array_equal(one, other)
-            assert one.dtype == other.dtype
+    for shared in (True, False):
+        again = blocks.load_blocks(client, path, held.sizes, shared=shared)
+        for block, future in zip(found, again.statistics, strict=True):
+            for one, other in zip(future.result(), block, strict=True):
+                np.testing.assert_array_equal(one, other)
+                assert one.dtype == other.dtype
     # What was there before goes, whichever of the two it was.
     blocks.save_blocks(client, path, blocks.Blocks(held.statistics[:1], [4]), ("a", "b", "c"), 4)
     assert path.is_file()

@@ -1,0 +1,1 @@
+"""From a file of ``cluster_config/`` to workers that can be relied on."""

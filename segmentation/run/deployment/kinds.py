@@ -1,0 +1,287 @@
+"""Each kind of cluster, started by Dask's own deployment classes or found where it stands."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from segmentation.errors import ClusterError, UsageError
+from segmentation.run.deployment.certificates import expired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Cloud providers' classes: kind → the package's class, its extra package, workers' option.
+PROVIDERS = {
+    "coiled": ("coiled", "Cluster", "coiled"),
+    "aws-ec2": ("dask_cloudprovider.aws", "EC2Cluster", "dask-cloudprovider[aws]"),
+    "aws-fargate": ("dask_cloudprovider.aws", "FargateCluster", "dask-cloudprovider[aws]"),
+    "azure": ("dask_cloudprovider.azure", "AzureVMCluster", "dask-cloudprovider[azure]"),
+    "google": ("dask_cloudprovider.gcp", "GCPCluster", "dask-cloudprovider[gcp]"),
+}
+_BATCH = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
+#: What a batch system calls who pays.
+_ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
+_LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
+
+
+class Standing(NamedTuple):
+    """A cluster to connect to.
+
+    ``target`` is an address or a cluster object, ``security`` what :class:`distributed.Client`
+    needs, ``expected`` the workers to wait for.
+    """
+
+    target: Any
+    security: Any
+    expected: int
+    dashboard: str | None = None
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address, or a host's name, is of this machine alone."""
+    host = address.partition("://")[2] or address
+    host = host.rpartition(":")[0] if host.count(":") == 1 or "]" in host else host
+    host = host.strip("[]")
+    if host.lower() in _LOOPBACK_NAMES or address.startswith("inproc://"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def plain_warning(address: str) -> str | None:
+    """Say what it means to talk to a scheduler in the open; None where nobody else can listen."""
+    if not address.startswith("tcp://") or is_loopback(address):
+        return None
+    return (
+        f"{address} is neither encrypted nor does it ask who you are: whoever reaches it can read "
+        "the ratings and run programs on its workers: use tls:// (see segmentation certificates)"
+    )
+
+
+@contextmanager
+def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
+    """Start a cluster of any kind but the embedded ones, and end it, or find one that stands.
+
+    Raises
+    ------
+    UsageError
+        If its package is not installed, or keys are missing that only it can tell.
+    ClusterError
+        If it can't be started.
+    """
+    kind = config["kind"]
+    if kind in ("remote", "tls"):
+        yield _found(config, name)
+        return
+    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(kind, _batch)
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster, expected = start(config, name, stack)
+            stack.callback(_close, cluster)
+            adaptive = config.get("adaptive")
+            if adaptive:
+                cluster.adapt(minimum=adaptive["minimum"], maximum=adaptive["maximum"])
+                expected = max(1, adaptive["minimum"])
+        except (UsageError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            # Each of these classes has its own: what they say is what there is to say.
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise ClusterError(
+                f"cluster {name!r} can't be started: {told[:400]}: check its file"
+            ) from error
+        yield Standing(cluster, getattr(cluster, "security", None), expected, _link(cluster))
+
+
+def _close(cluster: Any) -> None:
+    # It is being left in any case, and may have lost what it would have to tell.
+    with contextlib.suppress(Exception):
+        cluster.close()
+
+
+def _link(cluster: Any) -> str | None:
+    try:
+        found = cluster.dashboard_link
+    except Exception:
+        return None
+    return str(found) if found else None
+
+
+def _found(config: Mapping[str, Any], name: str) -> Standing:
+    address = config.get("address")
+    if not address:
+        raise UsageError(
+            f"--cluster {name}: has no address: add --address, or the key address to its file"
+        )
+    return Standing(address, security(config, address), int(config.get("workers") or 1))
+
+
+def security(config: Mapping[str, Any], address: str) -> Any:
+    """Return the certificates that a client shows, from the file or Dask's configuration.
+
+    Raises
+    ------
+    UsageError
+        If one is missing for ``tls://``, or named for ``tcp://``.
+    ClusterError
+        If the own certificate is not good any more.
+    """
+    from distributed import Security
+
+    keys = {"ca_file": "tls_ca_file", "certificate": "tls_client_cert", "key": "tls_client_key"}
+    given = {keys[key]: str(Path(config[key]).expanduser()) for key in keys if config.get(key)}
+    if not address.startswith("tls://"):
+        if given:
+            raise UsageError(
+                f"{address}: certificates are named, and the address is not tls://: mend either"
+            )
+        return None
+    found = Security(**given, require_encryption=True)
+    for key, option in keys.items():
+        path = getattr(found, option)
+        if path is None:
+            raise UsageError(
+                f"{address}: needs {key}: take --cluster tls, or a file like it (segmentation "
+                "certificates makes what it names)"
+            )
+        if "\n" not in path and not Path(path).is_file():
+            raise UsageError(
+                f"{key}: {path}: no such file: name it in the cluster's file, or make it with "
+                "segmentation certificates"
+            )
+    for path in (found.tls_client_cert, found.tls_ca_file):
+        if (told := expired(path)) is not None:
+            raise ClusterError(
+                f"{path}: the certificate {told}: make new ones (segmentation certificates)"
+            )
+    return found
+
+
+def _threads(config: Mapping[str, Any]) -> int:
+    return int(config.get("threads_per_worker") or 1)
+
+
+def _package(module: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{module} is not installed: install {extra}") from error
+
+
+def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
+    """Start a scheduler on the first host and workers on all, by each host's SSH server."""
+    import dask
+    from distributed import SSHCluster
+
+    _package("asyncssh", "segmentation[ssh]")
+    logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+    hosts = config["hosts"]
+    encrypted = config.get("encrypted", not all(map(is_loopback, hosts)))
+    options: dict[str, Any] = {"host": hosts[0], "port": 0, "dashboard_address": _dashboard(config)}
+    if encrypted:
+        # Read on each host; the job's own configuration is what they inherit.
+        paths = security(config, "tls://")
+        role = {"ca-file": paths.tls_ca_file}
+        for part in ("scheduler", "worker", "client"):
+            role[part] = {"cert": paths.tls_client_cert, "key": paths.tls_client_key}
+        stack.enter_context(
+            dask.config.set(
+                {"distributed.comm.tls": role, "distributed.comm.require-encryption": True}
+            )
+        )
+        options["protocol"] = "tls://"
+    connect = {
+        "username": config.get("user"), "port": config.get("port"),
+        "client_keys": [config["key_file"]] if config.get("key_file") else None,
+        "known_hosts": config.get("known_hosts"),
+    }  # fmt: skip
+    each = int(config.get("workers_per_host") or 1)
+    worker = {
+        "nthreads": _threads(config), "memory_limit": config.get("memory_per_worker", "auto"),
+        "n_workers": each, "local_directory": config.get("local_directory"),
+    }  # fmt: skip
+    cluster = SSHCluster(
+        [hosts[0], *hosts],
+        connect_options={key: value for key, value in connect.items() if value is not None},
+        worker_options={key: value for key, value in worker.items() if value is not None},
+        scheduler_options=options,
+        remote_python=config.get("python") or "python3",
+    )
+    return cluster, each * len(hosts)
+
+
+def _dashboard(config: Mapping[str, Any]) -> str:
+    return config.get("dashboard") or "127.0.0.1:0"
+
+
+def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
+    """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
+    from distributed import Security
+
+    kind = config["kind"]
+    package = _package("dask_jobqueue", "segmentation[batch]")
+    _package("cryptography", "segmentation[tls]")
+    jobs, each = int(config.get("jobs") or 1), int(config.get("workers_per_job") or 1)
+    per_worker = config.get("memory_per_worker") or "2 GiB"
+    from segmentation.run.deployment.config import parse_memory
+
+    memory = (parse_memory(per_worker) or 2 << 30) * each
+    options = {
+        "queue": config.get("queue"), _ACCOUNT[kind]: config.get("account"),
+        "walltime": config.get("walltime"), "interface": config["interface"],
+        "local_directory": config.get("local_directory"),
+        "log_directory": config.get("log_directory"),
+        "shared_temp_directory": config.get("shared_directory"), "python": config.get("python"),
+        "job_script_prologue": config.get("prologue"),
+        "job_extra_directives": config.get("directives"),
+    }  # fmt: skip
+    cluster = getattr(package, _BATCH[kind])(
+        cores=each * _threads(config), processes=each, memory=f"{memory} B",
+        protocol="tls://", security=Security.temporary(),
+        scheduler_options={"dashboard_address": _dashboard(config)},
+        **{key: value for key, value in options.items() if value is not None},
+    )  # fmt: skip
+    if not config.get("adaptive"):
+        cluster.scale(jobs=jobs)
+    return cluster, jobs * each
+
+
+def _kubernetes(
+    config: Mapping[str, Any], name: str, stack: contextlib.ExitStack
+) -> tuple[Any, int]:
+    """Have the operator of dask-kubernetes make a DaskCluster, reached by a forwarded port."""
+    operator = _package("dask_kubernetes.operator", "segmentation[kubernetes]")
+    memory = config.get("memory_per_worker") or "4 GiB"
+    from segmentation.run.deployment.config import parse_memory
+
+    amount = {"memory": str(parse_memory(memory) or 4 << 30), "cpu": str(_threads(config))}
+    workers = int(config.get("workers") or 1)
+    options = {
+        "name": config.get("name") or "segmentation", "namespace": config.get("namespace"),
+        "env": config.get("environment"),
+    }  # fmt: skip
+    cluster = operator.KubeCluster(
+        image=config["image"], n_workers=workers, resources={"requests": amount, "limits": amount},
+        quiet=True, **{key: value for key, value in options.items() if value is not None},
+    )  # fmt: skip
+    return cluster, workers
+
+
+def _cloud(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
+    """Let a cloud's own package start a cluster, with that package's own options."""
+    provider = config["provider"]
+    if provider not in PROVIDERS:
+        raise UsageError(f"{name}: provider: {provider!r}: choose from {', '.join(PROVIDERS)}")
+    module, cls, package = PROVIDERS[provider]
+    workers = int(config.get("workers") or 1)
+    made = getattr(_package(module, package), cls)
+    return made(n_workers=workers, **(config.get("options") or {})), workers

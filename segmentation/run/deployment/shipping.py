@@ -1,0 +1,150 @@
+"""The package, shipped to a scheduler and workers that lack it, and to those that join later.
+
+Whatever unpacks it there can't be imported there yet. So it is made of classes within a function,
+which Dask pickles by value, and which import what they need where they need it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import segmentation
+
+#: What of the package workers need, by ending.
+_SUFFIXES = (".py", ".toml", ".html", ".md")
+
+
+class Package(NamedTuple):
+    """The package's files in a zip archive, and a digest of what they hold."""
+
+    archive: bytes
+    digest: str
+
+
+def packed() -> Package:
+    """Pack the package that this process runs; the same bytes for the same files."""
+    root = Path(segmentation.__file__).parent
+    buffer = io.BytesIO()
+    whole = hashlib.sha256()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(root.rglob("*")):
+            if path.suffix not in _SUFFIXES or "__pycache__" in path.parts:
+                continue
+            name, content = path.relative_to(root).as_posix(), path.read_bytes()
+            whole.update(f"{name}\0{len(content)}\0".encode() + content)
+            archive.writestr(zipfile.ZipInfo(f"segmentation/{name}"), content)
+    return Package(buffer.getvalue(), whole.hexdigest())
+
+
+def ship(client: Any) -> None:
+    """Make the package importable on the scheduler and all workers, now and later.
+
+    It is unpacked into the cache folder of whoever runs there, once a version, so that compiled
+    loops are compiled once a machine. Where the same version is installed nothing is unpacked.
+
+    Raises
+    ------
+    RuntimeError
+        If another version of it is installed and in use there.
+    """
+    on_worker, on_scheduler = _plugins(*packed())
+    client.register_plugin(on_scheduler, name=_name(client))
+    client.register_plugin(on_worker, name=_name(client))
+
+
+def withdraw(client: Any) -> None:
+    """Let workers that join from now on do without."""
+    client.unregister_worker_plugin(_name(client))
+    client.unregister_scheduler_plugin(_name(client))
+
+
+def _name(client: Any) -> str:
+    # Another job on the same cluster has its own.
+    return f"segmentation-package-{client.id}"
+
+
+def _plugins(archive: bytes, digest: str) -> tuple[Any, Any]:  # noqa: PLR0915 - see above
+    from distributed import SchedulerPlugin, WorkerPlugin
+
+    def arrive(fallback: str) -> None:  # noqa: PLR0915
+        """Unpack the package if need be, and put it first on the path."""
+        import hashlib
+        import importlib
+        import importlib.util
+        import io
+        import os
+        import shutil
+        import sys
+        import tempfile
+        import zipfile
+        from pathlib import Path
+
+        def digest_of(root: Path) -> str:
+            whole = hashlib.sha256()
+            for path in sorted(root.rglob("*")):
+                if path.suffix not in (".py", ".toml", ".html", ".md"):
+                    continue
+                if "__pycache__" in path.parts:
+                    continue
+                name, content = path.relative_to(root).as_posix(), path.read_bytes()
+                whole.update(f"{name}\0{len(content)}\0".encode() + content)
+            return whole.hexdigest()
+
+        importlib.invalidate_caches()
+        loaded = sys.modules.get("segmentation")
+        try:
+            spec = importlib.util.find_spec("segmentation")
+        except (ImportError, ValueError):
+            spec = None
+        if spec is not None and spec.origin and digest_of(Path(spec.origin).parent) == digest:
+            return
+        shipped = f"{os.sep}segmentation{os.sep}shipped{os.sep}"
+        if loaded is not None:
+            if shipped not in str(loaded.__file__):
+                raise RuntimeError(
+                    f"another version of segmentation is in use there ({loaded.__file__}): install "
+                    "the job's version, or none, and start that process anew"
+                )
+            for name in [n for n in sys.modules if n.split(".")[0] == "segmentation"]:
+                del sys.modules[name]
+        sys.path[:] = [place for place in sys.path if shipped not in place + os.sep]
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        for above in (base, Path(fallback)):
+            place = above / "segmentation" / "shipped" / digest[:32]
+            try:
+                if not (place / "segmentation").is_dir():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    made = Path(tempfile.mkdtemp(dir=place.parent))
+                    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+                        packed.extractall(made)
+                    try:
+                        os.replace(made, place)
+                    except OSError:
+                        # Another worker of this machine was quicker.
+                        shutil.rmtree(made)
+                        if not (place / "segmentation").is_dir():
+                            raise
+                break
+            except OSError:
+                if above == Path(fallback):
+                    raise
+        sys.path.insert(0, str(place))
+        importlib.invalidate_caches()
+
+    class OnWorker(WorkerPlugin):  # type: ignore[misc]
+        idempotent = False
+
+        def setup(self, worker: Any) -> None:
+            arrive(worker.local_directory)
+
+    class OnScheduler(SchedulerPlugin):  # type: ignore[misc]
+        idempotent = False
+
+        async def start(self, scheduler: Any) -> None:
+            arrive(scheduler.local_directory)
+
+    return OnWorker(), OnScheduler()

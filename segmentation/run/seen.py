@@ -1,0 +1,83 @@
+"""What is seen of a run from outside: tasks and bytes a stage, and Dask's own report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segmentation.errors import UsageError
+from segmentation.run.deployment.embedded import has_bokeh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from segmentation.run.progress import Progress
+
+
+@contextmanager
+def counted(client: Any, progress: Progress) -> Iterator[None]:
+    """Let each stage's record tell the tasks that were run in it, and the bytes of their results.
+
+    Tasks that had to be run again, since a worker died, count again.
+    """
+    from segmentation.run.plugins import counts, start_counting, stop_counting
+
+    name = f"segmentation-counts-{client.id}"
+    try:
+        client.run_on_scheduler(start_counting, name)
+    except Exception:
+        # A scheduler that is of no use for this says so better when it is asked for work.
+        yield
+        return
+
+    def now() -> dict[str, int]:
+        try:
+            return dict(client.run_on_scheduler(counts, name))
+        except (OSError, TimeoutError, KeyError):
+            return {}
+
+    progress.counter = now
+    try:
+        yield
+    finally:
+        progress.counter = None
+        with contextlib.suppress(Exception):
+            if client.status == "running":
+                client.run_on_scheduler(stop_counting, name)
+
+
+@contextmanager
+def reported(path: str | None) -> Iterator[None]:
+    """Write Dask's performance report of all that happens within, beside its place and renamed.
+
+    Raises
+    ------
+    UsageError
+        If it can't be made or written.
+    """
+    if path is None:
+        yield
+        return
+    from distributed import performance_report
+
+    place = Path(path)
+    if not has_bokeh():
+        raise UsageError("--performance-report is drawn by bokeh: install segmentation[dashboard]")
+    if place.is_dir() or not place.parent.is_dir():
+        raise UsageError(f"--performance-report {path}: name a file in a folder that is there")
+    partial = place.with_name(place.name + ".partial")
+    try:
+        partial.touch()
+    except OSError as error:
+        raise UsageError(
+            f"--performance-report {path}: can't be written ({error.strerror}): choose another"
+        ) from error
+    try:
+        with performance_report(filename=str(partial)):
+            yield
+        os.replace(partial, place)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,126 @@
+"""What can befall a worker, and the moments at which it does; for tests and the soak."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from segmentation.estimators import passes
+from segmentation.run import pipeline, progress, reading
+from tests.cluster.processes import Process, Standing
+
+PASSES = 3
+STAGES = ("reading", "merging", *(f"pass {n}" for n in range(1, PASSES + 1)), "pca", "writing")
+
+
+def killed(cluster: Standing, worker: Process) -> None:
+    """SIGKILL for a worker and its nanny, as when a machine goes down."""
+    worker.kill()
+
+
+def hung(cluster: Standing, worker: Process) -> None:
+    """SIGSTOP: connections stand, and nothing answers."""
+    worker.kill(signal.SIGSTOP)
+
+
+def out_of_memory(cluster: Standing, worker: Process) -> None:
+    """Allocate until the nanny ends the worker, and starts it anew."""
+    from distributed import Client
+
+    def hog(dask_worker: Any = None) -> None:
+        import time
+
+        held = []
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            held.append(b"x" * (1 << 27))
+            time.sleep(0.02)
+
+    def run() -> None:
+        with Client(cluster.address, set_as_default=False) as client:
+            names = {
+                info["name"]: address
+                for address, info in client.scheduler_info(n_workers=-1)["workers"].items()
+            }
+            name = f"w{cluster.workers.index(worker)}"
+            client.run(hog, workers=[names[name]], on_error="ignore")
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+FAULTS: dict[str, Callable[[Standing, Process], None]] = {
+    "killed": killed,
+    "hung": hung,
+    "out of memory": out_of_memory,
+}
+
+
+@contextmanager
+def at(stage: str, happen: Callable[[], None]) -> Any:
+    """Let something happen once, as soon as the job in this process comes to a stage."""
+    happened: list[bool] = []
+
+    def once() -> None:
+        if not happened:
+            happened.append(True)
+            happen()
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def before(place: Any, name: str, wanted: int = 1) -> None:
+            calls = []
+            original = getattr(place, name)
+
+            def wrapped(*arguments: Any, **more: Any) -> Any:
+                calls.append(None)
+                if len(calls) == wanted:
+                    once()
+                return original(*arguments, **more)
+
+            patch.setattr(place, name, wrapped)
+
+        if stage == "reading":
+            update = progress.Stage.update
+
+            def told(self: Any, done: int, total: int, unit: str, rows: int | None = None) -> None:
+                if unit == "partitions" and done >= 3:
+                    once()
+                update(self, done, total, unit, rows)
+
+            patch.setattr(progress.Stage, "update", told)
+        elif stage == "merging":
+            before(reading, "merge_parts")
+        elif stage == "pca":
+            before(pipeline, "find_axes")
+        elif stage == "writing":
+            before(pipeline.tables, "write")
+        else:
+            before(passes, "lloyd_pass", int(stage.split()[1]))
+        yield
+    assert happened, f"the run never came to {stage}"
+
+
+def tidy(cluster: Standing, workers: int) -> None:
+    """End what hangs, and start workers until there are as many as wanted."""
+    for worker in cluster.workers:
+        if worker.running() and _stopped(worker.pid):
+            worker.kill()
+    while sum(worker.running() for worker in cluster.workers) < workers:
+        cluster.start_worker()
+
+
+def _stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "T"
+
+
+def alive(cluster: Standing) -> list[Process]:
+    return [worker for worker in cluster.workers if worker.running()]
+
+
+__all__ = ["FAULTS", "STAGES", "alive", "at", "tidy"]

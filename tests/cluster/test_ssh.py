@@ -1,0 +1,86 @@
+"""A real SSH server on loopback, with keys and a port of its own, and the job through --cluster."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import segment
+from tests.cluster.processes import Process, assert_equal, job, until
+
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.ssh,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(SSHD is None, reason="no sshd on this machine: install openssh-server"),
+]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[dict[str, object]]:
+    place = tmp_path / "sshd"
+    place.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(place / name)], check=True
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (place / "authorized").write_text((place / "user.pub").read_text())
+    host_key = (place / "host.pub").read_text().rsplit(" ", 1)[0]
+    (place / "known").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+    (place / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nPidFile {place}/pid\n"
+        f"AuthorizedKeysFile {place}/authorized\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 50\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    daemon = Process([str(SSHD), "-D", "-e", "-f", str(place / "config")], place)
+    until(lambda: "Server listening" in daemon.text(), 20, daemon.text)
+    yield {"port": port, "key": place / "user", "known": place / "known", "daemon": daemon}
+    daemon.kill()
+
+
+def config_of(server: dict, python: Path, target: Path, **other: object) -> str:
+    keys = {
+        "kind": "ssh", "hosts": ["127.0.0.1"], "user": getpass.getuser(), "port": server["port"],
+        "key_file": str(server["key"]), "known_hosts": str(server["known"]), "python": str(python),
+        "workers_per_host": 2, "threads_per_worker": 1, "memory_per_worker": "1 GiB", **other,
+    }  # fmt: skip
+    target.write_text(json.dumps(keys))
+    return str(target)
+
+
+def test_the_job_over_ssh(
+    server: dict, python: Path, ratings: Path, expected: Path, tmp_path: Path
+) -> None:
+    config = config_of(server, python, tmp_path / "ssh.yaml", local_directory=str(tmp_path / "s"))
+    out = tmp_path / "out"
+    run = job(tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config)
+    assert run.wait(300) == 0, run.text() + server["daemon"].text()
+    assert_equal(out, expected)
+    cluster = json.loads((out / "run.json").read_text())["cluster"]
+    assert (cluster["kind"], cluster["workers"]) == ("ssh", 2)
+
+
+def test_a_key_that_is_refused(
+    server: dict, python: Path, ratings: Path, tmp_path: Path, capsys
+) -> None:
+    stranger = tmp_path / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
+    config = config_of(server, python, tmp_path / "ssh.yaml", key_file=str(stranger))
+    arguments = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
+    assert segment.main([*arguments, "--quiet"]) == 4
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: cluster '{config}' can't be started: ")
+    assert "Permission denied" in line
+    assert line.count("\n") == 1

@@ -1,0 +1,141 @@
+"""Container and Kubernetes files: held to the operator's published schema and to the program.
+
+None of them can be run by these tests: there is no container engine and no Kubernetes beside them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from jobs import segment
+
+ROOT = Path(__file__).resolve().parent.parent
+KUBERNETES = ROOT / "cluster_config" / "kubernetes"
+DOCKER = ROOT / "cluster_config" / "docker"
+
+
+def documents() -> list[dict]:
+    return [
+        document
+        for path in sorted(KUBERNETES.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text("utf-8"))
+    ]
+
+
+def schema_of(kind: str) -> dict:
+    """The schema that the operator's package publishes for one of its kinds."""
+    chart = resources.files("dask_kubernetes") / "operator" / "deployment" / "helm"
+    folder = chart / "dask-kubernetes-operator" / "crds"
+    definition = yaml.safe_load((folder / f"{kind.lower()}.yaml").read_text("utf-8"))
+    (version,) = definition["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    return strict(schema)
+
+
+def strict(schema: dict) -> dict:
+    """Refuse keys that the schema doesn't name, which the API server would drop in silence."""
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: strict(value) if isinstance(value, dict) else value for key, value in schema.items()
+    }
+    free = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
+    if isinstance(schema.get("properties"), dict) and not free:
+        found["additionalProperties"] = False
+        # Every object has these, which no schema repeats.
+        if "spec" in schema["properties"] and "metadata" not in schema["properties"]:
+            found["properties"] = {
+                **found["properties"],
+                "metadata": {},
+                "kind": {},
+                "apiVersion": {},
+            }
+    return found
+
+
+OURS = [d for d in documents() if d["apiVersion"].startswith("kubernetes.dask.org")]
+
+
+@pytest.mark.parametrize("document", OURS, ids=lambda d: d["kind"])
+def test_manifests_fit_the_operators_schema(document: dict) -> None:
+    own = {key: value for key, value in document.items() if key in ("spec", "kind", "apiVersion")}
+    jsonschema.validate({**own, "metadata": document["metadata"]}, schema_of(document["kind"]))
+
+
+def test_the_check_itself_can_fail() -> None:
+    cluster = next(d for d in OURS if d["kind"] == "DaskCluster")
+    broken = {**cluster, "spec": {**cluster["spec"], "workers": 3}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema_of("DaskCluster"))
+    broken = {**cluster, "spec": {**cluster["spec"], "worker": {"replicas": "four"}}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema_of("DaskCluster"))
+
+
+def test_what_the_job_says_makes_a_cluster_that_fits() -> None:
+    """The keys of kubernetes.yaml, through the operator's own way of making a manifest."""
+    from dask_kubernetes.operator.kubecluster.kubecluster import KubeCluster, make_cluster_spec
+
+    spec = make_cluster_spec(
+        name="segmentation", image="i", n_workers=4,
+        resources={"requests": {"memory": "1", "cpu": "1"}, "limits": {"memory": "1"}},
+        env={"A": "b"},
+    )  # fmt: skip
+    jsonschema.validate(spec, schema_of("DaskCluster"))
+    import inspect
+
+    taken = inspect.signature(KubeCluster.__init__).parameters
+    assert {"name", "namespace", "image", "n_workers", "resources", "env", "quiet"} <= set(taken)
+
+
+def test_commands_are_ones_that_the_program_and_dask_take() -> None:
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))["services"]
+    jobs = [compose["job"]["command"]]
+    jobs += [
+        c["args"]
+        for d in documents()
+        if d["kind"] == "Job"
+        for c in d["spec"]["template"]["spec"]["containers"]
+    ]
+    for module, *arguments in jobs:
+        assert module == "jobs.segment"
+        parsed = segment.make_parser().parse_args(arguments)
+        assert parsed.address.startswith("tcp://")
+    from distributed.cli.dask_scheduler import main as scheduler
+    from distributed.cli.dask_worker import main as worker
+
+    known = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in (("scheduler", scheduler), ("worker", worker))
+    }
+    cluster = next(d for d in documents() if d["kind"] == "DaskCluster")["spec"]
+    for arguments in (
+        compose["scheduler"]["command"],
+        compose["worker"]["command"],
+        *(cluster[name]["spec"]["containers"][0]["args"] for name in ("worker", "scheduler")),
+    ):
+        assert arguments[0] == "dask"
+        options = {a for a in arguments if a.startswith("--")}
+        assert options <= known[arguments[1]], arguments
+
+
+def test_the_image_is_made_of_what_is_there() -> None:
+    text = (DOCKER / "Dockerfile").read_text("utf-8")
+    for line in re.findall(r"(?m)^COPY (.*)$", text):
+        *sources, _ = shlex.split(line)
+        for source in sources:
+            assert (ROOT / source).exists(), source
+    assert "--require-hashes --requirement requirements.lock" in text
+    assert "USER dask" in text
+    from segmentation import __version__
+
+    for path in (*DOCKER.iterdir(), *KUBERNETES.iterdir()):
+        for version in re.findall(r"segmentation:(\d[\w.]*)", path.read_text("utf-8")):
+            assert version == __version__, path
