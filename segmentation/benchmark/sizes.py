@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ROW_GROUP = 1 << 20
 #: How the figure marks an entry that ran out of memory.
-_CROSS = {"ls": ":", "marker": "X", "ms": 8}
+_CROSS = {"ls": ":", "marker": "X", "ms": 8, "markevery": [-1]}
 
 
 def run_whole(

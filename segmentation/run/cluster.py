@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from segmentation.run.budget import Budget, of_workers
 from segmentation.run.deployment import checks, kinds, shipping
 from segmentation.run.deployment.config import load_config
 from segmentation.run.deployment.embedded import embedded
-from segmentation.run.memory import high_water, let_go
+from segmentation.run.memory import high_water, let_go, let_go_later
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,17 +69,22 @@ class Cluster:
 
     def let_go(self) -> None:
         """Give free memory back to the system, here and on the workers."""
-        self.everywhere(let_go, wait=not self.is_elsewhere)
+        if self.is_elsewhere:
+            # Nobody waits for it: a worker that hangs would hold up the rest.
+            with contextlib.suppress(OSError, TimeoutError):
+                self.client.run(let_go_later, wait=False)
+        else:
+            self.everywhere(let_go)
         if self.kind != "threads":
             let_go()
 
-    def everywhere(self, function: Callable[..., Any], *, wait: bool = True) -> list[Any]:
+    def everywhere(self, function: Callable[..., Any]) -> list[Any]:
         """Run a function on each worker that stands; what dies meanwhile is left out."""
         try:
-            answers = self.client.run(function, on_error="return", wait=wait)
+            answers = self.client.run(function, on_error="return")
         except (OSError, TimeoutError):
             return []
-        return [a for a in (answers or {}).values() if not isinstance(a, BaseException)]
+        return [answer for answer in answers.values() if not isinstance(answer, BaseException)]
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
@@ -90,6 +97,10 @@ class Cluster:
             "dashboard": self.dashboard,
         }
         if self.is_elsewhere:
+            # Some may have joined, or gone, meanwhile.
+            there = self.client.scheduler_info(n_workers=-1)["workers"].values()
+            record["workers"] = len(there)
+            record["threads"] = sum(worker["nthreads"] for worker in there)
             record["address"] = self.address
             record["memory"]["workers_peak_bytes"] = self.everywhere(high_water)
         return record
@@ -126,6 +137,8 @@ def open_cluster(
     """
     config = _config(name, address)
     if not debug:
+        import distributed  # noqa: F401 - which sets its loggers' levels itself, once
+
         # What distributed has to say of lost connections and busy loops is not for users.
         for logger in ("distributed", "tornado", "bokeh", "asyncio"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
@@ -184,17 +197,44 @@ def _config(name: str, address: str | None) -> dict[str, Any]:
 @contextmanager
 def _connected(standing: kinds.Standing, name: str) -> Iterator[Any]:
     from distributed import Client
+    from distributed.versions import VersionMismatchWarning
 
     with contextlib.ExitStack() as stack:
         try:
             options = {"security": standing.security} if standing.security else {}
-            client = stack.enter_context(_quiet(Client(
-                standing.target, timeout=_CONNECT_SECONDS, name="segmentation", **options
-            )))  # fmt: skip
+            with warnings.catch_warnings():
+                # Of versions that differ the checks tell, with a remedy.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                made = _in_time(
+                    lambda: Client(
+                        standing.target, timeout=_CONNECT_SECONDS, name="segmentation", **options
+                    )
+                )
+            client = stack.enter_context(_quiet(made))
         except Exception as error:
             raise ClusterError(_unreachable(standing.target, name, error)) from error
         stack.callback(_withdraw, client)
         yield client
+
+
+def _in_time(connect: Callable[[], Any]) -> Any:
+    """Connect, or give up: who listens and says nothing would be waited for without an end."""
+    answers: list[Any] = []
+
+    def run() -> None:
+        try:
+            answers.append(connect())
+        except BaseException as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=run, name="connect", daemon=True)
+    thread.start()
+    thread.join(2 * _CONNECT_SECONDS)
+    if not answers:
+        raise TimeoutError("no answer")
+    if isinstance(answers[0], BaseException):
+        raise answers[0]
+    return answers[0]
 
 
 @contextmanager

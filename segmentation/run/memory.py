@@ -72,6 +72,11 @@ def let_go() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+async def let_go_later() -> None:
+    """Do the same where nobody waits for it; Dask runs coroutines alone that way."""
+    let_go()
+
+
 def high_water(pid: int | str = "self") -> int:
     """Return what one process alone peaked at, bytes, by the kernel's count; 0 if it isn't told."""
     try:

@@ -18,7 +18,7 @@ import pandas as pd
 #: What tests wait for silent workers and dead links, in place of minutes.
 QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "4s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",
 }
 

@@ -31,7 +31,7 @@ def cluster(
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import dask
 
-    with dask.config.set({"distributed.comm.timeouts.tcp": "4s"}):
+    with dask.config.set({"distributed.comm.timeouts.tcp": "12s"}):
         yield
 
 
@@ -66,12 +66,12 @@ def test_a_partition_that_kills_every_worker_is_named(
             (data / path.name).symlink_to(path)
     lines = (ratings / "ratings.csv").read_text().splitlines(keepends=True)
     for part in range(3):
-        own = lines[1 + part * 1000 : 1 + (part + 1) * 1000]
+        own = lines[1 + part * 4000 : 1 + (part + 1) * 4000]
         (data / f"ratings-{part}.csv").write_text(lines[0] + "".join(own))
     armed = tmp_path / "armed"
     (tmp_path / "deadly.py").write_text(
         "import builtins, os\n"
-        "before = builtins.open\n"
+        "from _io import open as before\n"
         "def deadly(file, *a, **k):\n"
         f"    if str(file).endswith('ratings-1.csv') and os.path.exists({str(armed)!r}):\n"
         "        os.kill(os.getpid(), 9)\n"

@@ -55,11 +55,11 @@ def test_a_link_that_is_cut_and_one_that_comes_back(
         started = job(
             tmp_path / "job", "--data", str(ratings), "--out", str(out),
             "--partition-size", "16KiB", "--cluster", str(config), "--address", cluster.address,
-            before=network.on(addresses[4]), DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="4s",
+            before=network.on(addresses[4]), DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="12s",
         )  # fmt: skip
         until(lambda: moment in started.text() or not started.running(), 100, started.text)
         network.cut(addresses[1])
-        time.sleep(6)
+        time.sleep(16)
         # The worker there finds itself given up, and its nanny starts it anew.
         network.cut(addresses[1], mend=True)
         assert started.wait(200) == 0, started.text() + cluster.logs()
