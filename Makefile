@@ -3,7 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-PYTEST_ARGS ?=
+# Three at a time, a file each: many tests wait for processes rather than work.
+PYTEST_ARGS ?= -n 3 --dist loadfile
 
 # The first interpreter that runs and is new enough; PYTHON=... overrides the search.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 
 from jobs import segment, synthesize
-from tests.cluster.processes import bare_python
+from tests.cluster.processes import Standing, bare_python, standing
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,15 @@ def expected(ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("expected") / "run"
     assert segment.main(["--data", str(ratings), "--out", str(out), "--quiet"]) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    python: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Standing]:
+    """Three workers that tests may do anything to, with a job that finds out soon."""
+    with (
+        dask.config.set({"distributed.comm.timeouts.tcp": "12s"}),
+        standing(python, tmp_path_factory.mktemp("cluster"), 3, shared_cache) as found,
+    ):
+        yield found

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from distributed import Client
 
+from jobs import segment
 from segmentation.estimators import passes
 from segmentation.run import pipeline, progress, reading
 from tests.cluster.processes import Process, Standing
@@ -33,7 +36,6 @@ def hung(cluster: Standing, worker: Process) -> None:
 
 def out_of_memory(cluster: Standing, worker: Process) -> None:
     """Allocate until the nanny ends the worker, and starts it anew."""
-    from distributed import Client
 
     def hog(dask_worker: Any = None) -> None:
         import time
@@ -54,13 +56,6 @@ def out_of_memory(cluster: Standing, worker: Process) -> None:
             client.run(hog, workers=[names[name]], on_error="ignore")
 
     threading.Thread(target=run, daemon=True).start()
-
-
-FAULTS: dict[str, Callable[[Standing, Process], None]] = {
-    "killed": killed,
-    "hung": hung,
-    "out of memory": out_of_memory,
-}
 
 
 @contextmanager
@@ -118,4 +113,21 @@ def alive(cluster: Standing) -> list[Process]:
     return [worker for worker in cluster.workers if worker.running()]
 
 
-__all__ = ["FAULTS", "STAGES", "alive", "at", "tidy"]
+def run(cluster: Standing, data: Path, out: Path) -> int:
+    """Run the job in this process, in partitions enough for something to happen between them."""
+    return segment.main(
+        ["--data", str(data), "--out", str(out), "--partition-size", "64KiB", "--quiet",
+         "--address", cluster.address]
+    )  # fmt: skip
+
+
+def survives(
+    cluster: Standing, fault: Callable[[Standing, Process], None], stage: str, data: Path, out: Path
+) -> None:
+    """Run the job on three workers, one of which the fault befalls at a stage."""
+    tidy(cluster, 3)
+    with Client(cluster.address, set_as_default=False) as client:
+        client.wait_for_workers(3, timeout=60)
+    victim = alive(cluster)[0]
+    with at(stage, lambda: fault(cluster, victim)):
+        assert run(cluster, data, out) == 0, cluster.logs()
