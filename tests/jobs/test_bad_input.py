@@ -94,7 +94,7 @@ def test_no_such_folder(tmp_path: Path, capsys) -> None:
     [
         (b"userId,movieId,stars\n1,10,4.0\n", "names no column rating"),
         (b"", "is empty: put a file with content in its place"),
-        (gzip.compress((HEADER + SOUND).encode())[:40], "can't be unpacked"),
+        (gzip.compress((HEADER + SOUND).encode(), mtime=0)[:40], "can't be unpacked"),
         (b"PK\x03\x04", "holds a zip archive, not text: unpack it (unzip)"),
         (b"PAR1" * 9, "can't be read as Parquet"),
         (HEADER.encode(), "holds a header and no ratings"),
