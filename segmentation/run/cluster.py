@@ -24,6 +24,10 @@ __all__ = ["Cluster", "load_config", "open_cluster"]
 
 #: What starts on this machine, sees its files, and ends with the job.
 _EMBEDDED = ("threads", "local")
+#: Those whose levels Dask's configuration sets one by one.
+_LOGGERS = (
+    "distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio",
+)  # fmt: skip
 #: Until a scheduler answers, and until workers are there, seconds; the second by the file.
 _CONNECT_SECONDS, _WAIT_SECONDS = 10.0, 60.0
 
@@ -140,7 +144,7 @@ def open_cluster(
         import distributed  # noqa: F401 - which sets its loggers' levels itself, once
 
         # What distributed has to say of lost connections and busy loops is not for users.
-        for logger in ("distributed", "tornado", "bokeh", "asyncio"):
+        for logger in _LOGGERS:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
     if config["kind"] in _EMBEDDED:
         with embedded(config, name, memory_limit=memory_limit, debug=debug) as found:
@@ -241,7 +245,9 @@ def _in_time(connect: Callable[[], Any]) -> Any:
 def _quiet(client: Any) -> Iterator[Any]:
     """Close a client whose scheduler may be gone."""
     try:
-        yield client
+        # Whatever another client in this process may be the default of.
+        with client.as_current():
+            yield client
     finally:
         with contextlib.suppress(Exception):
             client.close(timeout=_CONNECT_SECONDS)

@@ -135,7 +135,9 @@ class Gathering:
         place = {task.key: i for i, task in enumerate(tasks)}
         found: dict[int, ReadSummary] = {}
         rows = rejected = 0
-        for task, summary in as_completed(tasks, with_results=True):
+        # Asked for one by one: what was lost on its way is computed and fetched again.
+        for task in as_completed(tasks):
+            summary = task.result()
             found[place[task.key]] = summary
             rejected += summary.rejected
             rows += summary.used + summary.unmapped + summary.rejected

@@ -228,7 +228,7 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
     for name, keys in wanted.items():
         assert keys <= set(manifest[name]), name
     assert manifest["data"]["synthetic"] is False
-    assert {"name", "seconds"} == set(manifest["stages"][0])
+    assert {"name", "seconds", "tasks", "bytes"} == set(manifest["stages"][0])
     assert manifest["seconds"] > 0
     assert manifest["peak_memory_bytes"] > 10_000_000
     record = found.segments[0]
