@@ -104,8 +104,8 @@ def test_commands_are_ones_that_the_program_and_dask_take() -> None:
         if d["kind"] == "Job"
         for c in d["spec"]["template"]["spec"]["containers"]
     ]
-    for module, *arguments in jobs:
-        assert module == "jobs.segment"
+    for *run, module, arguments in ((*c[:3], c[3:]) for c in jobs):
+        assert (*run, module) == ("python", "-m", "jobs.segment")
         parsed = segment.make_parser().parse_args(arguments)
         assert parsed.address.startswith("tcp://")
     from distributed.cli.dask_scheduler import main as scheduler
@@ -134,6 +134,8 @@ def test_the_image_is_made_of_what_is_there() -> None:
             assert (ROOT / source).exists(), source
     assert "--require-hashes --requirement requirements.lock" in text
     assert "USER dask" in text
+    # The operator's pods name a program, which an entrypoint would be handed as its argument.
+    assert "ENTRYPOINT" not in text
     from segmentation import __version__
 
     for path in (*DOCKER.iterdir(), *KUBERNETES.iterdir()):

@@ -29,7 +29,7 @@ _LOGGERS = (
     "distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio",
 )  # fmt: skip
 #: Until a scheduler answers, and until workers are there, seconds; the second by the file.
-_CONNECT_SECONDS, _WAIT_SECONDS = 10.0, 60.0
+_CONNECT_SECONDS, _WAIT_SECONDS = 10.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -151,36 +151,51 @@ def open_cluster(
             client, budget, dashboard = found
             yield Cluster(client, config["kind"], budget, dashboard)
         return
+    from distributed.client import ClosedClientError
+
     if memory_limit is not None:
         raise UsageError(
             f"--memory-limit is for clusters that share this machine: the workers of {name!r} have "
             "their own (memory_per_worker in its file, or dask worker --memory-limit)"
         )
-    with kinds.standing(config, name) as standing, _connected(standing, name) as client:
-        told = client.scheduler.address
-        if (warning := kinds.plain_warning(told)) is not None:
+    with contextlib.ExitStack() as stack:
+        standing = stack.enter_context(kinds.standing(config, name))
+        target = standing.target
+        where = target if isinstance(target, str) else getattr(target, "scheduler_address", "")
+        # Before a word is said.
+        if (warning := kinds.plain_warning(where)) is not None:
             warn(warning)
-        _wait(client, standing.expected, config, told)
-        versions = checks.versions(client)
-        if not versions:
-            try:
-                shipping.ship(client)
-            except (RuntimeError, ImportError, OSError) as error:
-                raise ClusterError(f"{told}: {' '.join(str(error).split())}") from error
-            for note in checks.notes(client):
-                warn(note)
-        info = client.scheduler_info(n_workers=-1)["workers"].values()
-        budget = of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])
-        lost = 0 if versions else int(client.run_on_scheduler(_removed))
-        yield Cluster(
-            client,
-            config["kind"],
-            budget,
-            standing.dashboard or _link(client),
-            told,
-            lost,
-            versions,
-        )
+        client = stack.enter_context(_connected(standing, name))
+        try:
+            joined = _joined(client, standing, config, warn)
+        except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise ClusterError(
+                f"{where or name}: was lost, or does not take the job in ({told}): see the "
+                "scheduler's log, and start it anew"
+            ) from error
+        yield joined
+
+
+def _joined(
+    client: Any,
+    standing: kinds.Standing,
+    config: Mapping[str, Any],
+    warn: Callable[[str], None],
+) -> Cluster:
+    """Wait for the workers, compare versions, and send them the package."""
+    told = client.scheduler.address
+    _wait(client, standing.expected, config, told)
+    versions = checks.versions(client)
+    if not versions:
+        shipping.ship(client)
+        for note in checks.notes(client):
+            warn(note)
+    info = client.scheduler_info(n_workers=-1)["workers"].values()
+    budget = of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])
+    lost = 0 if versions else int(client.run_on_scheduler(_removed))
+    dashboard = standing.dashboard or _link(client)
+    return Cluster(client, config["kind"], budget, dashboard, told, lost, versions)
 
 
 def _config(name: str, address: str | None) -> dict[str, Any]:
@@ -189,7 +204,7 @@ def _config(name: str, address: str | None) -> dict[str, Any]:
     if not address.strip() or address.partition("://")[0] not in ("tcp", "tls"):
         raise UsageError(f"--address {address}: give tcp:// or tls://, a host and a port")
     # The default of --cluster, which nobody asked for.
-    config = {"kind": "remote"} if name == "threads" else load_config(name)
+    config = load_config("remote" if name == "threads" else name)
     if config["kind"] not in ("remote", "tls"):
         raise UsageError(
             f"--address is for a cluster that stands, and --cluster {name} would start one: leave "

@@ -55,7 +55,7 @@ def explained(out: Path) -> Iterator[None]:
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
-    from distributed.client import FutureCancelledError
+    from distributed.client import ClosedClientError, FutureCancelledError
     from distributed.comm import CommClosedError
 
     try:
@@ -66,7 +66,7 @@ def explained(out: Path) -> Iterator[None]:
             f"of too little memory: give workers more in the cluster's file, or lower "
             f"--partition-size, {_GO_ON}"
         ) from error
-    except (CommClosedError, FutureCancelledError, CancelledError) as error:
+    except (CommClosedError, ClosedClientError, FutureCancelledError, CancelledError) as error:
         raise ClusterError(
             f"the cluster was lost during the work ({_one_line(error)}): start it anew, {_GO_ON}"
         ) from error
@@ -80,6 +80,12 @@ def explained(out: Path) -> Iterator[None]:
             f"out of memory: lower --partition-size or use a larger machine, {_GO_ON}"
         ) from error
     except OSError as error:
+        if error.errno is None and "://" in str(error):
+            # Dask's own, which has no number and names an address.
+            raise ClusterError(
+                f"the cluster was lost during the work ({_one_line(error)}): start it anew, "
+                f"{_GO_ON}"
+            ) from error
         place = error.filename or out
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(f"{place}: no space left on the disk: make room, {_GO_ON}") from error

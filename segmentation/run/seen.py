@@ -58,11 +58,39 @@ def reported(path: str | None) -> Iterator[None]:
     UsageError
         If it can't be made or written.
     """
-    if path is None:
+    place = report_place(path)
+    if place is None:
         yield
         return
     from distributed import performance_report
 
+    partial = place.with_name(place.name + ".partial")
+    report = performance_report(filename=str(partial))
+    try:
+        report.__enter__()
+        try:
+            yield
+        except BaseException:
+            # A cluster that is gone has no report, and that it is gone matters more.
+            with contextlib.suppress(Exception):
+                report.__exit__(None, None, None)
+            raise
+        report.__exit__(None, None, None)
+        os.replace(partial, place)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def report_place(path: str | None) -> Path | None:
+    """Return where the report goes, before anything is started for it.
+
+    Raises
+    ------
+    UsageError
+        If it can't be made or written.
+    """
+    if path is None:
+        return None
     place = Path(path)
     if not has_bokeh():
         raise UsageError("--performance-report is drawn by bokeh: install segmentation[dashboard]")
@@ -75,9 +103,5 @@ def reported(path: str | None) -> Iterator[None]:
         raise UsageError(
             f"--performance-report {path}: can't be written ({error.strerror}): choose another"
         ) from error
-    try:
-        with performance_report(filename=str(partial)):
-            yield
-        os.replace(partial, place)
-    finally:
-        partial.unlink(missing_ok=True)
+    partial.unlink()
+    return place

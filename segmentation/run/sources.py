@@ -34,7 +34,10 @@ def _here(cluster: Cluster) -> Iterator[Any]:
     if not cluster.is_elsewhere:
         yield cluster.client
         return
-    with open_cluster("threads") as own:
+    import dask
+
+    # Whatever the environment says of the other cluster is not for this one.
+    with dask.config.set({"segmentation.cluster": {}}), open_cluster("threads") as own:
         yield own.client
 
 

@@ -124,10 +124,17 @@ class Work:
         """
         if not self.cluster.is_elsewhere:
             return
+        _refuse(self._not_seeing(folder), self.progress)
+
+    def _is_shared(self, folder: Path) -> bool:
+        return not self.cluster.is_elsewhere or not self._not_seeing(folder)
+
+    def _not_seeing(self, folder: Path) -> list[str]:
+        # Made anew: another machine may have a folder of the same name.
         token = folder.resolve() / f".seen-by-all-{uuid.uuid4().hex[:8]}"
         token.touch()
         try:
-            _refuse(checks.folder(self.cluster.client, str(token)), self.progress)
+            return checks.folder(self.cluster.client, str(token))
         finally:
             token.unlink(missing_ok=True)
 
@@ -175,7 +182,7 @@ class Work:
         done = folder.stage("ratings", key)
         if done is not None and kept.exists():
             self.progress.say("  ratings: taken from the finished stage")
-            shared = not checks.folder(self.cluster.client, str(kept.resolve()))
+            shared = self._is_shared(kept.parent)
             blocks = load_blocks(self.cluster.client, kept, done["blocks"], shared=shared)
             return blocks, done["rows"], done["movies"]
         folder.discard("rejected")
@@ -234,6 +241,7 @@ def open_work(
     store.refuse_other_kind(Path(out), job)
     if found and not (how.resume or how.overwrite):
         store.refuse_existing(Path(out), found)
+    seen.report_place(how.performance_report)
     began = time.monotonic()
     with (
         PeakMemory() as memory,

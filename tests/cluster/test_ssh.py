@@ -11,9 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from jobs import segment
+from jobs import certificates, segment
 from tests.cluster.processes import Process, assert_equal, job, until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -61,16 +62,33 @@ def config_of(server: dict, python: Path, target: Path, **other: object) -> str:
     return str(target)
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
 def test_the_job_over_ssh(
-    server: dict, python: Path, ratings: Path, expected: Path, tmp_path: Path
+    server: dict, python: Path, ratings: Path, expected: Path, tmp_path: Path, encrypted: bool
 ) -> None:
-    config = config_of(server, python, tmp_path / "ssh.yaml", local_directory=str(tmp_path / "s"))
+    other: dict[str, object] = {"local_directory": str(tmp_path / "s")}
+    if encrypted:
+        made = tmp_path / "certificates"
+        assert certificates.main(["--out", str(made), "--quiet"]) == 0
+        other |= {"encrypted": True, "ca_file": f"{made}/ca.pem",
+                  "certificate": f"{made}/client.pem", "key": f"{made}/client-key.pem"}  # fmt: skip
+    config = config_of(server, python, tmp_path / "ssh.yaml", **other)
     out = tmp_path / "out"
     run = job(tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config)
+    until(lambda: "catalogue:" in run.text() or not run.running(), 100, run.text)
+    listening = {
+        connection.laddr.ip
+        for process in psutil.process_iter()
+        if str(python) in " ".join(process.cmdline())
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening <= {"127.0.0.1", "::1"}
     assert run.wait(300) == 0, run.text() + server["daemon"].text()
     assert_equal(out, expected)
     cluster = json.loads((out / "run.json").read_text())["cluster"]
     assert (cluster["kind"], cluster["workers"]) == ("ssh", 2)
+    assert cluster["address"].startswith("tls://" if encrypted else "tcp://")
 
 
 # SSHCluster leaves what it could not start to the garbage collector, which asks for its closing.

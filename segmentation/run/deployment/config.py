@@ -57,7 +57,7 @@ def _is_adaptive(value: Any) -> bool:
         and set(value) == {"minimum", "maximum"}
         and isinstance(value["minimum"], int)
         and _is_count(value["maximum"])
-        and 0 <= value["minimum"] <= value["maximum"]
+        and 1 <= value["minimum"] <= value["maximum"]
     )
 
 
@@ -69,7 +69,7 @@ BYTES = Rule(_is_bytes, "give bytes with a unit, as in 2 GiB, or auto")
 SECONDS = Rule(_is_seconds, "give a number of seconds")
 DASHBOARD = Rule(_is_dashboard, "give an address such as 127.0.0.1:0, or false")
 ADDRESS = Rule(_is_address, "give tcp:// or tls://, a host and a port")
-ADAPTIVE = Rule(_is_adaptive, "give minimum and maximum, two numbers of jobs or workers")
+ADAPTIVE = Rule(_is_adaptive, "give minimum and maximum, two numbers from 1 on, of jobs or workers")
 PORT = Rule(lambda v: _is_count(v) and v < 65_536, "give a port, 1 to 65535")
 FLAG = Rule(lambda v: isinstance(v, bool), "give true or false")
 OPTIONS = Rule(lambda v: isinstance(v, dict), "give names and values")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ PROVIDERS = {
 _BATCH = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 #: What a batch system calls who pays.
 _ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
+_LOOPBACK = "127.0.0.1:0"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 
@@ -87,8 +89,13 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
             stack.callback(_close, cluster)
             adaptive = config.get("adaptive")
             if adaptive:
-                cluster.adapt(minimum=adaptive["minimum"], maximum=adaptive["maximum"])
-                expected = max(1, adaptive["minimum"])
+                ends = (f"{end}_jobs" if kind in _BATCH else end for end in ("minimum", "maximum"))
+                cluster.adapt(
+                    **dict(zip(ends, (adaptive["minimum"], adaptive["maximum"]), strict=True))
+                )
+                expected = adaptive["minimum"] * (
+                    int(config.get("workers_per_job") or 1) if kind in _BATCH else 1
+                )
         except (UsageError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -146,6 +153,12 @@ def security(config: Mapping[str, Any], address: str) -> Any:
     found = Security(**given, require_encryption=True)
     for key, option in keys.items():
         path = getattr(found, option)
+        if path is None and address == "tls://":
+            raise UsageError(
+                f"{key} is missing where a host is not this machine: name ca_file, certificate and "
+                "key in the cluster's file (segmentation certificates makes them), or say "
+                "encrypted: false"
+            )
         if path is None:
             raise UsageError(
                 f"{address}: needs {key}: take --cluster tls, or a file like it (segmentation "
@@ -190,9 +203,12 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     if encrypted:
         # Read on each host; the job's own configuration is what they inherit.
         paths = security(config, "tls://")
-        role = {"ca-file": paths.tls_ca_file}
+        # Each by itself: the branch holds other settings that have to stay.
+        tls = "distributed.comm.tls"
+        role = {f"{tls}.ca-file": paths.tls_ca_file, "distributed.comm.require-encryption": True}
         for part in ("scheduler", "worker", "client"):
-            role[part] = {"cert": paths.tls_client_cert, "key": paths.tls_client_key}
+            role[f"{tls}.{part}.cert"] = paths.tls_client_cert
+            role[f"{tls}.{part}.key"] = paths.tls_client_key
         stack.enter_context(
             dask.config.set(
                 {"distributed.comm.tls": role, "distributed.comm.require-encryption": True}
@@ -208,6 +224,9 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     worker = {
         "nthreads": _threads(config), "memory_limit": config.get("memory_per_worker", "auto"),
         "n_workers": each, "local_directory": config.get("local_directory"),
+        # Their pages ask nobody who they are; and unless told so they listen everywhere.
+        "dashboard_address": _LOOPBACK,
+        "host": "127.0.0.1" if all(map(is_loopback, hosts)) else None,
     }  # fmt: skip
     cluster = SSHCluster(
         [hosts[0], *hosts],
@@ -220,7 +239,7 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
 
 
 def _dashboard(config: Mapping[str, Any]) -> str:
-    return config.get("dashboard") or "127.0.0.1:0"
+    return config.get("dashboard") or _LOOPBACK
 
 
 def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
@@ -248,6 +267,7 @@ def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
         cores=each * _threads(config), processes=each, memory=f"{memory} B",
         protocol="tls://", security=Security.temporary(),
         scheduler_options={"dashboard_address": _dashboard(config)},
+        worker_extra_args=["--dashboard-address", _LOOPBACK],
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
     if not config.get("adaptive"):
@@ -266,7 +286,9 @@ def _kubernetes(
     amount = {"memory": str(parse_memory(memory) or 4 << 30), "cpu": str(_threads(config))}
     workers = int(config.get("workers") or 1)
     options = {
-        "name": config.get("name") or "segmentation", "namespace": config.get("namespace"),
+        # Of its own, so that no run joins the cluster of another.
+        "name": f"{config.get('name') or 'segmentation'}-{uuid.uuid4().hex[:6]}",
+        "namespace": config.get("namespace"),
         "env": config.get("environment"),
     }  # fmt: skip
     cluster = operator.KubeCluster(
