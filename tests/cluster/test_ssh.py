@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import getpass
 import json
@@ -76,13 +77,15 @@ def test_the_job_over_ssh(
     out = tmp_path / "out"
     run = job(tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config)
     until(lambda: "catalogue:" in run.text() or not run.running(), 100, run.text)
-    listening = {
-        connection.laddr.ip
-        for process in psutil.process_iter()
-        if str(python) in " ".join(process.cmdline())
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(python) in " ".join(process.cmdline()):
+                listening |= {
+                    connection.laddr.ip
+                    for connection in process.net_connections("inet")
+                    if connection.status == psutil.CONN_LISTEN
+                }
     assert listening <= {"127.0.0.1", "::1"}
     assert run.wait(300) == 0, run.text() + server["daemon"].text()
     assert_equal(out, expected)

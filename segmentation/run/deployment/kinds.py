@@ -89,10 +89,8 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
             stack.callback(_close, cluster)
             adaptive = config.get("adaptive")
             if adaptive:
-                ends = (f"{end}_jobs" if kind in _BATCH else end for end in ("minimum", "maximum"))
-                cluster.adapt(
-                    **dict(zip(ends, (adaptive["minimum"], adaptive["maximum"]), strict=True))
-                )
+                unit = "_jobs" if kind in _BATCH else ""
+                cluster.adapt(**{f"{end}{unit}": number for end, number in adaptive.items()})
                 expected = adaptive["minimum"] * (
                     int(config.get("workers_per_job") or 1) if kind in _BATCH else 1
                 )
