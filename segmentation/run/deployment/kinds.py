@@ -207,11 +207,7 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
         for part in ("scheduler", "worker", "client"):
             role[f"{tls}.{part}.cert"] = paths.tls_client_cert
             role[f"{tls}.{part}.key"] = paths.tls_client_key
-        stack.enter_context(
-            dask.config.set(
-                {"distributed.comm.tls": role, "distributed.comm.require-encryption": True}
-            )
-        )
+        stack.enter_context(dask.config.set(role))
         options["protocol"] = "tls://"
     connect = {
         "username": config.get("user"), "port": config.get("port"),
