@@ -74,7 +74,7 @@ class Cluster:
     def let_go(self) -> None:
         """Give free memory back to the system, here and on the workers."""
         if self.is_elsewhere:
-            # Nobody waits for it: a worker that hangs would hold up the rest.
+            # They answer before they are at it; one that hangs is waited for until it is given up.
             with contextlib.suppress(OSError, TimeoutError):
                 self.client.run(let_go_later, wait=False)
         else:

@@ -73,7 +73,7 @@ def let_go() -> None:
 
 
 async def let_go_later() -> None:
-    """Do the same where nobody waits for it; Dask runs coroutines alone that way."""
+    """Do the same after the answer; Dask takes coroutines alone that way."""
     let_go()
 
 

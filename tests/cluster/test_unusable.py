@@ -164,13 +164,6 @@ def test_no_room_to_spill(cluster: Standing, ratings: Path, tmp_path: Path, caps
     assert "start it with --local-directory on a larger disk" in line
 
 
-def test_plain_talk_beyond_loopback_is_warned_of(ratings: Path, tmp_path: Path, capsys) -> None:
-    """Nobody is at that address: the warning is for whom the job has reached."""
-    from segmentation.run.deployment import kinds
-
-    assert kinds.plain_warning("tcp://10.0.0.1:1")
-
-
 def test_synthetic_data_is_made_here(tmp_path: Path, capsys) -> None:
     from jobs import synthesize
 

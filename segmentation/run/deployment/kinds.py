@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.errors import ClusterError, UsageError
 from segmentation.run.deployment.certificates import expired
+from segmentation.run.deployment.config import parse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -245,8 +246,6 @@ def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
     _package("cryptography", "segmentation[tls]")
     jobs, each = int(config.get("jobs") or 1), int(config.get("workers_per_job") or 1)
     per_worker = config.get("memory_per_worker") or "2 GiB"
-    from segmentation.run.deployment.config import parse_memory
-
     memory = (parse_memory(per_worker) or 2 << 30) * each
     options = {
         "queue": config.get("queue"), _ACCOUNT[kind]: config.get("account"),
@@ -275,8 +274,6 @@ def _kubernetes(
     """Have the operator of dask-kubernetes make a DaskCluster, reached by a forwarded port."""
     operator = _package("dask_kubernetes.operator", "segmentation[kubernetes]")
     memory = config.get("memory_per_worker") or "4 GiB"
-    from segmentation.run.deployment.config import parse_memory
-
     amount = {"memory": str(parse_memory(memory) or 4 << 30), "cpu": str(_threads(config))}
     workers = int(config.get("workers") or 1)
     options = {
