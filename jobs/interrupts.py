@@ -36,12 +36,13 @@ def lasting_interrupts() -> Iterator[None]:
         while not over.wait(_LOOK_AGAIN_SECONDS):
             if _handles_interrupt(main.ident):
                 return
-            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+            # As it came, since what it was decides the exit status.
+            signal.pthread_kill(main.ident or 0, came[-1])
 
-    interrupted = threading.Event()
+    came: list[int] = []
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
+        came.append(number)
         if not any(thread.name == look_again.__name__ for thread in threading.enumerate()):
             threading.Thread(target=look_again, name=look_again.__name__, daemon=True).start()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
@@ -58,7 +59,7 @@ def lasting_interrupts() -> Iterator[None]:
     def unraisable(dropped: sys.UnraisableHookArgs) -> None:
         # Where the callback at a collection's start was broken off, distributed's assertion at
         # its end fails.
-        is_sequel = interrupted.is_set() and "_gc_callback" in repr(dropped.object)
+        is_sequel = bool(came) and "_gc_callback" in repr(dropped.object)
         if not (is_sequel or isinstance(dropped.exc_value, KeyboardInterrupt)):
             hook(dropped)
 

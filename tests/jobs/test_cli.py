@@ -262,3 +262,29 @@ class TestSynthesize:
         assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "file")]) == 2
         assert "is a file: choose a folder for --out" in capsys.readouterr().err
         assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_what_the_collector_drops_comes_again_as_what_it_was(name: str, status: int) -> None:
+    """Python drops what is raised within a collector's callback, and distributed has one."""
+    code = f"""
+import gc, os, signal, sys, time
+from jobs import common
+
+def callback(phase, info):
+    gc.callbacks.remove(callback)
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0)
+
+def job(arguments):
+    gc.callbacks.append(callback)
+    gc.collect()
+    time.sleep(20)
+
+sys.exit(common.run(common.parser("x", "x"), job, []))
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert time.monotonic() - began < 20
+    assert done.stderr.startswith("interrupted: nothing that reads as a result")
