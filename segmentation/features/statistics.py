@@ -29,6 +29,10 @@ _LOOKUP_LIMIT = 1 << 22
 
 #: How many evenly spaced user ids of a partition tell where its users lie.
 _SKETCH = 64
+#: One user in so many is told of by a partition, to count them over all.
+SAMPLED = 64
+#: Odd, and near the golden ratio of 2 to the 64th (Knuth, The Art of Computer Programming 3, 6.4).
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class PartitionStatistics(NamedTuple):
@@ -122,13 +126,42 @@ def sketch_of(users: NDArray[Any]) -> NDArray[Any]:
     return users[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else users
 
 
+def sample_of(users: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return the hashes of about one user in :data:`SAMPLED`, the same ones in every partition.
+
+    How many there are in several partitions together tells how many users these have.
+
+    Parameters
+    ----------
+    users : ndarray of shape (n_users,), int64 or S
+        Distinct ids.
+    """
+    if users.dtype.kind == "S":
+        # What an id is padded with is zero, and adds nothing.
+        width = users.dtype.itemsize
+        letters = np.ascontiguousarray(users).view(np.uint8).reshape(len(users), width)
+        weights = _SPREAD ** np.arange(1, width + 1, dtype=np.uint64)
+        mixed = letters.astype(np.uint64) @ weights
+    else:
+        mixed = users.astype(np.uint64) * _SPREAD
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * _SPREAD
+    return np.asarray(mixed[mixed < np.uint64(2**64 // SAMPLED)])
+
+
 def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
-    """Return the users in ``[low, high)``; None is unbounded."""
+    """Return the users in ``[low, high)``; None is unbounded.
+
+    They are a view of ``part`` unless they are few of it, which should not keep it in memory.
+    """
     start = 0 if low is None else int(np.searchsorted(part.users, low))
     stop = len(part.users) if high is None else int(np.searchsorted(part.users, high))
     if start == 0 and stop == len(part.users):
         return part
-    return _rows(part, slice(start, stop))
+    taken = _rows(part, slice(start, stop))
+    if 2 * (stop - start) >= len(part.users):
+        return taken
+    columns: Any = taken
+    return UserStatistics(*(np.array(column) for column in columns))
 
 
 def narrow(found: UserStatistics) -> UserStatistics:

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
 from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.features.duplicates import PIECE, superseded
 from segmentation.features.ids import coded, told
-from segmentation.run.partitions import PieceReport, ReadSummary, tell
+from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -70,7 +69,7 @@ def read_rows(
     for number, piece in enumerate(pieces, start=first_piece):
         lines = 0
         rejected: list[LineReject] = []
-        for part in _typed(piece):
+        for part in typed(piece, detailed=True):
             used = statistics.compact(part.ratings, table)
             unmapped += len(part.ratings) - len(used)
             here: dict[str, Any] = {LINE: used[LINE] + lines, PIECE: np.int32(number)}
@@ -86,16 +85,8 @@ def read_rows(
     tell("ratings", pieces, len(rows) + unmapped, len(users))
     return rows, ReadSummary(
         tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
-        len(users),
+        len(users), statistics.sample_of(users),
     )  # fmt: skip
-
-
-def _typed(piece: Piece) -> Iterator[general.Partition]:
-    for chunk in reader.chunks(piece, detailed=True):
-        if isinstance(chunk, general.Partition):
-            yield chunk
-        else:
-            yield general.parse(piece.file, bytes(chunk), detailed=True)
 
 
 def read_partition(

@@ -12,7 +12,7 @@ from segmentation.datasets import ratings as general
 from segmentation.features import bytewise, statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("distributed.segmentation")
 #: Chunks of a packed file whose statistics wait to be merged.
 _WAITING = 8
+#: Text that is typed at once where rows are kept: that takes several times as much for a while.
+_TYPED_BYTES = 2 << 20
 
 
 class PieceReport(NamedTuple):
@@ -39,7 +41,8 @@ class ReadSummary(NamedTuple):
     """What the driver learns of one partition.
 
     ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
-    ``sketch`` holds some evenly spaced user ids, of ``users`` in all.
+    ``sketch`` holds some evenly spaced user ids, of ``users`` in all, and ``sample`` the hashes of
+    some, chosen by them. Where rows are shuffled later, users are not told of.
     """
 
     pieces: tuple[PieceReport, ...]
@@ -48,6 +51,7 @@ class ReadSummary(NamedTuple):
     seen: NDArray[np.uint8]
     sketch: NDArray[Any]
     users: int
+    sample: NDArray[np.uint64]
 
     @property
     def rejected(self) -> int:
@@ -102,7 +106,10 @@ def read_partition(
     merged = statistics.narrow(merged)
     sketch = statistics.sketch_of(merged.users)
     tell("ratings", pieces, used + unmapped, len(merged.users))
-    return merged, ReadSummary(tuple(reports), used, unmapped, seen, sketch, len(merged.users))
+    return merged, ReadSummary(
+        tuple(reports), used, unmapped, seen, sketch, len(merged.users),
+        statistics.sample_of(merged.users),
+    )  # fmt: skip
 
 
 def _summed(
@@ -115,6 +122,32 @@ def _summed(
             return *quick, ()
         chunk = general.parse(file, bytes(chunk))
     return statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
+
+
+def typed(piece: Piece, *, detailed: bool = False) -> Iterator[general.Partition]:
+    """Read the rows of a piece, a few MiB of text at a time.
+
+    Raises
+    ------
+    DataError
+        If a packed or Parquet file is damaged.
+    """
+    for chunk in reader.chunks(piece, detailed=detailed):
+        if isinstance(chunk, general.Partition):
+            yield chunk
+            continue
+        start = 0
+        while start < len(chunk):
+            size = _TYPED_BYTES
+            text = bytes(chunk[start : start + size])
+            # The last chunk, and one of a single long line, end without a line's end.
+            while start + len(text) < len(chunk) and not text.rfind(b"\n") + 1:
+                size *= 2
+                text = bytes(chunk[start : start + size])
+            if start + len(text) < len(chunk):
+                text = text[: text.rfind(b"\n") + 1]
+            start += len(text)
+            yield general.parse(piece.file, text, detailed=detailed)
 
 
 def grammar(file: RatingsFormat) -> bytewise.Grammar | None:

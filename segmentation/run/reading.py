@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import pieces as reader
 from segmentation.errors import DataError
+from segmentation.features.statistics import SAMPLED
 from segmentation.run import distinct, shuffling
 from segmentation.run.blocks import Blocks, merge_parts
 from segmentation.run.failures import on_partitions
@@ -17,7 +22,7 @@ from segmentation.run.tasks import hold, submit
 from segmentation.schema import TIMESTAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -52,7 +57,10 @@ def read_ratings(
         each movie is wanted and a file has no timestamps.
     """
     found = reader.probe(layout, text_movies=catalogue.has_text_ids)
-    size = settings.partition_bytes or cluster.budget.partition_bytes
+    budget = cluster.budget
+    size = settings.partition_bytes or (
+        budget.detailed_bytes if settings.deduplicate else budget.partition_bytes
+    )
     partitions = reader.partitions(found, size)
     with (
         progress.stage("ratings", "ratings") as stage,
@@ -63,7 +71,9 @@ def read_ratings(
         most = sum(file.size // (1 if file.codec else 8) for file in found)
         rows = most if any(file.codec for file in found) else most // 3
         gathering = Gathering(settings.max_rejected, most, stage)
-        reading = _Reading(cluster, progress, partitions, catalogue.table(), gathering, size, rows)
+        reading = _Reading(
+            cluster, progress, found, partitions, catalogue.table(), gathering, size, rows
+        )
         if settings.deduplicate:
             _need_timestamps(found)
             way = reading.latest()
@@ -95,7 +105,8 @@ class _Read:
     """What a way of reading leaves: statistics to be merged, with their sketches, and reports.
 
     ``parts`` are futures of pairs, the statistics first; ``dropped`` are rows that were read as
-    ratings and are none that count.
+    ratings and are none that count; ``shuffled`` tells that summaries are of other partitions than
+    parts.
     """
 
     parts: list[Any]
@@ -103,19 +114,30 @@ class _Read:
     summaries: Sequence[ReadSummary]
     ended: Ended
     dropped: Sequence[RejectedRow] = ()
+    shuffled: bool = False
 
     @property
     def users(self) -> int | None:
-        """The users of each part, added up; None where rows were shuffled."""
-        return sum(summary.users for summary in self.summaries) or None
+        """About how many there are; None where it takes a look at the parts."""
+        if self.shuffled:
+            return None
+        told = np.unique(np.concatenate([summary.sample for summary in self.summaries]))
+        # In parts that share no users it is their sum, which the sample may overshoot.
+        return min(
+            sum(summary.users for summary in self.summaries), SAMPLED * (len(told) + 1)
+        ) or None  # fmt: skip
 
 
 @dataclass
 class _Reading:
-    """The ways of reading; ``size`` is bytes of a partition, ``rows`` about how many there are."""
+    """The ways of reading; ``size`` is bytes of a partition, ``rows`` about how many there are.
+
+    ``partitions`` is changed in place where others are read.
+    """
 
     cluster: Cluster
     progress: Progress
+    files: Sequence[RatingsFormat]
     partitions: list[list[Piece]]
     table: MovieTable
     gathering: Gathering
@@ -150,29 +172,28 @@ class _Reading:
             shuffling.no_rows(self.texts),
             shuffling.ROW_BYTES,
         )
-        parts, summaries, ended = self._shuffle(way, [() for _ in self.partitions])
+        parts, summaries, ended = self._shuffle(way, lambda: [() for _ in self.partitions])
         if ended != "whole":
             return _Read([], (), summaries, ended)
         sketches = client.gather(submit(client, "sketch", _second, parts))
-        return _Read(parts, sketches, summaries, ended)
+        return _Read(parts, sketches, summaries, ended, shuffled=True)
 
     def latest(self) -> _Read:
         """Sum up each user's latest rating of each movie."""
         client = self.cluster.client
-        first_pieces = [0]
-        for pieces in self.partitions[:-1]:
-            first_pieces.append(first_pieces[-1] + len(pieces))
         table = hold(client, "catalogue", self.table)
         parts = submit(
-            client, "read-distinct", distinct.read_partition, self.partitions, first_pieces, table
-        )
+            client, "read-distinct", distinct.read_partition, self.partitions, self._first_pieces(),
+            table,
+        )  # fmt: skip
         reports = submit(client, "report", _second, parts)
         summaries, ended = self.gathering.gather(
             submit(client, "summary", _first, reports), lambda found: not distinct.in_order(found)
         )
         if ended == "rejected":
             return _Read([], (), summaries, ended)
-        if ended == "whole":
+        shuffled = ended != "whole"
+        if not shuffled:
             sketches = [summary.sketch for summary in summaries]
             asides = client.gather(submit(client, "aside", _second, reports))
             edges = self._concatenated([aside.edges for aside in asides])
@@ -189,7 +210,9 @@ class _Reading:
                 distinct.no_rows(self.texts),
                 distinct.ROW_BYTES,
             )
-            parts, summaries, ended = self._shuffle(way, [(first,) for first in first_pieces])
+            parts, summaries, ended = self._shuffle(
+                way, lambda: [(first,) for first in self._first_pieces()]
+            )
             if ended != "whole":
                 return _Read([], (), summaries, ended)
             told = client.gather(submit(client, "aside", _second, parts))
@@ -198,19 +221,27 @@ class _Reading:
         paths = [piece.path for part in summaries for piece in part.pieces]
         places = list(zip(paths, first_lines(summaries), strict=True))
         rejected = distinct.rejected_rows(dropped, places, self.table)
-        return _Read(parts, sketches, summaries, ended, rejected)
+        return _Read(parts, sketches, summaries, ended, rejected, shuffled=shuffled)
 
     def _concatenated(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
         return pd.concat([distinct.no_rows(self.texts), *frames], ignore_index=True)
 
+    def _first_pieces(self) -> list[int]:
+        """Return the number of each partition's first piece among all pieces."""
+        return [0, *itertools.accumulate(len(pieces) for pieces in self.partitions[:-1])]
+
     def _shuffle(
-        self, way: shuffling.Way, more: Sequence[tuple[Any, ...]]
+        self, way: shuffling.Way, more: Callable[[], Sequence[tuple[Any, ...]]]
     ) -> tuple[list[Any], list[ReadSummary], Ended]:
         self.progress.say("  ratings: in no order of users: they are shuffled first")
+        # What was read until now was read in larger partitions, and by other code.
+        self.cluster.let_go()
+        size = min(self.size, self.cluster.budget.shuffle_bytes)
+        self.partitions[:] = reader.partitions(self.files, size)
         parts, tasks = shuffling.shuffle(
-            self.cluster.client, way, self.partitions, more, self.table, self.rows, self.size
+            self.cluster.client, way, self.partitions, more(), self.table, self.rows, size
         )
         return parts, *self.gathering.gather(tasks)
 
@@ -241,12 +272,16 @@ def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Prog
         )
 
 
+# Of a result that was put on disk and is back each array is a view of the whole: a part that is not
+# a copy would keep all of it in memory.
+
+
 def _first(pair: tuple[Any, Any]) -> Any:
-    return pair[0]
+    return copy.deepcopy(pair[0])
 
 
 def _second(pair: tuple[Any, Any]) -> Any:
-    return pair[1]
+    return copy.deepcopy(pair[1])
 
 
 def catalogue_for(layout: Layout, settings: Settings, progress: Progress) -> Catalogue:

@@ -7,20 +7,19 @@ are shuffled by user, out of core, by Dask's own ``p2p`` shuffle, and summed up 
 
 from __future__ import annotations
 
+import copy
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import pieces as reader
-from segmentation.datasets import ratings as general
 from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
-from segmentation.run.partitions import PieceReport, ReadSummary, tell
+from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
 from segmentation.schema import MOVIE, RATING, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -145,7 +144,7 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
     for piece in pieces:
         lines = 0
         rejected: list[LineReject] = []
-        for part in _typed(piece):
+        for part in typed(piece):
             frames.append(statistics.compact(part.ratings, table))
             unmapped += len(part.ratings) - len(frames[-1])
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
@@ -157,15 +156,15 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
     seen[rows[MOVIE].to_numpy()] = True
     nobody = np.empty(0, np.int64)
     tell("ratings", pieces, len(rows) + unmapped, None)
-    return rows, ReadSummary(tuple(reports), len(rows), unmapped, np.packbits(seen), nobody, 0)
-
-
-def _typed(piece: Piece) -> Iterator[general.Partition]:
-    for chunk in reader.chunks(piece):
-        if isinstance(chunk, general.Partition):
-            yield chunk
-        else:
-            yield general.parse(piece.file, bytes(chunk))
+    return rows, ReadSummary(
+        tuple(reports),
+        len(rows),
+        unmapped,
+        np.packbits(seen),
+        nobody,
+        0,
+        statistics.sample_of(nobody),
+    )
 
 
 def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
@@ -187,4 +186,5 @@ def _first(pair: tuple[Any, Any]) -> Any:
 
 
 def _second(pair: tuple[Any, Any]) -> Any:
-    return pair[1]
+    # No view of what may have been on disk with the rows: see reading.py.
+    return copy.deepcopy(pair[1])

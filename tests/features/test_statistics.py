@@ -89,6 +89,45 @@ def test_any_partitioning_and_any_row_order(rows, cuts, order) -> None:
     np.testing.assert_array_equal(seen, whole.seen)
 
 
+@given(
+    st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=60), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_a_sample_holds_the_same_users_in_every_partition(parts, texts: bool) -> None:
+    def sample(ids) -> set[int]:
+        distinct = sorted({str(i) for i in ids} if texts else set(ids))
+        users = np.array([i.encode() for i in distinct] if texts else distinct,
+                         np.bytes_ if texts else np.int64)  # fmt: skip
+        return set(statistics.sample_of(users).tolist())
+
+    # Texts are padded to another width where a longer one is beside them.
+    assert set.union(*map(sample, parts)) == sample([i for part in parts for i in part])
+
+
+@pytest.mark.parametrize("kind", ["dense", "spaced", "random", "texts"])
+def test_a_sample_tells_how_many_users_there_are(kind: str) -> None:
+    n = 200_000
+    users = {
+        "dense": np.arange(n),
+        "spaced": np.arange(n) * 4096 + 7,
+        "random": np.random.default_rng(0).integers(-(2**62), 2**62, n),
+        "texts": np.array([f"user-{i}".encode() for i in range(n)]),
+    }[kind]
+    # 3,125 of them on average: five standard deviations are 9 %.
+    assert len(statistics.sample_of(users)) * statistics.SAMPLED == pytest.approx(n, rel=0.09)
+
+
+def test_few_of_many_users_do_not_keep_the_memory_of_all() -> None:
+    rows = [(user, 1, 4.0) for user in range(100)]
+    part = statistics.partition_statistics(frame(rows), TABLE).statistics
+    few = statistics.take_range(part, 95, None)
+    assert few.users.tolist() == [95, 96, 97, 98, 99]
+    assert not any(np.shares_memory(a, b) for a, b in zip(few, part, strict=True))
+    most = statistics.take_range(part, 5, None)
+    assert len(most.users) == 95
+    assert all(np.shares_memory(a, b) for a, b in zip(most, part, strict=True))
+
+
 @given(rows=ROWS, n_blocks=st.integers(1, 8))
 def test_blocks_of_users_are_disjoint_and_complete(rows, n_blocks) -> None:
     parts = [

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.errors import UsageError
-from segmentation.run.budget import MIB, plan
+from segmentation.run.budget import MIB, Budget, plan
 
 GIB = 1 << 30
 
@@ -41,9 +41,26 @@ def test_a_limit_for_each_worker_stands_where_the_run_has_none() -> None:
     assert found.workers * found.worker < 4 * GIB
 
 
+def test_rows_are_shuffled_in_smaller_parts_where_memory_is_short() -> None:
+    def local(limit: int) -> Budget:
+        return plan(embedded=False, workers=1, threads=2, cpus=2, machine=32 * GIB, limit=limit,
+                    worker_limit=None)  # fmt: skip
+
+    short, ample = local(GIB), local(16 * GIB)
+    # A worker of 512 MiB, 352 of which a shuffle takes before it has rows: 160 for two threads.
+    assert short.shuffle_bytes == 160 * MIB // 2 // 24
+    assert short.detailed_bytes == 288 * MIB // 2 // 6 // 2
+    assert ample.shuffle_bytes == ample.partition_bytes == 32 * MIB
+    config = short.dask_config()
+    assert config["distributed.p2p.storage.buffer"] == 20 * MIB
+    # Pages of libraries are counted to the worker: it is not ended for these.
+    terminate = config["distributed.worker.memory.terminate"]
+    assert int(terminate * short.worker) == (512 + 96) * MIB
+
+
 @pytest.mark.parametrize(
     ("embedded", "workers", "limit", "least"),
-    [(True, None, 500, "544 MiB at least"), (False, 2, 900, "1,024 MiB at least")],
+    [(True, None, 500, "544 MiB at least"), (False, 2, 900, "1,088 MiB at least")],
 )
 def test_too_little_says_how_much(
     embedded: bool, workers: int | None, limit: int, least: str

@@ -8,7 +8,7 @@ import pytest
 
 from segmentation.datasets import pieces, ratings
 from segmentation.features import statistics
-from segmentation.run import shuffling
+from segmentation.run import partitions, shuffling
 from segmentation.run.partitions import ReadSummary
 from segmentation.schema import ByteRange, MovieTable
 from tests.features.test_bytewise import COLUMNS, TABLE
@@ -17,7 +17,8 @@ from tests.features.test_bytewise import COLUMNS, TABLE
 def summary(users: np.ndarray) -> ReadSummary:
     users = np.unique(users)
     nothing = np.zeros(1, np.uint8)
-    return ReadSummary((), 1, 0, nothing, statistics.sketch_of(users), len(users))
+    sketch, sample = statistics.sketch_of(users), statistics.sample_of(users)
+    return ReadSummary((), 1, 0, nothing, sketch, len(users), sample)
 
 
 def parts(users: np.ndarray, n: int) -> list[ReadSummary]:
@@ -53,8 +54,10 @@ def test_partitions_without_users() -> None:
     assert not shuffling.is_crowded([empty, empty], 2, 20, budget=-1)
 
 
+@pytest.mark.parametrize("typed", [1, 9, 16, 1 << 20])
 @pytest.mark.parametrize("cut", [11, 22, 35])
-def test_rows_are_those_of_the_statistics(tmp_path, cut: int) -> None:
+def test_rows_are_those_of_the_statistics(tmp_path, monkeypatch, cut: int, typed: int) -> None:
+    monkeypatch.setattr(partitions, "_TYPED_BYTES", typed)
     text = b"7,2,4.5,1\n7,9,3,2\nbad\n3,5,0.5,3\n3,4,1.0,4\n"
     path = tmp_path / "r.csv"
     path.write_bytes(text)
@@ -85,3 +88,23 @@ def test_nothing_used() -> None:
     assert len(found.users) == len(sketch) == 0
     frame = pd.DataFrame({"userId": [1], "movieId": [5], "rating": [3.0]})
     assert len(statistics.compact(frame, table)) == 0
+
+
+@pytest.mark.parametrize("typed", [1, 6, 13, 1 << 20])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_text_is_typed_in_whole_lines(tmp_path, monkeypatch, typed: int, end: bytes) -> None:
+    monkeypatch.setattr(partitions, "_TYPED_BYTES", typed)
+    text = b"7,2,4.5,1\n\n" + b"x" * 50 + b"\n3,5,0.5,3\n3,4,1.0,4" + end
+    path = tmp_path / "r.csv"
+    path.write_bytes(text)
+    file = ratings.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
+    piece = pieces.Piece(file, ByteRange(str(path), 0, len(text)))
+    found = list(partitions.typed(piece))
+    assert (len(found) > 1) == (typed < 1 << 20)
+    rows = pd.concat([part.ratings for part in found])
+    assert rows["userId"].tolist() == [7, 3, 3]
+    lines = np.cumsum([0, *(part.lines for part in found)])
+    rejects = [(first + bad.line, bad.text) for first, part in zip(lines, found, strict=False)
+               for bad in part.rejected]  # fmt: skip
+    assert rejects == [(2, b"x" * 50)]
+    assert lines[-1] == 5
