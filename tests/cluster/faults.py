@@ -14,12 +14,15 @@ from distributed import Client
 
 from jobs import segment
 from segmentation.estimators import passes
-from segmentation.run import pipeline, progress, reading
+from segmentation.run import pipeline, progress, reading, shuffling
 from tests.cluster.processes import Process, Standing
 
 #: As many as K-Means takes on the tests' data, with the one that makes the inertia exact.
 PASSES = 2
-STAGES = ("reading", "merging", *(f"pass {n}" for n in range(1, PASSES + 1)), "pca", "writing")
+STAGES = (
+    "reading", "shuffling", "summing", "merging",
+    *(f"pass {n}" for n in range(1, PASSES + 1)), "pca", "writing",
+)  # fmt: skip
 
 
 def killed(cluster: Standing, worker: Process) -> None:
@@ -82,7 +85,10 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
 
             patch.setattr(place, name, wrapped)
 
-        if stage == "reading":
+        if stage in ("shuffling", "summing"):
+            # As where sums of rows in random order take more than the workers have.
+            patch.setattr(shuffling, "is_crowded", lambda *known: True)
+        if stage in ("reading", "shuffling"):
             update = progress.Stage.update
 
             def told(self: Any, done: int, total: int, unit: str, rows: int | None = None) -> None:
@@ -91,6 +97,16 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
                 update(self, done, total, unit, rows)
 
             patch.setattr(progress.Stage, "update", told)
+        elif stage == "summing":
+            submit = reading.submit
+
+            def submitted(client: Any, name: str, *more: Any) -> Any:
+                # All are on their way out of the shuffle.
+                if name == "sketch":
+                    once()
+                return submit(client, name, *more)
+
+            patch.setattr(reading, "submit", submitted)
         elif stage == "merging":
             before(reading, "merge_parts")
         elif stage == "pca":
