@@ -17,9 +17,9 @@ run: $(VENV)/.ready  ## segment a synthetic audience (ARGS="--data PATH ..." for
 	@$(BIN)/python -m jobs.segment $(ARGS)
 
 test: $(VENV)/.ready  ## all tests
-	@# Three at a time, a file each; those that kill and time processes by themselves. 5: none chosen.
+	@# Three at a time, a file each; of those that kill and time processes two. 5: none chosen.
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not cluster" $(PYTEST_ARGS) || [ $$? = 5 ]
-	@$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS) || [ $$? = 5 ]
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster $(PYTEST_ARGS) || [ $$? = 5 ]
 
 lint: $(VENV)/.ready  ## formatting and lint
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -16,6 +16,7 @@ from segmentation.run.deployment import checks, kinds, shipping
 from segmentation.run.deployment.config import load_config
 from segmentation.run.deployment.embedded import embedded
 from segmentation.run.memory import high_water, let_go, let_go_later
+from segmentation.run.seen import counter_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +42,6 @@ class Cluster:
     budget: Budget
     dashboard: str | None = None
     address: str | None = None
-    #: Workers that the scheduler had lost before.
-    lost_before: int = 0
     _versions: list[str] = field(default_factory=list)
 
     @property
@@ -92,12 +91,14 @@ class Cluster:
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
+        from segmentation.run.plugins import lost
+
         record: dict[str, Any] = {
             "kind": self.kind,
             "workers": self.workers,
             "threads": self.threads,
             "memory": {**self.budget.record(), "spilled_bytes": sum(self.everywhere(_written))},
-            "workers_lost": int(self.client.run_on_scheduler(_removed)) - self.lost_before,
+            "workers_lost": int(self.client.run_on_scheduler(lost, counter_of(self.client))),
             "dashboard": self.dashboard,
         }
         if self.is_elsewhere:
@@ -193,9 +194,9 @@ def _joined(
             warn(note)
     info = client.scheduler_info(n_workers=-1)["workers"].values()
     budget = of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])
-    lost = 0 if versions else int(client.run_on_scheduler(_removed))
-    dashboard = standing.dashboard or _link(client)
-    return Cluster(client, config["kind"], budget, dashboard, told, lost, versions)
+    # Its address is told by Dask even where it was asked for none.
+    dashboard = None if config.get("dashboard") is False else standing.dashboard or _link(client)
+    return Cluster(client, config["kind"], budget, dashboard, told, versions)
 
 
 def _config(name: str, address: str | None) -> dict[str, Any]:
@@ -283,7 +284,7 @@ def _unreachable(target: Any, name: str, error: BaseException) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in words or "certificate" in words.lower():
         return (
             f"{where}: the certificates don't fit one another (is ca_file the one that signed the "
-            "scheduler's, and the host among its names?): name the right ones, or make new ones"
+            "scheduler's?): name the right ones, or make new ones"
         )
     if isinstance(error, (OSError, TimeoutError)):
         told = (
@@ -329,8 +330,3 @@ def _link(client: Any) -> str | None:
 def _written(dask_worker: Any) -> int:
     metrics = getattr(dask_worker.data, "cumulative_metrics", {})
     return int(metrics.get(("disk-write", "bytes"), 0))
-
-
-def _removed(dask_scheduler: Any) -> int:
-    told = dask_scheduler.get_events("all")
-    return sum(isinstance(one, dict) and one.get("action") == "remove-worker" for _, one in told)

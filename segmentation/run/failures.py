@@ -79,7 +79,19 @@ def explained(out: Path) -> Iterator[None]:
         raise ClusterError(
             f"out of memory: lower --partition-size or use a larger machine, {_GO_ON}"
         ) from error
+    except RuntimeError as error:
+        # Dask's own for whatever befell a shuffle that starting it anew didn't mend.
+        if not str(error).startswith("P2P "):
+            raise
+        cause = error.__cause__
+        told = _one_line(error) + (f": {_one_line(cause)}" if cause is not None else "")
+        raise ClusterError(f"rows could not be shuffled ({told}): {_GO_ON}") from error
     except OSError as error:
+        if type(error).__name__ == "P2POutOfDiskError":
+            raise DataError(
+                "no space left on a worker's disk to shuffle rows on: make room, or give its "
+                f"local directory another place, {_GO_ON}"
+            ) from error
         if error.errno is None and "://" in str(error):
             # Dask's own, which has no number and names an address.
             raise ClusterError(

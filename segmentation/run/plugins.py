@@ -37,11 +37,17 @@ class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
 
 
 class Counts(SchedulerPlugin):  # type: ignore[misc]
-    """Counts the tasks that came to a result, and the bytes of these."""
+    """Counts the tasks that came to a result, the bytes of these, and the workers that went.
 
-    def __init__(self) -> None:
+    It goes with the job's client, however that ends.
+    """
+
+    def __init__(self, name: str, client: str) -> None:
+        self.name = name
+        self.client = client
         self.tasks = 0
         self.bytes = 0
+        self.lost = 0
 
     def transition(
         self, key: Any, start: str, finish: str, *arguments: Any, nbytes: int = 0, **more: Any
@@ -51,16 +57,31 @@ class Counts(SchedulerPlugin):  # type: ignore[misc]
             self.tasks += 1
             self.bytes += nbytes or 0
 
+    def remove_worker(self, scheduler: Any, worker: str, **more: Any) -> None:
+        """Take note of a worker that is gone, for whatever reason."""
+        self.lost += 1
 
-def start_counting(name: str, dask_scheduler: Any = None) -> None:
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """Count no more for a job that was ended before it could say so."""
+        if client == self.client:
+            scheduler.remove_plugin(self.name)
+
+
+def start_counting(name: str, client: str, dask_scheduler: Any = None) -> None:
     """Begin to count; run on the scheduler."""
-    dask_scheduler.add_plugin(Counts(), name=name)
+    dask_scheduler.add_plugin(Counts(name, client), name=name)
 
 
 def counts(name: str, dask_scheduler: Any = None) -> dict[str, int]:
     """Return what was counted so far; run on the scheduler."""
     found = dask_scheduler.plugins[name]
     return {"tasks": found.tasks, "bytes": found.bytes}
+
+
+def lost(name: str, dask_scheduler: Any = None) -> int:
+    """Return how many workers went since counting began; run on the scheduler."""
+    found = dask_scheduler.plugins.get(name)
+    return found.lost if found is not None else 0
 
 
 def stop_counting(name: str, dask_scheduler: Any = None) -> None:

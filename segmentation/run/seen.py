@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from segmentation.run.progress import Progress
 
 
+def counter_of(client: Any) -> str:
+    """Return the name under which the scheduler counts for a job's client."""
+    return f"segmentation-counts-{client.id}"
+
+
 @contextmanager
 def counted(client: Any, progress: Progress) -> Iterator[None]:
     """Let each stage's record tell the tasks that were run in it, and the bytes of their results.
@@ -25,9 +30,9 @@ def counted(client: Any, progress: Progress) -> Iterator[None]:
     """
     from segmentation.run.plugins import counts, start_counting, stop_counting
 
-    name = f"segmentation-counts-{client.id}"
+    name = counter_of(client)
     try:
-        client.run_on_scheduler(start_counting, name)
+        client.run_on_scheduler(start_counting, name, client.id)
     except Exception:
         # A scheduler that is of no use for this says so better when it is asked for work.
         yield

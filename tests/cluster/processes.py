@@ -147,10 +147,13 @@ def standing(
         found.end()
 
 
-def job(folder: Path, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> Process:
+def job(
+    folder: Path, *arguments: str, module: str = "jobs.segment", before: tuple[str, ...] = (),
+    **environment: str,
+) -> Process:  # fmt: skip
     """Start the main job in a process of its own."""
     return Process(
-        [sys.executable, "-m", "jobs.segment", *arguments], folder, before,
+        [sys.executable, "-m", module, *arguments], folder, before,
         XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"], **environment,
     )  # fmt: skip
 

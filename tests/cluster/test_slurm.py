@@ -138,7 +138,7 @@ def test_the_job_in_a_queue(
     assert cluster["workers"] >= (1 if adaptive else 2)
     # No job is left in the queue, and no certificate on the disk.
     until(lambda: not queue_of(slurm).strip(), 30, lambda: queue_of(slurm))
-    assert not list(tmp_path.glob("*.pem"))
+    assert not list(tmp_path.glob(".dask-jobqueue*"))
 
 
 def test_a_queue_that_is_not_there(
@@ -148,6 +148,9 @@ def test_a_queue_that_is_not_there(
     config = config_of(python, tmp_path, queue="nowhere", wait_seconds=5)
     arguments = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
     assert segment.main([*arguments, "--quiet"]) == 4
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: ")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"error: cluster {config!r} can't be started: ")
+    assert "invalid partition specified: nowhere" in told[0]
+    assert not list(tmp_path.glob(".dask-jobqueue*"))
     assert not (tmp_path / "out").exists()

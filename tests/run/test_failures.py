@@ -32,6 +32,25 @@ def test_engine(tmp_path: Path) -> None:
         assert isinstance(raised(error, tmp_path), ClusterError)
 
 
+def test_shuffle(tmp_path: Path) -> None:
+    from distributed.shuffle._exceptions import P2POutOfDiskError
+
+    def failed() -> None:
+        try:
+            raise ConnectionError("no answer")
+        except ConnectionError as cause:
+            raise RuntimeError("P2P abc failed during transfer phase") from cause
+
+    with pytest.raises(ClusterError, match=r"shuffled \(P2P abc .* phase: no answer\)"):
+        with explained(tmp_path):
+            failed()
+    full = raised(P2POutOfDiskError(), tmp_path)
+    assert isinstance(full, DataError)
+    assert "no space left on a worker's disk" in str(full)
+    with pytest.raises(RuntimeError, match="a defect"), explained(tmp_path):
+        raise RuntimeError("a defect")
+
+
 def test_disk(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/x/y")
     found = raised(full, tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from segmentation.datasets import pieces, ratings
 from segmentation.features import statistics
-from segmentation.run import partitions, shuffling
+from segmentation.run import partitions, reading, shuffling
 from segmentation.run.partitions import ReadSummary
 from segmentation.schema import ByteRange, MovieTable
 from tests.features.test_bytewise import COLUMNS, TABLE
@@ -108,3 +108,27 @@ def test_text_is_typed_in_whole_lines(tmp_path, monkeypatch, typed: int, end: by
                for bad in part.rejected]  # fmt: skip
     assert rejects == [(2, b"x" * 50)]
     assert lines[-1] == 5
+
+
+def test_users_of_partitions_that_share_them_are_counted_once() -> None:
+    rng = np.random.default_rng(0)
+    shuffled = parts(rng.integers(0, 64_000, 500_000), 10)
+    assert sum(part.users for part in shuffled) > 300_000
+    found = reading._Read([], [], shuffled, "whole")
+    # Some 1,000 are told of: five standard deviations are 16 %.
+    assert found.users == pytest.approx(64_000, rel=0.16)
+    # Of those that share none it is never more than their sum.
+    apart = parts(np.arange(64_000), 10)
+    assert 64_000 * 0.84 < (reading._Read([], [], apart, "whole").users or 0) <= 64_000
+    # Behind a shuffle the summaries are of what was read before it.
+    assert reading._Read([], [], shuffled, "whole", shuffled=True).users is None
+    assert reading._Read([], [], parts(np.empty(0, np.int64), 2), "whole").users is None
+
+
+def test_a_part_of_a_result_does_not_keep_the_whole_in_memory() -> None:
+    whole = np.arange(1_000)
+    sketch = whole[:10]
+    for taken in (reading._second((None, sketch)), reading._first((sketch, None)),
+                  shuffling._second((None, sketch))):  # fmt: skip
+        assert taken.tolist() == list(range(10))
+        assert not np.shares_memory(taken, whole)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import re
+import ssl
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,7 +175,22 @@ def security(config: Mapping[str, Any], address: str) -> Any:
             raise ClusterError(
                 f"{path}: the certificate {told}: make new ones (segmentation certificates)"
             )
+    if not any("\n" in getattr(found, option) for option in keys.values()):
+        _fit(found.tls_client_cert, found.tls_client_key)
     return found
+
+
+def _fit(certificate: str, key: str) -> None:
+    """Refuse a pair that no connection could be made with, and which Dask tells as no answer."""
+    try:
+        # An empty password, so that nobody is asked for one.
+        ssl.create_default_context().load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        told = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise UsageError(
+            f"{key}: is not the key of {certificate}, or one of them can't be read ({told}): name "
+            "a pair, unencrypted, or make one with segmentation certificates"
+        ) from error
 
 
 def _threads(config: Mapping[str, Any]) -> int:
@@ -198,7 +215,7 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
     hosts = config["hosts"]
     encrypted = config.get("encrypted", not all(map(is_loopback, hosts)))
-    options: dict[str, Any] = {"host": hosts[0], "port": 0, "dashboard_address": _dashboard(config)}
+    options: dict[str, Any] = {"host": hosts[0], "port": 0, **_pages(config)}
     if encrypted:
         # Read on each host; the job's own configuration is what they inherit.
         paths = security(config, "tls://")
@@ -233,8 +250,18 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     return cluster, each * len(hosts)
 
 
-def _dashboard(config: Mapping[str, Any]) -> str:
-    return config.get("dashboard") or _LOOPBACK
+def _pages(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a scheduler is told of its pages: where they are, on loopback unless asked."""
+    asked = config.get("dashboard")
+    return {"dashboard_address": asked or _LOOPBACK, "dashboard": asked is not False}
+
+
+def _walltime(config: Mapping[str, Any]) -> str | None:
+    """Return the time of a job as its batch system takes it: LSF without seconds."""
+    found = config.get("walltime")
+    if config["kind"] == "lsf" and found and re.fullmatch(r"\d+:\d+:\d+", str(found)):
+        return str(found).rpartition(":")[0]
+    return found
 
 
 def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
@@ -249,7 +276,7 @@ def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
     memory = (parse_memory(per_worker) or 2 << 30) * each
     options = {
         "queue": config.get("queue"), _ACCOUNT[kind]: config.get("account"),
-        "walltime": config.get("walltime"), "interface": config["interface"],
+        "walltime": _walltime(config), "interface": config["interface"],
         "local_directory": config.get("local_directory"),
         "log_directory": config.get("log_directory"),
         "shared_temp_directory": config.get("shared_directory"), "python": config.get("python"),
@@ -259,13 +286,29 @@ def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
     cluster = getattr(package, _BATCH[kind])(
         cores=each * _threads(config), processes=each, memory=f"{memory} B",
         protocol="tls://", security=Security.temporary(),
-        scheduler_options={"dashboard_address": _dashboard(config)},
+        scheduler_options=_pages(config),
         worker_extra_args=["--dashboard-address", _LOOPBACK],
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
+    stack.callback(_drop_keys, cluster)
+    stack.callback(_close, cluster)
     if not config.get("adaptive"):
-        cluster.scale(jobs=jobs)
+
+        async def hand_in() -> None:
+            # Jobs are handed in behind the scenes. Asked for in the same turn of the loop, it is
+            # this call that hears what the batch system says to them.
+            cluster.scale(jobs=jobs)
+            await cluster._correct_state()
+
+        cluster.sync(hand_in)
     return cluster, jobs * each
+
+
+def _drop_keys(cluster: Any) -> None:
+    """Remove the certificates that were written for the jobs now, not once they are collected."""
+    for name, held in vars(cluster).items():
+        if name.startswith("_job_") and hasattr(held, "close"):
+            held.close()
 
 
 def _kubernetes(

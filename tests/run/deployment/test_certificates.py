@@ -103,6 +103,20 @@ def test_what_a_client_needs(tmp_path: Path) -> None:
     assert kinds.security({}, "tcp://h:1") is None
 
 
+def test_a_key_of_another_certificate(tmp_path: Path) -> None:
+    made, other = tmp_path / "made", tmp_path / "other"
+    for folder in (made, other):
+        assert job.main(["--out", str(folder), "--quiet"]) == 0
+    config = {"ca_file": made / "ca.pem", "certificate": made / "client.pem"}
+    found = kinds.security({**config, "key": made / "client-key.pem"}, "tls://h:1")
+    assert found.tls_client_key == str(made / "client-key.pem")
+    with pytest.raises(UsageError, match=r"other/client-key.pem: is not the key of .*client.pem"):
+        kinds.security({**config, "key": other / "client-key.pem"}, "tls://h:1")
+    (tmp_path / "bad.pem").write_text("nothing")
+    with pytest.raises(UsageError, match=r"bad.pem: is not the key of"):
+        kinds.security({**config, "key": tmp_path / "bad.pem"}, "tls://h:1")
+
+
 @pytest.mark.parametrize(
     ("address", "warned"),
     [

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from segmentation.errors import UsageError
-from segmentation.run.deployment import config
+from segmentation.run.deployment import config, kinds
 
 FILES = sorted(
     f.name for f in resources.files("cluster_config").iterdir() if f.name[-5:] == ".yaml"
@@ -32,6 +32,16 @@ def test_files_of_the_project_are_sound_and_commented(name: str) -> None:
     whole = {**yaml.safe_load(text), **yaml.safe_load("\n".join(lines) or "{}")}
     config.check(whole, name)
     assert set(whole) - {"kind"} == set(config.KINDS[found["kind"]]), "a key without a comment"
+
+
+def test_what_each_is_started_with() -> None:
+    assert kinds._walltime({"kind": "slurm", "walltime": "01:30:00"}) == "01:30:00"
+    assert kinds._walltime({"kind": "lsf", "walltime": "01:30:00"}) == "01:30"
+    assert kinds._walltime({"kind": "lsf", "walltime": "01:30"}) == "01:30"
+    assert kinds._walltime({"kind": "lsf"}) is None
+    assert kinds._pages({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
+    assert kinds._pages({"dashboard": False})["dashboard"] is False
+    assert kinds._pages({"dashboard": "0.0.0.0:8787"})["dashboard_address"] == "0.0.0.0:8787"
 
 
 def test_other_batch_systems_take_slurms_file() -> None:
