@@ -140,8 +140,10 @@ def sample_of(users: NDArray[Any]) -> NDArray[np.uint64]:
         # What an id is padded with is zero, and adds nothing.
         width = users.dtype.itemsize
         letters = np.ascontiguousarray(users).view(np.uint8).reshape(len(users), width)
-        weights = _SPREAD ** np.arange(1, width + 1, dtype=np.uint64)
-        mixed = letters.astype(np.uint64) @ weights
+        mixed = np.zeros(len(users), np.uint64)
+        # A letter's place at a time: a product of all would hold eight times the ids.
+        for place, weight in enumerate(_SPREAD ** np.arange(1, width + 1, dtype=np.uint64)):
+            mixed += letters[:, place].astype(np.uint64) * weight
     else:
         mixed = users.astype(np.uint64) * _SPREAD
     mixed = (mixed ^ (mixed >> np.uint64(32))) * _SPREAD

@@ -31,8 +31,8 @@ _WORTH = 480 * MIB
 _PARTITION_COST = 6
 #: The same where its rows are shuffled: Dask copies them on their way out and in.
 _SHUFFLE_COST = 24
-#: What a worker takes for a shuffle before it has any rows, Dask's dataframes and pandas included.
-_SHUFFLER = 352 * MIB
+#: What a shuffle takes before there are any rows: Dask's dataframes, pandas, and numba beside them.
+_SHUFFLER = 128 * MIB
 #: So much above its share a worker is ended: pages of libraries, counted to each process that has
 #: them, are 140 MB of what a worker of a shuffle takes, and the job's own process is small then.
 _GRACE = 96 * MIB
@@ -98,7 +98,7 @@ class Budget:
 
     @property
     def _shuffle_room(self) -> int:
-        return max(self.worker - _SHUFFLER, _LEAST_ROOM)
+        return max(self.worker - self.base - _SHUFFLER, _LEAST_ROOM)
 
     @property
     def block_users(self) -> int:

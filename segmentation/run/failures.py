@@ -81,7 +81,7 @@ def explained(out: Path) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         # Dask's own for whatever befell a shuffle that starting it anew didn't mend.
-        if not str(error).startswith("P2P "):
+        if not (str(error).startswith("P2P ") or type(error).__name__.startswith("P2P")):
             raise
         cause = error.__cause__
         told = _one_line(error) + (f": {_one_line(cause)}" if cause is not None else "")

@@ -30,10 +30,15 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     for number in range(1, arguments.rounds + 1):
         for fault in arguments.fault or FAULTS:
-            told = subprocess.run(
+            ended = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", FAULTS[fault]],
                 capture_output=True, text=True, check=False,
-            ).stdout  # fmt: skip
+            )  # fmt: skip
+            told = ended.stdout
+            if ended.returncode not in (0, 1) or not _RESULT.search(told):
+                runs[fault, "(no result)"] += 1
+                failures[fault, "(no result)"] += 1
+                print(told, file=sys.stderr, flush=True)
             for result, stage in _RESULT.findall(told):
                 runs[fault, stage] += 1
                 failures[fault, stage] += result != "PASSED"

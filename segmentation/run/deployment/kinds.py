@@ -184,7 +184,7 @@ def _fit(certificate: str, key: str) -> None:
     """Refuse a pair that no connection could be made with, and which Dask tells as no answer."""
     try:
         # An empty password, so that nobody is asked for one.
-        ssl.create_default_context().load_cert_chain(certificate, key, password="")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError, OSError) as error:
         told = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise UsageError(
