@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -154,3 +155,5 @@ def test_a_queue_that_is_not_there(
     assert "invalid partition specified: nowhere" in told[0]
     assert not list(tmp_path.glob(".dask-jobqueue*"))
     assert not (tmp_path / "out").exists()
+    # Nothing of the cluster is left open, which would be told of here.
+    gc.collect()

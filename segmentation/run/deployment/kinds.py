@@ -266,7 +266,7 @@ def _walltime(config: Mapping[str, Any]) -> str | None:
 
 def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
     """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
-    from distributed import Security
+    from distributed import Security, Status
 
     kind = config["kind"]
     package = _package("dask_jobqueue", "segmentation[batch]")
@@ -300,7 +300,14 @@ def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
             cluster.scale(jobs=jobs)
             await cluster._correct_state()
 
-        cluster.sync(hand_in)
+        try:
+            cluster.sync(hand_in)
+        except Exception:
+            # What was never started can't be closed, and Dask would leave the rest open for it.
+            for worker in list(cluster._created):
+                if worker.status == Status.created:
+                    worker.status = Status.failed
+            raise
     return cluster, jobs * each
 
 
