@@ -150,6 +150,11 @@ def sample_of(users: NDArray[Any]) -> NDArray[np.uint64]:
     return np.asarray(mixed[mixed < np.uint64(2**64 // SAMPLED)])
 
 
+def users_told(samples: Sequence[NDArray[np.uint64]]) -> int:
+    """Return about how many different users there are where these samples are from."""
+    return SAMPLED * (len(np.unique(np.concatenate(samples))) + 1)
+
+
 def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
     """Return the users in ``[low, high)``; None is unbounded.
 

@@ -125,7 +125,7 @@ class Budget:
             f"{memory}.terminate": (self.worker + _GRACE) / self.worker,
             "distributed.p2p.comm.buffer": min(1 << 30, self._shuffle_room // 8),
             "distributed.p2p.storage.buffer": min(100 * MIB, self._shuffle_room // 8),
-            # A worker of 26 million ratings took an eighth less with these, and no longer: Arrow's
+            # A worker of 26 million ratings took a ninth less with these, and no longer: Arrow's
             # own allocator keeps more for later, and so does glibc for each of many threads.
             f"{environ}.ARROW_DEFAULT_MEMORY_POOL": "system",
             f"{environ}.MALLOC_ARENA_MAX": 2,

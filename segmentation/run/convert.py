@@ -262,15 +262,7 @@ def _summary(record: PartRecord) -> ReadSummary:
         )
         for path, header, lines, told in record.reports
     )  # fmt: skip
-    return ReadSummary(
-        reports,
-        record.rows,
-        0,
-        np.zeros(0, np.uint8),
-        np.empty(0, np.int64),
-        0,
-        np.empty(0, np.uint64),
-    )
+    return ReadSummary(reports, record.rows, 0, np.zeros(0, np.uint8))
 
 
 def _copy_others(work: Work) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ logger = logging.getLogger("distributed.segmentation")
 _WAITING = 8
 #: Text that is typed at once where rows are kept: that takes several times as much for a while.
 _TYPED_BYTES = 2 << 20
+_LINE_END = re.compile(rb"\n")
 
 
 class PieceReport(NamedTuple):
@@ -49,9 +51,9 @@ class ReadSummary(NamedTuple):
     used: int
     unmapped: int
     seen: NDArray[np.uint8]
-    sketch: NDArray[Any]
-    users: int
-    sample: NDArray[np.uint64]
+    sketch: NDArray[Any] = np.empty(0, np.int64)
+    users: int = 0
+    sample: NDArray[np.uint64] = np.empty(0, np.uint64)
 
     @property
     def rejected(self) -> int:
@@ -138,16 +140,10 @@ def typed(piece: Piece, *, detailed: bool = False) -> Iterator[general.Partition
             continue
         start = 0
         while start < len(chunk):
-            size = _TYPED_BYTES
-            text = bytes(chunk[start : start + size])
-            # The last chunk, and one of a single long line, end without a line's end.
-            while start + len(text) < len(chunk) and not text.rfind(b"\n") + 1:
-                size *= 2
-                text = bytes(chunk[start : start + size])
-            if start + len(text) < len(chunk):
-                text = text[: text.rfind(b"\n") + 1]
-            start += len(text)
-            yield general.parse(piece.file, text, detailed=detailed)
+            end = _LINE_END.search(chunk, start + _TYPED_BYTES - 1)
+            stop = end.end() if end else len(chunk)
+            yield general.parse(piece.file, bytes(chunk[start:stop]), detailed=detailed)
+            start = stop
 
 
 def grammar(file: RatingsFormat) -> bytewise.Grammar | None:

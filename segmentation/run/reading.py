@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import pieces as reader
 from segmentation.errors import DataError
-from segmentation.features.statistics import SAMPLED
+from segmentation.features.statistics import users_told
 from segmentation.run import distinct, shuffling
 from segmentation.run.blocks import Blocks, merge_parts
 from segmentation.run.failures import on_partitions
 from segmentation.run.partitions import name_of, read_partition
 from segmentation.run.tally import Gathering, Tally, add_up, first_lines
-from segmentation.run.tasks import hold, submit
+from segmentation.run.tasks import first, hold, second, submit
 from segmentation.schema import TIMESTAMP
 
 if TYPE_CHECKING:
@@ -121,11 +118,9 @@ class _Read:
         """About how many there are; None where it takes a look at the parts."""
         if self.shuffled:
             return None
-        told = np.unique(np.concatenate([summary.sample for summary in self.summaries]))
-        # In parts that share no users it is their sum, which the sample may overshoot.
-        return min(
-            sum(summary.users for summary in self.summaries), SAMPLED * (len(told) + 1)
-        ) or None  # fmt: skip
+        # In parts that share no users it is their sum, which the samples may overshoot.
+        most = sum(summary.users for summary in self.summaries)
+        return min(most, users_told([summary.sample for summary in self.summaries])) or None
 
 
 @dataclass
@@ -162,7 +157,7 @@ class _Reading:
 
         table = hold(client, "catalogue", self.table)
         parts = submit(client, "read-ratings", read_partition, self.partitions, table)
-        summaries, ended = self.gathering.gather(submit(client, "summary", _second, parts), crowded)
+        summaries, ended = self.gathering.gather(submit(client, "summary", second, parts), crowded)
         if ended != "disordered":
             return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
         client.cancel(parts)
@@ -175,7 +170,7 @@ class _Reading:
         parts, summaries, ended = self._shuffle(way, lambda: [() for _ in self.partitions])
         if ended != "whole":
             return _Read([], (), summaries, ended)
-        sketches = client.gather(submit(client, "sketch", _second, parts))
+        sketches = client.gather(submit(client, "sketch", second, parts))
         return _Read(parts, sketches, summaries, ended, shuffled=True)
 
     def latest(self) -> _Read:
@@ -186,16 +181,16 @@ class _Reading:
             client, "read-distinct", distinct.read_partition, self.partitions, self._first_pieces(),
             table,
         )  # fmt: skip
-        reports = submit(client, "report", _second, parts)
+        reports = submit(client, "report", second, parts)
         summaries, ended = self.gathering.gather(
-            submit(client, "summary", _first, reports), lambda found: not distinct.in_order(found)
+            submit(client, "summary", first, reports), lambda found: not distinct.in_order(found)
         )
         if ended == "rejected":
             return _Read([], (), summaries, ended)
         shuffled = ended != "whole"
         if not shuffled:
             sketches = [summary.sketch for summary in summaries]
-            asides = client.gather(submit(client, "aside", _second, reports))
+            asides = client.gather(submit(client, "aside", second, reports))
             edges = self._concatenated([aside.edges for aside in asides])
             found, old = distinct.sum_up(edges, self.table)
             dropped = self._concatenated([*(aside.dropped for aside in asides), old])
@@ -211,11 +206,11 @@ class _Reading:
                 distinct.ROW_BYTES,
             )
             parts, summaries, ended = self._shuffle(
-                way, lambda: [(first,) for first in self._first_pieces()]
+                way, lambda: [(number,) for number in self._first_pieces()]
             )
             if ended != "whole":
                 return _Read([], (), summaries, ended)
-            told = client.gather(submit(client, "aside", _second, parts))
+            told = client.gather(submit(client, "aside", second, parts))
             sketches = [sketch for sketch, _ in told]
             dropped = self._concatenated([old for _, old in told])
         paths = [piece.path for part in summaries for piece in part.pieces]
@@ -270,18 +265,6 @@ def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Prog
             f"  note: {packed[0].path} is {packed[0].codec}, which one task alone can unpack: "
             "unpacked, or as Parquet, it is read on all threads"
         )
-
-
-# Of a result that was put on disk and is back each array is a view of the whole: a part that is not
-# a copy would keep all of it in memory.
-
-
-def _first(pair: tuple[Any, Any]) -> Any:
-    return copy.deepcopy(pair[0])
-
-
-def _second(pair: tuple[Any, Any]) -> Any:
-    return copy.deepcopy(pair[1])
 
 
 def catalogue_for(layout: Layout, settings: Settings, progress: Progress) -> Catalogue:

@@ -7,7 +7,6 @@ are shuffled by user, out of core, by Dask's own ``p2p`` shuffle, and summed up 
 
 from __future__ import annotations
 
-import copy
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from segmentation.datasets.ids import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
+from segmentation.run.tasks import second
 from segmentation.schema import MOVIE, RATING, USER
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def shuffle(
     import dask.dataframe as dd
 
     token = uuid.uuid4().hex[:8]
-    read, first, second, sum_up = (
-        dask.delayed(f, pure=False) for f in (way.read, _first, _second, way.summed)
+    read, rows_of, tell_of, sum_up = (
+        dask.delayed(f, pure=False) for f in (way.read, _first, second, way.summed)
     )
     # One task that holds it, and no part of it in any other.
     known = dask.delayed(table, traverse=False, pure=False)
@@ -127,10 +127,10 @@ def shuffle(
         for number, (pieces, own) in enumerate(zip(partitions, more, strict=True))
     ]
     n_parts = max(1, -(-rows * way.row_bytes // partition_bytes))
-    frame = dd.from_delayed([first(pair) for pair in pairs], meta=way.none, verify_meta=False)
+    frame = dd.from_delayed([rows_of(pair) for pair in pairs], meta=way.none, verify_meta=False)
     shuffled = frame.shuffle(USER, npartitions=n_parts, shuffle_method="p2p", ignore_index=True)
     summed = [sum_up(part, known) for part in shuffled.to_delayed()]
-    futures = client.compute([*summed, *(second(pair) for pair in pairs)])
+    futures = client.compute([*summed, *(tell_of(pair) for pair in pairs)])
     return futures[: len(summed)], futures[len(summed) :]
 
 
@@ -154,17 +154,8 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
     rows = pd.concat(frames, ignore_index=True)
     seen = np.zeros(len(table.movie_ids), np.bool_)
     seen[rows[MOVIE].to_numpy()] = True
-    nobody = np.empty(0, np.int64)
     tell("ratings", pieces, len(rows) + unmapped, None)
-    return rows, ReadSummary(
-        tuple(reports),
-        len(rows),
-        unmapped,
-        np.packbits(seen),
-        nobody,
-        0,
-        statistics.sample_of(nobody),
-    )
+    return rows, ReadSummary(tuple(reports), len(rows), unmapped, np.packbits(seen))
 
 
 def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
@@ -183,8 +174,3 @@ def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
 
 def _first(pair: tuple[Any, Any]) -> Any:
     return pair[0]
-
-
-def _second(pair: tuple[Any, Any]) -> Any:
-    # No view of what may have been on disk with the rows: see reading.py.
-    return copy.deepcopy(pair[1])

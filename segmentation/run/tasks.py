@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,20 @@ def hold(client: Any, name: str, value: Any) -> Any:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def first(pair: tuple[Any, Any]) -> Any:
+    """Return a copy of a pair's first.
+
+    Of a result that was put on disk and is back each array is a view of the whole: a part that is
+    not a copy would keep all of it in memory.
+    """
+    return copy.deepcopy(pair[0])
+
+
+def second(pair: tuple[Any, Any]) -> Any:
+    """Return a copy of a pair's second, for the same reason."""
+    return copy.deepcopy(pair[1])
 
 
 def submit(client: Any, name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from segmentation.datasets import pieces, ratings
 from segmentation.features import statistics
-from segmentation.run import partitions, reading, shuffling
+from segmentation.run import partitions, reading, shuffling, tasks
 from segmentation.run.partitions import ReadSummary
 from segmentation.schema import ByteRange, MovieTable
 from tests.features.test_bytewise import COLUMNS, TABLE
@@ -128,7 +128,6 @@ def test_users_of_partitions_that_share_them_are_counted_once() -> None:
 def test_a_part_of_a_result_does_not_keep_the_whole_in_memory() -> None:
     whole = np.arange(1_000)
     sketch = whole[:10]
-    for taken in (reading._second((None, sketch)), reading._first((sketch, None)),
-                  shuffling._second((None, sketch))):  # fmt: skip
+    for taken in (tasks.second((None, sketch)), tasks.first((sketch, None))):
         assert taken.tolist() == list(range(10))
         assert not np.shares_memory(taken, whole)

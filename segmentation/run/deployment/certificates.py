@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,4 +154,14 @@ def expired(path: str) -> str | None:
         return f"expired on {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     if now < found.not_valid_before_utc:
         return f"is good from {found.not_valid_before_utc:%Y-%m-%d %H:%M} UTC only"
+    return None
+
+
+def unfit(certificate: str, key: str) -> str | None:
+    """Say why a pair is of no use, which Dask would tell as no answer; None where it is."""
+    try:
+        # An empty password, so that nobody is asked for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        return str(getattr(error, "reason", None) or error or type(error).__name__)
     return None

@@ -6,14 +6,13 @@ import contextlib
 import ipaddress
 import logging
 import re
-import ssl
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run.deployment.certificates import expired
+from segmentation.run.deployment.certificates import expired, unfit
 from segmentation.run.deployment.config import parse_memory
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
                 expected = adaptive["minimum"] * (
                     int(config.get("workers_per_job") or 1) if kind in _BATCH else 1
                 )
+            elif kind in _BATCH:
+                _hand_in(cluster, int(config.get("jobs") or 1))
         except (UsageError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -176,21 +177,13 @@ def security(config: Mapping[str, Any], address: str) -> Any:
                 f"{path}: the certificate {told}: make new ones (segmentation certificates)"
             )
     if not any("\n" in getattr(found, option) for option in keys.values()):
-        _fit(found.tls_client_cert, found.tls_client_key)
+        certificate, key = found.tls_client_cert, found.tls_client_key
+        if (told := unfit(certificate, key)) is not None:
+            raise UsageError(
+                f"{key}: is not the key of {certificate}, or one of them can't be read ({told}): "
+                "name a pair, unencrypted, or make one with segmentation certificates"
+            )
     return found
-
-
-def _fit(certificate: str, key: str) -> None:
-    """Refuse a pair that no connection could be made with, and which Dask tells as no answer."""
-    try:
-        # An empty password, so that nobody is asked for one.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
-    except (ssl.SSLError, ValueError, OSError) as error:
-        told = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise UsageError(
-            f"{key}: is not the key of {certificate}, or one of them can't be read ({told}): name "
-            "a pair, unencrypted, or make one with segmentation certificates"
-        ) from error
 
 
 def _threads(config: Mapping[str, Any]) -> int:
@@ -266,7 +259,7 @@ def _walltime(config: Mapping[str, Any]) -> str | None:
 
 def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
     """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
-    from distributed import Security, Status
+    from distributed import Security
 
     kind = config["kind"]
     package = _package("dask_jobqueue", "segmentation[batch]")
@@ -291,24 +284,27 @@ def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
     stack.callback(_drop_keys, cluster)
-    stack.callback(_close, cluster)
-    if not config.get("adaptive"):
-
-        async def hand_in() -> None:
-            # Jobs are handed in behind the scenes. Asked for in the same turn of the loop, it is
-            # this call that hears what the batch system says to them.
-            cluster.scale(jobs=jobs)
-            await cluster._correct_state()
-
-        try:
-            cluster.sync(hand_in)
-        except Exception:
-            # What was never started can't be closed, and Dask would leave the rest open for it.
-            for worker in list(cluster._created):
-                if worker.status == Status.created:
-                    worker.status = Status.failed
-            raise
     return cluster, jobs * each
+
+
+def _hand_in(cluster: Any, jobs: int) -> None:
+    """Hand in a batch cluster's jobs, and raise what the batch system says to them."""
+    from distributed import Status
+
+    async def hand_in() -> None:
+        # It happens behind the scenes. Asked for in the same turn of the loop, it is this call that
+        # hears of it.
+        cluster.scale(jobs=jobs)
+        await cluster._correct_state()
+
+    try:
+        cluster.sync(hand_in)
+    except Exception:
+        # What was never started can't be closed, and Dask would leave the rest open for it.
+        for worker in list(cluster._created):
+            if worker.status == Status.created:
+                worker.status = Status.failed
+        raise
 
 
 def _drop_keys(cluster: Any) -> None:
