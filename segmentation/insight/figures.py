@@ -120,7 +120,12 @@ def genre_heatmap(
     weights = np.array([profile.share for profile in profiles])
     order = np.argsort(-(weights @ means), kind="stable")
     figure, axes = _new(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(genres))
-    image = axes.imshow(means[:, order].T, aspect="auto", cmap="YlGnBu", vmin=0, vmax=5)
+    cells = np.arange(-0.5, max(len(profiles), len(genres)) + 0.5)
+    image = axes.pcolormesh(
+        cells[: len(profiles) + 1], cells[: len(genres) + 1], means[:, order].T,
+        cmap="YlGnBu", vmin=0, vmax=5,
+    )  # fmt: skip
+    axes.invert_yaxis()
     axes.set_xticks(
         range(len(names)), [_wrapped(_plain(name)) for name in names], va="top",
         fontsize=8.5 if len(names) <= 12 else 7,
@@ -134,6 +139,7 @@ def genre_heatmap(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
                 color="white" if value > 2.9 else INK,
                 fontweight="bold" if value >= HIGH_RATED else "normal",
+                in_layout=False,  # lies within the axes: a hundred texts less to be measured
             )  # fmt: skip
     for side in axes.spines.values():
         side.set_visible(False)

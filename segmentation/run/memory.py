@@ -48,6 +48,11 @@ class PeakMemory:
         """The peak so far."""
         return max(self._peak, _own_peak(), self._sample())
 
+    @property
+    def now(self) -> int:
+        """What the processes take at this moment."""
+        return self._sample()
+
     def _watch(self) -> None:
         while not self._stop.wait(_INTERVAL_SECONDS):
             self._peak = max(self._peak, self._sample())

@@ -12,7 +12,6 @@ import numpy as np
 
 from segmentation.errors import DataError
 from segmentation.insight import choice, report
-from segmentation.insight import figures as drawing
 from segmentation.run import files, store
 from segmentation.schema import Persona, SegmentProfile
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from segmentation.run.pipeline import Surveyed
-    from segmentation.schema import Axes, KSearch
+    from segmentation.schema import KSearch
 
 _GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
 
@@ -43,29 +41,16 @@ _CAPTIONS = {
 }
 
 
-def draw(
-    folder: store.RunFolder,
-    found: Surveyed,
-    profiles: Sequence[SegmentProfile],
-    users: int,
-    names: Sequence[str],
-    genres: tuple[str, ...],
-    axes: Axes,
-    seed: int,
-    search: KSearch | None,
+def write_figures(
+    folder: store.RunFolder, drawn: Mapping[str, bytes], search: KSearch | None
 ) -> dict[str, bytes]:
-    """Draw and write the figures; return them by name."""
-    explained = [float(ratio) for ratio in axes.explained_variance_ratio]
-    drawn = {
-        "pca": drawing.pca_scatter(found.points, found.labels, users, names, explained, seed),
-        "genres": drawing.genre_heatmap(profiles, genres, names),
-        "sizes": drawing.segment_sizes(profiles, names),
-    }
+    """Write the figures, and that of the search for k where there was one; return all by name."""
+    figures = dict(drawn)
     if search is not None:
-        drawn["choose_k"] = choice.figure(search)
-    for name, png in drawn.items():
+        figures["choose_k"] = choice.figure(search)
+    for name, png in figures.items():
         files.write_bytes(folder.product(f"figures/{name}.png"), png)
-    return drawn
+    return figures
 
 
 def write_segments(

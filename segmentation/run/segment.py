@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.insight import gallery
 from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
-from segmentation.run import files, pipeline, reading, recovery, reporting, searching
+from segmentation.run import beside, files, pipeline, reading, recovery, reporting, searching
 from segmentation.run.model import SavedModel
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
@@ -102,40 +103,45 @@ class _Segmenting:
                 work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
             )
             stage.note = f"{blocks.users:,} users"
-        # Last of what is computed, since assignments don't wait for it.
-        judged = self._judged(X, clustering)
-        profiles = [
-            replace(profile, stability=float("nan") if value is None else value)
-            for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
-        ]
-        work.cluster.let_go()
-        manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
-        manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
-        manifest["data"]["catalogue"] = catalogue.notes
-        synthetic = bool(manifest["data"]["synthetic"])
-        SavedModel(
-            settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
-            tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
-        ).save(folder.product("model"))  # fmt: skip
-        manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
-        planted = recovery.synthetic_folder(work.layout)
-        if planted is not None:
-            manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
-                planted, folder.product("assignments.parquet")
-            )
-        if search is not None:
-            manifest["choose_k"] = searching.record(search)
-        with progress.stage("report", "figures and report"):
-            figures = reporting.draw(folder, found, profiles, blocks.users, names,
-                                     catalogue.genres, axes, settings.seed, search)  # fmt: skip
-            reporting.write_segments(folder, profiles, personas, catalogue.genres)
+        wanted = gallery.Gallery(
+            found.points, found.labels, blocks.users, tuple(names), catalogue.genres,
+            tuple(float(ratio) for ratio in axes.explained_variance_ratio), tuple(profiles),
+            settings.seed,
+        )  # fmt: skip
+        with beside.drawn(wanted, alone=work.is_short_of(beside.ROOM)) as figures:
+            # Last of what is computed, since assignments don't wait for it.
+            judged = self._judged(X, clustering)
+            profiles = [
+                replace(profile, stability=float("nan") if value is None else value)
+                for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
+            ]
+            work.cluster.let_go()
+            manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
+            manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
+            manifest["data"]["catalogue"] = catalogue.notes
+            synthetic = bool(manifest["data"]["synthetic"])
+            SavedModel(
+                settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
+                tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
+            ).save(folder.product("model"))  # fmt: skip
+            manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
+            planted = recovery.synthetic_folder(work.layout)
+            if planted is not None:
+                manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
+                    planted, folder.product("assignments.parquet")
+                )
+            if search is not None:
+                manifest["choose_k"] = searching.record(search)
+            with progress.stage("report", "figures and report"):
+                drawn = reporting.write_figures(folder, figures(), search)
+                reporting.write_segments(folder, profiles, personas, catalogue.genres)
+                work.finish(manifest)
+                reporting.write_reports(
+                    folder, manifest, profiles, personas, catalogue.genres, drawn, search
+                )
             work.finish(manifest)
-            reporting.write_reports(
-                folder, manifest, profiles, personas, catalogue.genres, figures, search
-            )
-        work.finish(manifest)
-        folder.publish(manifest)
-        return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
+            folder.publish(manifest)
+            return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
 
     def _clustering(self, X: Any, blocks: Blocks, search: KSearch | None) -> pipeline.Clustering:
         work = self.work

@@ -138,6 +138,11 @@ class Work:
         finally:
             token.unlink(missing_ok=True)
 
+    def is_short_of(self, room: int) -> bool:
+        """Whether so many bytes more would break the limit on this machine's memory."""
+        budget = self.cluster.budget
+        return not self.cluster.is_elsewhere and self.memory.now + room > budget.total
+
     def finish(self, manifest: dict[str, Any]) -> None:
         """Add to a manifest what is known at the end: stages, seconds, peak memory."""
         manifest["stages"] = [
