@@ -151,7 +151,7 @@ class _Movie:
 
 
 def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie], dict[str, int]]:
-    rows = records.read(path, ("id", "genres", "title", "overview"))
+    rows = records.read(path, ("id", "genres", "title"))
     header = next(rows)
     id_at, genres_at, title_at, overview_at = _columns(
         path, header, "id", "genres", "title", "overview"

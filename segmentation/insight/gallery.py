@@ -120,11 +120,10 @@ def _unpacked(content: bytes) -> dict[str, NDArray[Any]]:
 
 def main() -> None:
     """Draw what standard input asks for."""
-    # Read whole before anything is imported: whoever asked is waiting to get rid of it.
-    content = sys.stdin.buffer.read()
+    import matplotlib.backends.backend_agg  # noqa: F401 - loaded before there is anything to draw
     import numpy as np
 
-    drawn = Gallery.from_bytes(content).draw()
+    drawn = Gallery.from_bytes(sys.stdin.buffer.read()).draw()
     arrays = {name: np.frombuffer(png, np.uint8) for name, png in drawn.items()}
     sys.stdout.buffer.write(_packed(arrays))
     sys.stdout.buffer.flush()

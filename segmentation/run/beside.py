@@ -9,14 +9,14 @@ import contextlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from segmentation.insight import gallery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+    from typing import Self
 
     from segmentation.insight.gallery import Gallery
 
@@ -31,42 +31,54 @@ _CODE = (
 )
 
 
-@contextmanager
-def drawn(wanted: Gallery, *, alone: bool) -> Iterator[Callable[[], dict[str, bytes]]]:
-    """Begin to draw; yield what waits for the figures and returns them by name.
+class Artist:
+    """Draws a run's figures, beside the job where it can.
 
-    The figures are the same whoever draws them. Where another process can't be had, or fails, this
-    one draws; a process that nobody waits for any more is ended.
-
-    Parameters
-    ----------
-    alone
-        Whether to draw in this process, and only when asked to.
+    Its process is started while the job has work for one thread alone, and loads its libraries
+    then. The figures are the same whoever draws them: where no process can be had, or it fails,
+    this one draws. On leaving the context a process that nobody waits for any more is ended.
     """
-    process = None if alone else _started()
-    if process is None:
-        yield wanted.draw
-        return
-    # On a thread, since a pipe takes no more than the other end reads.
-    with ThreadPoolExecutor(1, "figures") as thread:
-        answer = thread.submit(_answer, process, wanted)
-        try:
-            yield lambda: answer.result() or wanted.draw()
-        finally:
-            process.kill()
 
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ThreadPoolExecutor(1, "figures")
+        self._answer: Future[dict[str, bytes] | None] | None = None
+        self._wanted: Gallery | None = None
 
-def _started() -> subprocess.Popen[bytes] | None:
-    if not sys.executable:
-        return None
-    with contextlib.suppress(OSError):
-        # A group of its own: Ctrl-C is for the job, which ends it.
-        return subprocess.Popen(
-            [sys.executable, "-c", _CODE, *sys.path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            process_group=0,
-        )  # fmt: skip
-    return None
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            if self._answer is None:
+                self._process.communicate()
+        self._thread.shutdown()
+
+    def start(self) -> None:
+        """Start the process that will draw."""
+        if not sys.executable:
+            return
+        with contextlib.suppress(OSError):
+            # A group of its own: Ctrl-C is for the job, which ends it.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CODE, *sys.path],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                process_group=0,
+            )  # fmt: skip
+
+    def begin(self, wanted: Gallery) -> None:
+        """Begin to draw."""
+        self._wanted = wanted
+        if self._process is not None:
+            # On a thread, since a pipe takes no more than the other end reads.
+            self._answer = self._thread.submit(_answer, self._process, wanted)
+
+    def figures(self) -> dict[str, bytes]:
+        """Wait for the figures that were begun; return them by name."""
+        assert self._wanted is not None
+        found = self._answer.result() if self._answer is not None else None
+        return self._wanted.draw() if found is None else found
 
 
 def _answer(process: subprocess.Popen[bytes], wanted: Gallery) -> dict[str, bytes] | None:

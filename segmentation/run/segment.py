@@ -57,8 +57,8 @@ def run_segment(
         if how.resume and (done := _finished(work)):
             work.progress.say("  every stage was finished before: nothing is left to do")
             return done
-        with work.in_folder(JOB):
-            return _Segmenting(work, playbook).run()
+        with work.in_folder(JOB), beside.Artist() as artist:
+            return _Segmenting(work, playbook).run(artist)
 
 
 def _finished(work: Work) -> SegmentRun | None:
@@ -82,11 +82,13 @@ class _Segmenting:
     work: Work
     playbook: people.Playbook
 
-    def run(self) -> SegmentRun:
+    def run(self, artist: beside.Artist) -> SegmentRun:
         work, settings = self.work, self.work.settings
         folder, progress, client = work.folder, work.progress, work.cluster.client
         catalogue = reading.catalogue_for(work.layout, settings, progress)
         blocks, rows, movies = work.statistics(catalogue)
+        if not work.is_short_of(beside.ROOM):
+            artist.start()
         warnings = work.warnings(catalogue, rows)
         X = pipeline.feature_array(client, blocks, settings.preset, len(catalogue.genres))
         search = searching.search(work, X) if settings.k == "auto" else None
@@ -108,40 +110,40 @@ class _Segmenting:
             tuple(float(ratio) for ratio in axes.explained_variance_ratio), tuple(profiles),
             settings.seed,
         )  # fmt: skip
-        with beside.drawn(wanted, alone=work.is_short_of(beside.ROOM)) as figures:
-            # Last of what is computed, since assignments don't wait for it.
-            judged = self._judged(X, clustering)
-            profiles = [
-                replace(profile, stability=float("nan") if value is None else value)
-                for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
-            ]
-            work.cluster.let_go()
-            manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
-            manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
-            manifest["data"]["catalogue"] = catalogue.notes
-            synthetic = bool(manifest["data"]["synthetic"])
-            SavedModel(
-                settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
-                tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
-            ).save(folder.product("model"))  # fmt: skip
-            manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
-            planted = recovery.synthetic_folder(work.layout)
-            if planted is not None:
-                manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
-                    planted, folder.product("assignments.parquet")
-                )
-            if search is not None:
-                manifest["choose_k"] = searching.record(search)
-            with progress.stage("report", "figures and report"):
-                drawn = reporting.write_figures(folder, figures(), search)
-                reporting.write_segments(folder, profiles, personas, catalogue.genres)
-                work.finish(manifest)
-                reporting.write_reports(
-                    folder, manifest, profiles, personas, catalogue.genres, drawn, search
-                )
+        artist.begin(wanted)
+        # Last of what is computed, since assignments don't wait for it.
+        judged = self._judged(X, clustering)
+        profiles = [
+            replace(profile, stability=float("nan") if value is None else value)
+            for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
+        ]
+        work.cluster.let_go()
+        manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
+        manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
+        manifest["data"]["catalogue"] = catalogue.notes
+        synthetic = bool(manifest["data"]["synthetic"])
+        SavedModel(
+            settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
+            tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
+        ).save(folder.product("model"))  # fmt: skip
+        manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
+        planted = recovery.synthetic_folder(work.layout)
+        if planted is not None:
+            manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
+                planted, folder.product("assignments.parquet")
+            )
+        if search is not None:
+            manifest["choose_k"] = searching.record(search)
+        with progress.stage("report", "figures and report"):
+            drawn = reporting.write_figures(folder, artist.figures(), search)
+            reporting.write_segments(folder, profiles, personas, catalogue.genres)
             work.finish(manifest)
-            folder.publish(manifest)
-            return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
+            reporting.write_reports(
+                folder, manifest, profiles, personas, catalogue.genres, drawn, search
+            )
+        work.finish(manifest)
+        folder.publish(manifest)
+        return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
 
     def _clustering(self, X: Any, blocks: Blocks, search: KSearch | None) -> pipeline.Clustering:
         work = self.work
