@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -197,7 +199,10 @@ class Work:
         if tally.rejected:
             files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
         cluster = self.cluster
-        save_blocks(cluster.client, kept, blocks, catalogue.genres, 2 * cluster.threads)
+        with ThreadPoolExecutor(1, "imports") as beside:
+            # What comes next needs it, and the packing lets go of the interpreter.
+            beside.submit(importlib.import_module, "dask.array")
+            save_blocks(cluster.client, kept, blocks, catalogue.genres, 2 * cluster.threads)
         self.cluster.let_go()
         rows = tally.record()
         folder.finish_stage(
