@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,15 @@ def wanted() -> Gallery:
 @pytest.fixture(scope="module")
 def figures(wanted: Gallery) -> dict[str, bytes]:
     return wanted.draw()
+
+
+@contextmanager
+def artist(wanted: Gallery, *, alone: bool = False) -> Iterator[beside.Artist]:
+    with beside.Artist() as found:
+        if not alone:
+            found.start()
+        found.begin(wanted)
+        yield found
 
 
 def children() -> list[psutil.Process]:
@@ -64,9 +75,9 @@ def test_a_request_that_could_run_is_refused() -> None:
 def test_the_figures_are_the_same_whoever_draws(
     wanted: Gallery, figures: dict[str, bytes], alone: bool
 ) -> None:
-    with beside.drawn(wanted, alone=alone) as wait:
+    with artist(wanted, alone=alone) as drawing:
         assert len(children()) == (not alone)
-        assert wait() == figures
+        assert drawing.figures() == figures
     assert not children()
 
 
@@ -74,8 +85,8 @@ def test_it_is_the_other_process_that_draws(
     wanted: Gallery, figures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Gallery, "draw", lambda self: pytest.fail("drawn here"))
-    with beside.drawn(wanted, alone=False) as wait:
-        assert wait() == figures
+    with artist(wanted) as drawing:
+        assert drawing.figures() == figures
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
@@ -83,9 +94,9 @@ def test_a_process_that_is_killed_or_hangs_costs_no_figure(
     wanted: Gallery, figures: dict[str, bytes], end: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beside, "PATIENCE_SECONDS", 1)
-    with beside.drawn(wanted, alone=False) as wait:
+    with artist(wanted) as drawing:
         children()[0].send_signal(end)
-        assert wait() == figures
+        assert drawing.figures() == figures
     assert not children()
 
 
@@ -94,16 +105,23 @@ def test_an_interpreter_that_is_none_costs_no_figure(
     wanted: Gallery, figures: dict[str, bytes], executable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
-    with beside.drawn(wanted, alone=False) as wait:
-        assert wait() == figures
+    with artist(wanted) as drawing:
+        assert drawing.figures() == figures
 
 
 def test_nobody_is_left_when_the_job_fails_or_is_interrupted(wanted: Gallery) -> None:
-    with pytest.raises(KeyboardInterrupt), beside.drawn(wanted, alone=False):
+    with pytest.raises(KeyboardInterrupt), artist(wanted):
         (child,) = children()
         raise KeyboardInterrupt
     assert not child.is_running()
     assert not children()
+
+
+def test_nobody_is_left_when_nothing_was_asked_for() -> None:
+    with beside.Artist() as found:
+        found.start()
+        (child,) = children()
+    assert not child.is_running()
 
 
 def test_nobody_is_left_when_the_job_is_killed(tmp_path: Path, wanted: Gallery) -> None:
@@ -113,7 +131,9 @@ def test_nobody_is_left_when_the_job_is_killed(tmp_path: Path, wanted: Gallery) 
         "from segmentation.insight.gallery import Gallery\n"
         "from segmentation.run import beside\n"
         f"wanted = Gallery.from_bytes(pathlib.Path({str(tmp_path / 'wanted')!r}).read_bytes())\n"
-        "with beside.drawn(wanted, alone=False):\n"
+        "with beside.Artist() as artist:\n"
+        "    artist.start()\n"
+        "    artist.begin(wanted)\n"
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -136,5 +156,5 @@ def test_an_answer_that_is_cut_off_costs_no_figure(
         f"gallery.main(); real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
     )
     monkeypatch.setattr(beside, "_CODE", code)
-    with beside.drawn(wanted, alone=False) as wait:
-        assert wait() == figures
+    with artist(wanted) as drawing:
+        assert drawing.figures() == figures
