@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Users of one feature block at most; fewer where that gives every thread one.
 BLOCK_USERS = 131_072
+#: A task on fewer costs more than its work.
+_LEAST_USERS = 128
 
 
 @dataclass
@@ -53,7 +55,7 @@ def merge_parts(
     """
     if users is None:
         users = sum(client.gather(submit(client, "count", _users_of_part, parts)))
-    n_blocks = max(threads, -(-users // block_users))
+    n_blocks = max(min(threads, users // _LEAST_USERS), -(-users // block_users), 1)
     cuts: list[Any] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
     known = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
     # Compared by NumPy: parts times blocks is what grows fastest here.

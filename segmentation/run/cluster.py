@@ -164,7 +164,7 @@ def open_cluster(
         target = standing.target
         where = target if isinstance(target, str) else getattr(target, "scheduler_address", "")
         # Before a word is said.
-        if (warning := kinds.plain_warning(where)) is not None:
+        if (warning := standing.warning or kinds.plain_warning(where)) is not None:
             warn(warning)
         client = stack.enter_context(_connected(standing, name))
         try:

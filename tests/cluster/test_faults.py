@@ -108,7 +108,7 @@ def test_without_its_scheduler_a_run_ends_and_is_resumed(
     assert_equal(out, expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_job_leaves_a_standing_cluster_clean(
     cluster: Standing, ratings: Path, tmp_path: Path, number: int
 ) -> None:
@@ -120,7 +120,8 @@ def test_an_interrupted_job_leaves_a_standing_cluster_clean(
     until(lambda: "catalogue:" in started.text(), 100, started.text)
     time.sleep(0.4)
     os.killpg(started.pid, number)
-    assert started.wait(60) == (130 if number == signal.SIGINT else 143), started.text()
+    ends = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    assert started.wait(60) == ends[number], started.text()
     assert "Traceback" not in started.text()
     with Client(cluster.address, set_as_default=False) as client:
 
@@ -129,7 +130,11 @@ def test_an_interrupted_job_leaves_a_standing_cluster_clean(
             names += [name for name in dask_scheduler.worker_plugins if "segmentation" in str(name)]
             return len(dask_scheduler.tasks), names
 
+        def left_on_worker(dask_worker=None):
+            return [name for name in dask_worker.plugins if "segmentation" in str(name)]
+
         until(lambda: client.run_on_scheduler(left) == (0, []), 20)
+        until(lambda: not any(client.run(left_on_worker).values()), 20)
         until(
             lambda: set(client.run(lambda dask_worker: len(dask_worker.data)).values()) == {0}, 20
         )

@@ -142,11 +142,14 @@ def test_the_job_in_a_queue(
     assert not list(tmp_path.glob(".dask-jobqueue*"))
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
 def test_a_queue_that_is_not_there(
-    slurm: dict[str, str], python: Path, ratings: Path, tmp_path: Path, capsys, monkeypatch
-) -> None:
+    slurm: dict[str, str], python: Path, ratings: Path, tmp_path: Path, capsys, monkeypatch,
+    adaptive: bool,
+) -> None:  # fmt: skip
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
-    config = config_of(python, tmp_path, queue="nowhere", wait_seconds=5)
+    other = {"adaptive": {"minimum": 1, "maximum": 2}} if adaptive else {}
+    config = config_of(python, tmp_path, queue="nowhere", wait_seconds=5, **other)
     arguments = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
     assert segment.main([*arguments, "--quiet"]) == 4
     told = capsys.readouterr().err.splitlines()

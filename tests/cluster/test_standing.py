@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
+from segmentation.run.deployment import shipping
 from tests.cluster.processes import assert_equal, job, standing
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -36,3 +40,44 @@ def test_the_package_comes_with_the_job(
         assert stages["ratings"]["tasks"] > 3 * 15
         assert stages["ratings"]["bytes"] > 1e6
         assert stages["report"]["tasks"] == 0
+
+
+def another_version() -> shipping.Package:
+    """The package with one line more."""
+    real = shipping.packed()
+    buffer = io.BytesIO(real.archive)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("segmentation/more.py", "")
+    return shipping.Package(buffer.getvalue(), "0" * 64)
+
+
+def test_two_versions_take_turns(
+    python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def version() -> str:
+        import segmentation
+
+        return str(segmentation.__file__)
+
+    with standing(python, tmp_path / "c", 2, shared_cache) as cluster:
+        options = ["--data", str(ratings), "--address", cluster.address]
+        with Client(cluster.address, set_as_default=False) as other:
+            more = another_version()
+            with monkeypatch.context() as patched:
+                patched.setattr(shipping, "packed", lambda: more)
+                shipping.ship(other)
+            assert all("0" * 32 in place for place in other.run(version).values())
+            refused = job(tmp_path / "first", *options, "--out", str(tmp_path / "out"))
+            assert refused.wait(60) == 4, refused.text()
+            told = refused.text().splitlines()[-1]
+            assert told == (
+                f"error: {cluster.address}: another version of segmentation is in use there by a "
+                f"job that runs now ({other.id}): wait for its end, or take the same version"
+            )
+            assert not (tmp_path / "out").exists()
+            assert all("0" * 32 in place for place in other.run(version).values())
+        # It withdrew nothing; with its client all of it is gone.
+        taken = job(tmp_path / "second", *options, "--out", str(tmp_path / "out"))
+        assert taken.wait(300) == 0, taken.text() + cluster.logs()
+    assert_equal(tmp_path / "out", expected)

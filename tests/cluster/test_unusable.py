@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,6 +116,43 @@ def test_another_version(
     assert "has distributed 2025.1.0, and the job 20" in list_of_all[0]
     assert "has no numba: install numba " in list_of_all[1]
     assert line.startswith("error: the cluster fails 2 checks; the first: ")
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an older release of Dask, for the path of whoever is to run it."""
+    target = tmp_path_factory.mktemp("older")
+    lock = Path(__file__).with_name("older.lock")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         "--no-deps", "--require-hashes", "--target", str(target), "--requirement", str(lock)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"an older Dask can't be installed here: {done.stderr.splitlines()[-1:]}")
+    return target
+
+
+@pytest.mark.parametrize("who", ["scheduler", "worker", "both"])
+def test_an_older_release(
+    cluster: Standing, older: Path, ratings: Path, tmp_path: Path, capsys, who: str
+) -> None:
+    old = {"PYTHONPATH": str(older)}
+    address = cluster.start_scheduler(**(old if who != "worker" else {}))
+    cluster.start_worker(**(old if who != "scheduler" else {}))
+    *found, line = refused(capsys, ratings, tmp_path / "out", "--address", address)
+    others = {"scheduler": ["the scheduler"], "worker": ["worker tcp://"]}
+    expected = [
+        (start, name)
+        for start in others.get(who, ["the scheduler", "worker tcp://"])
+        for name in ("dask", "distributed")
+    ]
+    assert len(found) == len(expected), found
+    for told, (start, name) in zip(found, expected, strict=True):
+        assert told.startswith(f"  ✗ {start}")
+        assert f" has {name} 2025.12.0, and the job " in told
+        assert told.endswith("install the same (requirements.lock names them)")
+    assert line.startswith(f"error: the cluster fails {len(expected)} checks; the first: ")
 
 
 def test_memory_below_one_partition(

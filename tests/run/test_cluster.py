@@ -84,3 +84,38 @@ def test_listens_on_loopback_alone(name: str, tmp_path: Path) -> None:
             if c.status == psutil.CONN_LISTEN
         }
     assert hosts <= {"127.0.0.1", "::1"}
+
+
+def test_an_operators_cluster_is_asked_for_and_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the job asks of the operator; a cluster of this process stands in for its own."""
+    from dask_kubernetes import operator
+    from distributed import LocalCluster
+
+    asked: dict[str, object] = {}
+
+    def made(**options: object) -> LocalCluster:
+        asked.update(options)
+        return LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        )
+
+    monkeypatch.setattr(operator, "KubeCluster", made)
+    path = tmp_path / "k.yaml"
+    path.write_text(
+        "kind: kubernetes\nimage: here/segmentation:1\nworkers: 2\nthreads_per_worker: 3\n"
+        "memory_per_worker: 3 GiB\nnamespace: ours\n"
+    )
+    warnings: list[str] = []
+    with open_cluster(str(path), warn=warnings.append) as cluster:
+        assert cluster.workers == 2
+        assert cluster.client.submit(sum, [1, 2]).result() == 3
+    amount = {"memory": str(3 << 30), "cpu": "3"}
+    assert asked["resources"] == {"requests": amount, "limits": amount}
+    assert (asked["image"], asked["n_workers"], asked["namespace"]) == (
+        "here/segmentation:1", 2, "ours"
+    )  # fmt: skip
+    assert str(asked["name"]).startswith("segmentation-")
+    assert len(warnings) == 1
+    assert "keep them out by a network policy" in warnings[0]

@@ -72,8 +72,12 @@ def memory(client: Any, budget: Budget, partition_bytes: int | None) -> list[str
             found.append(
                 f"worker {address} has {limit // MIB:,} MiB for {worker['nthreads']} threads, and "
                 f"partitions of {wanted / MIB:,.3g} MiB need {-(-least // MIB):,} MiB: start it "
-                f"with --memory-limit {-(-least // MIB)}MiB or fewer threads, or lower "
-                "--partition-size"
+                f"with --memory-limit {-(-least // MIB)}MiB or fewer threads"
+                + (
+                    ", or lower --partition-size"
+                    if budget.least_for(1, worker["nthreads"]) <= limit
+                    else ""
+                )
             )
     return found
 

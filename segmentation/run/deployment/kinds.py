@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
-import re
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.errors import ClusterError, UsageError
+from segmentation.run.deployment import batch, parts
 from segmentation.run.deployment.certificates import expired, unfit
 from segmentation.run.deployment.config import parse_memory
 
@@ -26,10 +26,12 @@ PROVIDERS = {
     "azure": ("dask_cloudprovider.azure", "AzureVMCluster", "dask-cloudprovider[azure]"),
     "google": ("dask_cloudprovider.gcp", "GCPCluster", "dask-cloudprovider[gcp]"),
 }
-_BATCH = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-#: What a batch system calls who pays.
-_ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
-_LOOPBACK = "127.0.0.1:0"
+#: A forwarded port leads to it from loopback; that is not where it listens.
+_PLAIN_PODS = (
+    "what the operator starts is neither encrypted nor asks who somebody is: pods that reach its "
+    "scheduler can read the ratings and run programs on its workers: keep them out by a network "
+    "policy (cluster_config/kubernetes/job.yaml has one)"
+)
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 
@@ -37,13 +39,14 @@ class Standing(NamedTuple):
     """A cluster to connect to.
 
     ``target`` is an address or a cluster object, ``security`` what :class:`distributed.Client`
-    needs, ``expected`` the workers to wait for.
+    needs, ``expected`` the workers to wait for, ``warning`` what a person should know of it.
     """
 
     target: Any
     security: Any
     expected: int
     dashboard: str | None = None
+    warning: str | None = None
 
 
 def is_loopback(address: str) -> bool:
@@ -84,20 +87,17 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
     if kind in ("remote", "tls"):
         yield _found(config, name)
         return
-    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(kind, _batch)
+    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(kind, batch.start)
     with contextlib.ExitStack() as stack:
         try:
             cluster, expected = start(config, name, stack)
             stack.callback(_close, cluster)
             adaptive = config.get("adaptive")
-            if adaptive:
-                unit = "_jobs" if kind in _BATCH else ""
-                cluster.adapt(**{f"{end}{unit}": number for end, number in adaptive.items()})
-                expected = adaptive["minimum"] * (
-                    int(config.get("workers_per_job") or 1) if kind in _BATCH else 1
-                )
-            elif kind in _BATCH:
-                _hand_in(cluster, int(config.get("jobs") or 1))
+            if kind in batch.CLASSES:
+                batch.hand_in(cluster, config)
+            elif adaptive:
+                cluster.adapt(**adaptive)
+                expected = adaptive["minimum"]
         except (UsageError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -106,7 +106,10 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
             raise ClusterError(
                 f"cluster {name!r} can't be started: {told[:400]}: check its file"
             ) from error
-        yield Standing(cluster, getattr(cluster, "security", None), expected, _link(cluster))
+        yield Standing(
+            cluster, getattr(cluster, "security", None), expected, _link(cluster),
+            _PLAIN_PODS if kind == "kubernetes" else None,
+        )  # fmt: skip
 
 
 def _close(cluster: Any) -> None:
@@ -186,29 +189,16 @@ def security(config: Mapping[str, Any], address: str) -> Any:
     return found
 
 
-def _threads(config: Mapping[str, Any]) -> int:
-    return int(config.get("threads_per_worker") or 1)
-
-
-def _package(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UsageError(f"{module} is not installed: install {extra}") from error
-
-
 def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
     """Start a scheduler on the first host and workers on all, by each host's SSH server."""
     import dask
     from distributed import SSHCluster
 
-    _package("asyncssh", "segmentation[ssh]")
+    parts.package("asyncssh", "segmentation[ssh]")
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
     hosts = config["hosts"]
     encrypted = config.get("encrypted", not all(map(is_loopback, hosts)))
-    options: dict[str, Any] = {"host": hosts[0], "port": 0, **_pages(config)}
+    options: dict[str, Any] = {"host": hosts[0], "port": 0, **parts.pages(config)}
     if encrypted:
         # Read on each host; the job's own configuration is what they inherit.
         paths = security(config, "tls://")
@@ -227,10 +217,10 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     }  # fmt: skip
     each = int(config.get("workers_per_host") or 1)
     worker = {
-        "nthreads": _threads(config), "memory_limit": config.get("memory_per_worker", "auto"),
+        "nthreads": parts.threads(config), "memory_limit": config.get("memory_per_worker", "auto"),
         "n_workers": each, "local_directory": config.get("local_directory"),
         # Their pages ask nobody who they are; and unless told so they listen everywhere.
-        "dashboard_address": _LOOPBACK,
+        "dashboard_address": parts.LOOPBACK,
         "host": "127.0.0.1" if all(map(is_loopback, hosts)) else None,
     }  # fmt: skip
     cluster = SSHCluster(
@@ -243,84 +233,13 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     return cluster, each * len(hosts)
 
 
-def _pages(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a scheduler is told of its pages: where they are, on loopback unless asked."""
-    asked = config.get("dashboard")
-    return {"dashboard_address": asked or _LOOPBACK, "dashboard": asked is not False}
-
-
-def _walltime(config: Mapping[str, Any]) -> str | None:
-    """Return the time of a job as its batch system takes it: LSF without seconds."""
-    found = config.get("walltime")
-    if config["kind"] == "lsf" and found and re.fullmatch(r"\d+:\d+:\d+", str(found)):
-        return str(found).rpartition(":")[0]
-    return found
-
-
-def _batch(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
-    """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
-    from distributed import Security
-
-    kind = config["kind"]
-    package = _package("dask_jobqueue", "segmentation[batch]")
-    _package("cryptography", "segmentation[tls]")
-    jobs, each = int(config.get("jobs") or 1), int(config.get("workers_per_job") or 1)
-    per_worker = config.get("memory_per_worker") or "2 GiB"
-    memory = (parse_memory(per_worker) or 2 << 30) * each
-    options = {
-        "queue": config.get("queue"), _ACCOUNT[kind]: config.get("account"),
-        "walltime": _walltime(config), "interface": config["interface"],
-        "local_directory": config.get("local_directory"),
-        "log_directory": config.get("log_directory"),
-        "shared_temp_directory": config.get("shared_directory"), "python": config.get("python"),
-        "job_script_prologue": config.get("prologue"),
-        "job_extra_directives": config.get("directives"),
-    }  # fmt: skip
-    cluster = getattr(package, _BATCH[kind])(
-        cores=each * _threads(config), processes=each, memory=f"{memory} B",
-        protocol="tls://", security=Security.temporary(),
-        scheduler_options=_pages(config),
-        worker_extra_args=["--dashboard-address", _LOOPBACK],
-        **{key: value for key, value in options.items() if value is not None},
-    )  # fmt: skip
-    stack.callback(_drop_keys, cluster)
-    return cluster, jobs * each
-
-
-def _hand_in(cluster: Any, jobs: int) -> None:
-    """Hand in a batch cluster's jobs, and raise what the batch system says to them."""
-    from distributed import Status
-
-    async def hand_in() -> None:
-        # It happens behind the scenes. Asked for in the same turn of the loop, it is this call that
-        # hears of it.
-        cluster.scale(jobs=jobs)
-        await cluster._correct_state()
-
-    try:
-        cluster.sync(hand_in)
-    except Exception:
-        # What was never started can't be closed, and Dask would leave the rest open for it.
-        for worker in list(cluster._created):
-            if worker.status == Status.created:
-                worker.status = Status.failed
-        raise
-
-
-def _drop_keys(cluster: Any) -> None:
-    """Remove the certificates that were written for the jobs now, not once they are collected."""
-    for name, held in vars(cluster).items():
-        if name.startswith("_job_") and hasattr(held, "close"):
-            held.close()
-
-
 def _kubernetes(
     config: Mapping[str, Any], name: str, stack: contextlib.ExitStack
 ) -> tuple[Any, int]:
     """Have the operator of dask-kubernetes make a DaskCluster, reached by a forwarded port."""
-    operator = _package("dask_kubernetes.operator", "segmentation[kubernetes]")
+    operator = parts.package("dask_kubernetes.operator", "segmentation[kubernetes]")
     memory = config.get("memory_per_worker") or "4 GiB"
-    amount = {"memory": str(parse_memory(memory) or 4 << 30), "cpu": str(_threads(config))}
+    amount = {"memory": str(parse_memory(memory) or 4 << 30), "cpu": str(parts.threads(config))}
     workers = int(config.get("workers") or 1)
     options = {
         # Of its own, so that no run joins the cluster of another.
@@ -342,5 +261,5 @@ def _cloud(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
         raise UsageError(f"{name}: provider: {provider!r}: choose from {', '.join(PROVIDERS)}")
     module, cls, package = PROVIDERS[provider]
     workers = int(config.get("workers") or 1)
-    made = getattr(_package(module, package), cls)
+    made = getattr(parts.package(module, package), cls)
     return made(n_workers=workers, **(config.get("options") or {})), workers

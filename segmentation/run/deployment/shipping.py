@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import segmentation
+from segmentation.errors import ClusterError
 
 #: What of the package workers need, by ending.
 _SUFFIXES = (".py", ".toml", ".html", ".md")
+_PREFIX = "segmentation-package-"
+_OTHER = "another version of segmentation is in use"
 
 
 class Package(NamedTuple):
@@ -45,15 +48,22 @@ def ship(client: Any) -> None:
 
     It is unpacked into the cache folder of whoever runs there, once a version, so that compiled
     loops are compiled once a machine. Where the same version is installed nothing is unpacked.
+    A process holds one version of a package: jobs of two don't share a cluster at one time.
 
     Raises
     ------
-    RuntimeError
-        If another version of it is installed and in use there.
+    ClusterError
+        If another version of it is in use there, installed or sent by another job.
     """
-    on_worker, on_scheduler = _plugins(*packed())
-    client.register_plugin(on_scheduler, name=_name(client))
-    client.register_plugin(on_worker, name=_name(client))
+    name = _name(client)
+    on_worker, on_scheduler = _plugins(*packed(), name, client.id)
+    try:
+        client.register_plugin(on_scheduler, name=name)
+        client.register_plugin(on_worker, name=name)
+    except RuntimeError as error:
+        if not str(error).startswith(_OTHER):
+            raise
+        raise ClusterError(f"{client.scheduler.address}: {error}") from error
 
 
 def withdraw(client: Any) -> None:
@@ -64,11 +74,15 @@ def withdraw(client: Any) -> None:
 
 def _name(client: Any) -> str:
     # Another job on the same cluster has its own.
-    return f"segmentation-package-{client.id}"
+    return f"{_PREFIX}{client.id}"
 
 
-def _plugins(archive: bytes, digest: str) -> tuple[Any, Any]:  # noqa: PLR0915 - see above
+def _plugins(  # noqa: PLR0915 - see above
+    archive: bytes, digest: str, own_name: str, own_client: str
+) -> tuple[Any, Any]:
     from distributed import SchedulerPlugin, WorkerPlugin
+
+    other_version, prefix = _OTHER, _PREFIX
 
     def arrive(fallback: str) -> None:  # noqa: PLR0915
         """Unpack the package if need be, and put it first on the path."""
@@ -106,8 +120,8 @@ def _plugins(archive: bytes, digest: str) -> tuple[Any, Any]:  # noqa: PLR0915 -
         if loaded is not None:
             if shipped not in str(loaded.__file__):
                 raise RuntimeError(
-                    f"another version of segmentation is in use there ({loaded.__file__}): install "
-                    "the job's version, or none, and start that process anew"
+                    f"{other_version} there ({loaded.__file__}): install the job's version, or "
+                    "none, and start that process anew"
                 )
             for name in [n for n in sys.modules if n.split(".")[0] == "segmentation"]:
                 del sys.modules[name]
@@ -144,7 +158,26 @@ def _plugins(archive: bytes, digest: str) -> tuple[Any, Any]:  # noqa: PLR0915 -
     class OnScheduler(SchedulerPlugin):  # type: ignore[misc]
         idempotent = False
 
+        def __init__(self) -> None:
+            self.version = digest
+            self.client = own_client
+
         async def start(self, scheduler: Any) -> None:
+            for name, other in scheduler.plugins.items():
+                if (
+                    str(name).startswith(prefix)
+                    and other.client in scheduler.clients
+                    and other.version != digest
+                ):
+                    raise RuntimeError(
+                        f"{other_version} there by a job that runs now ({other.client}): wait for "
+                        "its end, or take the same version"
+                    )
             arrive(scheduler.local_directory)
+
+        def remove_client(self, scheduler: Any, client: str) -> None:
+            # A job that was killed can't withdraw what it has sent.
+            if client == own_client and scheduler.plugins.pop(own_name, None) is not None:
+                scheduler.loop.add_callback(scheduler.unregister_worker_plugin, None, own_name)
 
     return OnWorker(), OnScheduler()

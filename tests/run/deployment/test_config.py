@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from segmentation.errors import UsageError
-from segmentation.run.deployment import config, kinds
+from segmentation.run.deployment import batch, config, parts
 
 FILES = sorted(
     f.name for f in resources.files("cluster_config").iterdir() if f.name[-5:] == ".yaml"
@@ -35,13 +35,13 @@ def test_files_of_the_project_are_sound_and_commented(name: str) -> None:
 
 
 def test_what_each_is_started_with() -> None:
-    assert kinds._walltime({"kind": "slurm", "walltime": "01:30:00"}) == "01:30:00"
-    assert kinds._walltime({"kind": "lsf", "walltime": "01:30:00"}) == "01:30"
-    assert kinds._walltime({"kind": "lsf", "walltime": "01:30"}) == "01:30"
-    assert kinds._walltime({"kind": "lsf"}) is None
-    assert kinds._pages({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
-    assert kinds._pages({"dashboard": False})["dashboard"] is False
-    assert kinds._pages({"dashboard": "0.0.0.0:8787"})["dashboard_address"] == "0.0.0.0:8787"
+    assert batch._walltime({"kind": "slurm", "walltime": "01:30:00"}) == "01:30:00"
+    assert batch._walltime({"kind": "lsf", "walltime": "01:30:00"}) == "01:30"
+    assert batch._walltime({"kind": "lsf", "walltime": "01:30"}) == "01:30"
+    assert batch._walltime({"kind": "lsf"}) is None
+    assert parts.pages({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
+    assert parts.pages({"dashboard": False})["dashboard"] is False
+    assert parts.pages({"dashboard": "0.0.0.0:8787"})["dashboard_address"] == "0.0.0.0:8787"
 
 
 def test_other_batch_systems_take_slurms_file() -> None:

@@ -1,0 +1,89 @@
+"""Clusters whose workers are jobs of a batch system, by dask-jobqueue."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from segmentation.run.deployment import parts
+from segmentation.run.deployment.config import parse_memory
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Mapping
+
+#: Batch system → the class that hands in its jobs.
+CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
+#: What a batch system calls who pays.
+_ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
+
+
+def start(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
+    """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
+    from distributed import Security
+
+    kind = config["kind"]
+    package = parts.package("dask_jobqueue", "segmentation[batch]")
+    parts.package("cryptography", "segmentation[tls]")
+    jobs, each = int(config.get("jobs") or 1), int(config.get("workers_per_job") or 1)
+    per_worker = config.get("memory_per_worker") or "2 GiB"
+    memory = (parse_memory(per_worker) or 2 << 30) * each
+    options = {
+        "queue": config.get("queue"), _ACCOUNT[kind]: config.get("account"),
+        "walltime": _walltime(config), "interface": config["interface"],
+        "local_directory": config.get("local_directory"),
+        "log_directory": config.get("log_directory"),
+        "shared_temp_directory": config.get("shared_directory"), "python": config.get("python"),
+        "job_script_prologue": config.get("prologue"),
+        "job_extra_directives": config.get("directives"),
+    }  # fmt: skip
+    cluster = getattr(package, CLASSES[kind])(
+        cores=each * parts.threads(config), processes=each, memory=f"{memory} B",
+        protocol="tls://", security=Security.temporary(),
+        scheduler_options=parts.pages(config),
+        worker_extra_args=["--dashboard-address", parts.LOOPBACK],
+        **{key: value for key, value in options.items() if value is not None},
+    )  # fmt: skip
+    stack.callback(_drop_keys, cluster)
+    adaptive = config.get("adaptive")
+    return cluster, (adaptive["minimum"] if adaptive else jobs) * each
+
+
+def hand_in(cluster: Any, config: Mapping[str, Any]) -> None:
+    """Hand in the jobs, or the fewest of an adaptive cluster; raise what the batch system says."""
+    from distributed import Status
+
+    adaptive = config.get("adaptive")
+    jobs = adaptive["minimum"] if adaptive else int(config.get("jobs") or 1)
+
+    async def hand_in() -> None:
+        # It happens behind the scenes. Asked for in the same turn of the loop, it is this call that
+        # hears of it.
+        cluster.scale(jobs=jobs)
+        await cluster._correct_state()
+
+    try:
+        cluster.sync(hand_in)
+    except Exception:
+        # What was never started can't be closed, and Dask would leave the rest open for it.
+        for worker in list(cluster._created):
+            if worker.status == Status.created:
+                worker.status = Status.failed
+        raise
+    if adaptive:
+        cluster.adapt(minimum_jobs=adaptive["minimum"], maximum_jobs=adaptive["maximum"])
+
+
+def _drop_keys(cluster: Any) -> None:
+    """Remove the certificates that were written for the jobs now, not once they are collected."""
+    for name, held in vars(cluster).items():
+        if name.startswith("_job_") and hasattr(held, "close"):
+            held.close()
+
+
+def _walltime(config: Mapping[str, Any]) -> str | None:
+    """Return the time of a job as its batch system takes it: LSF without seconds."""
+    found = config.get("walltime")
+    if config["kind"] == "lsf" and found and re.fullmatch(r"\d+:\d+:\d+", str(found)):
+        return str(found).rpartition(":")[0]
+    return found
