@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segmentation.errors import UsageError
+from segmentation.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,32 @@ class Budget:
     def shuffle_bytes(self) -> int:
         """Bytes of text, or of rows, that one task reads or takes in around a shuffle."""
         return _within(self._shuffle_room // self.threads // _SHUFFLE_COST, _PARTITION)
+
+    def refuse_shuffle(self, data: int, *, elsewhere: bool) -> None:
+        """See that workers have the memory to shuffle so many bytes of rows.
+
+        Raises
+        ------
+        UsageError, ClusterError
+            If they would be ended over and over; the second where they stand ``elsewhere``.
+        """
+        least = min(_LEAST_ROOM * self.threads, data * _SHUFFLE_COST)
+        short = self.base + _SHUFFLER + least - self.worker
+        # A worker within the job's own process is never ended: it waits for the disk instead.
+        if short <= 0 or self.base == _BOTH:
+            return
+        told = "ratings in no order of users are shuffled, for which"
+        if elsewhere:
+            raise ClusterError(
+                f"{told} each worker needs {_mib(self.worker + short)} MiB, and the smallest has "
+                f"{_mib(self.worker)}: start it with a larger --memory-limit or fewer threads, or "
+                "sort the ratings by userId"
+            )
+        raise UsageError(
+            f"--memory-limit {_mib(self.total)} MiB: {told} it takes "
+            f"{_mib(self.total + self.workers * short)} MiB at least: raise it, or sort the "
+            "ratings by userId"
+        )
 
     @property
     def _shuffle_room(self) -> int:
@@ -188,12 +214,17 @@ def plan(
     least = found.base + _LEAST_ROOM * found.threads
     if found.worker < least:
         whole = least if embedded else _CLIENT + found.workers * least
-        told = "workers and threads" if not embedded else "threads"
+        several = f"{found.workers} workers with " if found.workers > 1 else ""
+        plural = "s" if found.threads > 1 else ""
         raise UsageError(
-            f"--memory-limit {total // MIB:,} MiB: {found.workers * found.threads} {told} need "
+            f"--memory-limit {total // MIB:,} MiB: {several}{found.threads} thread{plural} need "
             f"{-(-whole // MIB):,} MiB at least: raise it, or take fewer in the cluster's file"
         )
     return found
+
+
+def _mib(number: int) -> str:
+    return f"{-(-number // MIB):,}"
 
 
 def _within(value: int, bounds: tuple[int, int]) -> int:

@@ -231,6 +231,9 @@ class _Reading:
         self, way: shuffling.Way, more: Callable[[], Sequence[tuple[Any, ...]]]
     ) -> tuple[list[Any], list[ReadSummary], Ended]:
         self.progress.say("  ratings: in no order of users: they are shuffled first")
+        self.cluster.budget.refuse_shuffle(
+            self.rows * way.row_bytes, elsewhere=self.cluster.is_elsewhere
+        )
         # What was read until now was read in larger partitions, and by other code.
         self.cluster.let_go()
         size = min(self.size, self.cluster.budget.shuffle_bytes)

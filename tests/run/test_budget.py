@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.errors import UsageError
+from segmentation.errors import ClusterError, UsageError
 from segmentation.run.budget import MIB, Budget, plan
 
 GIB = 1 << 30
@@ -74,6 +74,30 @@ def test_too_little_says_how_much(
     assert f"--memory-limit {limit} MiB" in str(caught.value)
     # What it asks for is enough.
     run(int(least.split(maxsplit=1)[0].replace(",", "")))
+
+
+@pytest.mark.parametrize(("limit", "data", "fine"), [
+    (900, 500 * MIB, False), (992, 500 * MIB, True), (900, 10_000, True), (900, 2 * MIB, False),
+])  # fmt: skip
+def test_rows_that_memory_is_too_short_to_shuffle_are_refused(
+    limit: int, data: int, fine: bool
+) -> None:
+    found = plan(embedded=False, workers=1, threads=2, cpus=2, machine=32 * GIB, limit=limit * MIB,
+                 worker_limit=None)  # fmt: skip
+    if fine:
+        found.refuse_shuffle(data, elsewhere=False)
+        return
+    with pytest.raises(UsageError, match=f"--memory-limit {limit} MiB: .* at least") as caught:
+        found.refuse_shuffle(data, elsewhere=False)
+    assert data < 100 * MIB or "takes 992 MiB at least" in str(caught.value)
+    with pytest.raises(ClusterError, match="each worker needs .* MiB, and the smallest has 388"):
+        found.refuse_shuffle(data, elsewhere=True)
+
+
+def test_who_has_one_process_shuffles_with_whatever_there_is() -> None:
+    found = plan(embedded=True, workers=None, threads=2, cpus=2, machine=32 * GIB, limit=620 * MIB,
+                 worker_limit=None)  # fmt: skip
+    found.refuse_shuffle(500 * MIB, elsewhere=False)
 
 
 @given(
