@@ -193,6 +193,8 @@ def _refuse_mixed(arguments: argparse.Namespace) -> None:
 
     if arguments.scaling and (arguments.estimators or arguments.peers is not None):
         raise UsageError("--scaling times this program alone: leave out --estimators and --peers")
+    if arguments.sizes is not None and arguments.data != "synthetic":
+        raise UsageError("--sizes makes its own data: leave out --data or --sizes")
     if arguments.estimators:
         if arguments.sizes is not None:
             raise UsageError("--sizes is of the whole job: leave out --estimators or --sizes")

@@ -207,9 +207,12 @@ def parse_size(option: str, text: str | None) -> int | None:
     from segmentation.errors import UsageError
 
     try:
-        return int(parse_bytes(text))
+        found = int(parse_bytes(text))
     except (ValueError, OverflowError):
-        raise UsageError(f"{option} {text}: give bytes with a unit, as in 32MiB") from None
+        found = 0
+    if found < 1:
+        raise UsageError(f"{option} {text}: give bytes with a unit, as in 32MiB")
+    return found
 
 
 def say_synthetic(manifest: Mapping[str, Any]) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PROBES, _PROBE_BYTES = 64, 1 << 16
 #: What ratings may be packed as, in the order in which they are looked for.
 _PACKED = ("", ".gz", ".zst")
+#: What parts of any kind are called.
+_PARTS = "ratings-*"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Layout:
     """The files of one data set; paths are local or fsspec URLs.
 
     ``ratings`` is the place as it was found or named, ``parts`` the files that it stands for.
+    ``left_out`` are files that may be meant as ratings and are not read.
     ``links`` is None where ratings carry the catalogue's own ids. ``scale`` is the lowest and
     highest rating, stars.
     """
@@ -39,6 +42,7 @@ class Layout:
     genres: tuple[str, ...]
     scale: tuple[float, float] = SCALE
     parts: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def ratings_files(self) -> tuple[str, ...]:
@@ -108,8 +112,14 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             f"{folder}: holds no {wanted}: add it, or name another with --ratings"
             f"{refusal(f'{folder}/{wanted.split()[0]}')}"
         )
-    place = _resolve(found, folder)
-    return Layout(name, folder, place, movies, links, genres, parts=parts.expand(place))
+    if found == f"{folder}/{_PARTS}":
+        place, files = found, parts.beside(folder)
+    else:
+        place = _resolve(found, folder)
+        files = parts.expand(place)
+    # Who names ratings has chosen them.
+    others = () if ratings else parts.left_out(folder, place, files)
+    return Layout(name, folder, place, movies, links, genres, parts=files, left_out=others)
 
 
 def absolute(layout: Layout) -> Layout:
@@ -133,9 +143,8 @@ def _ratings_in(folder: str, kind: str, names: tuple[str, ...] = ("ratings",)) -
                 return f"{folder}/{name}{suffix}"
     fs, inner = filesystem(folder)
     if access.lists(fs):
-        for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
-            if fs.glob(f"{inner}/ratings-*{suffix}"):
-                return f"{folder}/ratings-*{suffix}"
+        if parts.beside(folder):
+            return f"{folder}/{_PARTS}"
         if fs.isdir(f"{inner}/ratings"):
             return f"{folder}/ratings"
     return None

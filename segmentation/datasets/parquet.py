@@ -43,6 +43,13 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
     with _opened(path, None) as file:
         schema = file.schema_arrow
         metadata = file.metadata
+        beyond = [
+            name
+            for name in (USER, MOVIE)
+            if name in schema.names
+            and schema.field(name).type == pa.uint64()
+            and _goes_beyond(file, name)
+        ]
     missing = [name for name in _NEEDED if name not in schema.names]
     if missing:
         raise DataError(
@@ -52,7 +59,7 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
     texts = []
     for name in (USER, MOVIE):
         kind = schema.field(name).type
-        if _holds_texts(kind) or (kind == pa.uint64() and _goes_beyond(metadata, name)):
+        if _holds_texts(kind) or name in beyond:
             texts.append(name)
         elif not kinds.is_integer(kind):
             raise DataError(f"{path}: column {name} is of type {kind}: give whole numbers or texts")
@@ -61,9 +68,11 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
         raise DataError(f"{path}: column {RATING} is of type {kind}: give numbers")
     # Nothing to read looks the same for every kind of file.
     start = 0 if metadata.num_rows else size
+    dated = TIMESTAMP in schema.names and _is_date(schema.field(TIMESTAMP).type)
     return RatingsFormat(
-        path, size, b"", tuple(schema.names), start, 0, scale, "parquet", texts=tuple(texts)
-    )
+        path, size, b"", tuple(schema.names), start, 0, scale, "parquet", texts=tuple(texts),
+        dated=dated,
+    )  # fmt: skip
 
 
 def check_alike(files: Sequence[RatingsFormat]) -> None:
@@ -97,12 +106,26 @@ def _holds_texts(kind: Any) -> bool:
     return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or whole)
 
 
-def _goes_beyond(metadata: Any, name: str) -> bool:
-    """Tell from the statistics of a column of uint64 whether int64 can't hold it."""
+def _goes_beyond(file: Any, name: str) -> bool:
+    """Tell whether int64 can't hold a column of uint64: by statistics, else by all its values."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    metadata = file.metadata
     at = metadata.schema.names.index(name)
-    groups = (metadata.row_group(i).column(at) for i in range(metadata.num_row_groups))
-    known = [group.statistics for group in groups]
-    return any(one is not None and one.has_min_max and one.max >= 2**63 for one in known)
+    for group in range(metadata.num_row_groups):
+        known = metadata.row_group(group).column(at).statistics
+        if known is not None and known.has_min_max:
+            most = known.max
+        else:
+            try:
+                most = pc.max(file.read_row_group(group, [name])[name]).as_py() or 0
+            except (pa.ArrowException, OSError):
+                # Whoever reads the ratings will say so, with the place.
+                continue
+        if most >= 2**63:
+            return True
+    return False
 
 
 def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
@@ -196,16 +219,21 @@ def _typed(batch: Any, file: RatingsFormat, *, detailed: bool) -> Partition:
 
 
 def _timestamps(batch: Any) -> NDArray[np.int64]:
-    """Return seconds, or whatever whole numbers stand there."""
+    """Return whatever whole numbers stand there, or microseconds of points in time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if TIMESTAMP not in batch.schema.names:
         return np.full(batch.num_rows, NO_TIMESTAMP)
     column = batch.column(TIMESTAMP)
-    if pa.types.is_timestamp(column.type):
-        column = pc.cast(column, pa.timestamp("s", column.type.tz), safe=False)
-    if not pa.types.is_integer(column.type) and not pa.types.is_timestamp(column.type):
+    kind = column.type
+    if _is_date(kind):
+        column = pc.cast(column, pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
+    elif pa.types.is_floating(kind):
+        stamps = column.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
+        whole = (stamps == np.trunc(stamps)) & (np.abs(stamps) < 2**53)
+        return np.where(whole, np.where(whole, stamps, 0).astype(np.int64), NO_TIMESTAMP)
+    elif not pa.types.is_integer(kind):
         return np.full(batch.num_rows, NO_TIMESTAMP)
     found: NDArray[np.int64] = (
         pc.cast(column, pa.int64(), safe=False)
@@ -213,6 +241,12 @@ def _timestamps(batch: Any) -> NDArray[np.int64]:
         .to_numpy(zero_copy_only=False)
     )
     return found
+
+
+def _is_date(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_timestamp(kind) or kinds.is_date(kind))
 
 
 def _numbers(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -260,7 +294,7 @@ class _opened:  # noqa: N801 - a context manager, used like a function
                 "download it and name the file"
             )
         try:
-            return pq.ParquetFile(self._handle)
+            return pq.ParquetFile(self._handle, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             self._handle.close()
             raise DataError(

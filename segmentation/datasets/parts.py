@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import re
+from typing import Any
 
 from segmentation.datasets.access import exists, filesystem, is_local, lists
 from segmentation.datasets.attempts import asked
@@ -13,6 +15,8 @@ CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET_MAGIC = b"PAR1"
 #: What a part in a folder may be called; whatever else lies there is left alone.
 _SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".parquet")
+#: How parts beside a catalogue begin.
+_PART = "ratings-"
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -45,12 +49,7 @@ def expand(place: str) -> tuple[str, ...]:
         if not found:
             raise DataError(f"{place}: no file is called like that: check the pattern and folder")
     elif lists(fs) and asked(place, lambda: fs.isdir(inner)):
-        # Names with _ or . before them are an engine's notes, such as _SUCCESS.
-        found = [
-            path
-            for path in asked(place, lambda: fs.find(inner))
-            if path.endswith(_SUFFIXES) and not re.search(r"/[_.]", path[len(inner) :])
-        ]
+        found = [path for path in _files_in(place) if _is_part(path)]
         if not found:
             raise DataError(
                 f"{place}: is a folder without a part of ratings: name a file, or a folder with "
@@ -58,8 +57,57 @@ def expand(place: str) -> tuple[str, ...]:
             )
     else:
         return (place,)
+    return _named(fs, found)
+
+
+def beside(folder: str) -> tuple[str, ...]:
+    """Return the parts called ``ratings-*`` that lie in a folder, of any kind, in their order."""
+    return _named(filesystem(folder)[0], [path for path in _called_parts(folder) if _is_part(path)])
+
+
+def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]:
+    """Return files that may be meant as parts, and are not read: of others the reader can't tell.
+
+    Parameters
+    ----------
+    folder
+        Where the catalogue is.
+    place
+        Where ratings are read from.
+    taken
+        The files that are read.
+    """
+    fs, inner = filesystem(place)
+    if not lists(fs):
+        return ()
+    found = _called_parts(folder)
+    if not is_pattern(place) and asked(place, lambda: fs.isdir(inner)):
+        found += _files_in(place)
+    return tuple(path for path in _named(fs, found) if path not in taken)
+
+
+def _called_parts(folder: str) -> list[str]:
+    fs, inner = filesystem(folder)
+    pattern = f"{glob.escape(inner.rstrip('/'))}/{_PART}*"
+    found: list[str] = asked(folder, lambda: [p for p in fs.glob(pattern) if fs.isfile(p)])
+    return found
+
+
+def _files_in(place: str) -> list[str]:
+    """Return a folder's files but an engine's notes, such as _SUCCESS: those with _ or . first."""
+    fs, inner = filesystem(place)
+    found = asked(place, lambda: fs.find(inner))
+    return [path for path in found if not re.search(r"/[_.]", path[len(inner) :])]
+
+
+def _is_part(path: str) -> bool:
+    return path.lower().endswith(_SUFFIXES)
+
+
+def _named(fs: Any, paths: list[str]) -> tuple[str, ...]:
+    """Return paths within a file system as the program names them, in their order."""
     remote = not is_local(fs)
-    return tuple(fs.unstrip_protocol(path) if remote else path for path in sorted(found, key=_rank))
+    return tuple(fs.unstrip_protocol(path) if remote else path for path in sorted(paths, key=_rank))
 
 
 def _rank(path: str) -> list[tuple[int, int, str]]:

@@ -206,7 +206,13 @@ def chunks(
 
 
 def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
-    """Yield the lines that begin in a byte range."""
+    """Yield the lines that begin in a byte range.
+
+    Raises
+    ------
+    DataError
+        If the file ends before its end.
+    """
     # A line begins where one ended: the search for it begins a byte before the range.
     first = part.start == file.data_start
     offset = part.start - (not first)
@@ -221,8 +227,14 @@ def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
                 if size < len(buffer):
                     stop = size
                     break
-                buffer += bytes(len(buffer))
+                # Another one, since whoever had this one before may still hold a view of it.
+                buffer = buffer + bytes(len(buffer))
                 size = _fill(handle, buffer, size)
+        if offset + size < min(offset + len(buffer), file.size):
+            raise DataError(
+                f"{file.path}: ends at byte {offset + size:,}, and had {file.size:,} when the run "
+                "began: let nobody write to it, and run again"
+            )
         start = 0 if first else (buffer.find(b"\n", 0, stop) + 1 or stop)
         yield memoryview(buffer)[start:stop]
     finally:

@@ -25,6 +25,12 @@ _PIECE_BYTES = 1 << 16
 #: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
 _UNIT_SEPARATOR = b"\x1f"
 _STARS = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
+#: A whole number, also as pandas writes a column with gaps.
+_WHOLE = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
+#: Signs of what a float's grammar has and that of a timestamp hasn't.
+_NOT_WHOLE = re.compile(rb"[eEnNiI]")
+#: Up to here a float64 tells each whole number from the next.
+_EXACT = 2**53
 #: Where a row has no timestamp that is one: before every other.
 NO_TIMESTAMP = -(2**63)
 
@@ -41,7 +47,7 @@ class RatingsFormat:
     and ``header_lines`` the number of lines before it. ``codec`` is None for plain text, else what
     it is packed as, or ``parquet``; ``size`` is that of the file as it lies there, bytes.
     ``streamed`` tells that its server gives no ranges of it, ``texts`` names columns
-    whose ids are texts.
+    whose ids are texts, and ``dated`` that timestamps are points in time, read as microseconds.
     """
 
     path: str
@@ -54,6 +60,7 @@ class RatingsFormat:
     codec: str | None = None
     streamed: bool = False
     texts: tuple[str, ...] = ()
+    dated: bool = False
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -144,7 +151,10 @@ def _timestamp(file: RatingsFormat, text: bytes) -> int:
     """Return the timestamp of a line that is a rating."""
     if TIMESTAMP not in file.columns:
         return NO_TIMESTAMP
-    found = ids.number(split(file, text)[file.columns.index(TIMESTAMP)])
+    field = split(file, text)[file.columns.index(TIMESTAMP)]
+    if not _WHOLE.match(field):
+        return NO_TIMESTAMP
+    found = ids.number(field.partition(b".")[0])
     return NO_TIMESTAMP if isinstance(found, str) else found
 
 
@@ -152,6 +162,8 @@ def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
     """Let pyarrow read lines that hold nothing but ratings; None if it can't, or may not."""
     names = [*RATING_DTYPES, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
     table = _table(file, data, names)
+    if table is None and TIMESTAMP in names and not _NOT_WHOLE.search(data):
+        table = _whole_stamps(_table(file, data, names, np.float64))
     if table is None:
         return None
     columns = tuple(_column(table[name], text=name in file.texts) for name in names)
@@ -171,7 +183,22 @@ def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
     return columns
 
 
-def _table(file: RatingsFormat, data: bytes, names: list[str]) -> Any:
+def _whole_stamps(table: Any) -> Any:
+    """Return a table whose timestamps were read as floats with whole ones; None if some aren't."""
+    import pyarrow as pa
+
+    if table is None:
+        return None
+    at = table.schema.get_field_index(TIMESTAMP)
+    stamps = table[TIMESTAMP].to_numpy()
+    if not ((stamps == np.trunc(stamps)) & (np.abs(stamps) < _EXACT)).all():
+        return None
+    return table.set_column(at, TIMESTAMP, pa.array(stamps.astype(np.int64)))
+
+
+def _table(
+    file: RatingsFormat, data: bytes, names: list[str], stamps: type[np.generic] = np.int64
+) -> Any:
     """Return an Arrow table of some columns under strict types; None where pyarrow refuses."""
     import pyarrow as pa
     from pyarrow import csv as pa_csv
@@ -185,10 +212,10 @@ def _table(file: RatingsFormat, data: bytes, names: list[str]) -> Any:
         if _UNIT_SEPARATOR in data:
             return None
         data, delimiter = data.replace(delimiter, _UNIT_SEPARATOR), _UNIT_SEPARATOR
-    types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, np.int64)) for name in names}
+    types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, stamps)) for name in names}
     if file.texts:
         # An x may be part of them, so that numbers beside them are looked at one by one.
-        types |= {name: pa.string() for name in names if name != RATING}
+        types |= {name: pa.string() for name in names if name not in (RATING, TIMESTAMP)}
     try:
         return pa_csv.read_csv(
             pa.py_buffer(data),

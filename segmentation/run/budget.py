@@ -102,12 +102,12 @@ class Budget:
         Raises
         ------
         UsageError, ClusterError
-            If they would be ended over and over; the second where they stand ``elsewhere``.
+            If they would be ended over and over, or the one within the job's own process take
+            more than it may; the second where they stand ``elsewhere``.
         """
         least = min(_LEAST_ROOM * self.threads, data * _SHUFFLE_COST)
         short = self.base + _SHUFFLER + least - self.worker
-        # A worker within the job's own process is never ended: it waits for the disk instead.
-        if short <= 0 or self.base == _BOTH:
+        if short <= 0:
             return
         told = "ratings in no order of users are shuffled, for which"
         if elsewhere:
@@ -117,7 +117,7 @@ class Budget:
                 "sort the ratings by userId"
             )
         raise UsageError(
-            f"--memory-limit {_mib(self.total)} MiB: {told} it takes "
+            f"--memory-limit {_told(self.total)}: {told} it takes "
             f"{_mib(self.total + self.workers * short)} MiB at least: raise it, or sort the "
             "ratings by userId"
         )
@@ -217,7 +217,7 @@ def plan(
         several = f"{found.workers} workers with " if found.workers > 1 else ""
         plural = "s" if found.threads > 1 else ""
         raise UsageError(
-            f"--memory-limit {total // MIB:,} MiB: {several}{found.threads} thread{plural} need "
+            f"--memory-limit {_told(total)}: {several}{found.threads} thread{plural} need "
             f"{-(-whole // MIB):,} MiB at least: raise it, or take fewer in the cluster's file"
         )
     return found
@@ -225,6 +225,10 @@ def plan(
 
 def _mib(number: int) -> str:
     return f"{-(-number // MIB):,}"
+
+
+def _told(number: int) -> str:
+    return f"{number // MIB:,} MiB" if number >= MIB else f"{number:,} bytes"
 
 
 def _within(value: int, bounds: tuple[int, int]) -> int:

@@ -15,8 +15,8 @@ import numpy as np
 from segmentation.datasets import access
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
-from segmentation.errors import DataError
-from segmentation.run import files, recovery
+from segmentation.errors import DataError, UsageError
+from segmentation.run import copies, files, recovery
 from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.run.settings import Execution
 from segmentation.run.store import CONVERT, PARTS
@@ -53,9 +53,14 @@ class ConvertRun:
 
 
 class PartRecord(NamedTuple):
-    """What is known of one partition's copy; it lies beside its files until the copy is whole."""
+    """What is known of one partition's copy; it lies beside its files until the copy is whole.
 
-    files: int
+    ``digests`` are the SHA-256 of its files by their names; ``unstamped`` counts timestamps that
+    Parquet can't be given as numbers.
+    """
+
+    digests: dict[str, str]
+    unstamped: int
     rows: int
     bytes: int
     sorted: bool
@@ -80,6 +85,8 @@ def run_convert(
     how = how or Execution()
     with open_work(settings, out, JOB, how, progress) as work:
         if how.resume and (manifest := work.earlier(JOB, settings.key(JOB))):
+            if (wrong := copies.check_folder(work.out, manifest)) is not None:
+                raise UsageError(wrong)
             work.progress.say("  every part was finished before: nothing is left to do")
             return ConvertRun(work.out, manifest)
         with work.in_folder(JOB):
@@ -91,7 +98,8 @@ def _run(work: Work) -> ConvertRun:
     found = reader.probe(work.layout)
     size = settings.partition_bytes or work.cluster.budget.partition_bytes
     partitions = reader.partitions(found, size)
-    key = {**settings.key(JOB), "partition_bytes": size, "parts": len(partitions)}
+    key = {**settings.key(JOB), "partition_bytes": size, "parts": len(partitions),
+           "record": 2}  # fmt: skip
     if folder.stage("plan", key) is None:
         folder.discard(PARTS)
         folder.finish_stage("plan", key, {})
@@ -109,6 +117,11 @@ def _run(work: Work) -> ConvertRun:
         tally = add_up(summaries, 0)
         tally.check_rejected(work.layout.ratings, settings.max_rejected, whole=ended == "whole")
         records = [_record(parts / f"{name}.json") for name in names]
+        if unstamped := sum(record.unstamped for record in records):
+            work.progress.warn(
+                f"  warning: {unstamped:,} timestamps are neither whole numbers nor points in "
+                "time: the copy has none in their place"
+            )
         stage.note = f"{tally.used:,} ratings in {len(names):,} part" + "s" * (len(names) > 1)
     if tally.rejected:
         files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
@@ -126,8 +139,8 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
 
     A packed file, which is one partition however long, becomes several files: no more than
     :data:`FILE_ROWS` rows and a chunk are in memory. What was written is read again and compared,
-    value by value, before it gets its name. A partition whose record is there is whole, and
-    left as it is.
+    value by value, before it gets its name. A partition whose record is there, and fits its files,
+    is whole and left as it is.
 
     Raises
     ------
@@ -137,12 +150,17 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
     note = Path(f"{place}.json")
     if note.exists():
         record = _record(note)
-        if all(_file(place, number).exists() for number in range(record.files)):
+        whole = {name: note.parent / name for name in record.digests}
+        if all(
+            path.exists() and copies.digest(path) == record.digests[name]
+            for name, path in whole.items()
+        ):
             return _summary(record)
     stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
     written: list[_Written] = []
     frames: list[pd.DataFrame] = []
     reports = []
+    unstamped = 0
 
     def flush() -> None:
         written.append(
@@ -162,6 +180,8 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
                 else general.parse(piece.file, bytes(chunk), detailed=True)
             )
             frames.append(part.ratings)
+            if TIMESTAMP in piece.file.columns:
+                unstamped += int((part.ratings[TIMESTAMP] == general.NO_TIMESTAMP).sum())
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
             lines += part.lines
             if sum(map(len, frames)) >= FILE_ROWS:
@@ -173,7 +193,8 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
         flush()
     known = [one for one in written if one.rows]
     record = PartRecord(
-        len(written),
+        {one.name: one.digest for one in written},
+        unstamped,
         sum(one.rows for one in written),
         sum(one.bytes for one in written),
         all(one.sorted for one in known)
@@ -219,8 +240,10 @@ def _ends(users: NDArray[Any]) -> tuple[Any, Any]:
 
 
 class _Written(NamedTuple):
-    """One file: its rows and bytes, whether users rise in it, the least and the greatest."""
+    """One file: its name, digest, rows and bytes, whether users rise in it, its first and last."""
 
+    name: str
+    digest: str
     rows: int
     bytes: int
     sorted: bool
@@ -237,6 +260,7 @@ def _write(rows: Any, target: Path) -> _Written:
     ordered = bool((users[1:] >= users[:-1]).all())
     pq.write_table(
         rows, partial, row_group_size=ROW_GROUP, compression="zstd", write_statistics=True,
+        write_page_checksum=True,
         sorting_columns=[pq.SortingColumn(0)] if ordered and len(users) else None,
     )  # fmt: skip
     if not pq.read_table(partial, use_threads=False).equals(rows):
@@ -245,9 +269,9 @@ def _write(rows: Any, target: Path) -> _Written:
             f"{target}: what was written doesn't read as what was meant: check the disk, then run "
             "again with --resume"
         )
-    size = partial.stat().st_size
+    size, told = partial.stat().st_size, copies.digest(partial)
     os.replace(partial, target)
-    return _Written(len(users), size, ordered, *_ends(users))
+    return _Written(target.name, told, len(users), size, ordered, *_ends(users))
 
 
 def _record(path: Path) -> PartRecord:
@@ -293,10 +317,11 @@ def _manifest(work: Work, tally: Tally, records: Sequence[PartRecord]) -> dict[s
         "rows": tally.record(),
         "parquet": {
             "folder": PARTS,
-            "parts": sum(record.files for record in records),
+            "parts": sum(len(record.digests) for record in records),
             "bytes": sum(record.bytes for record in records),
             "row_group_rows": ROW_GROUP,
             "sorted_by_user": in_order and all(record.sorted for record in records),
+            "sha256": {n: told for record in records for n, told in record.digests.items()},
             "checked": "every part was read again and compared with what was read of the source",
         },
         "cluster": work.cluster.record(),

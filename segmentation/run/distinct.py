@@ -86,6 +86,7 @@ def read_rows(
     return rows, ReadSummary(
         tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
         len(users), statistics.sample_of(users),
+        int((rows[TIMESTAMP].to_numpy() == general.NO_TIMESTAMP).sum()),
     )  # fmt: skip
 
 

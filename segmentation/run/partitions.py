@@ -44,7 +44,8 @@ class ReadSummary(NamedTuple):
 
     ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
     ``sketch`` holds some evenly spaced user ids, of ``users`` in all, and ``sample`` the hashes of
-    some, chosen by them. Where rows are shuffled later, users are not told of.
+    some, chosen by them. Where rows are shuffled later, users are not told of. ``unstamped`` are
+    used ratings whose timestamp is none, where timestamps matter.
     """
 
     pieces: tuple[PieceReport, ...]
@@ -54,6 +55,7 @@ class ReadSummary(NamedTuple):
     sketch: NDArray[Any] = np.empty(0, np.int64)
     users: int = 0
     sample: NDArray[np.uint64] = np.empty(0, np.uint64)
+    unstamped: int = 0
 
     @property
     def rejected(self) -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from segmentation.run.tally import Ended
     from segmentation.schema import Catalogue, MovieTable, RejectedRow
 
+_KINDS = {True: "points in time", False: "numbers"}
 #: Partial sums that overlap may take one part in so many of the workers' memory.
 _SUMS_SHARE = 8
 
@@ -77,6 +78,10 @@ def read_ratings(
         else:
             way = reading.all()
         tally = add_up(way.summaries, len(catalogue.movie_ids))
+        if way.ended == "whole":
+            told = tally.check_timestamps(layout.ratings, settings.max_rejected)
+            if told is not None:
+                progress.warn(f"  warning: {told}")
         tally.used -= len(way.dropped)
         tally.rejected = sorted(
             [*tally.rejected, *way.dropped], key=lambda row: (row.file, row.line)
@@ -250,6 +255,12 @@ def _need_timestamps(files: Sequence[RatingsFormat]) -> None:
             raise DataError(
                 f"{file.path}: has no column {TIMESTAMP}, by which --deduplicate tells the latest: "
                 "add it, or leave the option out"
+            )
+        if file.dated != files[0].dated:
+            raise DataError(
+                f"{file.path}: column {TIMESTAMP} holds {_KINDS[file.dated]}, and "
+                f"{_KINDS[not file.dated]} in {files[0].path}: --deduplicate can't compare them: "
+                "write all parts with one type"
             )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from segmentation.errors import DataError
-from segmentation.schema import RejectedRow
+from segmentation.schema import TIMESTAMP, RejectedRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ class Tally:
     unmapped: int = 0
     rejected: list[RejectedRow] = field(default_factory=list)
     movies: int = 0
+    unstamped: int = 0
 
     @property
     def read(self) -> int:
@@ -54,6 +55,25 @@ class Tally:
                 f"{place}: none of its {self.read:,} ratings is of a movie in {movies}: the files "
                 "belong to different data sets"
             )
+
+    def check_timestamps(self, place: str, most: float) -> str | None:
+        """Return a warning where ratings lack a timestamp that they are to be told apart by.
+
+        Raises
+        ------
+        DataError
+            If more than this share of them do.
+        """
+        if not self.unstamped:
+            return None
+        told = f"{place}: {self.unstamped:,} of {self.used:,} ratings have no {TIMESTAMP} that is "
+        told += "a whole number or a point in time"
+        if self.unstamped > most * self.used:
+            raise DataError(
+                f"{told}, by which --deduplicate tells the latest: write seconds since 1970 "
+                "there, or leave the option out"
+            )
+        return f"{told}: --deduplicate takes them for the oldest"
 
     def check_rejected(self, place: str, max_rejected: float, *, whole: bool) -> None:
         """Refuse data of which too much is no ratings.
@@ -85,6 +105,7 @@ def add_up(summaries: Sequence[ReadSummary], movies: int) -> Tally:
     for part in summaries:
         tally.used += part.used
         tally.unmapped += part.unmapped
+        tally.unstamped += part.unstamped
         seen |= part.seen
     reports = [piece for part in summaries for piece in part.pieces]
     for piece, line in zip(reports, first_lines(summaries), strict=True):

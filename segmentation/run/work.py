@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run import files, reading, recovery, seen, sources, store
+from segmentation.run import copies, files, reading, recovery, seen, sources, store
 from segmentation.run.blocks import Blocks, load_blocks, save_blocks
 from segmentation.run.cluster import open_cluster
 from segmentation.run.deployment import checks
@@ -167,6 +167,13 @@ class Work:
                     "whole, and the one that belongs to them?"
                 )
         warnings += catalogues.warnings(catalogue)
+        if others := self.layout.left_out:
+            n = len(others)
+            several = f"and {n - 1:,} more lie there and are" if n > 1 else "lies there and is"
+            warnings.append(
+                f"{others[0]} {several} not read: {self.layout.ratings} is; name all that belong "
+                "together with --ratings, as in 'ratings*'"
+            )
         for warning in warnings:
             self.progress.warn(f"  warning: {warning}")
         return warnings
@@ -272,6 +279,7 @@ def open_work(
             progress.say(f"  dashboard: {running.dashboard}")
         with explained(Path(out)):
             layout = sources.locate(settings, running, progress)
+            copies.check(layout)
             digest = layouts.fingerprint(layout.files)
             _refuse(running.check(layout.files, digest, settings.partition_bytes), progress)
         yield Work(

@@ -94,10 +94,11 @@ def test_rows_that_memory_is_too_short_to_shuffle_are_refused(
         found.refuse_shuffle(data, elsewhere=True)
 
 
-def test_who_has_one_process_shuffles_with_whatever_there_is() -> None:
+def test_who_has_one_process_keeps_to_the_limit_as_well() -> None:
     found = plan(embedded=True, workers=None, threads=2, cpus=2, machine=32 * GIB, limit=620 * MIB,
                  worker_limit=None)  # fmt: skip
-    found.refuse_shuffle(500 * MIB, elsewhere=False)
+    with pytest.raises(UsageError, match="--memory-limit 620 MiB: .* takes 736 MiB at least"):
+        found.refuse_shuffle(500 * MIB, elsewhere=False)
 
 
 @given(

@@ -73,8 +73,8 @@ def write(
         need, free = rows * _BYTES_PER_ROW, shutil.disk_usage(folder).free
         if need > free:
             raise DataError(
-                f"{folder}: {rows:,} ratings take about {need / 1e9:.1f} GB and "
-                f"{free / 1e9:.1f} GB are free: make room, ask for fewer rows, or go elsewhere"
+                f"{folder}: {rows:,} ratings take about {need / 1e6:,.1f} MB and "
+                f"{free / 1e6:,.1f} MB are free: make room, ask for fewer rows, or go elsewhere"
             )
         plan = make_plan(rows, seed)
         _partial(folder / "links.csv").write_bytes(links_csv(plan.films))

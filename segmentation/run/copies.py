@@ -1,0 +1,73 @@
+"""Whether a converted copy is still what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from segmentation.datasets import access
+from segmentation.errors import DataError
+from segmentation.run.store import CONVERT, MANIFEST, PARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from segmentation.datasets.layouts import Layout
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check(layout: Layout) -> None:
+    """Hold the parts of a copy to the manifest that lies beside them; whatever else, let be.
+
+    Looks at their number and bytes; what changed within a page is found by its checksum, when it
+    is read.
+
+    Raises
+    ------
+    DataError
+        If parts are missing, or are others.
+    """
+    if layout.ratings != f"{layout.folder}/{PARTS}":
+        return
+    place = f"{layout.folder}/{MANIFEST}"
+    if not access.exists(place):
+        return
+    try:
+        manifest = json.loads(access.whole(place))
+        if manifest["job"] != CONVERT:
+            return
+        told = manifest["parquet"]
+        expected = (int(told["parts"]), int(told["bytes"]))
+    except (ValueError, KeyError, TypeError):
+        return
+    found = (
+        len(layout.ratings_files),
+        sum(int(access.info(path)["size"] or 0) for path in layout.ratings_files),
+    )
+    if found != expected:
+        raise DataError(
+            f"{layout.ratings}: holds {found[0]:,} parts of {found[1]:,} bytes, and its "
+            f"{MANIFEST} tells of {expected[0]:,} of {expected[1]:,}: copy or convert it anew (or "
+            f"remove {MANIFEST}, if that is meant)"
+        )
+
+
+def check_folder(folder: Path, manifest: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with the files of a copy that is to be taken up as finished, byte by byte.
+
+    None if nothing is, or if the manifest tells of no digests.
+    """
+    for name, known in manifest.get("parquet", {}).get("sha256", {}).items():
+        path = folder / PARTS / name
+        if not path.is_file() or digest(path) != known:
+            return (
+                f"{path}: is missing or not what was written: add --overwrite in place of --resume"
+            )
+    return None
