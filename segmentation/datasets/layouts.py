@@ -145,8 +145,8 @@ def _ratings_in(folder: str, kind: str, names: tuple[str, ...] = ("ratings",)) -
     if access.lists(fs):
         if parts.beside(folder):
             return f"{folder}/{_PARTS}"
-        if fs.isdir(f"{inner}/ratings"):
-            return f"{folder}/ratings"
+        if fs.isdir(f"{inner}/{parts.FOLDER}"):
+            return f"{folder}/{parts.FOLDER}"
     return None
 
 

@@ -17,6 +17,8 @@ PARQUET_MAGIC = b"PAR1"
 _SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".parquet")
 #: How parts beside a catalogue begin.
 _PART = "ratings-"
+#: A folder of parts beside a catalogue.
+FOLDER = "ratings"
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -83,6 +85,8 @@ def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]
     found = _called_parts(folder)
     if not is_pattern(place) and asked(place, lambda: fs.isdir(inner)):
         found += _files_in(place)
+    elif fs.isdir(inside := f"{filesystem(folder)[1].rstrip('/')}/{FOLDER}"):
+        found.append(inside)
     return tuple(path for path in _named(fs, found) if path not in taken)
 
 

@@ -232,7 +232,7 @@ def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
                 size = _fill(handle, buffer, size)
         if offset + size < min(offset + len(buffer), file.size):
             raise DataError(
-                f"{file.path}: ends at byte {offset + size:,}, and had {file.size:,} when the run "
+                f"{file.path}: is shorter than the {file.size:,} bytes that it had when the run "
                 "began: let nobody write to it, and run again"
             )
         start = 0 if first else (buffer.find(b"\n", 0, stop) + 1 or stop)

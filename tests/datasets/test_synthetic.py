@@ -208,7 +208,7 @@ def test_marker_tells_a_finished_set(made: Path, tmp_path: Path, client) -> None
 
 
 def test_no_room_is_told_before_anything_is_written(tmp_path: Path, client) -> None:
-    with pytest.raises(DataError, match=r"ratings take about 2700.0 GB and .* GB are free"):
+    with pytest.raises(DataError, match=r"ratings take about 2,700,000.0 MB and .* MB are free"):
         # The plan alone of so many users would take minutes; only the arithmetic is tried.
         with pytest.MonkeyPatch.context() as patch:
             small = plan.make_plan(2_000, 0)

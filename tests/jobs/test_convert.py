@@ -162,6 +162,81 @@ def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, ca
     assert len(written) == n
 
 
+@pytest.mark.parametrize("damage", ["cut", "swapped", "gone"])
+def test_what_was_done_to_finished_parts_is_seen(
+    data: Path, reference, tmp_path: Path, capsys, monkeypatch, damage: str
+) -> None:
+    def harm(parts: Path) -> None:
+        one, other = parts / "part-00000.parquet", parts / "part-00001.parquet"
+        if damage == "swapped":
+            one.write_bytes(other.read_bytes())
+        elif damage == "cut":
+            one.write_bytes(one.read_bytes()[:1_000])
+        else:
+            one.unlink()
+
+    out = tmp_path / "out"
+    arguments = ["--partition-size", "300kB"]
+    write, written = pq.write_table, []
+
+    def three_times_only(table, place, **options) -> None:
+        if len(written) == 3:
+            raise OSError(28, "No space left on device", str(place))
+        written.append(place)
+        write(table, place, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", three_times_only)
+        assert call(data, out, *arguments) == 3
+    (parts,) = out.rglob("ratings.parquet")
+    assert len(list(parts.glob("*.json"))) >= 2
+    harm(parts)
+    assert call(data, out, *arguments, "--resume") == 0
+    original = pd.read_csv(data / "ratings.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
+    capsys.readouterr()
+    # Later on whoever reads the copy, or would go on with it, is told.
+    harm(out / "ratings.parquet")
+    assert call(data, out, *arguments, "--resume") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "part-00000.parquet: is missing or not what was written: add --overwrite" in line
+    assert segment.main(["--data", str(out), "--out", str(tmp_path / "s"), "--quiet"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {out}/ratings.parquet: holds ")
+    assert "its run.json tells of" in line
+    assert call(data, out, *arguments, "--overwrite") == 0
+    assert_same(run(out, tmp_path / "s"), reference)
+
+
+def test_damage_within_a_page_is_seen(copied: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(copied, out)
+    part = out / "ratings.parquet" / "part-00001.parquet"
+    ratings = pq.ParquetFile(part).metadata.row_group(0).column(2)
+    whole, rng = part.read_bytes(), np.random.default_rng(0)
+    at = ratings.dictionary_page_offset or ratings.data_page_offset
+    for place in at + rng.integers(ratings.total_compressed_size, size=12):
+        bad = bytearray(whole)
+        bad[place] ^= 4
+        part.write_bytes(bad)
+        arguments = ["--data", str(out), "--out", str(tmp_path / "out"), "--quiet"]
+        assert segment.main(arguments) == 3
+        assert f"{part}: can't be read" in capsys.readouterr().err
+
+
+def test_timestamps_that_are_none_are_told_of(tmp_path: Path, capsys) -> None:
+    folder = write_tiny(
+        tmp_path / "tiny",
+        "userId,movieId,rating,timestamp\n9,10,3.5,2000-07-30\n1,20,4,5.0\n1,10,4,7\n",
+    )
+    assert call(folder, tmp_path / "out") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "warning: 1 timestamps are neither whole numbers nor points in time" in line
+    found = pd.read_parquet(tmp_path / "out" / "ratings.parquet")["timestamp"]
+    assert found.isna().tolist() == [True, False, False]
+    assert found.dropna().tolist() == [5, 7]
+
+
 def test_a_packed_file_becomes_several(
     data: Path, reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +263,7 @@ def test_a_packed_file_becomes_several(
     (tmp_path / "part_0001.parquet").unlink()
     assert converting.write_part(piece, str(place)).used == whole.used == 60_000
     assert (tmp_path / "part_0001.parquet").exists()
-    assert converting._record(tmp_path / "part.json").files == len(parts)
+    assert len(converting._record(tmp_path / "part.json").digests) == len(parts)
 
 
 def test_a_copy_and_results_keep_apart(copied: Path, data: Path, tmp_path: Path, capsys) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -123,6 +124,82 @@ def test_they_are_rejected_rows(tmp_path: Path, capsys) -> None:
     (line,) = capsys.readouterr().err.splitlines()
     assert "1 of 3 rows (33.3%) are not ratings, more than --max-rejected 0.01" in line
     assert "the first is line 3: rated again" in line
+
+
+@pytest.mark.parametrize("form", ["1.0", "double", "ns", "date", "us in parts"])
+@pytest.mark.parametrize("order", ["sorted", "shuffled"])
+def test_timestamps_of_other_forms(
+    clean: Path, lines: list[str], tmp_path: Path, form: str, order: str
+) -> None:
+    rows = [line.split(",") for line in lines]
+    frame = pd.DataFrame(rows, columns=HEADER.strip().split(",")).astype(
+        {"userId": int, "movieId": int, "rating": float, "timestamp": int}
+    )
+    if form == "date":
+        # A date a user and movie for each, so that days tell which is the latest.
+        frame["timestamp"] = frame.groupby(["userId", "movieId"])["timestamp"].rank() * 86_400
+        frame["timestamp"] = frame["timestamp"].astype(int)
+    if order == "shuffled":
+        frame = frame.sample(frac=1, random_state=0, ignore_index=True)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in clean.iterdir():
+        if path.name != "ratings.csv":
+            (folder / path.name).write_bytes(path.read_bytes())
+    whole = frame.copy()
+    if form == "1.0":
+        frame.astype({"timestamp": float}).to_csv(folder / "ratings.csv", index=False)
+        assert ".0\n" in (folder / "ratings.csv").read_text()
+    elif form == "double":
+        frame.astype({"timestamp": float}).to_parquet(folder / "ratings.parquet")
+    elif form == "ns":
+        # All of it within less than a second.
+        frame["timestamp"] = pd.to_datetime(frame["timestamp"] % 900_000, unit="us").astype(
+            "datetime64[ns]"
+        )
+        whole["timestamp"] = frame["timestamp"].astype("int64")
+        frame.to_parquet(folder / "ratings.parquet")
+    elif form == "date":
+        frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="s").dt.date
+        frame.to_parquet(folder / "ratings.parquet")
+    else:
+        frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="s").astype("datetime64[us]")
+        (folder / "ratings.parquet").mkdir()
+        frame[::2].to_parquet(folder / "ratings.parquet" / "a.parquet")
+        frame[1::2].to_parquet(folder / "ratings.parquet" / "b.parquet")
+    latest = whole.sort_values(["timestamp", "rating"], kind="stable").drop_duplicates(
+        ["userId", "movieId"], keep="last"
+    )
+    links = pd.read_csv(clean / "links.csv")
+    known = pd.to_numeric(
+        pd.read_csv(clean / "movies_metadata.csv", usecols=["id"], dtype=str)["id"], errors="coerce"
+    )
+    in_catalogue = links[links["tmdbId"].isin(known)]["movieId"]
+    latest = latest[latest["movieId"].isin(in_catalogue)]
+    expected = latest.groupby("userId")["rating"].agg(["size", "sum"])
+    found = run(folder, tmp_path / "out", *OPTIONS)[0].set_index("userId")
+    pd.testing.assert_series_equal(
+        found["movies"], expected["size"], check_names=False, check_dtype=False
+    )
+    np.testing.assert_allclose(found["mean_rating"], expected["sum"] / expected["size"], rtol=1e-6)
+
+
+def test_timestamps_that_tell_nothing(tmp_path: Path, capsys) -> None:
+    text = HEADER + "1,10,4.0,2000-07-30\n1,10,2.0,2001-07-30\n2,20,1.0,2001-07-30\n"
+    folder = write_tiny(tmp_path / "tiny", text)
+    arguments = ["--data", str(folder), "--k", "2", "--quiet", "--deduplicate"]
+    assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 of 3 ratings have no timestamp that is a whole number or a point in time" in line
+    assert line.endswith("write seconds since 1970 there, or leave the option out")
+    (folder / "ratings.csv").write_text(text.replace("2000-07-30", "5").replace("2001-07-30", "6"))
+    pd.DataFrame(
+        {"userId": [1], "movieId": [20], "rating": [3.0], "timestamp": pd.to_datetime(["2001"])}
+    ).to_parquet(folder / "ratings-2.parquet")
+    (folder / "ratings.csv").rename(folder / "ratings-1.csv")
+    assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ratings-2.parquet: column timestamp holds points in time, and numbers in " in line
 
 
 def test_without_timestamps(tmp_path: Path, capsys) -> None:

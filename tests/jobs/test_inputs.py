@@ -155,6 +155,98 @@ def test_a_part_that_is_missing_half_way(tmp_path: Path, capsys, monkeypatch) ->
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_parts_of_several_kinds_belong_together(data: Path, reference, tmp_path: Path) -> None:
+    # A folder whose name looks like a pattern is one all the same.
+    folder = without_ratings(data, tmp_path / "data [1]*")
+    lines = lines_of(data)
+    cuts = [0, len(lines) // 3, len(lines) // 2, len(lines)]
+    for i, name in enumerate(["ratings-1.csv", "ratings-2.csv.gz", "ratings-3.CSV"]):
+        write_parts(folder, lines[cuts[i] : cuts[i + 1]], 1, name)
+    assert_same(run(folder, tmp_path / "out"), reference)
+    (folder / "ratings-3.CSV").unlink()
+    pd.read_csv(data / "ratings.csv")[cuts[2] :].to_parquet(folder / "ratings-3.parquet")
+    assert_same(run(folder, tmp_path / "again"), reference)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("ratings.csv", "ratings-2.csv"),
+        ("ratings-1.csv", "ratings-2.csv.bz2"),
+        ("ratings/1.csv", "ratings/2.csv.xz"),
+        ("ratings_small.csv", "ratings"),
+    ],
+)
+def test_what_may_be_meant_and_is_not_read_is_told(
+    tmp_path: Path, capsys, name: str, other: str
+) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    text = (folder / "ratings.csv").read_text()
+    (folder / "ratings.csv").unlink()
+    for path in (folder / name, folder / other):
+        path.parent.mkdir(exist_ok=True)
+        if path.name == "ratings":
+            path.mkdir()
+        else:
+            path.write_text(text)
+    (folder / "rates-3.csv").write_text(text)
+    arguments = ["--data", str(folder), "--k", "2", "--quiet"]
+    assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert f"warning: {folder}/{other} lies there and is not read: " in capsys.readouterr().err
+    (told,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"][-1:]
+    assert other in told
+    # Who names ratings has chosen them.
+    assert segment.main([*arguments, "--out", str(tmp_path / "2"), "--ratings", name]) == 0
+    assert "is not read" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [0, 40])
+def test_a_file_that_is_cut_while_it_is_read(
+    tmp_path: Path, capsys, monkeypatch, size: int
+) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    lines = lines_of(folder)
+    (folder / "ratings.csv").unlink()
+    write_parts(folder / "ratings", lines, 3)
+    probe, part = reading.reader.probe, folder / "ratings" / "part-1.csv"
+
+    def then_cut(layout, **more):
+        files = probe(layout, **more)
+        part.write_bytes(part.read_bytes()[:size])
+        return files
+
+    monkeypatch.setattr(reading.reader, "probe", then_cut)
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
+    assert segment.main(arguments) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {part}: is shorter than the 54 bytes that it had when the run")
+    assert line.endswith("began: let nobody write to it, and run again")
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_lines_longer_than_what_is_read_beyond_a_range(data: Path, reference, tmp_path) -> None:
+    """Buffers grow while other threads take up the ones that were used before."""
+    folder = without_ratings(data, tmp_path / "data")
+    frame = pd.read_csv(data / "ratings.csv")
+    long = np.arange(len(frame)) % 40 == 0
+    frame["review"] = np.where(long, "z" * 9_000, "z")
+    frame.to_csv(folder / "ratings.csv", index=False)
+    for number in range(3):
+        found = run(folder, tmp_path / str(number), "--partition-size", "50kB")
+        assert_same(found, reference)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_ids_beyond_int64_in_parquet(tmp_path: Path, statistics: bool) -> None:
+    folder = write_tiny(tmp_path / "tiny")
+    frame = pd.read_csv(folder / "ratings.csv").astype({"userId": "uint64"})
+    frame["userId"] += 2**63
+    (folder / "ratings.csv").unlink()
+    frame.to_parquet(folder / "ratings.parquet", write_statistics=statistics)
+    found = run(folder, tmp_path / "out", "--k", "2")
+    assert set(found[0]["userId"]) <= {str(user) for user in frame["userId"]}
+
+
 def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     frame = pd.read_csv(folder / "ratings.csv")
