@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import ClusterError, UsageError
 from segmentation.run.budget import Budget, of_workers
-from segmentation.run.deployment import checks, kinds, shipping
-from segmentation.run.deployment.config import load_config
+from segmentation.run.deployment import checks, connecting, gate, kinds, shipping
+from segmentation.run.deployment.config import is_address, load_config
 from segmentation.run.deployment.embedded import embedded
 from segmentation.run.memory import high_water, let_go, let_go_later
 from segmentation.run.seen import counter_of
@@ -29,8 +27,8 @@ _EMBEDDED = ("threads", "local")
 _LOGGERS = (
     "distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio",
 )  # fmt: skip
-#: Until a scheduler answers, and until workers are there, seconds; the second by the file.
-_CONNECT_SECONDS, _WAIT_SECONDS = 10.0, 20.0
+#: Until workers are there, seconds, unless the file says otherwise.
+_WAIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,25 @@ class Cluster:
         found = [*self._versions, *checks.memory(self.client, self.budget, partition_bytes)]
         # Where versions differ, what is asked might not even be understood.
         return found or checks.machines(self.client, files, digest)
+
+    def watch(
+        self, files: Sequence[str], digest: str, partition_bytes: int | None,
+        warn: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """Look at workers that join later as well, and turn away those that don't pass."""
+        if not self.is_elsewhere:
+            return
+        from distributed.versions import get_versions
+
+        there = self.client.scheduler_info(n_workers=-1)["workers"]
+        expected = {
+            "files": tuple(files),
+            "digest": digest,
+            "versions": get_versions(packages=list(checks.LIBRARIES)),
+            "wanted": partition_bytes or self.budget.partition_bytes,
+            "known": {*there, *(worker["name"] for worker in there.values())},
+        }
+        gate.watch(self.client, expected, warn)
 
     def let_go(self) -> None:
         """Give free memory back to the system, here and on the workers."""
@@ -119,6 +136,7 @@ def open_cluster(
     memory_limit: int | None = None,
     debug: bool = False,
     warn: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Cluster]:
     """Start the named cluster or find the one that stands, connect, and close both at the end.
 
@@ -132,6 +150,8 @@ def open_cluster(
         For the whole run, bytes; None leaves it to the cluster's file.
     warn
         Is told what a person should know and can't be refused for.
+    say
+        Is told what is waited for.
 
     Raises
     ------
@@ -166,9 +186,9 @@ def open_cluster(
         # Before a word is said.
         if (warning := standing.warning or kinds.plain_warning(where)) is not None:
             warn(warning)
-        client = stack.enter_context(_connected(standing, name))
+        client = stack.enter_context(connecting.connected(standing, name))
         try:
-            joined = _joined(client, standing, config, warn)
+            joined = _joined(client, standing, config, warn, say)
         except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
             told = " ".join(str(error).split()) or type(error).__name__
             raise ClusterError(
@@ -183,10 +203,12 @@ def _joined(
     standing: kinds.Standing,
     config: Mapping[str, Any],
     warn: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> Cluster:
     """Wait for the workers, compare versions, and send them the package."""
     told = client.scheduler.address
-    _wait(client, standing.expected, config, told)
+    _wait(client, standing.expected, config, told, say)
+    checks.refuse_mute(client)
     versions = checks.versions(client)
     if not versions:
         shipping.ship(client)
@@ -202,7 +224,7 @@ def _joined(
 def _config(name: str, address: str | None) -> dict[str, Any]:
     if address is None:
         return load_config(name)
-    if not address.strip() or address.partition("://")[0] not in ("tcp", "tls"):
+    if not is_address(address):
         raise UsageError(f"--address {address}: give tcp:// or tls://, a host and a port")
     # The default of --cluster, which nobody asked for.
     config = load_config("remote" if name == "threads" else name)
@@ -214,100 +236,13 @@ def _config(name: str, address: str | None) -> dict[str, Any]:
     return {**config, "address": address}
 
 
-@contextmanager
-def _connected(standing: kinds.Standing, name: str) -> Iterator[Any]:
-    from distributed import Client
-    from distributed.versions import VersionMismatchWarning
-
-    with contextlib.ExitStack() as stack:
-        try:
-            options = {"security": standing.security} if standing.security else {}
-            with warnings.catch_warnings():
-                # Of versions that differ the checks tell, with a remedy.
-                warnings.simplefilter("ignore", VersionMismatchWarning)
-                made = _in_time(
-                    lambda: Client(
-                        standing.target, timeout=_CONNECT_SECONDS, name="segmentation", **options
-                    )
-                )
-            client = stack.enter_context(_quiet(made))
-        except Exception as error:
-            raise ClusterError(_unreachable(standing.target, name, error)) from error
-        stack.callback(_withdraw, client)
-        yield client
-
-
-def _in_time(connect: Callable[[], Any]) -> Any:
-    """Connect, or give up: who listens and says nothing would be waited for without an end."""
-    answers: list[Any] = []
-
-    def run() -> None:
-        try:
-            answers.append(connect())
-        except BaseException as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=run, name="connect", daemon=True)
-    thread.start()
-    thread.join(2 * _CONNECT_SECONDS)
-    if not answers:
-        raise TimeoutError("no answer")
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]
-
-
-@contextmanager
-def _quiet(client: Any) -> Iterator[Any]:
-    """Close a client whose scheduler may be gone."""
-    try:
-        # Whatever another client in this process may be the default of.
-        with client.as_current():
-            yield client
-    finally:
-        with contextlib.suppress(Exception):
-            client.close(timeout=_CONNECT_SECONDS)
-
-
-def _withdraw(client: Any) -> None:
-    # A scheduler that is gone holds nothing of ours.
-    with contextlib.suppress(Exception):
-        if client.status == "running":
-            shipping.withdraw(client)
-
-
-def _unreachable(target: Any, name: str, error: BaseException) -> str:
-    where = target if isinstance(target, str) else f"cluster {name!r}"
-    words = " ".join(str(found) for found in _chain(error))
-    if "expired" in words:
-        return f"{where}: its certificate has expired: make new ones (segmentation certificates)"
-    if "CERTIFICATE_VERIFY_FAILED" in words or "certificate" in words.lower():
-        return (
-            f"{where}: the certificates don't fit one another (is ca_file the one that signed the "
-            "scheduler's?): name the right ones, or make new ones"
-        )
-    if isinstance(error, (OSError, TimeoutError)):
-        told = (
-            "" if not where.startswith("tls://") else ", or does it not speak TLS or refuse yours"
-        )
-        return (
-            f"{where}: nobody answers there: is the scheduler up, and the address right{told}? "
-            "Start it with: dask scheduler"
-        )
-    return (
-        f"{where}: speaks otherwise than this job ({type(error).__name__}: "
-        f"{' '.join(str(error).split())[:200]}): run the same versions of dask and distributed"
-    )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _wait(client: Any, expected: int, config: Mapping[str, Any], address: str) -> None:
+def _wait(
+    client: Any, expected: int, config: Mapping[str, Any], address: str, say: Callable[[str], None]
+) -> None:
     seconds = float(config.get("wait_seconds") or _WAIT_SECONDS)
+    there = len(client.scheduler_info(n_workers=-1)["workers"])
+    if there < expected:
+        say(f"  cluster: {there} of {expected} workers at {address}; waiting up to {seconds:g} s")
     try:
         client.wait_for_workers(expected, timeout=seconds)
     except TimeoutError:

@@ -12,7 +12,7 @@ from segmentation.errors import UsageError
 from segmentation.run.deployment.embedded import has_bokeh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from segmentation.run.progress import Progress
 
@@ -86,8 +86,10 @@ def reported(path: str | None) -> Iterator[None]:
         partial.unlink(missing_ok=True)
 
 
-def report_place(path: str | None) -> Path | None:
+def report_place(path: str | None, own: Container[Path] = ()) -> Path | None:
     """Return where the report goes, before anything is started for it.
+
+    ``own`` are places that the run itself writes to.
 
     Raises
     ------
@@ -99,10 +101,18 @@ def report_place(path: str | None) -> Path | None:
     place = Path(path)
     if not has_bokeh():
         raise UsageError("--performance-report is drawn by bokeh: install segmentation[dashboard]")
-    if place.is_dir() or not place.parent.is_dir():
-        raise UsageError(f"--performance-report {path}: name a file in a folder that is there")
     partial = place.with_name(place.name + ".partial")
     try:
+        if place.is_dir() or not place.parent.is_dir():
+            raise UsageError(f"--performance-report {path}: name a file in a folder that is there")
+        # A device or a link would be replaced by the report, not written to.
+        if place.is_symlink() or (place.exists() and not place.is_file()):
+            raise UsageError(f"--performance-report {path}: is no plain file: choose another")
+        resolved = place.resolve()
+        if any(above in own for above in (resolved, *resolved.parents)):
+            raise UsageError(
+                f"--performance-report {path}: is a file of the run's own: choose another name"
+            )
         partial.touch()
     except OSError as error:
         raise UsageError(

@@ -258,13 +258,15 @@ def open_work(
     store.refuse_other_kind(Path(out), job)
     if found and not (how.resume or how.overwrite):
         store.refuse_existing(Path(out), found)
-    seen.report_place(how.performance_report)
+    whole = Path(out).resolve()
+    own = {whole / Path(name).parts[0] for name in (*store.products_of(job), store.MANIFEST)}
+    seen.report_place(how.performance_report, own)
     began = time.monotonic()
     with (
         PeakMemory() as memory,
         open_cluster(
             how.cluster, address=how.address, memory_limit=settings.memory_limit, debug=how.debug,
-            warn=lambda line: progress.warn(f"  warning: {line}"),
+            warn=lambda line: progress.warn(f"  warning: {line}"), say=progress.say,
         ) as running,
         seen.reported(how.performance_report),
         seen.counted(running.client, progress),
@@ -282,6 +284,10 @@ def open_work(
             copies.check(layout)
             digest = layouts.fingerprint(layout.files)
             _refuse(running.check(layout.files, digest, settings.partition_bytes), progress)
+            running.watch(
+                layout.files, digest, settings.partition_bytes,
+                lambda line: progress.warn(f"  {line}"),
+            )  # fmt: skip
         yield Work(
             settings, Path(out), how.resume, how.overwrite, layout, digest, running, progress,
             memory, began,

@@ -140,6 +140,37 @@ def test_an_interrupted_job_leaves_a_standing_cluster_clean(
         )
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a folder from a process")
+@pytest.mark.parametrize("change", ["hidden", "other"])
+def test_a_worker_that_joins_and_sees_another_input_is_turned_away(
+    python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path, capsys,
+    change: str,
+) -> None:  # fmt: skip
+    hide = f"mount -t tmpfs none {ratings}"
+    if change == "other":
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for path in ratings.iterdir():
+            (copy / path.name).write_bytes(path.read_bytes().replace(b",4.0,", b",1.0,"))
+        hide = f"mount --bind {copy} {ratings}"
+    with standing(python, tmp_path / "c", 1, shared_cache) as cluster:
+
+        def joined() -> None:
+            newcomer = cluster.start_worker(
+                before=("unshare", "-m", "sh", "-c", f'{hide} && exec "$@"', "sh")
+            )
+            until(lambda: not newcomer.running(), 60, newcomer.text)
+
+        with at("reading", joined):
+            assert run(cluster, ratings, tmp_path / "out") == 0, cluster.logs()
+    told = capsys.readouterr().err
+    assert "  turned away: worker tcp://127.0.0.1:" in told
+    what = "can't read the input (" if change == "hidden" else "sees another input under the same"
+    assert what in told
+    assert_equal(tmp_path / "out", expected)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["cluster"]["workers"] == 1
+
+
 def test_a_worker_that_joins_later_gets_the_package(
     python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path
 ) -> None:

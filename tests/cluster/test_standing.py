@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
+import shutil
 from pathlib import Path
 
 import pytest
 from distributed import Client
 
+import segmentation
 from segmentation.run.deployment import shipping
-from tests.cluster.processes import assert_equal, job, standing
+from tests.cluster.processes import assert_equal, job, standing, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -42,32 +42,40 @@ def test_the_package_comes_with_the_job(
         assert stages["report"]["tasks"] == 0
 
 
-def another_version() -> shipping.Package:
-    """The package with one line more."""
-    real = shipping.packed()
-    buffer = io.BytesIO(real.archive)
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr("segmentation/more.py", "")
-    return shipping.Package(buffer.getvalue(), "0" * 64)
+def another_version(folder: Path) -> shipping.Package:
+    """The package with one file more."""
+    other = folder / "segmentation"
+    shutil.copytree(Path(segmentation.__file__).parent, other)
+    (other / "more.py").write_text("")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(segmentation, "__file__", str(other / "__init__.py"))
+        return shipping.packed()
+
+
+def places(client: Client) -> list[str]:
+    """Where the workers have the package from."""
+
+    def where() -> str:
+        import segmentation
+
+        return str(segmentation.__file__)
+
+    return list(client.run(where).values())
 
 
 def test_two_versions_take_turns(
     python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def version() -> str:
-        import segmentation
-
-        return str(segmentation.__file__)
-
     with standing(python, tmp_path / "c", 2, shared_cache) as cluster:
         options = ["--data", str(ratings), "--address", cluster.address]
         with Client(cluster.address, set_as_default=False) as other:
-            more = another_version()
+            other.wait_for_workers(2, timeout=60)
+            more = another_version(tmp_path / "more")
             with monkeypatch.context() as patched:
                 patched.setattr(shipping, "packed", lambda: more)
                 shipping.ship(other)
-            assert all("0" * 32 in place for place in other.run(version).values())
+            assert all(more.digest[:32] in place for place in places(other))
             refused = job(tmp_path / "first", *options, "--out", str(tmp_path / "out"))
             assert refused.wait(60) == 4, refused.text()
             told = refused.text().splitlines()[-1]
@@ -76,8 +84,37 @@ def test_two_versions_take_turns(
                 f"job that runs now ({other.id}): wait for its end, or take the same version"
             )
             assert not (tmp_path / "out").exists()
-            assert all("0" * 32 in place for place in other.run(version).values())
+            assert all(more.digest[:32] in place for place in places(other))
         # It withdrew nothing; with its client all of it is gone.
         taken = job(tmp_path / "second", *options, "--out", str(tmp_path / "out"))
         assert taken.wait(300) == 0, taken.text() + cluster.logs()
     assert_equal(tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("damage", ["changed", "cleared"])
+def test_a_package_that_was_damaged_is_unpacked_anew(
+    python: Path, tmp_path: Path, damage: str
+) -> None:
+    def look() -> str:
+        from pathlib import Path
+
+        import segmentation
+
+        return (Path(segmentation.__file__).parent / "features" / "statistics.py").read_text()
+
+    with standing(python, tmp_path / "c", 1) as cluster:
+        with Client(cluster.address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            shipping.ship(client)
+            (place,) = places(client)
+        shipped = Path(place).parent / "features" / "statistics.py"
+        original = shipped.read_text()
+        shipped.write_text(original + "x = 1\n") if damage == "changed" else shipped.unlink()
+        cluster.workers[0].kill()
+        cluster.start_worker()
+        with Client(cluster.address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            shipping.ship(client)
+            until(lambda: list(client.run(look).values()) == [original], 30)
+        assert shipped.read_text() == original
+        assert [p.name for p in shipped.parents[3].iterdir()] == [shipped.parents[2].name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from jobs import segment
 from tests.cluster.processes import Standing
@@ -60,7 +62,28 @@ def test_somebody_else_listens(ratings: Path, tmp_path: Path, capsys) -> None:
     assert line.startswith(f"error: {address}: ")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8786", "http://127.0.0.1:8786", " "])
+def test_a_worker_that_does_not_answer(
+    cluster: Standing, ratings: Path, tmp_path: Path, capsys
+) -> None:
+    patient = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5 minutes"}
+    address = cluster.start_scheduler(**patient)
+    for _ in range(2):
+        cluster.start_worker()
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    cluster.workers[1].kill(signal.SIGSTOP)
+    (line,) = refused(capsys, ratings, tmp_path / "out", "--address", address)
+    assert line.startswith("error: worker tcp://127.0.0.1:")
+    assert line.endswith("it hangs or is cut off: end it and start it anew")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:8786", "http://127.0.0.1:8786", " ", "tcp://127.0.0.1", "tcp://127.0.0.1:",
+        "tcp://", "tcp://127.0.0.1:8786/x", "tcp://127.0.0.1:99999", "tcp://127.0.0.1:-1",
+    ],
+)  # fmt: skip
 def test_no_address(ratings: Path, tmp_path: Path, capsys, address: str) -> None:
     (line,) = refused(capsys, ratings, tmp_path / "out", "--address", address, status=2)
     assert line.startswith(f"error: --address {address}".rstrip())
@@ -181,8 +204,13 @@ def test_a_worker_that_does_not_see_the_input(
                 path.read_bytes()[: -10 if "ratings" in path.name else None]
             )
         hide = f"mount --bind {copy} {ratings}"
+    # Behind one address with one that does see it.
+    cluster.start_worker()
     cluster.start_worker(before=("unshare", "-m", "sh", "-c", f'{hide} && exec "$@"', "sh"))
-    *_, line = refused(capsys, ratings, tmp_path / "out", "--address", address)
+    config = tmp_path / "two.yaml"
+    config.write_text("kind: remote\nworkers: 2\n")
+    options = ["--address", address, "--cluster", str(config)]
+    *_, line = refused(capsys, ratings, tmp_path / "out", *options)
     if change == "hidden":
         assert "can't read the input (" in line
         assert "ratings.csv: no such file" in line

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from segmentation.run.budget import MIB
+from segmentation.errors import ClusterError
+from segmentation.run.budget import MIB, of_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +25,8 @@ _SAME_MINOR = ("python", "numpy", "pandas", "numba", "pyarrow", "msgpack")
 #: Beside less free room a worker's first spilling may fail, bytes.
 LEAST_SPACE = 512 * MIB
 _MOST_CLOCK_SECONDS = 30.0
+#: As long as a worker may take to answer before there is any work.
+_ANSWER_SECONDS = 15.0
 
 
 def versions(client: Any) -> list[str]:
@@ -32,21 +36,66 @@ def versions(client: Any) -> list[str]:
     found = []
     others = {"the scheduler": told["scheduler"], **_named(told["workers"])}
     for where, other in others.items():
-        if not other:
-            found.append(f"{where} doesn't tell its versions: start it anew")
-            continue
-        for name in (*_EXACT, *_SAME_MINOR):
-            mine, theirs = own["packages"].get(name), other["packages"].get(name)
-            if theirs is None:
-                found.append(f"{where} has no {name}: install {name} {mine} there")
-            elif _differ(name, mine, theirs):
-                found.append(
-                    f"{where} has {name} {_short(theirs)}, and the job {_short(mine)}: install the "
-                    "same (requirements.lock names them)"
-                )
-        if other["host"]["byteorder"] != own["host"]["byteorder"]:
-            found.append(f"{where} has another byte order: use machines of one kind")
+        found += _of_versions(where, own, other)
     return found
+
+
+def _of_versions(where: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    if not other:
+        return [f"{where} doesn't tell its versions: start it anew"]
+    found = []
+    for name in (*_EXACT, *_SAME_MINOR):
+        mine, theirs = own["packages"].get(name), other["packages"].get(name)
+        if theirs is None:
+            found.append(f"{where} has no {name}: install {name} {mine} there")
+        elif _differ(name, mine, theirs):
+            found.append(
+                f"{where} has {name} {_short(theirs)}, and the job {_short(mine)}: install the "
+                "same (requirements.lock names them)"
+            )
+    if other["host"]["byteorder"] != own["host"]["byteorder"]:
+        found.append(f"{where} has another byte order: use machines of one kind")
+    return found
+
+
+def refuse_mute(client: Any) -> None:
+    """See that all workers answer: one that is stopped would be waited for until it is given up.
+
+    Raises
+    ------
+    ClusterError
+        With those that don't within :data:`_ANSWER_SECONDS`.
+    """
+    from distributed.core import Status
+
+    known = client.scheduler_info(n_workers=-1)["workers"]
+
+    async def ask() -> set[str]:
+        asked = {
+            address: asyncio.ensure_future(client.run(_present, workers=[address]))
+            for address, worker in known.items()
+            if worker["status"] == Status.running.name
+        }
+        if not asked:
+            return set()
+        await asyncio.wait(asked.values(), timeout=_ANSWER_SECONDS)
+        mute = {address for address, answer in asked.items() if not answer.done()}
+        for answer in asked.values():
+            answer.cancel()
+        await asyncio.gather(*asked.values(), return_exceptions=True)
+        return mute
+
+    mute = client.sync(ask)
+    if mute:
+        n = len(mute)
+        raise ClusterError(
+            f"worker {min(mute)}{f' and {n - 1} more' if n > 1 else ''} did not answer within "
+            f"{_ANSWER_SECONDS:g} s: it hangs or is cut off: end it and start it anew"
+        )
+
+
+def _present() -> None:
+    """Run on a worker that answers."""
 
 
 def notes(client: Any) -> list[str]:
@@ -67,55 +116,78 @@ def memory(client: Any, budget: Budget, partition_bytes: int | None) -> list[str
     found = []
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         limit = int(worker["memory_limit"] or 0)
-        least = budget.least_for(wanted, worker["nthreads"])
-        if limit and limit < least:
-            found.append(
-                f"worker {address} has {limit // MIB:,} MiB for {worker['nthreads']} threads, and "
-                f"partitions of {wanted / MIB:,.3g} MiB need {-(-least // MIB):,} MiB: start it "
-                f"with --memory-limit {-(-least // MIB)}MiB or fewer threads"
-                + (
-                    ", or lower --partition-size"
-                    if budget.least_for(1, worker["nthreads"]) <= limit
-                    else ""
-                )
-            )
+        found += _of_memory(f"worker {address}", limit, worker["nthreads"], budget, wanted)
     return found
+
+
+def _of_memory(where: str, limit: int, threads: int, budget: Budget, wanted: int) -> list[str]:
+    least = budget.least_for(wanted, threads)
+    if not limit or limit >= least:
+        return []
+    smaller = ", or lower --partition-size" if budget.least_for(1, threads) <= limit else ""
+    return [
+        f"{where} has {limit // MIB:,} MiB for {threads} threads, and partitions of "
+        f"{wanted / MIB:,.3g} MiB need {-(-least // MIB):,} MiB: start it with --memory-limit "
+        f"{-(-least // MIB)}MiB or fewer threads{smaller}"
+    ]
 
 
 def machines(client: Any, files: Sequence[str], digest: str) -> list[str]:
-    """Ask each machine for its clock, room on its disk, and what it sees of the input."""
-    hosts: dict[str, str] = {}
-    for address in client.scheduler_info(n_workers=-1)["workers"]:
-        hosts.setdefault(address.rpartition(":")[0], address)
+    """Ask each worker for its clock, room on its disk, and what it sees of the input.
+
+    Workers behind one address may be in containers of their own.
+    """
     before = time.time()
-    answers = client.run(look, list(files), workers=list(hosts.values()), on_error="return")
-    middle = (before + time.time()) / 2
+    answers = client.run(look, list(files), on_error="return")
+    middle, slack = (before + time.time()) / 2, time.time() - before
+    return [
+        told
+        for address, answer in answers.items()
+        for told in _of_look(f"worker {address}", answer, files, digest, middle, slack)
+    ]
+
+
+def _of_look(
+    where: str, answer: Any, files: Sequence[str], digest: str, now: float, slack: float
+) -> list[str]:
+    if isinstance(answer, BaseException):
+        return [f"{where} fails ({' '.join(str(answer).split())[:200]}): see its log"]
     found = []
-    for address, answer in answers.items():
-        where = f"worker {address}"
-        if isinstance(answer, BaseException):
-            found.append(f"{where} fails ({' '.join(str(answer).split())[:200]}): see its log")
-            continue
-        if abs(answer["clock"] - middle) > _MOST_CLOCK_SECONDS + (time.time() - before):
-            found.append(
-                f"{where}: its clock is {answer['clock'] - middle:+,.0f} s off: set it by NTP"
-            )
-        if answer["free"] < LEAST_SPACE:
-            found.append(
-                f"{where} has {answer['free'] / MIB:,.0f} MiB free in {answer['folder']}, where it "
-                f"puts what memory doesn't hold ({LEAST_SPACE // MIB} MiB are asked for): start it "
-                "with --local-directory on a larger disk"
-            )
-        if answer["failure"]:
-            found.append(
-                f"{where} can't read the input ({answer['failure']}): put it where all workers see "
-                "it under the same path, or give a URL"
-            )
-        elif answer["digest"] != digest:
-            found.append(
-                f"{where} sees another input under the same path ({files[0]}): copy it anew"
-            )
+    if abs(answer["clock"] - now) > _MOST_CLOCK_SECONDS + slack:
+        found.append(f"{where}: its clock is {answer['clock'] - now:+,.0f} s off: set it by NTP")
+    if answer["free"] < LEAST_SPACE:
+        found.append(
+            f"{where} has {answer['free'] / MIB:,.0f} MiB free in {answer['folder']}, where it "
+            f"puts what memory doesn't hold ({LEAST_SPACE // MIB} MiB are asked for): start it "
+            "with --local-directory on a larger disk"
+        )
+    if answer["failure"]:
+        found.append(
+            f"{where} can't read the input ({answer['failure']}): put it where all workers see "
+            "it under the same path, or give a URL"
+        )
+    elif answer["digest"] != digest:
+        found.append(f"{where} sees another input under the same path ({files[0]}): copy it anew")
     return found
+
+
+def of_newcomer(worker: Any, expected: Mapping[str, Any]) -> list[str]:
+    """Say what keeps a worker that joins from taking part; run on it, before it gets a task.
+
+    ``expected`` holds ``files``, their ``digest``, the job's ``versions``, and ``wanted`` bytes of
+    a partition.
+    """
+    from distributed.versions import get_versions
+
+    where = f"worker {worker.address}"
+    found = _of_versions(where, expected["versions"], get_versions(packages=list(LIBRARIES)))
+    if found:
+        return found
+    limit = int(worker.memory_manager.memory_limit or 0)
+    threads = worker.state.nthreads
+    found = _of_memory(where, limit, threads, of_workers([(limit, threads)]), expected["wanted"])
+    files, now = list(expected["files"]), time.time()
+    return found + _of_look(where, look(files, worker), files, expected["digest"], now, 0.0)
 
 
 def look(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,9 @@ from segmentation.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 
 class Rule(NamedTuple):
@@ -47,8 +51,10 @@ def _is_dashboard(value: Any) -> bool:
     return fine and (isinstance(value, str) or value is False)
 
 
-def _is_address(value: Any) -> bool:
-    return _is_text(value) and value.partition("://")[0] in ("tcp", "tls") and "://" in value
+def is_address(value: Any) -> bool:
+    """Tell whether a value is the address of a scheduler, with its port."""
+    found = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and 0 < int(found.group(1)) < 65_536
 
 
 def _is_adaptive(value: Any) -> bool:
@@ -68,7 +74,7 @@ TEXTS = Rule(_is_texts, "give a list of texts")
 BYTES = Rule(_is_bytes, "give bytes with a unit, as in 2 GiB, or auto")
 SECONDS = Rule(_is_seconds, "give a number of seconds")
 DASHBOARD = Rule(_is_dashboard, "give an address such as 127.0.0.1:0, or false")
-ADDRESS = Rule(_is_address, "give tcp:// or tls://, a host and a port")
+ADDRESS = Rule(is_address, "give tcp:// or tls://, a host and a port")
 ADAPTIVE = Rule(_is_adaptive, "give minimum and maximum, two numbers from 1 on, of jobs or workers")
 PORT = Rule(lambda v: _is_count(v) and v < 65_536, "give a port, 1 to 65535")
 FLAG = Rule(lambda v: isinstance(v, bool), "give true or false")
@@ -136,6 +142,11 @@ def load_config(name: str) -> dict[str, Any]:
         raise UsageError(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
     check(config, where)
     found = dask.config.get("segmentation.cluster", {})
+    if found and not isinstance(found, dict):
+        raise UsageError(
+            f"DASK_SEGMENTATION__CLUSTER={found} in the environment, or segmentation.cluster in "
+            "Dask's configuration: needs a key, as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"
+        )
     if found:
         given = {str(key).replace("-", "_"): value for key, value in dict(found).items()}
         config = {**config, **given}

@@ -32,6 +32,9 @@ _PLAIN_PODS = (
     "scheduler can read the ratings and run programs on its workers: keep them out by a network "
     "policy (cluster_config/kubernetes/job.yaml has one)"
 )
+#: What a job that was killed has started by SSH ends itself: its scheduler after so long without a
+#: task, and workers that reach none.
+_IDLE, _UNREACHED = "20 minutes", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 
@@ -198,7 +201,9 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
     hosts = config["hosts"]
     encrypted = config.get("encrypted", not all(map(is_loopback, hosts)))
-    options: dict[str, Any] = {"host": hosts[0], "port": 0, **parts.pages(config)}
+    options: dict[str, Any] = {
+        "host": hosts[0], "port": 0, "idle_timeout": _IDLE, **parts.pages(config)
+    }  # fmt: skip
     if encrypted:
         # Read on each host; the job's own configuration is what they inherit.
         paths = security(config, "tls://")
@@ -221,6 +226,7 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
         "n_workers": each, "local_directory": config.get("local_directory"),
         # Their pages ask nobody who they are; and unless told so they listen everywhere.
         "dashboard_address": parts.LOOPBACK,
+        "death_timeout": _UNREACHED,
         "host": "127.0.0.1" if all(map(is_loopback, hosts)) else None,
     }  # fmt: skip
     cluster = SSHCluster(

@@ -84,7 +84,7 @@ def _plugins(  # noqa: PLR0915 - see above
 
     other_version, prefix = _OTHER, _PREFIX
 
-    def arrive(fallback: str) -> None:  # noqa: PLR0915
+    def arrive(fallback: str) -> None:  # noqa: PLR0912, PLR0915
         """Unpack the package if need be, and put it first on the path."""
         import hashlib
         import importlib
@@ -130,18 +130,22 @@ def _plugins(  # noqa: PLR0915 - see above
         for above in (base, Path(fallback)):
             place = above / "segmentation" / "shipped" / digest[:32]
             try:
-                if not (place / "segmentation").is_dir():
+                if digest_of(place / "segmentation") != digest:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     made = Path(tempfile.mkdtemp(dir=place.parent))
-                    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-                        packed.extractall(made)
                     try:
-                        os.replace(made, place)
+                        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+                            packed.extractall(made / "new")
+                        if place.exists():
+                            # What was there is damaged, as by whoever clears caches.
+                            os.replace(place, made / "old")
+                        os.replace(made / "new", place)
                     except OSError:
                         # Another worker of this machine was quicker.
-                        shutil.rmtree(made)
-                        if not (place / "segmentation").is_dir():
+                        if digest_of(place / "segmentation") != digest:
                             raise
+                    finally:
+                        shutil.rmtree(made, ignore_errors=True)
                 break
             except OSError:
                 if above == Path(fallback):
@@ -177,7 +181,10 @@ def _plugins(  # noqa: PLR0915 - see above
 
         def remove_client(self, scheduler: Any, client: str) -> None:
             # A job that was killed can't withdraw what it has sent.
-            if client == own_client and scheduler.plugins.pop(own_name, None) is not None:
-                scheduler.loop.add_callback(scheduler.unregister_worker_plugin, None, own_name)
+            if client != own_client:
+                return
+            scheduler.plugins.pop(own_name, None)
+            for name in [n for n in scheduler.worker_plugins if str(n).endswith(own_client)]:
+                scheduler.loop.add_callback(scheduler.unregister_worker_plugin, None, name)
 
     return OnWorker(), OnScheduler()

@@ -89,3 +89,11 @@ def test_the_environment_comes_before_the_file() -> None:
     with dask.config.set({"segmentation.cluster.wokers": 3}):
         with pytest.raises(UsageError, match="DASK_SEGMENTATION__CLUSTER__ .*did you mean workers"):
             config.load_config("remote")
+
+
+def test_an_environment_without_a_key_is_refused() -> None:
+    with (
+        dask.config.set({"segmentation.cluster": "local"}),
+        pytest.raises(UsageError, match="needs a key, as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"),
+    ):
+        config.load_config("threads")
