@@ -6,9 +6,11 @@ import contextlib
 import gc
 import getpass
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +94,35 @@ def test_the_job_over_ssh(
     cluster = json.loads((out / "run.json").read_text())["cluster"]
     assert (cluster["kind"], cluster["workers"]) == ("ssh", 2)
     assert cluster["address"].startswith("tls://" if encrypted else "tcp://")
+
+
+def of_cluster(python: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(python) in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_a_killed_job_leaves_nothing_for_long(
+    server: dict, python: Path, ratings: Path, tmp_path: Path
+) -> None:
+    config = config_of(server, python, tmp_path / "ssh.yaml")
+    options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
+    sooner = (
+        "import sys; from segmentation.run.deployment import kinds; kinds._IDLE = '25 s'; "
+        "from jobs import segment; segment.main(sys.argv[1:])"
+    )
+    run = Process(
+        [sys.executable, "-c", sooner, *options], tmp_path / "job",
+        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
+    )  # fmt: skip
+    until(lambda: "catalogue:" in run.text() or not run.running(), 100, run.text)
+    assert run.running(), run.text()
+    assert len(of_cluster(python)) >= 3
+    run.kill()
+    until(lambda: not of_cluster(python), 150, lambda: str(of_cluster(python)))
 
 
 # SSHCluster leaves what it could not start to the garbage collector, which asks for its closing.

@@ -132,7 +132,6 @@ def load_config(name: str) -> dict[str, Any]:
     UsageError
         If there is no such file, or a key or value in it is not known.
     """
-    import dask
     import yaml
 
     text, where = _text(name)
@@ -141,17 +140,26 @@ def load_config(name: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
     check(config, where)
-    found = dask.config.get("segmentation.cluster", {})
-    if found and not isinstance(found, dict):
-        raise UsageError(
-            f"DASK_SEGMENTATION__CLUSTER={found} in the environment, or segmentation.cluster in "
-            "Dask's configuration: needs a key, as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"
-        )
-    if found:
-        given = {str(key).replace("-", "_"): value for key, value in dict(found).items()}
+    if given := _given():
         config = {**config, **given}
         check(config, "DASK_SEGMENTATION__CLUSTER__ in the environment, or Dask's configuration")
     return dict(config)
+
+
+def _given() -> dict[str, Any]:
+    """Return the keys that the environment sets, by Dask's configuration."""
+    import dask
+
+    section = dask.config.get("segmentation", None) or {}
+    cluster = (section.get("cluster") or {}) if isinstance(section, dict) else section
+    stray = [name for name in section if name != "cluster"] if isinstance(section, dict) else []
+    if isinstance(cluster, dict) and not stray:
+        return {str(key).replace("-", "_"): value for key, value in cluster.items()}
+    named = f"DASK_SEGMENTATION__{stray[0] if stray else 'cluster'}".upper()
+    raise UsageError(
+        f"{named} in the environment, or the like in Dask's configuration: is no key of a "
+        "cluster: write it as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"
+    )
 
 
 def _text(name: str) -> tuple[str, str]:

@@ -91,9 +91,15 @@ def test_the_environment_comes_before_the_file() -> None:
             config.load_config("remote")
 
 
-def test_an_environment_without_a_key_is_refused() -> None:
-    with (
-        dask.config.set({"segmentation.cluster": "local"}),
-        pytest.raises(UsageError, match="needs a key, as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"),
-    ):
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"segmentation.cluster": "local"}, "DASK_SEGMENTATION__CLUSTER in"),
+        ({"segmentation.clustr.threads": 2}, "DASK_SEGMENTATION__CLUSTR in"),
+        ({"segmentation": "x"}, "DASK_SEGMENTATION__CLUSTER in"),
+    ],
+)
+def test_an_environment_that_names_no_key_is_refused(given: dict, named: str) -> None:
+    with dask.config.set(given), pytest.raises(UsageError, match=named) as caught:
         config.load_config("threads")
+    assert "write it as in DASK_SEGMENTATION__CLUSTER__WORKERS=4" in str(caught.value)
