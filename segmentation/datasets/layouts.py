@@ -112,7 +112,7 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             f"{folder}: holds no {wanted}: add it, or name another with --ratings"
             f"{refusal(f'{folder}/{wanted.split()[0]}')}"
         )
-    if found == f"{folder}/{_PARTS}":
+    if not ratings and found == f"{folder}/{_PARTS}":
         place, files = found, parts.beside(folder)
     else:
         place = _resolve(found, folder)

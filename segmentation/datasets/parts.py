@@ -82,11 +82,16 @@ def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]
     fs, inner = filesystem(place)
     if not lists(fs):
         return ()
-    found = _called_parts(folder)
-    if not is_pattern(place) and asked(place, lambda: fs.isdir(inner)):
-        found += _files_in(place)
-    elif fs.isdir(inside := f"{filesystem(folder)[1].rstrip('/')}/{FOLDER}"):
-        found.append(inside)
+    inside = f"{filesystem(folder)[1].rstrip('/')}/{FOLDER}"
+    try:
+        found = _called_parts(folder)
+        if not is_pattern(place) and asked(place, lambda: fs.isdir(inner)):
+            found += _files_in(place)
+        elif asked(folder, lambda: fs.isdir(inside)):
+            found.append(inside)
+    except DataError:
+        # Whoever may read a file need not be allowed to list its folder.
+        return ()
     return tuple(path for path in _named(fs, found) if path not in taken)
 
 

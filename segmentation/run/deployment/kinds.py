@@ -34,7 +34,7 @@ _PLAIN_PODS = (
 )
 #: What a job that was killed has started by SSH ends itself: its scheduler after so long without a
 #: task, and workers that reach none.
-_IDLE, _UNREACHED = "20 minutes", "1 minute"
+_IDLE, _UNREACHED = "1 hour", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 
