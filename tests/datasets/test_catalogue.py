@@ -241,3 +241,14 @@ def test_the_quick_reader_of_genres_reads_what_python_reads(
     except (ValueError, SyntaxError, TypeError, KeyError):
         expected = ((), 0 if not text.strip() else 1, 0)
     assert catalogue._genre_codes(text, genres) == expected
+
+
+def test_all_ids_tell_whether_they_are_texts(tmp_path: Path) -> None:
+    """Some catalogues begin with ids that look like numbers."""
+    ids = [f"{n:07d}" for n in range(1, 1_501)] + [f"tt{n}" for n in range(6_000)]
+    rows = "".join(f"{movie},Film,Drama\n" for movie in ids)
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + rows)
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,tt5,4.0,1\n")
+    found = catalogue.load(layouts.detect(str(tmp_path)))
+    assert found.has_text_ids
+    assert len(found.movie_ids) == len(ids)

@@ -63,3 +63,12 @@ def test_a_stages_key_holds_what_its_results_hang_on_and_nothing_else() -> None:
     assert Settings(k="auto", k_range=(2, 12)).key("kmeans") != Settings(k="auto").key("kmeans")
     for change in ({"k": 4}, {"seed": 1}, {"preset": "taste"}):
         assert Settings(**change).key("kmeans") != base.key("kmeans")
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "-1MiB", "0 GiB", "much"])
+def test_sizes_that_are_none_are_refused(text: str) -> None:
+    from jobs.options import parse_size
+
+    with pytest.raises(UsageError, match="--memory-limit .*: give bytes with a unit, as in 32MiB"):
+        parse_size("--memory-limit", text)
+    assert parse_size("--memory-limit", "1KiB") == 1_024
