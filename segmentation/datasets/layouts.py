@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _PROBES, _PROBE_BYTES = 64, 1 << 16
 #: What ratings may be packed as, in the order in which they are looked for.
 _PACKED = ("", ".gz", ".zst")
-#: What parts of any kind are called.
-_PARTS = "ratings-*"
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,9 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
     def first(*names: str) -> str | None:
         return next((f"{folder}/{n}" for n in names if exists(f"{folder}/{n}")), None)
 
+    stems: tuple[str, ...] = ("ratings",)
     if movies := first("movies_metadata.csv"):
-        found = ratings or _ratings_in(folder, ".csv", ("ratings", "ratings_small"))
+        kind, stems = ".csv", ("ratings", "ratings_small")
         links = first("links.csv", "links_small.csv")
         if links is None:
             raise DataError(
@@ -96,10 +95,10 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             )
         name, genres, wanted = "kaggle", KAGGLE_GENRES, "ratings.csv or ratings_small.csv"
     elif movies := first("movies.csv"):
-        found, links = ratings or _ratings_in(folder, ".csv"), None
+        kind, links = ".csv", None
         name, genres, wanted = "grouplens-csv", GROUPLENS_GENRES, "ratings.csv"
     elif movies := first("movies.dat"):
-        found, links = ratings or _ratings_in(folder, ".dat"), None
+        kind, links = ".dat", None
         name, genres, wanted = "grouplens-dat", GROUPLENS_GENRES, "ratings.dat"
     else:
         raise DataError(
@@ -107,18 +106,18 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             "(GroupLens): give --data a folder in one of these layouts"
             f"{refusal(f'{folder}/movies_metadata.csv') or refusal(f'{folder}/movies.csv')}"
         )
+    if ratings:
+        # Who names ratings has chosen them: nothing is left out.
+        place = _resolve(ratings, folder)
+        return Layout(name, folder, place, movies, links, genres, parts=parts.expand(place))
+    found = _ratings_in(folder, kind, stems)
     if found is None:
         raise DataError(
             f"{folder}: holds no {wanted}: add it, or name another with --ratings"
             f"{refusal(f'{folder}/{wanted.split()[0]}')}"
         )
-    if not ratings and found == f"{folder}/{_PARTS}":
-        place, files = found, parts.beside(folder)
-    else:
-        place = _resolve(found, folder)
-        files = parts.expand(place)
-    # Who names ratings has chosen them.
-    others = () if ratings else parts.left_out(folder, place, files)
+    place, files = found
+    others = parts.left_out(folder, place, files)
     return Layout(name, folder, place, movies, links, genres, parts=files, left_out=others)
 
 
@@ -135,18 +134,21 @@ def absolute(layout: Layout) -> Layout:
     )  # fmt: skip
 
 
-def _ratings_in(folder: str, kind: str, names: tuple[str, ...] = ("ratings",)) -> str | None:
-    """Return the place of a folder's ratings; a file before parts."""
+def _ratings_in(
+    folder: str, kind: str, names: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]] | None:
+    """Return the place of a folder's ratings, and the files there; a file before parts."""
     for name in names:
         for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
-            if exists(f"{folder}/{name}{suffix}"):
-                return f"{folder}/{name}{suffix}"
+            if exists(place := f"{folder}/{name}{suffix}"):
+                return place, parts.expand(place)
     fs, inner = filesystem(folder)
     if access.lists(fs):
-        if parts.beside(folder):
-            return f"{folder}/{_PARTS}"
+        if files := parts.beside(folder):
+            return f"{folder}/{parts.PARTS}", files
         if fs.isdir(f"{inner}/{parts.FOLDER}"):
-            return f"{folder}/{parts.FOLDER}"
+            place = f"{folder}/{parts.FOLDER}"
+            return place, parts.expand(place)
     return None
 
 

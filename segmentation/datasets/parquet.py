@@ -15,6 +15,7 @@ from segmentation.datasets.ratings import (
     LineReject,
     Partition,
     RatingsFormat,
+    are_whole,
 )
 from segmentation.errors import DataError
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
@@ -231,7 +232,7 @@ def _timestamps(batch: Any) -> NDArray[np.int64]:
         column = pc.cast(column, pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
     elif pa.types.is_floating(kind):
         stamps = column.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
-        whole = (stamps == np.trunc(stamps)) & (np.abs(stamps) < 2**53)
+        whole = are_whole(stamps)
         return np.where(whole, np.where(whole, stamps, 0).astype(np.int64), NO_TIMESTAMP)
     elif not pa.types.is_integer(kind):
         return np.full(batch.num_rows, NO_TIMESTAMP)

@@ -15,10 +15,8 @@ CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET_MAGIC = b"PAR1"
 #: What a part in a folder may be called; whatever else lies there is left alone.
 _SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".parquet")
-#: How parts beside a catalogue begin.
-_PART = "ratings-"
-#: A folder of parts beside a catalogue.
-FOLDER = "ratings"
+#: What parts beside a catalogue are called, and a folder of parts there.
+PARTS, FOLDER = "ratings-*", "ratings"
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -68,7 +66,7 @@ def beside(folder: str) -> tuple[str, ...]:
 
 
 def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]:
-    """Return files that may be meant as parts, and are not read: of others the reader can't tell.
+    """Return what is called as parts are, or lies among them, and is not read.
 
     Parameters
     ----------
@@ -97,7 +95,7 @@ def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]
 
 def _called_parts(folder: str) -> list[str]:
     fs, inner = filesystem(folder)
-    pattern = f"{glob.escape(inner.rstrip('/'))}/{_PART}*"
+    pattern = f"{glob.escape(inner.rstrip('/'))}/{PARTS}"
     found: list[str] = asked(folder, lambda: [p for p in fs.glob(pattern) if fs.isfile(p)])
     return found
 

@@ -20,6 +20,7 @@ from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, U
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 _PIECE_BYTES = 1 << 16
 #: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
@@ -28,7 +29,7 @@ _STARS = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
 #: A whole number, also as pandas writes a column with gaps.
 _WHOLE = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
 #: Signs of what a float's grammar has and that of a timestamp hasn't.
-_NOT_WHOLE = re.compile(rb"[eEnNiI]")
+_NOT_WHOLE = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
 #: Up to here a float64 tells each whole number from the next.
 _EXACT = 2**53
 #: Where a row has no timestamp that is one: before every other.
@@ -162,7 +163,7 @@ def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
     """Let pyarrow read lines that hold nothing but ratings; None if it can't, or may not."""
     names = [*RATING_DTYPES, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
     table = _table(file, data, names)
-    if table is None and TIMESTAMP in names and not _NOT_WHOLE.search(data):
+    if table is None and TIMESTAMP in names and not (file.texts or _NOT_WHOLE.search(data)):
         table = _whole_stamps(_table(file, data, names, np.float64))
     if table is None:
         return None
@@ -183,6 +184,11 @@ def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
     return columns
 
 
+def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which floats are whole numbers, and sure to be those that were written."""
+    return np.asarray((values == np.trunc(values)) & (np.abs(values) < _EXACT))
+
+
 def _whole_stamps(table: Any) -> Any:
     """Return a table whose timestamps were read as floats with whole ones; None if some aren't."""
     import pyarrow as pa
@@ -191,7 +197,7 @@ def _whole_stamps(table: Any) -> Any:
         return None
     at = table.schema.get_field_index(TIMESTAMP)
     stamps = table[TIMESTAMP].to_numpy()
-    if not ((stamps == np.trunc(stamps)) & (np.abs(stamps) < _EXACT)).all():
+    if not are_whole(stamps).all():
         return None
     return table.set_column(at, TIMESTAMP, pa.array(stamps.astype(np.int64)))
 
@@ -215,7 +221,7 @@ def _table(
     types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, stamps)) for name in names}
     if file.texts:
         # An x may be part of them, so that numbers beside them are looked at one by one.
-        types |= {name: pa.string() for name in names if name not in (RATING, TIMESTAMP)}
+        types |= {name: pa.string() for name in names if name != RATING}
     try:
         return pa_csv.read_csv(
             pa.py_buffer(data),

@@ -120,11 +120,8 @@ def genre_heatmap(
     weights = np.array([profile.share for profile in profiles])
     order = np.argsort(-(weights @ means), kind="stable")
     figure, axes = _new(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(genres))
-    cells = np.arange(-0.5, max(len(profiles), len(genres)) + 0.5)
-    image = axes.pcolormesh(
-        cells[: len(profiles) + 1], cells[: len(genres) + 1], means[:, order].T,
-        cmap="YlGnBu", vmin=0, vmax=5,
-    )  # fmt: skip
+    edges = (np.arange(n + 1) - 0.5 for n in means.shape)
+    image = axes.pcolormesh(*edges, means[:, order].T, cmap="YlGnBu", vmin=0, vmax=5)
     axes.invert_yaxis()
     axes.set_xticks(
         range(len(names)), [_wrapped(_plain(name)) for name in names], va="top",

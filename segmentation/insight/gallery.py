@@ -1,13 +1,11 @@
-"""The figures of a run as one request: what they need, as bytes, and how they are drawn from it.
+"""The figures of a run as one request: what they need, and how they are drawn from it.
 
-As bytes the request can go to another process (``python -m segmentation.insight.gallery`` reads it
-from its standard input, and writes the figures to its standard output).
+As bytes the request can go to another process, and the figures come back.
 """
 
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +96,15 @@ class Gallery:
         }
 
 
+def packed_figures(drawn: Mapping[str, bytes]) -> bytes:
+    """Return figures by name as the bytes of plain arrays."""
+    import numpy as np
+
+    return _packed({name: np.frombuffer(png, np.uint8) for name, png in drawn.items()})
+
+
 def unpacked_figures(content: bytes) -> dict[str, bytes]:
-    """Return the figures by name from what another process wrote."""
+    """Return the figures by name from the bytes of :func:`packed_figures`."""
     return {name: array.tobytes() for name, array in _unpacked(content).items()}
 
 
@@ -116,18 +121,3 @@ def _unpacked(content: bytes) -> dict[str, NDArray[Any]]:
 
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         return {name: found[name] for name in found.files}
-
-
-def main() -> None:
-    """Draw what standard input asks for."""
-    import matplotlib.backends.backend_agg  # noqa: F401 - loaded before there is anything to draw
-    import numpy as np
-
-    drawn = Gallery.from_bytes(sys.stdin.buffer.read()).draw()
-    arrays = {name: np.frombuffer(png, np.uint8) for name, png in drawn.items()}
-    sys.stdout.buffer.write(_packed(arrays))
-    sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main()

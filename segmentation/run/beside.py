@@ -26,8 +26,8 @@ ROOM = 320 << 20
 #: Drawing takes a second or two; who takes so many is stopped, and another way is taken.
 PATIENCE_SECONDS = 60
 _CODE = (
-    "import sys; sys.path[:] = sys.argv[1:]; from segmentation.insight import gallery; "
-    "gallery.main()"
+    "import sys; sys.path[:] = sys.argv[1:]; from segmentation.run import beside; "
+    "beside.draw_what_is_asked_for()"
 )
 
 
@@ -91,3 +91,12 @@ def _answer(process: subprocess.Popen[bytes], wanted: Gallery) -> dict[str, byte
             return None
         finally:
             process.kill()
+
+
+def draw_what_is_asked_for() -> None:
+    """Read what is wanted from standard input, and write the figures to standard output."""
+    import matplotlib.backends.backend_agg  # noqa: F401 - loaded before there is anything to draw
+
+    wanted = gallery.Gallery.from_bytes(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(gallery.packed_figures(wanted.draw()))
+    sys.stdout.buffer.flush()

@@ -218,7 +218,7 @@ def plan(
         plural = "s" if found.threads > 1 else ""
         raise UsageError(
             f"--memory-limit {_told(total)}: {several}{found.threads} thread{plural} need "
-            f"{-(-whole // MIB):,} MiB at least: raise it, or take fewer in the cluster's file"
+            f"{_mib(whole)} MiB at least: raise it, or take fewer in the cluster's file"
         )
     return found
 

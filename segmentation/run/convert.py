@@ -15,7 +15,7 @@ import numpy as np
 from segmentation.datasets import access
 from segmentation.datasets import pieces as reader
 from segmentation.datasets import ratings as general
-from segmentation.errors import DataError, UsageError
+from segmentation.errors import DataError
 from segmentation.run import copies, files, recovery
 from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.run.settings import Execution
@@ -85,8 +85,7 @@ def run_convert(
     how = how or Execution()
     with open_work(settings, out, JOB, how, progress) as work:
         if how.resume and (manifest := work.earlier(JOB, settings.key(JOB))):
-            if (wrong := copies.check_folder(work.out, manifest)) is not None:
-                raise UsageError(wrong)
+            copies.check_finished(work.out, manifest)
             work.progress.say("  every part was finished before: nothing is left to do")
             return ConvertRun(work.out, manifest)
         with work.in_folder(JOB):
@@ -99,7 +98,8 @@ def _run(work: Work) -> ConvertRun:
     size = settings.partition_bytes or work.cluster.budget.partition_bytes
     partitions = reader.partitions(found, size)
     key = {**settings.key(JOB), "partition_bytes": size, "parts": len(partitions),
-           "record": 2}  # fmt: skip
+           # Parts whose records have another form are written again.
+           "record": list(PartRecord._fields)}  # fmt: skip
     if folder.stage("plan", key) is None:
         folder.discard(PARTS)
         folder.finish_stage("plan", key, {})
@@ -150,11 +150,7 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
     note = Path(f"{place}.json")
     if note.exists():
         record = _record(note)
-        whole = {name: note.parent / name for name in record.digests}
-        if all(
-            path.exists() and copies.digest(path) == record.digests[name]
-            for name, path in whole.items()
-        ):
+        if copies.damaged(note.parent, record.digests) is None:
             return _summary(record)
     stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
     written: list[_Written] = []

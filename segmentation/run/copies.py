@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import access
-from segmentation.errors import DataError
+from segmentation.errors import DataError, UsageError
 from segmentation.run.store import CONVERT, MANIFEST, PARTS
 
 if TYPE_CHECKING:
@@ -59,15 +59,25 @@ def check(layout: Layout) -> None:
         )
 
 
-def check_folder(folder: Path, manifest: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with the files of a copy that is to be taken up as finished, byte by byte.
+def check_finished(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """See that the files of a finished copy are those that were written, byte by byte.
 
-    None if nothing is, or if the manifest tells of no digests.
+    Raises
+    ------
+    UsageError
+        If one isn't: ``--resume`` can't mend it.
     """
-    for name, known in manifest.get("parquet", {}).get("sha256", {}).items():
-        path = folder / PARTS / name
+    wrong = damaged(folder / PARTS, manifest["parquet"].get("sha256", {}))
+    if wrong is not None:
+        raise UsageError(
+            f"{wrong}: is missing or not what was written: add --overwrite in place of --resume"
+        )
+
+
+def damaged(folder: Path, digests: Mapping[str, str]) -> Path | None:
+    """Return the first file, of those whose SHA-256 is given by name, that has another or none."""
+    for name, known in digests.items():
+        path = folder / name
         if not path.is_file() or digest(path) != known:
-            return (
-                f"{path}: is missing or not what was written: add --overwrite in place of --resume"
-            )
+            return path
     return None

@@ -66,8 +66,10 @@ class Tally:
         """
         if not self.unstamped:
             return None
-        told = f"{place}: {self.unstamped:,} of {self.used:,} ratings have no {TIMESTAMP} that is "
-        told += "a whole number or a point in time"
+        told = (
+            f"{place}: {self.unstamped:,} of {self.used:,} ratings have no {TIMESTAMP} that is a "
+            "whole number or a point in time"
+        )
         if self.unstamped > most * self.used:
             raise DataError(
                 f"{told}, by which --deduplicate tells the latest: write seconds since 1970 "

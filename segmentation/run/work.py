@@ -206,9 +206,9 @@ class Work:
         if tally.rejected:
             files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
         cluster = self.cluster
-        with ThreadPoolExecutor(1, "imports") as beside:
+        with ThreadPoolExecutor(1, "imports") as thread:
             # What comes next needs it, and the packing lets go of the interpreter.
-            beside.submit(importlib.import_module, "dask.array")
+            thread.submit(importlib.import_module, "dask.array")
             save_blocks(cluster.client, kept, blocks, catalogue.genres, 2 * cluster.threads)
         self.cluster.let_go()
         rows = tally.record()

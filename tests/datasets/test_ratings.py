@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from segmentation.datasets import layouts, pieces, ratings
 from segmentation.errors import DataError
-from segmentation.schema import MOVIE, RATING, USER, ByteRange
+from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 from tests import oracles
 from tests.conftest import write_tiny
 
@@ -189,6 +189,44 @@ def test_same_as_the_line_oracle_wherever_it_is_cut(
     assert list(frame.itertuples(index=False, name=None)) == [r for r in sound if r is not None]
     bad = [n for n, line in enumerate(lines, 2) if line and oracles.rating_of(line) is None]
     assert [line for line, _, _ in rejects] == bad
+
+
+STAMP = st.one_of(
+    st.integers(-20, 2**40).map(str),
+    st.integers(-20, 2**40).map("{}.0".format),
+    st.sampled_from(
+        ["", " ", "5.", "5.00", "5.5", "-0.0", ".5", ".0", "+5", "+5.0", " 7 ", "7.0 ", "0x1F",
+         "1_0", "1e3", "NaN", "inf", "2000-07-30", "2000-07-30 18:45:03", "9007199254740993.0",
+         "9007199254740993", "9223372036854775808", "9223372036854775807.0"]
+    ),
+)  # fmt: skip
+
+
+def stamp_of(text: str) -> int:
+    """A timestamp as the documentation has it: a whole number within 64 bits, or none."""
+    whole, dot, rest = text.strip(" \t").partition(".")
+    digits = whole.removeprefix("-")
+    fine = digits.isascii() and digits.isdecimal() and not (dot and rest.strip("0"))
+    # A float may be ".0" or "+5", which Hypothesis found where the strict reader takes floats.
+    return int(whole) if fine and -(2**63) <= int(whole) < 2**63 else ratings.NO_TIMESTAMP
+
+
+@given(
+    stamps=st.lists(STAMP, min_size=1, max_size=12),
+    texts=st.sampled_from([(), (USER,)]),
+    piece=st.sampled_from([1, 40, 1 << 16]),
+)
+def test_timestamps_are_the_same_however_they_are_read(
+    stamps: list[str], texts: tuple[str, ...], piece: int
+) -> None:
+    columns = ("userId", "movieId", "rating", "timestamp")
+    file = ratings.RatingsFormat("f", 1, b",", columns, 0, 0, (0.5, 5.0), texts=texts)
+    data = "".join(f"{n},7,3.5,{stamp}\n" for n, stamp in enumerate(stamps)).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ratings, "_PIECE_BYTES", piece)
+        found = ratings.parse(file, data, detailed=True)
+    assert not found.rejected
+    assert found.ratings[TIMESTAMP].tolist() == [stamp_of(stamp) for stamp in stamps]
 
 
 def test_ranges_own_each_line_once(tmp_path: Path) -> None:

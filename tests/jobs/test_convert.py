@@ -6,6 +6,8 @@ import functools
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -133,19 +135,28 @@ def test_what_was_written_is_read_again(data: Path, tmp_path: Path, monkeypatch,
     assert not (out / "ratings.parquet").exists()
 
 
-def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    out = tmp_path / "out"
-    arguments = ["--partition-size", "300kB"]
+@contextmanager
+def full_after_three_parts() -> Iterator[list[Path]]:
+    """A disk that has room for three files; yield those that were written."""
     write, written = pq.write_table, []
 
-    def three_times(table, place, **options) -> None:
+    def write_three(table, place, **options) -> None:
         if len(written) == 3:
             raise OSError(28, "No space left on device", str(place))
         written.append(place)
         write(table, place, **options)
 
-    monkeypatch.setattr(pq, "write_table", three_times)
-    assert call(data, out, *arguments) == 3
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pq, "write_table", write_three)
+        yield written
+
+
+def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out"
+    arguments = ["--partition-size", "300kB"]
+    write = pq.write_table
+    with full_after_three_parts() as written:
+        assert call(data, out, *arguments) == 3
     assert "no space left on the disk: make room, then run again with --resume" in (
         capsys.readouterr().err
     )
@@ -164,7 +175,7 @@ def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, ca
 
 @pytest.mark.parametrize("damage", ["cut", "swapped", "gone"])
 def test_what_was_done_to_finished_parts_is_seen(
-    data: Path, reference, tmp_path: Path, capsys, monkeypatch, damage: str
+    data: Path, reference, tmp_path: Path, capsys, damage: str
 ) -> None:
     def harm(parts: Path) -> None:
         one, other = parts / "part-00000.parquet", parts / "part-00001.parquet"
@@ -177,16 +188,7 @@ def test_what_was_done_to_finished_parts_is_seen(
 
     out = tmp_path / "out"
     arguments = ["--partition-size", "300kB"]
-    write, written = pq.write_table, []
-
-    def three_times_only(table, place, **options) -> None:
-        if len(written) == 3:
-            raise OSError(28, "No space left on device", str(place))
-        written.append(place)
-        write(table, place, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pq, "write_table", three_times_only)
+    with full_after_three_parts():
         assert call(data, out, *arguments) == 3
     (parts,) = out.rglob("ratings.parquet")
     assert len(list(parts.glob("*.json"))) >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -135,24 +136,43 @@ def refused(capsys, folder: Path, out: Path, *options: str) -> str:
     return line
 
 
-def test_a_part_that_is_missing_half_way(tmp_path: Path, capsys, monkeypatch) -> None:
+def refused_half_way(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> tuple[Path, str]:
+    """Change the second of three parts once all were looked at; return it, and what is said."""
     folder = write_tiny(tmp_path / "tiny")
     lines = lines_of(folder)
     (folder / "ratings.csv").unlink()
     write_parts(folder / "ratings", lines, 3)
-    probe = reading.reader.probe
+    probe, part = reading.reader.probe, folder / "ratings" / "part-1.csv"
 
-    def then_gone(layout, **more):
+    def then_changed(layout, **more):
         files = probe(layout, **more)
-        (folder / "ratings" / "part-1.csv").unlink()
+        change(part)
         return files
 
-    monkeypatch.setattr(reading.reader, "probe", then_gone)
+    monkeypatch.setattr(reading.reader, "probe", then_changed)
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
     assert segment.main(arguments) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {folder}/ratings/part-1.csv: No such file or directory")
     assert not (tmp_path / "out" / "run.json").exists()
+    return part, line
+
+
+def test_a_part_that_is_missing_half_way(tmp_path: Path, capsys, monkeypatch) -> None:
+    part, line = refused_half_way(tmp_path, capsys, monkeypatch, Path.unlink)
+    assert line.startswith(f"error: {part}: No such file or directory")
+
+
+@pytest.mark.parametrize("size", [0, 40])
+def test_a_file_that_is_cut_while_it_is_read(
+    tmp_path: Path, capsys, monkeypatch, size: int
+) -> None:
+    part, line = refused_half_way(
+        tmp_path, capsys, monkeypatch, lambda path: path.write_bytes(path.read_bytes()[:size])
+    )
+    assert line.startswith(f"error: {part}: is shorter than the 54 bytes that it had when the run")
+    assert line.endswith("began: let nobody write to it, and run again")
 
 
 def test_parts_of_several_kinds_belong_together(data: Path, reference, tmp_path: Path) -> None:
@@ -198,30 +218,6 @@ def test_what_may_be_meant_and_is_not_read_is_told(
     # Who names ratings has chosen them.
     assert segment.main([*arguments, "--out", str(tmp_path / "2"), "--ratings", name]) == 0
     assert "is not read" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("size", [0, 40])
-def test_a_file_that_is_cut_while_it_is_read(
-    tmp_path: Path, capsys, monkeypatch, size: int
-) -> None:
-    folder = write_tiny(tmp_path / "tiny")
-    lines = lines_of(folder)
-    (folder / "ratings.csv").unlink()
-    write_parts(folder / "ratings", lines, 3)
-    probe, part = reading.reader.probe, folder / "ratings" / "part-1.csv"
-
-    def then_cut(layout, **more):
-        files = probe(layout, **more)
-        part.write_bytes(part.read_bytes()[:size])
-        return files
-
-    monkeypatch.setattr(reading.reader, "probe", then_cut)
-    arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
-    assert segment.main(arguments) == 3
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {part}: is shorter than the 54 bytes that it had when the run")
-    assert line.endswith("began: let nobody write to it, and run again")
-    assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_lines_longer_than_what_is_read_beyond_a_range(data: Path, reference, tmp_path) -> None:

@@ -49,7 +49,7 @@ def artist(wanted: Gallery, *, alone: bool = False) -> Iterator[beside.Artist]:
 def children() -> list[psutil.Process]:
     """Of those that are there, who draws: other tests' clusters have their own."""
     found = psutil.Process().children()
-    return [child for child in found if any("gallery" in part for part in child.cmdline())]
+    return [child for child in found if any("beside" in part for part in child.cmdline())]
 
 
 def test_a_request_survives_as_bytes(wanted: Gallery) -> None:
@@ -151,9 +151,9 @@ def test_an_answer_that_is_cut_off_costs_no_figure(
     wanted: Gallery, figures: dict[str, bytes], cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = beside._CODE.replace(
-        "gallery.main()",
+        "beside.draw_what_is_asked_for()",
         f"import io; real = sys.stdout; sys.stdout = io.TextIOWrapper(io.BytesIO()); "
-        f"gallery.main(); real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
+        f"beside.draw_what_is_asked_for(); real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
     )
     monkeypatch.setattr(beside, "_CODE", code)
     with artist(wanted) as drawing:

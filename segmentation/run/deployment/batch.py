@@ -25,7 +25,7 @@ def start(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> 
     kind = config["kind"]
     package = parts.package("dask_jobqueue", "segmentation[batch]")
     parts.package("cryptography", "segmentation[tls]")
-    jobs, each = int(config.get("jobs") or 1), int(config.get("workers_per_job") or 1)
+    each = int(config.get("workers_per_job") or 1)
     per_worker = config.get("memory_per_worker") or "2 GiB"
     memory = (parse_memory(per_worker) or 2 << 30) * each
     options = {
@@ -45,21 +45,23 @@ def start(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> 
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
     stack.callback(_drop_keys, cluster)
+    return cluster, _jobs(config) * each
+
+
+def _jobs(config: Mapping[str, Any]) -> int:
+    """Return how many jobs are handed in; of an adaptive cluster's the fewest."""
     adaptive = config.get("adaptive")
-    return cluster, (adaptive["minimum"] if adaptive else jobs) * each
+    return int(adaptive["minimum"] if adaptive else config.get("jobs") or 1)
 
 
 def hand_in(cluster: Any, config: Mapping[str, Any]) -> None:
-    """Hand in the jobs, or the fewest of an adaptive cluster; raise what the batch system says."""
+    """Hand in the jobs, and raise what the batch system says to them."""
     from distributed import Status
-
-    adaptive = config.get("adaptive")
-    jobs = adaptive["minimum"] if adaptive else int(config.get("jobs") or 1)
 
     async def hand_in() -> None:
         # It happens behind the scenes. Asked for in the same turn of the loop, it is this call that
         # hears of it.
-        cluster.scale(jobs=jobs)
+        cluster.scale(jobs=_jobs(config))
         await cluster._correct_state()
 
     try:
@@ -70,7 +72,7 @@ def hand_in(cluster: Any, config: Mapping[str, Any]) -> None:
             if worker.status == Status.created:
                 worker.status = Status.failed
         raise
-    if adaptive:
+    if adaptive := config.get("adaptive"):
         cluster.adapt(minimum_jobs=adaptive["minimum"], maximum_jobs=adaptive["maximum"])
 
 

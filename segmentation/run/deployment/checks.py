@@ -139,22 +139,22 @@ def machines(client: Any, files: Sequence[str], digest: str) -> list[str]:
     """
     before = time.time()
     answers = client.run(look, list(files), on_error="return")
-    middle, slack = (before + time.time()) / 2, time.time() - before
-    return [
-        told
-        for address, answer in answers.items()
-        for told in _of_look(f"worker {address}", answer, files, digest, middle, slack)
-    ]
-
-
-def _of_look(
-    where: str, answer: Any, files: Sequence[str], digest: str, now: float, slack: float
-) -> list[str]:
-    if isinstance(answer, BaseException):
-        return [f"{where} fails ({' '.join(str(answer).split())[:200]}): see its log"]
+    after = time.time()
     found = []
-    if abs(answer["clock"] - now) > _MOST_CLOCK_SECONDS + slack:
-        found.append(f"{where}: its clock is {answer['clock'] - now:+,.0f} s off: set it by NTP")
+    for address, answer in answers.items():
+        where = f"worker {address}"
+        if isinstance(answer, BaseException):
+            found.append(f"{where} fails ({' '.join(str(answer).split())[:200]}): see its log")
+            continue
+        off = answer["clock"] - (before + after) / 2
+        if abs(off) > _MOST_CLOCK_SECONDS + after - before:
+            found.append(f"{where}: its clock is {off:+,.0f} s off: set it by NTP")
+        found += _of_look(where, answer, files, digest)
+    return found
+
+
+def _of_look(where: str, answer: Any, files: Sequence[str], digest: str) -> list[str]:
+    found = []
     if answer["free"] < LEAST_SPACE:
         found.append(
             f"{where} has {answer['free'] / MIB:,.0f} MiB free in {answer['folder']}, where it "
@@ -186,8 +186,8 @@ def of_newcomer(worker: Any, expected: Mapping[str, Any]) -> list[str]:
     limit = int(worker.memory_manager.memory_limit or 0)
     threads = worker.state.nthreads
     found = _of_memory(where, limit, threads, of_workers([(limit, threads)]), expected["wanted"])
-    files, now = list(expected["files"]), time.time()
-    return found + _of_look(where, look(files, worker), files, expected["digest"], now, 0.0)
+    files = expected["files"]
+    return found + _of_look(where, look(files, worker), files, expected["digest"])
 
 
 def look(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any]:

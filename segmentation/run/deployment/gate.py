@@ -25,7 +25,7 @@ def watch(client: Any, expected: Mapping[str, Any], warn: Callable[[str], None])
     """
     name = _name(client)
     client.subscribe_topic(name, lambda event: warn(f"turned away: {event[1]}"))
-    client.register_plugin(_plugin(name, dict(expected)), name=name)
+    client.register_plugin(_plugin(name, expected), name=name)
 
 
 def leave(client: Any) -> None:
@@ -37,7 +37,7 @@ def _name(client: Any) -> str:
     return f"segmentation-gate-{client.id}"
 
 
-def _plugin(name: str, expected: dict[str, Any]) -> Any:
+def _plugin(name: str, expected: Mapping[str, Any]) -> Any:
     from distributed import WorkerPlugin
 
     class Gate(WorkerPlugin):  # type: ignore[misc]
