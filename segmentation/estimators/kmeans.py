@@ -12,9 +12,9 @@ from sklearn.base import ClusterMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators import fitting, passes
-from segmentation.estimators.blocks import as_rows, rows_of, unused_name
-from segmentation.estimators.lloyd import block_distances, block_labels
+from segmentation.estimators import _k_means, _lloyd
+from segmentation.estimators._blockwise import as_rows, rows_of, unused_name
+from segmentation.estimators._lloyd import block_distances, block_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
             or a weight is out of range; if ``init`` is an array of the wrong shape.
         """
         array = as_rows(X)
-        found = fitting.fit_together([self._task()], array, sample_weight, given=X)[0]
+        found = _k_means.fit_together([self._task()], array, sample_weight, given=X)[0]
         self._in_memory = not dask.is_dask_collection(X)
         self._set(found.centers, array, found.inertia, found.n_iter)
         return self
@@ -155,7 +155,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the inertia of ``X`` under the fitted centres, negated."""
         rows = rows_of(self._check_fitted_width(X), sample_weight)
-        return -float(passes.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
+        return -float(_lloyd.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
 
     def reorder(self, order: Sequence[int]) -> KMeans:
         """Renumber the clusters: the new cluster ``i`` is the old cluster ``order[i]``."""
@@ -179,9 +179,9 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
             name=unused_name("labels"),
         )  # fmt: skip
 
-    def _task(self) -> fitting.Task:
+    def _task(self) -> _k_means.Task:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return fitting.Task(
+        return _k_means.Task(
             self.n_clusters,
             seed,
             self.init,

@@ -9,9 +9,9 @@ import dask_ml.decomposition
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators import incremental
-from segmentation.estimators.axes import project
-from segmentation.estimators.blocks import as_rows
+from segmentation.estimators import _incremental_pca
+from segmentation.estimators._blockwise import as_rows
+from segmentation.estimators._incremental_pca import project
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +84,7 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
             If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
             NaN or infinity.
         """
-        found = incremental.fit(X, self.n_components, self.rank)
+        found = _incremental_pca.fit(X, self.n_components, self.rank)
         self.mean_, self.var_ = found.mean, found.var
         self.components_ = found.components
         self.singular_values_ = found.singular_values

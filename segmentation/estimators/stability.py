@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dask
 import numpy as np
 
-from segmentation.estimators import starts
-from segmentation.estimators.blocks import as_rows, held, rows_of
-from segmentation.estimators.lloyd import block_labels
-from segmentation.estimators.survey import Sample, survey
+from segmentation.estimators import _init
+from segmentation.estimators._blockwise import as_rows, held, rows_of
+from segmentation.estimators._lloyd import block_labels
+from segmentation.estimators._sampling import Sample, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 20_000
 _RESAMPLES, _SEEDS = 20, 10
 #: Each repeated fit restarts so many times on slices, and the best goes on.
-_EFFORT = starts.Effort(restarts=16, refined=4, contenders=1)
+_EFFORT = _init.Effort(restarts=16, refined=4, contenders=1)
 _TOL = 1e-4
 
 
@@ -123,7 +123,7 @@ def _repeat(
         return _Again(float("nan"), unknown)
     part = Sample(sample.hashes[drawn], sample.rows[drawn], counts[drawn])
     again = block_labels(
-        sample.rows, starts.from_sample(part, len(part.rows), k, _EFFORT, tol, rng, 1)[0]
+        sample.rows, _init.from_sample(part, len(part.rows), k, _EFFORT, tol, rng, 1)[0]
     )
     labels = block_labels(sample.rows, np.asarray(centers, np.float64))
     table = contingency(labels[drawn], again[drawn], weights[drawn])

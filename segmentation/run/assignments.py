@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators.axes import project
-from segmentation.estimators.lloyd import assign_block
+from segmentation.estimators._incremental_pca import project
+from segmentation.estimators._lloyd import assign_block
 from segmentation.features.kernels import mean_columns
 from segmentation.insight import distances
 from segmentation.insight.distances import Bins, bins_of

@@ -62,14 +62,14 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
     DataError
         If the audience has fewer distinct users than segments.
     """
-    from segmentation.estimators import fitting
+    from segmentation.estimators import _k_means
     from segmentation.insight.profiles import order_by_activity
 
     if X.shape[0] < k:
         users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
         raise DataError(f"{users} for --k {k}: use --k {X.shape[0]} or fewer")
     try:
-        found = fitting.fit_together([fitting.Task(k, fitting.seed_of(seed))], X)[0]
+        found = _k_means.fit_together([_k_means.Task(k, _k_means.seed_of(seed))], X)[0]
     except ValueError as error:
         # The estimator speaks of rows and n_clusters; here they are users and --k.
         told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
@@ -81,10 +81,10 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
 
 def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
     """Return what the manifest says of how good the segments are, and how far they come back."""
-    from segmentation.estimators import quality, stability
+    from segmentation.estimators import metrics, stability
 
-    figures = quality.evaluate(X, centers)
-    silhouette, rows = quality.sampled_silhouette(X, centers, seed)
+    figures = metrics.evaluate(X, centers)
+    silhouette, rows = metrics.sampled_silhouette(X, centers, seed)
     found = stability.stability(X, centers, seed)
     return {
         **{name: value for name, value in figures.items() if name != "inertia"},
@@ -101,10 +101,10 @@ def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any
 
 def find_axes(X: da.Array) -> tuple[Axes, dict[str, Any]]:
     """Fit incremental PCA; return two axes and what the manifest says of them."""
-    from segmentation.estimators import incremental
+    from segmentation.estimators import _incremental_pca
 
     wanted = min(_AXES, *X.shape)
-    found = incremental.fit(X, wanted)
+    found = _incremental_pca.fit(X, wanted)
     components = np.zeros((_AXES, X.shape[1]))
     components[:wanted] = found.components
     ratio = np.zeros(_AXES)
@@ -132,7 +132,7 @@ def survey_segments(
     client: Any, X: da.Array, blocks: Blocks, clustering: Clustering, axes: Axes, seed: int
 ) -> Surveyed:
     """Sum the segments up, a task a block; the driver holds nothing for each user."""
-    from segmentation.estimators.blocks import sample_rows
+    from segmentation.estimators._blockwise import sample_rows
     from segmentation.insight import distances, profiles
 
     features = _blocks(client, X)
@@ -198,7 +198,7 @@ def _activity(client: Any, X: da.Array, blocks: Blocks, centers: NDArray[np.floa
 def _block_activity(
     block: UserStatistics, features: NDArray[Any], centers: NDArray[np.float64]
 ) -> Activity:
-    from segmentation.estimators.lloyd import assign_block
+    from segmentation.estimators._lloyd import assign_block
     from segmentation.insight.profiles import block_activity
 
     return block_activity(block, assign_block(features, centers).labels, len(centers))

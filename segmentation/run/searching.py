@@ -26,8 +26,8 @@ def search(work: Work, X: Any) -> KSearch:
     if done is not None:
         work.progress.say("  k: taken from the finished stage")
         return restored(done)
-    from segmentation.estimators.fitting import TooFewRowsError
-    from segmentation.estimators.selection import choose_k
+    from segmentation.estimators._k_means import TooFewRowsError
+    from segmentation.estimators.model_selection import choose_k
 
     low, high = work.settings.k_range
     with work.progress.stage("choose_k", "choosing k") as stage:

@@ -13,7 +13,7 @@ import pytest
 from distributed import Client
 
 from jobs import segment
-from segmentation.estimators import passes
+from segmentation.estimators import _lloyd
 from segmentation.run import pipeline, progress, reading, shuffling
 from tests.cluster.processes import Process, Standing
 
@@ -114,7 +114,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
         elif stage == "writing":
             before(pipeline.tables, "write")
         else:
-            before(passes, "lloyd_pass", int(stage.split()[1]))
+            before(_lloyd, "lloyd_pass", int(stage.split()[1]))
         yield
     assert happened, f"the run never came to {stage}"
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from distributed import Client, wait
 
-from segmentation.estimators import passes
-from segmentation.estimators.blocks import rows_of
+from segmentation.estimators import _lloyd
+from segmentation.estimators._blockwise import rows_of
 
 pytestmark = pytest.mark.cluster
 
@@ -62,10 +62,10 @@ def test_the_scheduler_does_not_grow(standing) -> None:
         return tasks, scheduler.memory_info().rss
 
     for _ in range(50):
-        passes.lloyd_pass(rows, sets)
+        _lloyd.lloyd_pass(rows, sets)
     tasks, memory = state()
     for _ in range(_PASSES):
-        passes.lloyd_pass(rows, sets)
+        _lloyd.lloyd_pass(rows, sets)
     # What a pass leaves is let go of a moment after it.
     deadline = time.monotonic() + 10
     while (after := state())[0] > tasks and time.monotonic() < deadline:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from segmentation import KMeans
-from segmentation.estimators import kernels, restarts
-from segmentation.estimators.fitting import Task, fit_together, seed_of
+from segmentation.estimators import _k_means_inmemory, _kernels
+from segmentation.estimators._k_means import Task, fit_together, seed_of
 from tests import oracles
 
 
@@ -209,7 +209,7 @@ def test_kernels_and_their_twins(n: int, d: int, k: int, seed: int, single: bool
     X = np.rint(rng.normal(0, 3, (n, d))).astype(np.float32 if single else np.float64)
     centers = np.rint(rng.normal(0, 3, (k, d)))
     results = []
-    for kernel in (kernels.assign, kernels.assign_numpy):
+    for kernel in (_kernels.assign, _kernels.assign_numpy):
         out = (np.empty(n, np.int32), np.empty(n), np.empty(n, np.int32), np.empty(n))
         kernel(X, centers, *out)
         results.append(out)
@@ -223,14 +223,14 @@ def test_kernels_and_their_twins(n: int, d: int, k: int, seed: int, single: bool
     wide = X.dtype.type
     for weights in (np.empty(0), rng.integers(0, 4, n).astype(float)):
         totals = []
-        for kernel in (kernels.assign_and_sum, kernels.assign_and_sum_numpy):
+        for kernel in (_kernels.assign_and_sum, _kernels.assign_and_sum_numpy):
             out = (np.zeros((k + 1, d)), np.zeros(k + 1), np.zeros(2))
             kernel(X, weights, both.astype(X.dtype), offsets, wide(0), wide(np.inf), *out)
             totals.append(out)
         for one, other in zip(*totals, strict=True):
             np.testing.assert_array_equal(one, other)
         judged = []
-        for kernel in (kernels.judge, kernels.judge_numpy):
+        for kernel in (_kernels.judge, _kernels.judge_numpy):
             out = tuple(np.zeros((k + 1, d)) if i == 1 else np.zeros(k + 1) for i in range(5))
             kernel(X, weights, both, offsets, *out)
             judged.append(out)
@@ -239,14 +239,14 @@ def test_kernels_and_their_twins(n: int, d: int, k: int, seed: int, single: bool
     rows = X.astype(np.float64)
     labels = rng.integers(0, k, (n, 2)) + np.array([0, k])
     apart = [np.zeros((n, 2 * k)), np.zeros((n, 2 * k))]
-    kernels.distance_sums(rows, labels, apart[0])
-    kernels.distance_sums_numpy(rows, labels, apart[1])
+    _kernels.distance_sums(rows, labels, apart[0])
+    _kernels.distance_sums_numpy(rows, labels, apart[1])
     np.testing.assert_allclose(*apart)
     bits = X.view(np.uint32 if single else np.uint64)
     hashes = [np.empty(n, np.uint64), np.empty(n, np.uint64)]
     zero = bits.dtype.type(1) << bits.dtype.type(8 * X.dtype.itemsize - 1)
-    kernels.row_hashes(bits, zero, np.uint64(seed), hashes[0])
-    kernels.row_hashes_numpy(bits, zero, np.uint64(seed), hashes[1])
+    _kernels.row_hashes(bits, zero, np.uint64(seed), hashes[0])
+    _kernels.row_hashes_numpy(bits, zero, np.uint64(seed), hashes[1])
     np.testing.assert_array_equal(*hashes)
 
 
@@ -271,12 +271,12 @@ def test_restarts_and_their_twins(n: int, d: int, k: int, seed: int) -> None:
     weights[rng.integers(n)] = 1.0
     uniforms = rng.random((k, 3))
     chosen = [np.empty(k, np.int64), np.empty(k, np.int64)]
-    restarts.plus_plus(rows, weights, uniforms, chosen[0])
-    restarts.plus_plus_numpy(rows, weights, uniforms, chosen[1])
+    _k_means_inmemory.plus_plus(rows, weights, uniforms, chosen[0])
+    _k_means_inmemory.plus_plus_numpy(rows, weights, uniforms, chosen[1])
     np.testing.assert_array_equal(*chosen)
     ends = [rows[chosen[0]], rows[chosen[0]]]
-    found = restarts.converge(rows, weights, ends[0], 0.0, 1)
-    expected = restarts.converge_numpy(rows, weights, ends[1], 0.0, 1)
+    found = _k_means_inmemory.converge(rows, weights, ends[0], 0.0, 1)
+    expected = _k_means_inmemory.converge_numpy(rows, weights, ends[1], 0.0, 1)
     np.testing.assert_allclose(*ends)
     assert found == pytest.approx(expected)
 
@@ -288,7 +288,7 @@ def test_converging_in_memory_ends_where_scikit_learn_does() -> None:
     expected = sklearn.cluster.KMeans(5, init=centers, n_init=1, tol=0, max_iter=300).fit(
         X, sample_weight=weights
     )
-    inertia = restarts.converge(X, weights, centers, 0.0, 300)
+    inertia = _k_means_inmemory.converge(X, weights, centers, 0.0, 300)
     np.testing.assert_allclose(centers, expected.cluster_centers_, atol=1e-9)
     assert inertia == pytest.approx(expected.inertia_, rel=1e-12)
 

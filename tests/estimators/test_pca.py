@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmentation import IncrementalPCA
-from segmentation.estimators import axes, moments
+from segmentation.estimators import _covariance, _incremental_pca
 
 
 def rows(n: int = 500, d: int = 6, seed: int = 0) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_exact_for_any_chunking_and_row_order(chunks, seed, ordered) -> None:
     exact = sklearn.decomposition.PCA(2).fit(X)
     ours = IncrementalPCA(2).fit(da.from_array(X, chunks=((*chunks, 10), X.shape[1])))
     assert ours.angle_to_exact_degrees_ < 1e-5
-    assert axes.angle_degrees(ours.components_, exact.components_) < 1e-5
+    assert _incremental_pca.angle_degrees(ours.components_, exact.components_) < 1e-5
     np.testing.assert_allclose(ours.explained_variance_, exact.explained_variance_)
     np.testing.assert_allclose(ours.explained_variance_ratio_, exact.explained_variance_ratio_)
     np.testing.assert_allclose(ours.singular_values_, exact.singular_values_)
@@ -58,7 +58,7 @@ def test_too_few_directions_show_in_the_angle() -> None:
     exact = sklearn.decomposition.PCA(2).fit(np.vstack([block, late]))
     assert truncated.angle_to_exact_degrees_ > 0.5
     assert truncated.angle_to_exact_degrees_ == pytest.approx(
-        axes.angle_degrees(truncated.components_, exact.components_), abs=1e-6
+        _incremental_pca.angle_degrees(truncated.components_, exact.components_), abs=1e-6
     )
 
 
@@ -104,8 +104,8 @@ def test_angle_between_planes_by_hand() -> None:
     flat = np.array([[1.0, 0, 0], [0, 1, 0]])
     half = np.sqrt(0.5)
     tilted = np.array([[1.0, 0, 0], [0, half, half]])
-    assert axes.angle_degrees(flat, tilted) == pytest.approx(45)
-    assert axes.angle_degrees(flat, flat[::-1]) == pytest.approx(0)
+    assert _incremental_pca.angle_degrees(flat, tilted) == pytest.approx(45)
+    assert _incremental_pca.angle_degrees(flat, flat[::-1]) == pytest.approx(0)
 
 
 @given(n=st.integers(1, 700), d=st.integers(1, 6), seed=st.integers(0, 9), single=st.booleans())
@@ -113,7 +113,7 @@ def test_scatter_kernel_and_its_twin(n: int, d: int, seed: int, single: bool) ->
     rng = np.random.default_rng(seed)
     X = (1e3 + rng.normal(size=(n, d))).astype(np.float32 if single else np.float64)
     found = []
-    for kernel in (moments.scatter_matrix, moments.scatter_matrix_numpy):
+    for kernel in (_covariance.scatter_matrix, _covariance.scatter_matrix_numpy):
         mean, scatter = np.zeros(d), np.zeros((d, d))
         kernel(X, mean, scatter)
         found.append((mean, scatter))

@@ -127,7 +127,7 @@ def test_a_finished_search_is_taken_up(tmp_path: Path, capsys, monkeypatch) -> N
         assert segment.main(arguments) == 1
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr("segmentation.estimators.selection.choose_k", lambda *_: 1 / 0)
+        patch.setattr("segmentation.estimators.model_selection.choose_k", lambda *_: 1 / 0)
         assert segment.main([*arguments, "--resume"]) == 0
     assert "k: taken from the finished stage" in capsys.readouterr().err
     manifest = json.loads((out / "run.json").read_text())

@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics
 
 from segmentation import KMeans
-from segmentation.estimators.selection import choose_k, recommend
+from segmentation.estimators.model_selection import choose_k, recommend
 from segmentation.schema import KFigures
 from tests.estimators.test_kmeans import dask_rows
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dask
 import numpy as np
 
-from segmentation.estimators import kernels
-from segmentation.estimators.blocks import (
+from segmentation.estimators import _kernels
+from segmentation.estimators._blockwise import (
     as_rows,
     gather,
     held,
@@ -17,7 +17,7 @@ from segmentation.estimators.blocks import (
     rows_of,
     sample_rows,
 )
-from segmentation.estimators.lloyd import assign_block, stacked
+from segmentation.estimators._lloyd import assign_block, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +141,7 @@ def _silhouettes(
     labels = np.column_stack([assign_block(sample, centers).labels for centers in sets])
     columns = labels + offsets[:-1]
     sums = np.zeros((len(sample), offsets[-1]))
-    kernels.distance_sums(sample, columns, sums)
+    _kernels.distance_sums(sample, columns, sums)
     return [
         _silhouette(sums[:, low:high], own)
         for (low, high), own in zip(itertools.pairwise(offsets), labels.T, strict=True)
@@ -171,7 +171,7 @@ def _judge_block(
 ) -> _Sums:
     n = len(centers)
     sums = _Sums(np.zeros(n), np.zeros(centers.shape), np.zeros(n), np.zeros(n), np.zeros(n))
-    kernels.judge(np.ascontiguousarray(block), weights, centers, offsets, *sums)
+    _kernels.judge(np.ascontiguousarray(block), weights, centers, offsets, *sums)
     return sums
 
 

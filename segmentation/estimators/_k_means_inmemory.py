@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from segmentation.estimators.kernels import assign_and_sum, assign_and_sum_numpy
+from segmentation.estimators._kernels import assign_and_sum, assign_and_sum_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

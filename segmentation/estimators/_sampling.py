@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators import kernels, moments
-from segmentation.estimators.blocks import Rows, join_blocks
+from segmentation.estimators import _covariance, _kernels
+from segmentation.estimators._blockwise import Rows, join_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def hashes_of(block: NDArray[Any], salt: np.uint64) -> NDArray[np.uint64]:
     unsigned = np.uint32 if block.dtype.itemsize == 4 else np.uint64
     out = np.empty(len(block), np.uint64)
     zero = unsigned(1) << unsigned(8 * block.dtype.itemsize - 1)
-    kernels.row_hashes(np.ascontiguousarray(block).view(unsigned), zero, salt, out)
+    _kernels.row_hashes(np.ascontiguousarray(block).view(unsigned), zero, salt, out)
     return out
 
 
@@ -94,7 +94,7 @@ def look(
     shift = np.where(np.isfinite(shift), shift, 0.0)
     first, second = np.zeros(block.shape[1]), np.zeros(block.shape[1])
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = moments.shifted_moments(block, weights, shift, first, second)
+        largest = _covariance.shifted_moments(block, weights, shift, first, second)
         # A bad weight shows in the sum, which its sign can't hide from the check.
         if len(weights) and not (weights >= 0).all():
             weight = float("nan")

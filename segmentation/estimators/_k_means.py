@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from dask.system import CPU_COUNT
 
-from segmentation.estimators import passes, starts
-from segmentation.estimators.blocks import as_rows, rows_of
-from segmentation.estimators.survey import survey
+from segmentation.estimators import _init, _lloyd
+from segmentation.estimators._blockwise import as_rows, rows_of
+from segmentation.estimators._sampling import survey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from segmentation.estimators.blocks import Rows
-    from segmentation.estimators.survey import Survey
+    from segmentation.estimators._blockwise import Rows
+    from segmentation.estimators._sampling import Survey
 
 #: Restarts of ``random`` and callables where ``n_init`` is "auto".
 _RANDOM_RESTARTS = 10
@@ -91,30 +91,30 @@ class Task:
         k, seed, shape = self.n_clusters, self.seed, (self.n_clusters, rows.n_features)
         rng = np.random.default_rng([seed, 11])
         if callable(self.init):
-            return starts.all_sets(
+            return _init.all_sets(
                 [self.init(X, k, random_state=seed + i) for i in range(self._n(_RANDOM_RESTARTS))],
                 shape,
             )
         if not isinstance(self.init, str):
-            return [starts.checked(self.init, shape)]
+            return [_init.checked(self.init, shape)]
         if self.init == "k-means++":
             keep = None if self.n_init == "auto" else int(self.n_init)
-            effort = starts.Effort() if keep is None else starts.Effort(keep, keep, keep)
+            effort = _init.Effort() if keep is None else _init.Effort(keep, keep, keep)
             # The loops let go of the interpreter, and the client has nothing else to do.
             with ThreadPoolExecutor(CPU_COUNT) as pool:
-                return starts.from_sample(
+                return _init.from_sample(
                     found.sample, self.sample_size, k, effort, tol, rng, keep, pool.map
                 )
         if self.init == "k-means||":
             rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
             return [
-                starts.parallel(
+                _init.parallel(
                     rows, found.sample, k, self.oversampling_factor, rounds, seed + 1_000 * i
                 )
                 for i in range(self._n(1))
             ]
         if self.init == "random":
-            return starts.at_random(found.sample, k, self._n(_RANDOM_RESTARTS), rng)
+            return _init.at_random(found.sample, k, self._n(_RANDOM_RESTARTS), rng)
         raise ValueError(
             f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a callable"
         )
@@ -154,18 +154,18 @@ def fit_together(
         raise TooFewRowsError(distinct, most)
     tol = first.tol * float(found.spread.squares.mean()) / found.spread.weight
     own = [task.starts(X if given is None else given, rows, found, tol) for task in tasks]
-    ends, n_iter = passes.advance(
+    ends, n_iter = _lloyd.advance(
         rows,
         [centers for sets in own for centers in sets],
         tol,
         first.max_iter,
-        passes.distance_dtype(array.dtype, found.spread),
+        _lloyd.distance_dtype(array.dtype, found.spread),
         # Only sets that start near their optimum can be told to be behind.
         rivals=[len(sets) for sets in own]
         if isinstance(first.init, str) and first.init == "k-means++"
         else None,
     )
-    inertia = passes.lloyd_pass(rows, ends).inertia
+    inertia = _lloyd.lloyd_pass(rows, ends).inertia
     results = []
     at = 0
     for sets in own:

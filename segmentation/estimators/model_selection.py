@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.estimators import quality, stability
-from segmentation.estimators.blocks import as_rows
-from segmentation.estimators.fitting import Fitted, Task, TooFewRowsError, fit_together, seed_of
+from segmentation.estimators import metrics, stability
+from segmentation.estimators._blockwise import as_rows
+from segmentation.estimators._k_means import Fitted, Task, TooFewRowsError, fit_together, seed_of
 from segmentation.schema import SOUND, KFigures, KSearch
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def choose_k(
     sets = [fit.centers for fit in fits]
     steps = len(sets) + 3
     told(1, steps)
-    judged = quality.evaluate_all(X, sets)
+    judged = metrics.evaluate_all(X, sets)
     told(2, steps)
-    silhouettes, silhouette_rows = quality.sampled_silhouettes(X, sets, seed)
+    silhouettes, silhouette_rows = metrics.sampled_silhouettes(X, sets, seed)
     repeated = stability.stabilities(X, sets, seed, told=lambda done, _: told(done + 3, steps))
     figures = tuple(
         KFigures(

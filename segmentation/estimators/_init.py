@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators import kernels, restarts
-from segmentation.estimators.blocks import Rows, reduce_blocks
-from segmentation.estimators.lloyd import Step, add_steps, lloyd_block, stacked
-from segmentation.estimators.survey import Sample, hash_salt, hashes_of
+from segmentation.estimators import _k_means_inmemory, _kernels
+from segmentation.estimators._blockwise import Rows, reduce_blocks
+from segmentation.estimators._lloyd import Step, add_steps, lloyd_block, stacked
+from segmentation.estimators._sampling import Sample, hash_salt, hashes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +59,7 @@ def _at(
     rows: NDArray[np.float64], weights: NDArray[np.float64], uniforms: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     chosen = np.empty(len(uniforms), np.int64)
-    restarts.plus_plus(rows, weights, uniforms, chosen)
+    _k_means_inmemory.plus_plus(rows, weights, uniforms, chosen)
     return rows[chosen]
 
 
@@ -72,7 +72,7 @@ def fit_in_memory(
 ) -> tuple[NDArray[np.float64], float]:
     """Run Lloyd's iterations on weighted rows in memory; return centres and inertia."""
     ends = np.array(centers, np.float64)
-    return ends, float(restarts.converge(rows, weights, ends, tol, passes))
+    return ends, float(_k_means_inmemory.converge(rows, weights, ends, tol, passes))
 
 
 def from_sample(
@@ -215,7 +215,7 @@ def _oversample(
 ) -> _Round:
     squares = np.empty(len(block))
     ignored = np.empty(len(block), np.int32)
-    kernels.assign(
+    _kernels.assign(
         np.ascontiguousarray(block), candidates, ignored, squares, ignored.copy(), squares.copy()
     )
     if len(weights):
