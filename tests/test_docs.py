@@ -39,7 +39,7 @@ def test_no_option_is_documented_that_is_not_there() -> None:
 
 
 def test_defaults_stand_as_they_are() -> None:
-    from segmentation.datasets.pieces import PARTITION_BYTES
+    from segmentation.datasets.partitions import PARTITION_BYTES
     from segmentation.run.budget import DEFAULT_SHARE
     from segmentation.run.settings import Settings
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets import ids, records
-from segmentation.datasets.access import whole
+from segmentation.datasets import csv_records, identifiers
+from segmentation.datasets.filesystem import whole
 from segmentation.datasets.layouts import Layout, require_file
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
@@ -135,11 +135,11 @@ def _reader(texts: Sequence[str]) -> Callable[[str], int | bytes | None]:
     """Return what reads the ids of a catalogue: whole numbers or, if most are none, texts."""
     if all(text.isdigit() and len(text) <= _SURE_DIGITS for text in texts):
         return _whole
-    return _text_id if ids.are_texts([text.encode() for text in texts]) else _whole
+    return _text_id if identifiers.are_texts([text.encode() for text in texts]) else _whole
 
 
 def _text_id(text: str) -> bytes | None:
-    found = ids.text(text.encode())
+    found = identifiers.text(text.encode())
     return None if isinstance(found, str) else found
 
 
@@ -152,7 +152,7 @@ class _Movie:
 
 
 def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie], dict[str, int]]:
-    rows = records.read(path, ("id", "genres", "title"))
+    rows = csv_records.read(path, ("id", "genres", "title"))
     header = next(rows)
     id_at, genres_at, title_at, overview_at = _columns(
         path, header, "id", "genres", "title", "overview"
@@ -216,7 +216,7 @@ def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], i
 
 
 def _read_links(path: str, notes: dict[str, int]) -> dict[Any, int]:
-    rows = records.rows(path)
+    rows = csv_records.rows(path)
     header = [name.strip() for name in next(rows, [])]
     movie_at, tmdb_at = _columns(path, header, "movieId", "tmdbId")
     found: list[tuple[str, str]] = []
@@ -280,7 +280,7 @@ def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
         lines = whole(layout.movies).decode("latin-1").split("\n")
         yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
         return
-    rows = records.rows(layout.movies)
+    rows = csv_records.rows(layout.movies)
     header = [name.strip() for name in next(rows, [])]
     wanted = _columns(layout.movies, header, "movieId", "title", "genres")
     for row in rows:

@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from segmentation.datasets import access, parts
-from segmentation.datasets.access import exists, filesystem, refusal
-from segmentation.datasets.attempts import one_line
+from segmentation.datasets import discovery
+from segmentation.datasets import filesystem as access
+from segmentation.datasets.filesystem import exists, filesystem, refusal
+from segmentation.datasets.retry import one_line
 from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 
@@ -109,7 +110,7 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
     if ratings:
         # Who names ratings has chosen them: nothing is left out.
         place = _resolve(ratings, folder)
-        return Layout(name, folder, place, movies, links, genres, parts=parts.expand(place))
+        return Layout(name, folder, place, movies, links, genres, parts=discovery.expand(place))
     found = _ratings_in(folder, kind, stems)
     if found is None:
         raise DataError(
@@ -117,7 +118,7 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             f"{refusal(f'{folder}/{wanted.split()[0]}')}"
         )
     place, files = found
-    others = parts.left_out(folder, place, files)
+    others = discovery.left_out(folder, place, files)
     return Layout(name, folder, place, movies, links, genres, parts=files, left_out=others)
 
 
@@ -141,14 +142,14 @@ def _ratings_in(
     for name in names:
         for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
             if exists(place := f"{folder}/{name}{suffix}"):
-                return place, parts.expand(place)
+                return place, discovery.expand(place)
     fs, inner = filesystem(folder)
     if access.lists(fs):
-        if files := parts.beside(folder):
-            return f"{folder}/{parts.PARTS}", files
-        if fs.isdir(f"{inner}/{parts.FOLDER}"):
-            place = f"{folder}/{parts.FOLDER}"
-            return place, parts.expand(place)
+        if files := discovery.beside(folder):
+            return f"{folder}/{discovery.PARTS}", files
+        if fs.isdir(f"{inner}/{discovery.FOLDER}"):
+            place = f"{folder}/{discovery.FOLDER}"
+            return place, discovery.expand(place)
     return None
 
 
@@ -199,4 +200,4 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 def _resolve(ratings: str, folder: str) -> str:
     inside = f"{folder}/{ratings}"
-    return inside if not parts.is_there(ratings) and parts.is_there(inside) else ratings
+    return inside if not discovery.is_there(ratings) and discovery.is_there(inside) else ratings

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import access
-from segmentation.datasets import pieces as reader
-from segmentation.datasets import ratings as general
+from segmentation.datasets import csv_reader, filesystem, format
+from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
 from segmentation.run import copies, files, recovery
 from segmentation.run.partitions import PieceReport, ReadSummary
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from segmentation.datasets.pieces import Piece
+    from segmentation.datasets.partitions import Piece
     from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
 
@@ -168,16 +167,16 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
 
     for piece in pieces:
         lines = 0
-        rejected: list[general.LineReject] = []
+        rejected: list[format.LineReject] = []
         for chunk in reader.chunks(piece, detailed=True):
             part = (
                 chunk
-                if isinstance(chunk, general.Partition)
-                else general.parse(piece.file, bytes(chunk), detailed=True)
+                if isinstance(chunk, format.Partition)
+                else csv_reader.parse(piece.file, bytes(chunk), detailed=True)
             )
             frames.append(part.ratings)
             if TIMESTAMP in piece.file.columns:
-                unstamped += int((part.ratings[TIMESTAMP] == general.NO_TIMESTAMP).sum())
+                unstamped += int((part.ratings[TIMESTAMP] == format.NO_TIMESTAMP).sum())
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
             lines += part.lines
             if sum(map(len, frames)) >= FILE_ROWS:
@@ -223,7 +222,7 @@ def _arrow(frames: Sequence[pd.DataFrame], texts: Sequence[str], *, stamped: boo
             columns[name] = pa.array(joined(name))
     if stamped:
         times = joined(TIMESTAMP)
-        columns[TIMESTAMP] = pa.array(times, mask=times == general.NO_TIMESTAMP)
+        columns[TIMESTAMP] = pa.array(times, mask=times == format.NO_TIMESTAMP)
     return pa.table(columns)
 
 
@@ -278,7 +277,7 @@ def _summary(record: PartRecord) -> ReadSummary:
     reports = tuple(
         PieceReport(
             path, header, lines,
-            tuple(general.LineReject(line, reason, text.encode()) for line, reason, text in told),
+            tuple(format.LineReject(line, reason, text.encode()) for line, reason, text in told),
         )
         for path, header, lines, told in record.reports
     )  # fmt: skip
@@ -294,9 +293,9 @@ def _copy_others(work: Work) -> None:
         others += [f"{made}/{name}" for name in _SYNTHETIC]
     for path in others:
         target = work.folder.product(path.rpartition("/")[2])
-        if not access.exists(path):
+        if not filesystem.exists(path):
             continue
-        with access.opened(path) as source, target.open("wb") as copy:
+        with filesystem.opened(path) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from segmentation.datasets import access
+from segmentation.datasets import filesystem
 from segmentation.errors import DataError, UsageError
 from segmentation.run.store import CONVERT, MANIFEST, PARTS
 
@@ -37,10 +37,10 @@ def check(layout: Layout) -> None:
     if layout.ratings != f"{layout.folder}/{PARTS}":
         return
     place = f"{layout.folder}/{MANIFEST}"
-    if not access.exists(place):
+    if not filesystem.exists(place):
         return
     try:
-        manifest = json.loads(access.whole(place))
+        manifest = json.loads(filesystem.whole(place))
         if manifest["job"] != CONVERT:
             return
         told = manifest["parquet"]
@@ -49,7 +49,7 @@ def check(layout: Layout) -> None:
         return
     found = (
         len(layout.ratings_files),
-        sum(int(access.info(path)["size"] or 0) for path in layout.ratings_files),
+        sum(int(filesystem.info(path)["size"] or 0) for path in layout.ratings_files),
     )
     if found != expected:
         raise DataError(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import ratings as general
-from segmentation.datasets.ids import TEXT_DTYPE
+from segmentation.datasets import format
+from segmentation.datasets.identifiers import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.features.duplicates import PIECE, superseded
 from segmentation.features.ids import coded, told
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from segmentation.datasets.pieces import Piece
-    from segmentation.datasets.ratings import LineReject
+    from segmentation.datasets.format import LineReject
+    from segmentation.datasets.partitions import Piece
     from segmentation.schema import MovieTable, UserStatistics
 
 REASON = "rated again: a later rating of the movie by the user stands"
@@ -86,7 +86,7 @@ def read_rows(
     return rows, ReadSummary(
         tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
         len(users), statistics.sample_of(users),
-        int((rows[TIMESTAMP].to_numpy() == general.NO_TIMESTAMP).sum()),
+        int((rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP).sum()),
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def rejected_rows(
         user, movie, stars, timestamp, line, piece = row
         path, first = places[piece]
         text = f"{user},{told(table.movie_ids[movie])},{stars:g}"
-        if timestamp != general.NO_TIMESTAMP:
+        if timestamp != format.NO_TIMESTAMP:
             text += f",{timestamp}"
         found.append(RejectedRow(path, first + line, REASON, text))
     return found

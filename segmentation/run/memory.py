@@ -69,7 +69,7 @@ class PeakMemory:
 
 def let_go() -> None:
     """Give memory that is free, but kept for more of the same work, back to the system."""
-    from segmentation.datasets.pieces import forget_buffers
+    from segmentation.datasets.partitions import forget_buffers
 
     forget_buffers()
     # What Dask's documentation advises: glibc keeps what large arrays leave behind.

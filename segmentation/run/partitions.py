@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import pieces as reader
-from segmentation.datasets import ratings as general
+from segmentation.datasets import csv_reader, format, partitions
 from segmentation.features import bytewise, statistics
 
 if TYPE_CHECKING:
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from segmentation.datasets.pieces import Piece
-    from segmentation.datasets.ratings import LineReject, RatingsFormat
+    from segmentation.datasets.format import LineReject, RatingsFormat
+    from segmentation.datasets.partitions import Piece
     from segmentation.schema import MovieTable, UserStatistics
 
 #: Beneath Dask's own, so that lines go where a worker's do.
@@ -94,7 +93,7 @@ def read_partition(
     for piece in pieces:
         lines = 0
         rejected: list[LineReject] = []
-        for chunk in reader.chunks(piece):
+        for chunk in partitions.chunks(piece):
             found, more, bad = _summed(piece.file, chunk, table)
             rejected += [reject._replace(line=lines + reject.line) for reject in bad]
             lines += more
@@ -117,18 +116,18 @@ def read_partition(
 
 
 def _summed(
-    file: RatingsFormat, chunk: bytes | memoryview | general.Partition, table: MovieTable
+    file: RatingsFormat, chunk: bytes | memoryview | format.Partition, table: MovieTable
 ) -> tuple[statistics.PartitionStatistics, int, Sequence[LineReject]]:
-    if not isinstance(chunk, general.Partition):
+    if not isinstance(chunk, format.Partition):
         known = grammar(file)
         quick = known and bytewise.read_statistics(chunk, known, table)
         if quick is not None:
             return *quick, ()
-        chunk = general.parse(file, bytes(chunk))
+        chunk = csv_reader.parse(file, bytes(chunk))
     return statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
 
 
-def typed(piece: Piece, *, detailed: bool = False) -> Iterator[general.Partition]:
+def typed(piece: Piece, *, detailed: bool = False) -> Iterator[format.Partition]:
     """Read the rows of a piece, a few MiB of text at a time.
 
     Raises
@@ -136,15 +135,15 @@ def typed(piece: Piece, *, detailed: bool = False) -> Iterator[general.Partition
     DataError
         If a packed or Parquet file is damaged.
     """
-    for chunk in reader.chunks(piece, detailed=detailed):
-        if isinstance(chunk, general.Partition):
+    for chunk in partitions.chunks(piece, detailed=detailed):
+        if isinstance(chunk, format.Partition):
             yield chunk
             continue
         start = 0
         while start < len(chunk):
             end = _LINE_END.search(chunk, start + _TYPED_BYTES - 1)
             stop = end.end() if end else len(chunk)
-            yield general.parse(piece.file, bytes(chunk[start:stop]), detailed=detailed)
+            yield csv_reader.parse(piece.file, bytes(chunk[start:stop]), detailed=detailed)
             start = stop
 
 

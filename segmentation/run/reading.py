@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import catalogue as catalogues
-from segmentation.datasets import pieces as reader
+from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
 from segmentation.features.statistics import users_told
 from segmentation.run import distinct, shuffling
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.layouts import Layout
-    from segmentation.datasets.pieces import Piece
-    from segmentation.datasets.ratings import RatingsFormat
+    from segmentation.datasets.partitions import Piece
     from segmentation.run.cluster import Cluster
     from segmentation.run.partitions import ReadSummary
     from segmentation.run.progress import Progress

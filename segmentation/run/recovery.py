@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import access
+from segmentation.datasets import filesystem
 from segmentation.errors import DataError
 from segmentation.run.tables import files_of
 from segmentation.schema import USER
@@ -28,7 +28,7 @@ def synthetic_folder(layout: Layout) -> str | None:
     its catalogue are nobody's invention.
     """
     folder = layout.ratings.rpartition("/")[0] or "."
-    return folder if access.exists(f"{folder}/synthetic.json") else None
+    return folder if filesystem.exists(f"{folder}/synthetic.json") else None
 
 
 def planted_agreement(folder: str, assignments: Path) -> float | None:
@@ -91,7 +91,7 @@ class Planted(NamedTuple):
         import pyarrow.parquet as pq
 
         try:
-            with access.opened(f"{folder}/{_PLANTED}") as file:
+            with filesystem.opened(f"{folder}/{_PLANTED}") as file:
                 table: Any = pq.ParquetFile(file).read([USER, "segment"])
             columns: list[Any] = [table[name].combine_chunks() for name in (USER, "segment")]
             ids = np.from_dlpack(columns[0]).astype(np.int64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets.ids import TEXT_DTYPE
+from segmentation.datasets.identifiers import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
 from segmentation.run.tasks import second
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from segmentation.datasets.pieces import Piece
-    from segmentation.datasets.ratings import LineReject
+    from segmentation.datasets.format import LineReject
+    from segmentation.datasets.partitions import Piece
     from segmentation.schema import MovieTable, UserStatistics
 
 #: Bytes of a used rating on its way: user, the movie's row in the catalogue, and stars.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from segmentation.datasets import layouts, parts
+from segmentation.datasets import discovery, layouts
 from segmentation.run import places
 from segmentation.run.cluster import open_cluster
 from segmentation.run.settings import synthetic_rows
@@ -63,7 +63,7 @@ def _located(settings: Settings, cluster: Cluster, progress: Progress) -> Layout
 
         with progress.stage("download", "Kaggle") as stage:
             # Another ratings file for the same catalogue need not be one of Kaggle's.
-            own = settings.ratings is not None and parts.is_there(settings.ratings)
+            own = settings.ratings is not None and discovery.is_there(settings.ratings)
             name = None if own else settings.ratings or kaggle.DEFAULT_RATINGS
             folder = kaggle.download(name, quiet=not progress.live)
             stage.note = folder

@@ -15,7 +15,7 @@ import pytest
 
 from segmentation.datasets import catalogue, layouts
 from segmentation.datasets.synthetic import calibration as real
-from segmentation.datasets.synthetic import kernels, plan, writer
+from segmentation.datasets.synthetic import kernels, model, writer
 from segmentation.errors import DataError
 from segmentation.schema import KAGGLE_GENRES
 
@@ -30,8 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, client) -> Path:
 
 
 @pytest.fixture(scope="module")
-def full_plan() -> plan.Plan:
-    return plan.make_plan(real.ROWS, 0)
+def full_plan() -> model.Plan:
+    return model.make_plan(real.ROWS, 0)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -81,7 +81,7 @@ def test_half_stars_in_the_real_shares(made: Path) -> None:
     assert np.abs(found - wanted).max() <= 1
 
 
-def test_full_size_meets_the_published_figures(full_plan: plan.Plan) -> None:
+def test_full_size_meets_the_published_figures(full_plan: model.Plan) -> None:
     assert full_plan.users == 270_896
     assert full_plan.counts.sum() == 26_024_289
     assert full_plan.counts.max() == 18_276
@@ -98,9 +98,9 @@ def test_full_size_meets_the_published_figures(full_plan: plan.Plan) -> None:
     assert np.sqrt(variance) == pytest.approx(1.065443, abs=1e-6)
 
 
-def test_groups_agree_whoever_makes_them(full_plan: plan.Plan) -> None:
+def test_groups_agree_whoever_makes_them(full_plan: model.Plan) -> None:
     """A user's films hang on (seed, user), not on the group the user is drawn in."""
-    small = plan.make_plan(30_000, 3)
+    small = model.make_plan(30_000, 3)
     t = small.tables
     key = np.uint64(7)
 
@@ -211,7 +211,7 @@ def test_no_room_is_told_before_anything_is_written(tmp_path: Path, client) -> N
     with pytest.raises(DataError, match=r"ratings take about 2,700,000.0 MB and .* MB are free"):
         # The plan alone of so many users would take minutes; only the arithmetic is tried.
         with pytest.MonkeyPatch.context() as patch:
-            small = plan.make_plan(2_000, 0)
+            small = model.make_plan(2_000, 0)
             patch.setattr(writer, "make_plan", lambda rows, seed: small)
             writer.write(10**11, 0, tmp_path / "big", client)
     assert not (tmp_path / "big" / "ratings.csv").exists()

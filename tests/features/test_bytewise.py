@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets import ratings
+from segmentation.datasets import csv_reader, format
 from segmentation.features import bytewise, statistics
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, MovieTable
 
@@ -24,13 +24,13 @@ def both(
     table: MovieTable = TABLE,
 ) -> bool:
     """Whether the compiled reader took it; if so, all it says is what the general reader says."""
-    file = ratings.RatingsFormat("r.csv", len(data), delimiter, columns, 0, 0, (0.5, 5.0))
+    file = format.RatingsFormat("r.csv", len(data), delimiter, columns, 0, 0, (0.5, 5.0))
     grammar = bytewise.Grammar(len(columns), delimiter[0], len(delimiter), 0.5, 5.0)
     quick = bytewise.read_statistics(data, grammar, table)
     if quick is None:
         return False
     found, lines = quick
-    partition = ratings.parse(file, data)
+    partition = csv_reader.parse(file, data)
     expected = statistics.partition_statistics(partition.ratings, table)
     assert partition.rejected == ()
     assert lines == partition.lines

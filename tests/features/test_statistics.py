@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets import catalogue, layouts, pieces, ratings
+from segmentation.datasets import catalogue, csv_reader, layouts, partitions
 from segmentation.features import kernels, presets, statistics
 from segmentation.schema import MOVIE, RATING, USER, MovieTable, UserStatistics
 from tests import oracles
@@ -222,12 +222,12 @@ def test_real_means_equal_pandas(
 ) -> None:
     layout = layouts.detect(str(real_data / folder))
     found = catalogue.load(layout, join)
-    (file,) = pieces.probe(layout)
+    (file,) = partitions.probe(layout)
     parts = [
-        statistics.partition_statistics(ratings.parse(file, bytes(chunk)).ratings, found.table())
-        for partition in pieces.partitions([file], 300_000)
+        statistics.partition_statistics(csv_reader.parse(file, bytes(chunk)).ratings, found.table())
+        for partition in partitions.partitions([file], 300_000)
         for piece in partition
-        for chunk in pieces.chunks(piece)
+        for chunk in partitions.chunks(piece)
     ]
     assert sum(part.used for part in parts) == used
     merged = statistics.merge([part.statistics for part in parts])

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import choose_k, convert, segment
-from segmentation.datasets import layouts
-from segmentation.datasets import pieces as reader
+from segmentation.datasets import layouts, partitions
 from segmentation.run import convert as converting
 from tests.conftest import write_tiny
 from tests.jobs.test_invariance import assert_same, copy, data, reference, run
@@ -245,7 +244,7 @@ def test_a_packed_file_becomes_several(
     folder, out = copy(data, tmp_path / "data"), tmp_path / "out"
     with gzip.open(folder / "ratings.csv.gz", "wb", compresslevel=1) as file:
         file.write((data / "ratings.csv").read_bytes())
-    monkeypatch.setattr(reader, "chunks", functools.partial(reader.chunks, size=100_000))
+    monkeypatch.setattr(partitions, "chunks", functools.partial(partitions.chunks, size=100_000))
     monkeypatch.setattr(converting, "FILE_ROWS", 7_000)
     assert call(folder, out) == 0
     parts = sorted(path.name for path in (out / "ratings.parquet").iterdir())
@@ -260,7 +259,7 @@ def test_a_packed_file_becomes_several(
     assert_same(run(out, tmp_path / "read"), reference)
     # A record tells of all its files: where one is gone, the partition is written again.
     place = tmp_path / "part"
-    (piece,) = reader.partitions(reader.probe(layouts.detect(str(folder))), 1 << 20)
+    (piece,) = partitions.partitions(partitions.probe(layouts.detect(str(folder))), 1 << 20)
     whole = converting.write_part(piece, str(place))
     (tmp_path / "part_0001.parquet").unlink()
     assert converting.write_part(piece, str(place)).used == whole.used == 60_000

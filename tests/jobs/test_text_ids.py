@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import convert, segment
-from segmentation.datasets import ids, layouts, pieces
-from segmentation.datasets.ratings import RatingsFormat, parse, parse_line
+from segmentation.datasets import identifiers, layouts, partitions
+from segmentation.datasets.csv_reader import parse, parse_line
+from segmentation.datasets.format import RatingsFormat
 from segmentation.features.ids import coded
 from segmentation.run import pipeline, reading
 from tests.conftest import write_tiny
@@ -211,7 +212,7 @@ def test_the_quick_way_reads_what_the_slow_one_does(rows: list[tuple[str, str, s
     st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=5))
 )
 def test_codes(texts: list[str]) -> None:
-    names, codes = coded(pd.Series(texts, dtype=ids.TEXT_DTYPE))
+    names, codes = coded(pd.Series(texts, dtype=identifiers.TEXT_DTYPE))
     assert [name.decode() for name in names] == sorted(set(texts), key=str.encode)
     assert [names[code].decode() for code in codes] == texts
 
@@ -219,9 +220,9 @@ def test_codes(texts: list[str]) -> None:
 def test_a_broken_number_makes_no_texts() -> None:
     numbers = [str(number).encode() for number in range(200)]
     wide = str(2**64).encode()
-    assert not ids.are_texts([*numbers, wide, b"anna"])
-    assert ids.are_texts([*numbers, *[wide] * 10])
-    assert not ids.are_texts([])
+    assert not identifiers.are_texts([*numbers, wide, b"anna"])
+    assert identifiers.are_texts([*numbers, *[wide] * 10])
+    assert not identifiers.are_texts([])
 
 
 def test_one_kind_for_all_files(tmp_path: Path) -> None:
@@ -229,4 +230,4 @@ def test_one_kind_for_all_files(tmp_path: Path) -> None:
     (folder / "ratings.csv").unlink()
     (folder / "ratings-1.csv").write_text(HEADER + "1,10,3.0,1\n")
     (folder / "ratings-2.csv").write_text(HEADER + "anna,10,3.0,1\n")
-    assert {file.texts for file in pieces.probe(layouts.detect(str(folder)))} == {("userId",)}
+    assert {file.texts for file in partitions.probe(layouts.detect(str(folder)))} == {("userId",)}

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from jobs import convert, segment
-from segmentation.datasets import access, attempts, layouts
+from segmentation.datasets import filesystem, layouts, retry
 from tests.conftest import write_tiny
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import assert_same, data, reference, result, run
@@ -32,7 +32,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch) -> Iterator[None]:
     """Let no test see what fsspec remembers of another, nor wait as long as a run would."""
-    monkeypatch.setattr(attempts, "_PAUSES", (0.01, 0.02, 0.05))
+    monkeypatch.setattr(retry, "_PAUSES", (0.01, 0.02, 0.05))
     yield
     fsspec.AbstractFileSystem.clear_instance_cache()
 
@@ -96,9 +96,9 @@ def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
 
 def test_stumbling_at_work(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "tiny")) as web:
-        size = access.info(f"{web.url}/ratings.csv")["size"]
+        size = filesystem.info(f"{web.url}/ratings.csv")["size"]
         web.stumbles = Counter({"ratings.csv": 3})
-        with access.opened(f"{web.url}/ratings.csv", size) as file:
+        with filesystem.opened(f"{web.url}/ratings.csv", size) as file:
             assert file.read() == (tmp_path / "tiny" / "ratings.csv").read_bytes()
         assert [answer for *_, answer in web.asked[-4:]] == [f"bytes=0-{size - 1}"] * 4
 
@@ -232,7 +232,7 @@ def test_a_server_that_changes_its_mind(tmp_path: Path) -> None:
     web: WebServer
     with serving(write_tiny(tmp_path / "tiny")) as web:
         path = f"{web.url}/ratings.csv"
-        with access.opened(path) as file:
+        with filesystem.opened(path) as file:
             web.ranges = "ignored"
             with pytest.raises(layouts.DataError, match="gives no ranges where it gave some"):
                 file.read(10)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segmentation.datasets import pieces, ratings
+from segmentation.datasets import csv_reader, format
+from segmentation.datasets import partitions as pieces
 from segmentation.features import statistics
 from segmentation.run import partitions, reading, shuffling, tasks
 from segmentation.run.partitions import ReadSummary
@@ -61,7 +62,7 @@ def test_rows_are_those_of_the_statistics(tmp_path, monkeypatch, cut: int, typed
     text = b"7,2,4.5,1\n7,9,3,2\nbad\n3,5,0.5,3\n3,4,1.0,4\n"
     path = tmp_path / "r.csv"
     path.write_bytes(text)
-    file = ratings.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
+    file = format.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
     halves = [
         pieces.Piece(file, ByteRange(str(path), *ends)) for ends in ((0, cut), (cut, len(text)))
     ]
@@ -76,7 +77,7 @@ def test_rows_are_those_of_the_statistics(tmp_path, monkeypatch, cut: int, typed
         line += piece.lines
         assert lines in ([], [2])
     assert np.unpackbits(told.seen)[:3].tolist() == [1, 1, 1]
-    whole = statistics.partition_statistics(ratings.parse(file, text).ratings, TABLE)
+    whole = statistics.partition_statistics(csv_reader.parse(file, text).ratings, TABLE)
     summed, _ = shuffling.summed(rows, TABLE)
     for one, other in zip(summed, whole.statistics, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -97,7 +98,7 @@ def test_text_is_typed_in_whole_lines(tmp_path, monkeypatch, typed: int, end: by
     text = b"7,2,4.5,1\n\n" + b"x" * 50 + b"\n3,5,0.5,3\n3,4,1.0,4" + end
     path = tmp_path / "r.csv"
     path.write_bytes(text)
-    file = ratings.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
+    file = format.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
     piece = pieces.Piece(file, ByteRange(str(path), 0, len(text)))
     found = list(partitions.typed(piece))
     assert (len(found) > 1) == (typed < 1 << 20)

@@ -13,8 +13,8 @@ import numpy as np
 
 from segmentation.datasets.synthetic import calibration as real
 from segmentation.datasets.synthetic import kernels
-from segmentation.datasets.synthetic.films import links_csv, metadata_csv
-from segmentation.datasets.synthetic.plan import FilmTables, Plan, make_plan
+from segmentation.datasets.synthetic.catalogue import links_csv, metadata_csv
+from segmentation.datasets.synthetic.model import FilmTables, Plan, make_plan
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets import layouts, pieces, ratings
+from segmentation.datasets import csv_reader, format, layouts, partitions
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 from tests import oracles
@@ -21,15 +21,15 @@ from tests.conftest import write_tiny
 HEADER = "userId,movieId,rating,timestamp\n"
 
 
-def format_of(path: Path) -> ratings.RatingsFormat:
+def format_of(path: Path) -> format.RatingsFormat:
     layout = layouts.Layout("kaggle", str(path.parent), str(path), "", None, ())
-    (file,) = pieces.probe(layout)
+    (file,) = partitions.probe(layout)
     # Of a few lines, most of which are damaged on purpose, nobody could tell.
     return dataclasses.replace(file, texts=())
 
 
-def typed(file: ratings.RatingsFormat, chunk) -> ratings.Partition:
-    return chunk if isinstance(chunk, ratings.Partition) else ratings.parse(file, bytes(chunk))
+def typed(file: format.RatingsFormat, chunk) -> format.Partition:
+    return chunk if isinstance(chunk, format.Partition) else csv_reader.parse(file, bytes(chunk))
 
 
 def read_all(
@@ -38,9 +38,9 @@ def read_all(
     """Every row, every reject with its line number in the file, and the number of lines."""
     file = format_of(path)
     frames, rejects, line = [], [], file.header_lines
-    for partition in pieces.partitions([file], partition_bytes):
+    for partition in partitions.partitions([file], partition_bytes):
         for piece in partition:
-            for chunk in pieces.chunks(piece, chunk_bytes):
+            for chunk in partitions.chunks(piece, chunk_bytes):
                 read = typed(file, chunk)
                 frames.append(read.ratings)
                 rejects += [(line + 1 + r.line, r.reason, r.text) for r in read.rejected]
@@ -183,7 +183,7 @@ def test_same_as_the_line_oracle_wherever_it_is_cut(
     if not body:
         lines = ["1,1,1,1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ratings, "_PIECE_BYTES", piece)
+        patch.setattr(csv_reader, "_PIECE_BYTES", piece)
         frame, rejects, _ = read_all(path, partition_bytes)
     sound = [oracles.rating_of(line) for line in lines if line]
     assert list(frame.itertuples(index=False, name=None)) == [r for r in sound if r is not None]
@@ -208,7 +208,7 @@ def stamp_of(text: str) -> int:
     digits = whole.removeprefix("-")
     fine = digits.isascii() and digits.isdecimal() and not (dot and rest.strip("0"))
     # A float may be ".0" or "+5", which Hypothesis found where the strict reader takes floats.
-    return int(whole) if fine and -(2**63) <= int(whole) < 2**63 else ratings.NO_TIMESTAMP
+    return int(whole) if fine and -(2**63) <= int(whole) < 2**63 else format.NO_TIMESTAMP
 
 
 @given(
@@ -220,11 +220,11 @@ def test_timestamps_are_the_same_however_they_are_read(
     stamps: list[str], texts: tuple[str, ...], piece: int
 ) -> None:
     columns = ("userId", "movieId", "rating", "timestamp")
-    file = ratings.RatingsFormat("f", 1, b",", columns, 0, 0, (0.5, 5.0), texts=texts)
+    file = format.RatingsFormat("f", 1, b",", columns, 0, 0, (0.5, 5.0), texts=texts)
     data = "".join(f"{n},7,3.5,{stamp}\n" for n, stamp in enumerate(stamps)).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ratings, "_PIECE_BYTES", piece)
-        found = ratings.parse(file, data, detailed=True)
+        patch.setattr(csv_reader, "_PIECE_BYTES", piece)
+        found = csv_reader.parse(file, data, detailed=True)
     assert not found.rejected
     assert found.ratings[TIMESTAMP].tolist() == [stamp_of(stamp) for stamp in stamps]
 
@@ -241,7 +241,7 @@ def test_a_range_can_lie_within_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n2,20,3.0,2\n")
     file = format_of(path)
     middle = ByteRange(str(path), file.data_start + 3, file.data_start + 5)
-    (chunk,) = pieces.chunks(pieces.Piece(file, middle))
+    (chunk,) = partitions.chunks(partitions.Piece(file, middle))
     assert chunk == b""
 
 
@@ -334,7 +334,7 @@ def test_damaged_packing_is_told(tmp_path: Path, codec: str, damage: str) -> Non
 
 
 def test_a_file_without_lines_is_not_kept_whole(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(pieces, "_LONGEST_LINE", 100)
+    monkeypatch.setattr(partitions, "_LONGEST_LINE", 100)
     path = tmp_path / "ratings.csv.gz"
     path.write_bytes(gzip.compress(HEADER.encode() + b"1" * 1_000))
     with pytest.raises(DataError, match="has no end of a line"):
@@ -351,7 +351,7 @@ def test_small_files_share_a_partition_and_large_ones_are_cut(tmp_path: Path) ->
     files.append(format_of(packed))
     names = [
         [Path(piece.part.path).stem for piece in partition]
-        for partition in pieces.partitions(files, 100)
+        for partition in partitions.partitions(files, 100)
     ]
     assert names[0] == ["0", "1", "2"]
     assert all(partition == ["3"] for partition in names[1:-2])

@@ -9,7 +9,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from segmentation.datasets.access import whole
+from segmentation.datasets.filesystem import whole
 from segmentation.datasets.layouts import require_file
 from segmentation.errors import DataError
 

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets import ids
-from segmentation.datasets.access import opened
-from segmentation.datasets.attempts import one_line
-from segmentation.datasets.ratings import (
+from segmentation.datasets import identifiers
+from segmentation.datasets.filesystem import opened
+from segmentation.datasets.format import (
     NO_TIMESTAMP,
     Columns,
     LineReject,
@@ -17,6 +16,7 @@ from segmentation.datasets.ratings import (
     RatingsFormat,
     are_whole,
 )
+from segmentation.datasets.retry import one_line
 from segmentation.errors import DataError
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
@@ -154,7 +154,7 @@ def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
 def read(file: RatingsFormat, part: ByteRange, *, detailed: bool = False) -> Iterator[Partition]:
     """Read row groups: typed rows in the file's order, what is no rating aside.
 
-    ``detailed`` is what it is to :func:`segmentation.datasets.ratings.parse`.
+    ``detailed`` is what it is to :func:`segmentation.datasets.csv_reader.parse`.
 
     Raises
     ------
@@ -180,11 +180,13 @@ def _typed(batch: Any, file: RatingsFormat, *, detailed: bool) -> Partition:
     import pyarrow.compute as pc
 
     users, movies = (
-        ids.sound_texts(batch.column(name)) if name in file.texts else _numbers(batch.column(name))
+        identifiers.sound_texts(batch.column(name))
+        if name in file.texts
+        else _numbers(batch.column(name))
         for name in (USER, MOVIE)
     )
     what = [
-        f"{name} is no text of 1 to {ids.LONGEST} bytes"
+        f"{name} is no text of 1 to {identifiers.LONGEST} bytes"
         if name in file.texts
         else f"{name} is no whole number within 64 bits"
         for name in (USER, MOVIE)
@@ -215,7 +217,7 @@ def _typed(batch: Any, file: RatingsFormat, *, detailed: bool) -> Partition:
             for column in columns
         )
     names = (*_NEEDED, TIMESTAMP, LINE)[: len(columns)]
-    frame = ids.framed(dict(zip(names, columns, strict=True)))
+    frame = identifiers.framed(dict(zip(names, columns, strict=True)))
     return Partition(frame, tuple(rejected), len(bad))
 
 
@@ -270,7 +272,7 @@ def _numbers_of_texts(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]
     import pyarrow.compute as pc
 
     coded = pc.cast(column, pa.string()).fill_null("").dictionary_encode()
-    found = [ids.number(text.encode()) for text in coded.dictionary.to_pylist()]
+    found = [identifiers.number(text.encode()) for text in coded.dictionary.to_pylist()]
     sound = np.array([not isinstance(value, str) for value in found], np.bool_)
     values = np.array([0 if isinstance(value, str) else value for value in found], np.int64)
     at = coded.indices.to_numpy(zero_copy_only=False)

@@ -6,8 +6,8 @@ import glob
 import re
 from typing import Any
 
-from segmentation.datasets.access import exists, filesystem, is_local, lists
-from segmentation.datasets.attempts import asked
+from segmentation.datasets.filesystem import exists, filesystem, is_local, lists
+from segmentation.datasets.retry import asked
 from segmentation.errors import DataError
 
 #: Packed text, by its first bytes, with pyarrow's name of the codec.

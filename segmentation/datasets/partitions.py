@@ -8,12 +8,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from segmentation.datasets import ids, parquet
-from segmentation.datasets.access import opened
-from segmentation.datasets.attempts import one_line
+from segmentation.datasets import identifiers, parquet_reader
+from segmentation.datasets.csv_reader import split
+from segmentation.datasets.discovery import CODECS, PARQUET_MAGIC
+from segmentation.datasets.filesystem import opened
+from segmentation.datasets.format import Partition, RatingsFormat
 from segmentation.datasets.layouts import require_file
-from segmentation.datasets.parts import CODECS, PARQUET_MAGIC
-from segmentation.datasets.ratings import Partition, RatingsFormat, split
+from segmentation.datasets.retry import one_line
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
@@ -62,7 +63,7 @@ def probe(layout: Layout, *, text_movies: bool | None = None) -> list[RatingsFor
         in another.
     """
     files = [_probe(path, layout) for path in layout.ratings_files]
-    parquet.check_alike([file for file in files if file.codec == "parquet"])
+    parquet_reader.check_alike([file for file in files if file.codec == "parquet"])
     # A column is the same in all of them: of what some hold texts, others hold numbers as texts.
     texts = {name for file in files for name in file.texts}
     if text_movies is not None:
@@ -84,7 +85,7 @@ def _probe(path: str, layout: Layout) -> RatingsFormat:
             if head.startswith(magic):
                 raise DataError(f"{path}: holds {kind}, not text: {remedy} and name the result")
         if head.startswith(PARQUET_MAGIC):
-            return parquet.probe(path, size, layout.scale)
+            return parquet_reader.probe(path, size, layout.scale)
         codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
     if codec is not None:
         with opened(path) as file:
@@ -101,7 +102,7 @@ def _texts(file: RatingsFormat, head: bytes) -> tuple[str, ...]:
         del lines[-1]
     rows = [fields for line in lines if len(fields := split(file, line)) == len(file.columns)]
     places = zip((USER, MOVIE), file.positions, strict=False)
-    return tuple(name for name, at in places if ids.are_texts([row[at] for row in rows]))
+    return tuple(name for name, at in places if identifiers.are_texts([row[at] for row in rows]))
 
 
 def _head(file: Any) -> bytes:
@@ -164,7 +165,7 @@ def partitions(
 def _pieces(file: RatingsFormat, size: int) -> Iterator[tuple[Piece, int]]:
     """Cut one file; with each piece goes what it costs to read, in bytes of text."""
     if file.codec == "parquet":
-        for part, cost in parquet.ranges(file, max(1, size // _PARQUET_DENSITY)):
+        for part, cost in parquet_reader.ranges(file, max(1, size // _PARQUET_DENSITY)):
             yield Piece(file, part), cost * _PARQUET_DENSITY
         return
     if file.codec is not None or file.streamed:
@@ -189,7 +190,7 @@ def chunks(
 
     Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
     more memory than the others. A chunk is good until the next one is asked for.
-    ``detailed`` adds columns to typed rows, as to :func:`segmentation.datasets.ratings.parse`.
+    ``detailed`` adds columns to typed rows, as to :func:`segmentation.datasets.csv_reader.parse`.
 
     Raises
     ------
@@ -198,7 +199,7 @@ def chunks(
     """
     file, part = piece
     if file.codec == "parquet":
-        yield from parquet.read(file, part, detailed=detailed)
+        yield from parquet_reader.read(file, part, detailed=detailed)
     elif file.codec is None and not file.streamed:
         yield from _lines(file, part)
     else:

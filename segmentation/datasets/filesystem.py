@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from segmentation.datasets.attempts import RefusedError, asked, known, one_line
+from segmentation.datasets.retry import RefusedError, asked, known, one_line
 from segmentation.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,17 +10,23 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets import ids
+from segmentation.datasets import identifiers
+from segmentation.datasets.format import (
+    NO_TIMESTAMP,
+    Columns,
+    LineReject,
+    Partition,
+    RatingsFormat,
+    are_whole,
+)
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
 _PIECE_BYTES = 1 << 16
 #: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
@@ -30,60 +36,6 @@ _STARS = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
 _WHOLE = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
 #: Signs of what a float's grammar has and that of a timestamp hasn't.
 _NOT_WHOLE = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
-#: Up to here a float64 tells each whole number from the next.
-_EXACT = 2**53
-#: Where a row has no timestamp that is one: before every other.
-NO_TIMESTAMP = -(2**63)
-
-#: Users, movies and stars, and where details are wanted timestamps and lines; a row each. NumPy
-#: arrays, and of ids that are texts Arrow's.
-Columns = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class RatingsFormat:
-    """How one ratings file is read.
-
-    ``columns`` are its header's names; ``data_start`` is the byte at which the first row begins
-    and ``header_lines`` the number of lines before it. ``codec`` is None for plain text, else what
-    it is packed as, or ``parquet``; ``size`` is that of the file as it lies there, bytes.
-    ``streamed`` tells that its server gives no ranges of it, ``texts`` names columns
-    whose ids are texts, and ``dated`` that timestamps are points in time, read as microseconds.
-    """
-
-    path: str
-    size: int
-    delimiter: bytes
-    columns: tuple[str, ...]
-    data_start: int
-    header_lines: int
-    scale: tuple[float, float]
-    codec: str | None = None
-    streamed: bool = False
-    texts: tuple[str, ...] = ()
-    dated: bool = False
-
-    @property
-    def positions(self) -> tuple[int, int, int]:
-        """Field numbers of user, movie and rating."""
-        at = self.columns.index
-        return at(USER), at(MOVIE), at(RATING)
-
-
-class LineReject(NamedTuple):
-    """A rejected line of one partition: its 0-based number there, the reason, its bytes."""
-
-    line: int
-    reason: str
-    text: bytes
-
-
-class Partition(NamedTuple):
-    """Typed rows of one part of a file, its rejects, and its number of lines (blank ones too)."""
-
-    ratings: pd.DataFrame
-    rejected: tuple[LineReject, ...]
-    lines: int
 
 
 def parse(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> Partition:
@@ -108,7 +60,7 @@ def parse(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> Partit
             rejected += rejects
         pieces.append(strict)
         start, line = stop, line + piece.count(b"\n")
-    whole = tuple(ids.joined(column) for column in zip(*pieces, strict=True))
+    whole = tuple(identifiers.joined(column) for column in zip(*pieces, strict=True))
     return Partition(_frame(whole), tuple(rejected), lines)
 
 
@@ -125,7 +77,7 @@ def parse_line(file: RatingsFormat, text: bytes) -> tuple[int | bytes, int | byt
     user_at, movie_at, rating_at = file.positions
     keys = []
     for name, at in ((USER, user_at), (MOVIE, movie_at)):
-        key = ids.text(fields[at]) if name in file.texts else ids.number(fields[at])
+        key = identifiers.text(fields[at]) if name in file.texts else identifiers.number(fields[at])
         if isinstance(key, str):
             return f"{name} {key}"
         keys.append(key)
@@ -155,7 +107,7 @@ def _timestamp(file: RatingsFormat, text: bytes) -> int:
     field = split(file, text)[file.columns.index(TIMESTAMP)]
     if not _WHOLE.match(field):
         return NO_TIMESTAMP
-    found = ids.number(field.partition(b".")[0])
+    found = identifiers.number(field.partition(b".")[0])
     return NO_TIMESTAMP if isinstance(found, str) else found
 
 
@@ -182,11 +134,6 @@ def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
             columns = (*columns, np.full(len(stars), NO_TIMESTAMP))
         columns = (*columns, np.arange(first_line, first_line + len(stars)))
     return columns
-
-
-def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which floats are whole numbers, and sure to be those that were written."""
-    return np.asarray((values == np.trunc(values)) & (np.abs(values) < _EXACT))
 
 
 def _whole_stamps(table: Any) -> Any:
@@ -272,13 +219,13 @@ def _column(column: Any, *, text: bool) -> Any:
     import pyarrow.compute as pc
 
     if text:
-        found, sound = ids.sound_texts(column)
+        found, sound = identifiers.sound_texts(column)
         # Blanks around an id are rare enough to be left to the slow way.
         return (
             column if sound.all() and pc.all(pc.equal(found, column), min_count=0).as_py() else None
         )
     if pa.types.is_string(column.type):
-        column = ids.numbers_in(column)
+        column = identifiers.numbers_in(column)
     return None if column is None else column.to_numpy()
 
 
@@ -292,5 +239,5 @@ def _typed(values: list[Any], dtype: type[np.generic] | None) -> Any:
 
 def _frame(columns: Columns) -> pd.DataFrame:
     names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
-    found: pd.DataFrame = ids.framed(dict(zip(names, columns, strict=True)))
+    found: pd.DataFrame = identifiers.framed(dict(zip(names, columns, strict=True)))
     return found

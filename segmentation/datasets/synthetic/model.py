@@ -9,7 +9,7 @@ import numpy as np
 
 from segmentation.datasets.synthetic import calibration as real
 from segmentation.datasets.synthetic import kernels
-from segmentation.datasets.synthetic.films import Films, make_films
+from segmentation.datasets.synthetic.catalogue import Films, make_films
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

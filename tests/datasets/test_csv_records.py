@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentation.datasets import records
+from segmentation.datasets import csv_records
 
 HEADER = ["id", "overview", "title"]
 FIELD = st.one_of(
@@ -37,15 +37,15 @@ def filled(rows: list[list[str]]) -> list[list[str]]:
 def test_both_ways_agree(lines: list[str], newline: str, mark: bool, end: bool) -> None:
     text = newline.join([",".join(HEADER), *lines]) + newline * end
     data = ("\ufeff" * mark + text).encode()
-    quick = records._by_arrow(data, ("id", "title"))
+    quick = csv_records._by_arrow(data, ("id", "title"))
     if quick is not None:
-        assert filled(list(quick)) == filled(list(records._parsed("x.csv", data, "utf-8-sig")))
+        assert filled(list(quick)) == filled(list(csv_records._parsed("x.csv", data, "utf-8-sig")))
 
 
 def test_torn_records_stand_where_they_stood(tmp_path: Path) -> None:
     path = tmp_path / "movies.csv"
     path.write_text('id,overview,title\n1,"a\nb",A\n2,torn\nhere,B\n3,c,C\n')
-    found = list(records.read(str(path), ("id", "title")))
+    found = list(csv_records.read(str(path), ("id", "title")))
     assert found == [HEADER, ["1", "", "A"], ["2", "torn"], ["here", "B"], ["3", "", "C"]]
 
 
@@ -62,16 +62,16 @@ def test_torn_records_stand_where_they_stood(tmp_path: Path) -> None:
     ],
 )
 def test_what_pyarrow_is_not_asked_for(data: bytes) -> None:
-    assert records._by_arrow(data, ("id", "title")) is None
+    assert csv_records._by_arrow(data, ("id", "title")) is None
 
 
 @pytest.mark.real_data
 def test_real_metadata(real_data: Path) -> None:
     data = (real_data / "kaggle-small" / "movies_metadata.csv").read_bytes()
     names = ("id", "genres", "title", "overview")
-    quick = records._by_arrow(data, names)
+    quick = csv_records._by_arrow(data, names)
     assert quick is not None
-    slow = list(records._parsed("x.csv", data, "utf-8-sig"))
+    slow = list(csv_records._parsed("x.csv", data, "utf-8-sig"))
     places = [slow[0].index(name) for name in names]
     found = list(quick)
     assert len(found) == len(slow)
