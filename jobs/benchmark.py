@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
 
     #: Measures, and returns what is to be written: file name → its bytes or what JSON makes of it.
     Measure = Callable[[], dict[str, Any]]
@@ -56,9 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
     from segmentation.errors import UsageError
+    from segmentation.progress import Progress
     from segmentation.run import files
     from segmentation.run.failures import explained
-    from segmentation.run.progress import Progress
 
     if not 1 <= arguments.rounds <= 1_000:
         raise UsageError(f"--rounds {arguments.rounds}: from 1 to 1000")

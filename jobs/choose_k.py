@@ -33,8 +33,8 @@ def job(arguments: argparse.Namespace) -> None:
     out = options.run_folder(arguments)
     settings = Settings(**options.data_settings(arguments))
     from segmentation.insight import choice
+    from segmentation.progress import Progress
     from segmentation.run.choose_k import run_choose_k
-    from segmentation.run.progress import Progress
 
     run = run_choose_k(
         settings,

@@ -26,8 +26,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
+    from segmentation.progress import Progress
     from segmentation.run.convert import run_convert
-    from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
 
     out = options.run_folder(arguments)

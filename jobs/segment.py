@@ -57,7 +57,7 @@ def job(arguments: argparse.Namespace) -> None:
         **options.data_settings(arguments), k=arguments.k, playbook=arguments.playbook
     )
     from segmentation.insight.report import segment_table
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
     from segmentation.run.segment import run_segment
 
     run = run_segment(

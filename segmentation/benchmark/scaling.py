@@ -24,7 +24,7 @@ from segmentation.run.sources import locate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
 
 #: stage of the model → the stages of a run, and the terms that it may have.
 MODEL = {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from segmentation.datasets.layouts import Layout
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
 
 _ROW_GROUP = 1 << 20
 #: How the figure marks an entry that ran out of memory.

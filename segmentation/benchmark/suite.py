@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from segmentation.progress import Progress
     from segmentation.run.blocks import Blocks
-    from segmentation.run.progress import Progress
 
 
 def run_estimators(

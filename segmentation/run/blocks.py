@@ -10,7 +10,7 @@ import numpy as np
 
 from segmentation.features import statistics
 from segmentation.run import files, tables
-from segmentation.run.tasks import hold, submit
+from segmentation.tasks import hold, submit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from segmentation.run.work import Work, open_work
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
     from segmentation.run.settings import Settings
     from segmentation.schema import KSearch
 

@@ -20,9 +20,9 @@ from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.run.settings import Execution
 from segmentation.run.store import CONVERT, PARTS
 from segmentation.run.tally import Gathering, Tally, add_up
-from segmentation.run.tasks import submit
 from segmentation.run.work import Work, open_work, versions
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
+from segmentation.tasks import submit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.partitions import Piece
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
     from segmentation.run.settings import Settings
 
 JOB = CONVERT

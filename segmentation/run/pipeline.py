@@ -9,8 +9,8 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.features import presets
 from segmentation.run import assignments, tables
-from segmentation.run.tasks import submit
 from segmentation.schema import Axes
+from segmentation.tasks import submit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,8 +15,8 @@ from segmentation.run.blocks import Blocks, merge_parts
 from segmentation.run.failures import on_partitions
 from segmentation.run.partitions import name_of, read_partition
 from segmentation.run.tally import Gathering, Tally, add_up, first_lines
-from segmentation.run.tasks import first, hold, second, submit
 from segmentation.schema import TIMESTAMP
+from segmentation.tasks import first, hold, second, submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.layouts import Layout
     from segmentation.datasets.partitions import Piece
+    from segmentation.progress import Progress
     from segmentation.run.cluster import Cluster
     from segmentation.run.partitions import ReadSummary
-    from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
     from segmentation.run.tally import Ended
     from segmentation.schema import Catalogue, MovieTable, RejectedRow

@@ -14,7 +14,7 @@ from segmentation.run.deployment.embedded import has_bokeh
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from segmentation.run.progress import Progress
+    from segmentation.progress import Progress
 
 
 def counter_of(client: Any) -> str:

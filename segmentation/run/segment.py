@@ -19,8 +19,8 @@ from segmentation.schema import Axes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from segmentation.progress import Progress
     from segmentation.run.blocks import Blocks
-    from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
     from segmentation.schema import KSearch, Persona, SegmentProfile
 

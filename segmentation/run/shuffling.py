@@ -15,8 +15,8 @@ import numpy as np
 from segmentation.datasets.identifiers import TEXT_DTYPE
 from segmentation.features import statistics
 from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
-from segmentation.run.tasks import second
 from segmentation.schema import MOVIE, RATING, USER
+from segmentation.tasks import second
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from segmentation.datasets.layouts import Layout
+    from segmentation.progress import Progress
     from segmentation.run.cluster import Cluster
-    from segmentation.run.progress import Progress
     from segmentation.run.settings import Settings
 
 

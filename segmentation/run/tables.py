@@ -10,7 +10,7 @@ import shutil
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from segmentation.run.tasks import submit
+from segmentation.tasks import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ def write(
     make
         Makes one Arrow table, on a worker.
     columns
-        What it is given, as for :func:`segmentation.run.tasks.submit`; a list for what differs.
+        What it is given, as for :func:`segmentation.tasks.submit`; a list for what differs.
     ahead
         How many are built at a time, beyond those that are being written.
     after

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
 from segmentation.errors import ClusterError, UsageError
+from segmentation.progress import Progress
 from segmentation.run import copies, files, reading, recovery, seen, sources, store
 from segmentation.run.blocks import Blocks, load_blocks, save_blocks
 from segmentation.run.cluster import open_cluster
 from segmentation.run.deployment import checks
 from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory
-from segmentation.run.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

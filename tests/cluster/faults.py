@@ -13,8 +13,9 @@ import pytest
 from distributed import Client
 
 from jobs import segment
+from segmentation import progress
 from segmentation.estimators import _lloyd
-from segmentation.run import pipeline, progress, reading, shuffling
+from segmentation.run import pipeline, reading, shuffling
 from tests.cluster.processes import Process, Standing
 
 #: As many as K-Means takes on the tests' data, with the one that makes the inertia exact.

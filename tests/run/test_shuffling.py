@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from segmentation import tasks
 from segmentation.datasets import csv_reader, format
 from segmentation.datasets import partitions as pieces
 from segmentation.features import statistics
-from segmentation.run import partitions, reading, shuffling, tasks
+from segmentation.run import partitions, reading, shuffling
 from segmentation.run.partitions import ReadSummary
 from segmentation.schema import ByteRange, MovieTable
 from tests.features.test_bytewise import COLUMNS, TABLE

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from segmentation.run import progress as module
-from segmentation.run.progress import Progress
+from segmentation import progress as module
+from segmentation.progress import Progress
 
 
 class Terminal(io.StringIO):
