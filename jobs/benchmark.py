@@ -57,8 +57,8 @@ def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
     from segmentation.errors import UsageError
     from segmentation.progress import Progress
-    from segmentation.run import files
     from segmentation.run.failures import explained
+    from segmentation.storage import atomic
 
     if not 1 <= arguments.rounds <= 1_000:
         raise UsageError(f"--rounds {arguments.rounds}: from 1 to 1000")
@@ -73,9 +73,9 @@ def job(arguments: argparse.Namespace) -> None:
     with explained(out), _made(out):
         for name, content in measure().items():
             if isinstance(content, bytes):
-                files.write_bytes(out / name, content)
+                atomic.write_bytes(out / name, content)
             else:
-                files.write_json(out / name, content)
+                atomic.write_json(out / name, content)
             written.append(str(out / name))
     print((out / "benchmark.md").read_text("utf-8"))
     print(f"written: {', '.join(written)}")
@@ -145,11 +145,11 @@ def _folder(arguments: argparse.Namespace) -> Path:
     from pathlib import Path
 
     from segmentation.errors import UsageError
-    from segmentation.run import store
+    from segmentation.storage import run_folder
 
     out = Path(options.run_folder(arguments))
     place = out / "benchmark.json"
-    if (found := store.existing_run(out)) is not None:
+    if (found := run_folder.existing_run(out)) is not None:
         raise UsageError(f"{out}: holds {found} of another job: choose another --out")
     if place.exists() and not arguments.overwrite:
         raise UsageError(

@@ -80,7 +80,7 @@ def test_the_output_shown_is_the_output(job: str, tmp_path: Path, capsys) -> Non
 
 
 def test_the_run_folder_is_described(tmp_path: Path) -> None:
-    from segmentation.run.store import PRODUCTS
+    from segmentation.storage.run_folder import PRODUCTS
 
     for name in PRODUCTS:
         top = f"`{name.partition('/')[0]}"

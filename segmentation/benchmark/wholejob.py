@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.benchmark.rivals import RIVALS, THREADS
-from segmentation.run.tables import files_of
+from segmentation.storage.parquet import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

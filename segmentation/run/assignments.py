@@ -12,8 +12,8 @@ from segmentation.features.kernels import mean_columns
 from segmentation.insight import distances
 from segmentation.insight.distances import Bins, bins_of
 from segmentation.insight.profiles import ProfileSums, block_sums
-from segmentation.run.files import arrow_array, arrow_texts
 from segmentation.schema import USER, Axes, UserStatistics
+from segmentation.storage.parquet import arrow_array, arrow_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.features import statistics
-from segmentation.run import files, tables
+from segmentation.storage import atomic, parquet
 from segmentation.tasks import hold, submit
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def save_blocks(
     client: Any, path: Path, blocks: Blocks, genres: tuple[str, ...], ahead: int
 ) -> None:
     """Keep the merged statistics, a row group or part a block, for resuming and refreshing."""
-    tables.write(client, path, files.statistics_table, [blocks.statistics, genres], ahead)
+    parquet.write(client, path, atomic.statistics_table, [blocks.statistics, genres], ahead)
 
 
 def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool = True) -> Blocks:
@@ -94,16 +94,16 @@ def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool =
     """
     path = path.resolve()
     whole = not path.is_dir()
-    places = [path if whole else tables.part_of(path, number) for number in range(len(sizes))]
+    places = [path if whole else parquet.part_of(path, number) for number in range(len(sizes))]
     groups = [number if whole else 0 for number in range(len(sizes))]
     if shared:
-        kept = submit(client, "load", files.read_statistics, places, groups)
+        kept = submit(client, "load", atomic.read_statistics, places, groups)
     else:
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
             kept = [
-                hold(client, "load", files.read_statistics(place, group))
+                hold(client, "load", atomic.read_statistics(place, group))
                 for place, group in zip(places, groups, strict=True)
             ]
     return Blocks(kept, list(sizes))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.insight import choice
-from segmentation.run import files, pipeline, reading, searching
+from segmentation.run import pipeline, reading, searching
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
+from segmentation.storage import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,9 +69,9 @@ def _run(work: Work) -> ChooseKRun:
         del manifest["settings"][name]
     with work.progress.stage("report", "figure and tables"):
         folder = work.folder
-        files.write_bytes(folder.product("figures/choose_k.png"), choice.figure(found))
-        files.write_json(folder.product("choose_k.json"), record)
-        files.write_bytes(folder.product("choose_k.csv"), _csv(record).encode("utf-8"))
+        atomic.write_bytes(folder.product("figures/choose_k.png"), choice.figure(found))
+        atomic.write_json(folder.product("choose_k.json"), record)
+        atomic.write_bytes(folder.product("choose_k.csv"), _csv(record).encode("utf-8"))
         # Kept until here to resume from; without a model it is nobody's result.
         folder.discard("model")
     work.finish(manifest)

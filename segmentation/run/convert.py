@@ -15,13 +15,14 @@ import numpy as np
 from segmentation.datasets import csv_reader, filesystem, format
 from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
-from segmentation.run import copies, files, recovery
+from segmentation.run import copies, recovery
 from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.run.settings import Execution
-from segmentation.run.store import CONVERT, PARTS
 from segmentation.run.tally import Gathering, Tally, add_up
 from segmentation.run.work import Work, open_work, versions
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
+from segmentation.storage import atomic
+from segmentation.storage.run_folder import CONVERT, PARTS
 from segmentation.tasks import submit
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _run(work: Work) -> ConvertRun:
             )
         stage.note = f"{tally.used:,} ratings in {len(names):,} part" + "s" * (len(names) > 1)
     if tally.rejected:
-        files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
+        atomic.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
     _copy_others(work)
     for name in names:
         (parts / f"{name}.json").unlink()
@@ -198,7 +199,7 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
         max((one.last_user for one in known), default=None),
         reports,
     )
-    files.write_json(note, record._asdict())
+    atomic.write_json(note, record._asdict())
     return _summary(record)
 
 

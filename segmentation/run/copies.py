@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import filesystem
 from segmentation.errors import DataError, UsageError
-from segmentation.run.store import CONVERT, MANIFEST, PARTS
+from segmentation.storage.run_folder import CONVERT, MANIFEST, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import DataError
-from segmentation.run.files import write_json
 from segmentation.schema import Axes
+from segmentation.storage.atomic import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,9 @@ import numpy as np
 
 from segmentation.errors import DataError
 from segmentation.features import presets
-from segmentation.run import assignments, tables
+from segmentation.run import assignments
 from segmentation.schema import Axes
+from segmentation.storage import parquet
 from segmentation.tasks import submit
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from segmentation.insight.profiles import Activity, ProfileSums
     from segmentation.run.blocks import Blocks
     from segmentation.run.cluster import Cluster
-    from segmentation.run.store import RunFolder
     from segmentation.schema import UserStatistics
+    from segmentation.storage.run_folder import RunFolder
 
 _AXES = 2
 #: Users that the figure's centres and outline come from, and that it draws some of.
@@ -179,7 +180,7 @@ def write_assignments(
         blocks.statistics[:asked] = given[:asked]
         cluster.let_go()
 
-    tables.write(
+    parquet.write(
         cluster.client, folder.product("assignments.parquet"), assignments.table,
         [given, features, clustering.centers, axes, tuple(personas), genres],
         2 * cluster.threads, let_go,

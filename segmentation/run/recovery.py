@@ -8,8 +8,8 @@ import numpy as np
 
 from segmentation.datasets import filesystem
 from segmentation.errors import DataError
-from segmentation.run.tables import files_of
 from segmentation.schema import USER
+from segmentation.storage.parquet import files_of
 
 if TYPE_CHECKING:
     from pathlib import Path

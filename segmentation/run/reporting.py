@@ -12,8 +12,8 @@ import numpy as np
 
 from segmentation.errors import DataError
 from segmentation.insight import choice, report
-from segmentation.run import files, store
 from segmentation.schema import Persona, SegmentProfile
+from segmentation.storage import atomic, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,19 +42,19 @@ _CAPTIONS = {
 
 
 def write_figures(
-    folder: store.RunFolder, drawn: Mapping[str, bytes], search: KSearch | None
+    folder: run_folder.RunFolder, drawn: Mapping[str, bytes], search: KSearch | None
 ) -> dict[str, bytes]:
     """Write the figures, and that of the search for k where there was one; return all by name."""
     figures = dict(drawn)
     if search is not None:
         figures["choose_k"] = choice.figure(search)
     for name, png in figures.items():
-        files.write_bytes(folder.product(f"figures/{name}.png"), png)
+        atomic.write_bytes(folder.product(f"figures/{name}.png"), png)
     return figures
 
 
 def write_segments(
-    folder: store.RunFolder,
+    folder: run_folder.RunFolder,
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
     genres: tuple[str, ...],
@@ -64,7 +64,7 @@ def write_segments(
         segment_record(profile, persona, genres)
         for profile, persona in zip(profiles, personas, strict=True)
     ]
-    files.write_json(folder.product("segments.json"), records)
+    atomic.write_json(folder.product("segments.json"), records)
     out = io.StringIO(newline="")
     plain = [name for name in records[0] if name != "genres"]
     header = plain + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
@@ -76,9 +76,9 @@ def write_segments(
             for value in (record[name] for name in plain)
         ]
         for genre in genres:
-            cells += [files.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
+            cells += [atomic.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
         writer.writerow(cells)
-    files.write_bytes(folder.product("segments.csv"), out.getvalue().encode("utf-8"))
+    atomic.write_bytes(folder.product("segments.csv"), out.getvalue().encode("utf-8"))
 
 
 def segment_record(
@@ -146,7 +146,7 @@ def read_segments(
 
 
 def write_reports(
-    folder: store.RunFolder,
+    folder: run_folder.RunFolder,
     manifest: Mapping[str, Any],
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
@@ -164,10 +164,10 @@ def write_reports(
         )
     pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}
     page = report.render_html(facts, profiles, personas, genres, pictures)
-    files.write_bytes(folder.product("report.html"), page.encode("utf-8"))
+    atomic.write_bytes(folder.product("report.html"), page.encode("utf-8"))
     paths = {caption: f"figures/{name}.png" for name, (caption, _) in captions.items()}
     text = report.render_markdown(facts, profiles, personas, genres, paths)
-    files.write_bytes(folder.product("report.md"), text.encode("utf-8"))
+    atomic.write_bytes(folder.product("report.md"), text.encode("utf-8"))
 
 
 def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:

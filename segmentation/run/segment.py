@@ -10,11 +10,12 @@ import numpy as np
 from segmentation.insight import gallery
 from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
-from segmentation.run import beside, files, pipeline, reading, recovery, reporting, searching
+from segmentation.run import beside, pipeline, reading, recovery, reporting, searching
 from segmentation.run.model import SavedModel
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
 from segmentation.schema import Axes
+from segmentation.storage import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,7 +170,7 @@ class _Segmenting:
             with work.progress.stage("quality", "quality and stability"):
                 done = pipeline.judge(X, clustering.centers, work.settings.seed)
             work.folder.finish_stage("quality", key, done)
-        return dict(files.jsonable(done))
+        return dict(atomic.jsonable(done))
 
     def _axes(self, X: Any) -> tuple[Axes, dict[str, Any]]:
         work = self.work

@@ -19,12 +19,13 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
 from segmentation.errors import ClusterError, UsageError
 from segmentation.progress import Progress
-from segmentation.run import copies, files, reading, recovery, seen, sources, store
+from segmentation.run import copies, reading, recovery, seen, sources
 from segmentation.run.blocks import Blocks, load_blocks, save_blocks
 from segmentation.run.cluster import open_cluster
 from segmentation.run.deployment import checks
 from segmentation.run.failures import explained
 from segmentation.run.memory import PeakMemory
+from segmentation.storage import atomic, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,26 +57,26 @@ class Work:
     progress: Progress
     memory: PeakMemory
     began: float = field(default_factory=time.monotonic)
-    _folder: store.RunFolder | None = None
+    _folder: run_folder.RunFolder | None = None
 
     @property
-    def folder(self) -> store.RunFolder:
+    def folder(self) -> run_folder.RunFolder:
         """The run's folder, within :meth:`in_folder`."""
         assert self._folder is not None
         return self._folder
 
     @contextmanager
-    def in_folder(self, job: str) -> Iterator[store.RunFolder]:
+    def in_folder(self, job: str) -> Iterator[run_folder.RunFolder]:
         """Open the run's folder, and leave it such that a failed run can be resumed."""
         identity = {"fingerprint": self.digest, "job": job}
-        self._folder = store.RunFolder(
+        self._folder = run_folder.RunFolder(
             self.out, identity, resume=self.resume, overwrite=self.overwrite
         )
         try:
             with explained(self.out):
                 # What a broken attempt drew or wrote is made anew; what stages keep stays.
-                for name in store.products_of(job):
-                    if name not in store.KEPT:
+                for name in run_folder.products_of(job):
+                    if name not in run_folder.KEPT:
                         self._folder.discard(name)
                 yield self._folder
         except BaseException:
@@ -90,7 +91,7 @@ class Work:
         UsageError
             If the run there is another one, or isn't whole any more.
         """
-        manifest = store.read_manifest(self.out)
+        manifest = run_folder.read_manifest(self.out)
         if manifest is None:
             return None
         before = {
@@ -104,9 +105,9 @@ class Work:
                 f"{self.out}: holds a run of {before['job']}: choose another --out, or add "
                 "--overwrite in place of --resume"
             )
-        now = files.jsonable({**key, "fingerprint": self.digest})
-        store.refuse_other(self.out, {name: before.get(name) for name in now}, now)
-        expected = list(store.EXPECTED[job])
+        now = atomic.jsonable({**key, "fingerprint": self.digest})
+        run_folder.refuse_other(self.out, {name: before.get(name) for name in now}, now)
+        expected = list(run_folder.EXPECTED[job])
         if "choose_k" in manifest:
             expected.append("figures/choose_k.png")
         missing = [name for name in expected if not (self.out / name).exists()]
@@ -204,7 +205,7 @@ class Work:
             self.layout, catalogue, self.settings, self.cluster, self.progress
         )
         if tally.rejected:
-            files.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
+            atomic.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
         cluster = self.cluster
         with ThreadPoolExecutor(1, "imports") as thread:
             # What comes next needs it, and the packing lets go of the interpreter.
@@ -254,12 +255,14 @@ def open_work(
     """
     progress = progress or Progress(quiet=True)
     # Said again by the folder itself; here it saves a download or a cluster's start.
-    found = store.existing_run(out, job)
-    store.refuse_other_kind(Path(out), job)
+    found = run_folder.existing_run(out, job)
+    run_folder.refuse_other_kind(Path(out), job)
     if found and not (how.resume or how.overwrite):
-        store.refuse_existing(Path(out), found)
+        run_folder.refuse_existing(Path(out), found)
     whole = Path(out).resolve()
-    own = {whole / Path(name).parts[0] for name in (*store.products_of(job), store.MANIFEST)}
+    own = {
+        whole / Path(name).parts[0] for name in (*run_folder.products_of(job), run_folder.MANIFEST)
+    }
     seen.report_place(how.performance_report, own)
     began = time.monotonic()
     with (

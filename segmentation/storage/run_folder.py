@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from segmentation.errors import DataError, UsageError
-from segmentation.run.files import jsonable, write_json
-from segmentation.run.removal import (
+from segmentation.storage.atomic import (
     IN_PARTS,
     PART,
+    jsonable,
     move,
     remove,
     remove_file,
     remove_if_empty,
     remove_parts,
     remove_product,
+    write_json,
 )
 
 if TYPE_CHECKING:

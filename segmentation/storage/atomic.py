@@ -6,17 +6,17 @@ import csv
 import json
 import math
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segmentation.schema import USER, UserStatistics
+from segmentation.storage.parquet import arrow_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from segmentation.schema import RejectedRow
 
@@ -64,45 +64,6 @@ def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
     os.replace(partial, path)
 
 
-def arrow_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> Any:
-    """Return numbers, (n,), as an Arrow array that shares their memory; null where ``missing``.
-
-    As ``pyarrow.array`` does, which imports pandas first, a tenth of a second and 30 MB.
-    """
-    import pyarrow as pa
-
-    if values.dtype.kind == "S":
-        return _arrow_ids(values)
-    values = np.ascontiguousarray(values)
-    valid = None
-    if missing is not None:
-        valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
-    kind = pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
-
-
-def _arrow_ids(ids: NDArray[np.bytes_]) -> Any:
-    """Return byte strings of UTF-8 as Arrow texts."""
-    import pyarrow as pa
-
-    lengths = np.char.str_len(ids)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize)
-    content = flat[np.arange(ids.dtype.itemsize) < lengths[:, None]]
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content.tobytes())]
-    return pa.Array.from_buffers(pa.string(), len(ids), buffers)
-
-
-def arrow_texts(values: Sequence[str]) -> Any:
-    """Return texts as an Arrow array, without pandas as well."""
-    import pyarrow as pa
-
-    encoded = [value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
-
-
 def statistics_table(block: UserStatistics, genres: Sequence[str]) -> Any:
     """Return a block of user statistics as an Arrow table."""
     import pyarrow as pa
@@ -133,3 +94,54 @@ def read_statistics(path: Path, group: int = 0) -> UserStatistics:
         np.column_stack(columns[3 : 3 + width]),
         np.column_stack(columns[3 + width :]),
     )
+
+
+#: What a part of a folder of parts is called.
+PART = "part-*.parquet"
+#: Results that are folders of parts where there are many users.
+IN_PARTS = ("assignments.parquet", "user_statistics.parquet")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file."""
+    # A folder in a file's place is not ours.
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+
+
+def remove_product(path: Path) -> None:
+    """Remove a result, in one file or in parts."""
+    if path.name in IN_PARTS:
+        remove_parts(path)
+    remove_file(path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file, or the parts in a folder into a folder that may hold others' files."""
+    if not source.is_dir():
+        os.replace(source, target)
+        return
+    target.mkdir(exist_ok=True)
+    for part in source.glob(PART):
+        os.replace(part, target / part.name)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the parts in a folder, and itself unless it holds anything else."""
+    for part in folder.glob(PART):
+        part.unlink()
+    remove_if_empty(folder)
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a folder unless it holds anything."""
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()

@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 
 from segmentation.errors import UsageError
-from segmentation.run import blocks, files, store
+from segmentation.run import blocks
 from segmentation.schema import RejectedRow, UserStatistics
+from segmentation.storage import atomic, run_folder
 
 IDENTITY = {"fingerprint": "abc"}
 KEY = {"k": 5}
 
 
-OPENED: list[store.RunFolder] = []
+OPENED: list[run_folder.RunFolder] = []
 
 
-def open_folder(path: Path, identity: dict = IDENTITY, **how: bool) -> store.RunFolder:
+def open_folder(path: Path, identity: dict = IDENTITY, **how: bool) -> run_folder.RunFolder:
     """Open a folder; what held it before is let go, as it is when a process ends."""
     while OPENED:
         OPENED.pop()._lock.close()
-    folder = store.RunFolder(path, identity, **{"resume": False, "overwrite": False, **how})
+    folder = run_folder.RunFolder(path, identity, **{"resume": False, "overwrite": False, **how})
     OPENED.append(folder)
     return folder
 
@@ -40,9 +41,9 @@ def _let_go():
 def test_results_appear_all_at_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
     folder = open_folder(out)
-    files.write_bytes(folder.product("report.md"), b"text")
-    files.write_bytes(folder.product("figures/pca.png"), b"png")
-    assert [p.name for p in out.iterdir()] == [store.WORK]
+    atomic.write_bytes(folder.product("report.md"), b"text")
+    atomic.write_bytes(folder.product("figures/pca.png"), b"png")
+    assert [p.name for p in out.iterdir()] == [run_folder.WORK]
     folder.publish({"status": "complete"})
     assert sorted(p.name for p in out.iterdir()) == ["figures", "report.md", "run.json"]
     assert json.loads((out / "run.json").read_text()) == {"status": "complete"}
@@ -81,9 +82,9 @@ def test_somebody_elses_file_in_a_results_place_is_refused(tmp_path: Path, how: 
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def store_products(folder: store.RunFolder) -> None:
-    files.write_bytes(folder.product("report.md"), b"text")
-    files.write_bytes(folder.product("figures/pca.png"), b"png")
+def store_products(folder: run_folder.RunFolder) -> None:
+    atomic.write_bytes(folder.product("report.md"), b"text")
+    atomic.write_bytes(folder.product("figures/pca.png"), b"png")
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 def test_finished_stages_and_their_files_survive_a_failure(tmp_path: Path) -> None:
     first = open_folder(tmp_path)
-    files.write_bytes(first.product("model/statistics"), b"kept")
+    atomic.write_bytes(first.product("model/statistics"), b"kept")
     first.finish_stage("ratings", KEY, {"rows": np.int64(5), "nan": float("nan")})
     first.abandon()
     again = open_folder(tmp_path, resume=True)
@@ -119,7 +120,7 @@ def test_finished_stages_and_their_files_survive_a_failure(tmp_path: Path) -> No
 def test_nothing_is_left_where_no_stage_was_finished(tmp_path: Path) -> None:
     out = tmp_path / "new"
     folder = open_folder(out)
-    files.write_bytes(folder.product("report.md"), b"half")
+    atomic.write_bytes(folder.product("report.md"), b"half")
     folder.abandon()
     assert not out.exists()
     (tmp_path / "notes.txt").write_text("mine")
@@ -129,7 +130,7 @@ def test_nothing_is_left_where_no_stage_was_finished(tmp_path: Path) -> None:
 
 def test_products_of_an_unfinished_stage_are_not_taken_up(tmp_path: Path) -> None:
     """Killed before its first stage was finished: what it wrote must not be published later."""
-    files.write_bytes(open_folder(tmp_path).product("rejected/ratings.csv"), b"stale")
+    atomic.write_bytes(open_folder(tmp_path).product("rejected/ratings.csv"), b"stale")
     again = open_folder(tmp_path)
     again.publish({})
     assert not (tmp_path / "rejected").exists()
@@ -152,7 +153,7 @@ def test_rejected_rows_are_kept_as_they_were(tmp_path: Path) -> None:
     import csv
 
     rows = [RejectedRow("r.csv", 3, "why", 'a,"b"\tc'), RejectedRow("r.csv", 9, "why", "ü")]
-    files.write_rejected(tmp_path / "rejected" / "r.csv", rows)
+    atomic.write_rejected(tmp_path / "rejected" / "r.csv", rows)
     with (tmp_path / "rejected" / "r.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.reader(file))
     assert read[0] == ["file", "line", "reason", "text"]
@@ -190,7 +191,9 @@ def test_statistics_come_back_block_by_block(tmp_path: Path, client, copies: int
 
 def test_a_result_in_parts_is_published_and_replaced(tmp_path: Path) -> None:
     for text in ("first", "second"):
-        run = store.RunFolder(tmp_path / "run", {"job": "segment"}, resume=False, overwrite=True)
+        run = run_folder.RunFolder(
+            tmp_path / "run", {"job": "segment"}, resume=False, overwrite=True
+        )
         folder = run.product("assignments.parquet")
         folder.mkdir(parents=True)
         for number in range(2 if text == "first" else 1):
@@ -203,5 +206,5 @@ def test_a_result_in_parts_is_published_and_replaced(tmp_path: Path) -> None:
     own = tmp_path / "run" / "assignments.parquet" / "mine.txt"
     own.write_text("kept")
     with pytest.raises(UsageError, match="holds files that are not of a run"):
-        store.RunFolder(tmp_path / "run", {"job": "segment"}, resume=False, overwrite=True)
+        run_folder.RunFolder(tmp_path / "run", {"job": "segment"}, resume=False, overwrite=True)
     assert own.exists()

@@ -10,11 +10,16 @@ import shutil
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from segmentation.tasks import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
+
 
 #: Up to so many blocks make one file; half a million users at the usual size of a block.
 ONE_FILE = 8
@@ -107,3 +112,42 @@ def _write_file(path: Path, tables: Iterator[Any]) -> None:
 def files_of(path: Path) -> list[Path]:
     """Return the one file, or the parts in the order of the blocks."""
     return sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
+
+
+def arrow_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> Any:
+    """Return numbers, (n,), as an Arrow array that shares their memory; null where ``missing``.
+
+    As ``pyarrow.array`` does, which imports pandas first, a tenth of a second and 30 MB.
+    """
+    import pyarrow as pa
+
+    if values.dtype.kind == "S":
+        return _arrow_ids(values)
+    values = np.ascontiguousarray(values)
+    valid = None
+    if missing is not None:
+        valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+
+
+def _arrow_ids(ids: NDArray[np.bytes_]) -> Any:
+    """Return byte strings of UTF-8 as Arrow texts."""
+    import pyarrow as pa
+
+    lengths = np.char.str_len(ids)
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    flat = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize)
+    content = flat[np.arange(ids.dtype.itemsize) < lengths[:, None]]
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content.tobytes())]
+    return pa.Array.from_buffers(pa.string(), len(ids), buffers)
+
+
+def arrow_texts(values: Sequence[str]) -> Any:
+    """Return texts as an Arrow array, without pandas as well."""
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
