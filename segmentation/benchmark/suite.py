@@ -9,7 +9,8 @@ import numpy as np
 from segmentation.benchmark import contestants, estimators
 from segmentation.datasets import catalogue as catalogues
 from segmentation.errors import DataError
-from segmentation.run import pipeline, reading, recovery, sources
+from segmentation.features import aggregate
+from segmentation.run import pipeline, recovery, sources
 from segmentation.run.cluster import open_cluster
 from segmentation.run.settings import PRESET_NAMES, Settings
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from segmentation.features.user_blocks import Blocks
     from segmentation.progress import Progress
-    from segmentation.run.blocks import Blocks
 
 
 def run_estimators(
@@ -87,7 +88,7 @@ def _matrices(
             if join not in kept:
                 catalogue = catalogues.load(layout, join)
                 own = Settings(data=settings.data, join=join, max_rejected=settings.max_rejected)
-                blocks, _ = reading.read_ratings(layout, catalogue, own, cluster, progress)
+                blocks, _ = aggregate.read_ratings(layout, catalogue, own, cluster, progress)
                 kept[join] = blocks, len(catalogue.genres)
             blocks, n_genres = kept[join]
             X = pipeline.feature_array(cluster.client, blocks, preset, n_genres)

@@ -7,8 +7,9 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segmentation.features import aggregate
 from segmentation.insight import choice
-from segmentation.run import pipeline, reading, searching
+from segmentation.run import pipeline, searching
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
 from segmentation.storage import atomic
@@ -55,7 +56,7 @@ def run_choose_k(
 
 
 def _run(work: Work) -> ChooseKRun:
-    catalogue = reading.catalogue_for(work.layout, work.settings, work.progress)
+    catalogue = aggregate.catalogue_for(work.layout, work.settings, work.progress)
     blocks, rows, movies = work.statistics(catalogue)
     warnings = work.warnings(catalogue, rows)
     X = pipeline.feature_array(

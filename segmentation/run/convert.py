@@ -15,10 +15,10 @@ import numpy as np
 from segmentation.datasets import csv_reader, filesystem, format
 from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
+from segmentation.features.partition_reader import PieceReport, ReadSummary
+from segmentation.features.row_counts import Gathering, Tally, add_up
 from segmentation.run import copies, recovery
-from segmentation.run.partitions import PieceReport, ReadSummary
 from segmentation.run.settings import Execution
-from segmentation.run.tally import Gathering, Tally, add_up
 from segmentation.run.work import Work, open_work, versions
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 from segmentation.storage import atomic

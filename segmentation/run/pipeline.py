@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
+    from segmentation.features.user_blocks import Blocks
     from segmentation.insight.profiles import Activity, ProfileSums
-    from segmentation.run.blocks import Blocks
     from segmentation.run.cluster import Cluster
     from segmentation.schema import UserStatistics
     from segmentation.storage.run_folder import RunFolder

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.features import aggregate
 from segmentation.insight import gallery
 from segmentation.insight import personas as people
 from segmentation.insight import profiles as profiling
-from segmentation.run import beside, pipeline, reading, recovery, reporting, searching
+from segmentation.run import beside, pipeline, recovery, reporting, searching
 from segmentation.run.model import SavedModel
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
@@ -20,8 +21,8 @@ from segmentation.storage import atomic
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from segmentation.features.user_blocks import Blocks
     from segmentation.progress import Progress
-    from segmentation.run.blocks import Blocks
     from segmentation.run.settings import Settings
     from segmentation.schema import KSearch, Persona, SegmentProfile
 
@@ -86,7 +87,7 @@ class _Segmenting:
     def run(self, artist: beside.Artist) -> SegmentRun:
         work, settings = self.work, self.work.settings
         folder, progress, client = work.folder, work.progress, work.cluster.client
-        catalogue = reading.catalogue_for(work.layout, settings, progress)
+        catalogue = aggregate.catalogue_for(work.layout, settings, progress)
         blocks, rows, movies = work.statistics(catalogue)
         if not work.is_short_of(beside.ROOM):
             artist.start()

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
 from segmentation.errors import ClusterError, UsageError
+from segmentation.features import aggregate
+from segmentation.features.user_blocks import Blocks, load_blocks, save_blocks
 from segmentation.progress import Progress
-from segmentation.run import copies, reading, recovery, seen, sources
-from segmentation.run.blocks import Blocks, load_blocks, save_blocks
+from segmentation.run import copies, recovery, seen, sources
 from segmentation.run.cluster import open_cluster
 from segmentation.run.deployment import checks
 from segmentation.run.failures import explained
@@ -201,7 +202,7 @@ class Work:
             blocks = load_blocks(self.cluster.client, kept, done["blocks"], shared=shared)
             return blocks, done["rows"], done["movies"]
         folder.discard("rejected")
-        blocks, tally = reading.read_ratings(
+        blocks, tally = aggregate.read_ratings(
             self.layout, catalogue, self.settings, self.cluster, self.progress
         )
         if tally.rejected:

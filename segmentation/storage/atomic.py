@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.schema import USER, UserStatistics
-from segmentation.storage.parquet import arrow_array
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from segmentation.schema import RejectedRow
@@ -62,38 +59,6 @@ def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
         writer.writerow(("file", "line", "reason", "text"))
         writer.writerows(rows)
     os.replace(partial, path)
-
-
-def statistics_table(block: UserStatistics, genres: Sequence[str]) -> Any:
-    """Return a block of user statistics as an Arrow table."""
-    import pyarrow as pa
-
-    columns = {
-        USER: block.users,
-        "movies": block.movies.astype(np.int64),
-        "rating_sum": block.rating_sum.astype(np.float64),
-        **{f"sum:{name}": block.sums[:, g].astype(np.float64) for g, name in enumerate(genres)},
-        **{f"count:{name}": block.counts[:, g].astype(np.int32) for g, name in enumerate(genres)},
-    }
-    return pa.table({name: arrow_array(column) for name, column in columns.items()})
-
-
-def read_statistics(path: Path, group: int = 0) -> UserStatistics:
-    """Read one row group that was a :func:`statistics_table` back."""
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(path).read_row_group(group)
-    width = (table.num_columns - 3) // 2
-    columns = [column.to_numpy() for column in table.columns]
-    if columns[0].dtype.kind == "O":
-        columns[0] = np.array([text.encode() for text in columns[0]], np.bytes_)
-    return UserStatistics(
-        columns[0],
-        columns[1],
-        columns[2],
-        np.column_stack(columns[3 : 3 + width]),
-        np.column_stack(columns[3 + width :]),
-    )
 
 
 #: What a part of a folder of parts is called.

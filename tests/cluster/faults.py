@@ -15,7 +15,8 @@ from distributed import Client
 from jobs import segment
 from segmentation import progress
 from segmentation.estimators import _lloyd
-from segmentation.run import pipeline, reading, shuffling
+from segmentation.features import aggregate, shuffle
+from segmentation.run import pipeline
 from tests.cluster.processes import Process, Standing
 
 #: As many as K-Means takes on the tests' data, with the one that makes the inertia exact.
@@ -88,7 +89,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
 
         if stage in ("shuffling", "summing"):
             # As where sums of rows in random order take more than the workers have.
-            patch.setattr(shuffling, "is_crowded", lambda *known: True)
+            patch.setattr(shuffle, "is_crowded", lambda *known: True)
         if stage in ("reading", "shuffling"):
             update = progress.Stage.update
 
@@ -99,7 +100,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
 
             patch.setattr(progress.Stage, "update", told)
         elif stage == "summing":
-            submit = reading.submit
+            submit = aggregate.submit
 
             def submitted(client: Any, name: str, *more: Any) -> Any:
                 # All are on their way out of the shuffle.
@@ -107,9 +108,9 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
                     once()
                 return submit(client, name, *more)
 
-            patch.setattr(reading, "submit", submitted)
+            patch.setattr(aggregate, "submit", submitted)
         elif stage == "merging":
-            before(reading, "merge_parts")
+            before(aggregate, "merge_parts")
         elif stage == "pca":
             before(pipeline, "find_axes")
         elif stage == "writing":

@@ -71,15 +71,15 @@ class _armed:  # noqa: N801 - a context manager, used like a function
         self.patch = pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        from segmentation.run import reading
+        from segmentation.features import aggregate
 
-        original = reading.Gathering
+        original = aggregate.Gathering
 
         def armed(*arguments, **more):
             self.path.touch()
             return original(*arguments, **more)
 
-        self.patch.setattr(reading, "Gathering", armed)
+        self.patch.setattr(aggregate, "Gathering", armed)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from jobs import segment, synthesize
-from segmentation.run.distinct import REASON
+from segmentation.features.deduplicate import REASON
 from tests.conftest import write_tiny
 from tests.jobs.test_invariance import assert_same, copy
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import segment
-from segmentation.run import reading
+from segmentation.features import aggregate
 from tests.conftest import write_tiny
 from tests.jobs.test_invariance import assert_same, copy, data, reference, run
 
@@ -144,14 +144,14 @@ def refused_half_way(
     lines = lines_of(folder)
     (folder / "ratings.csv").unlink()
     write_parts(folder / "ratings", lines, 3)
-    probe, part = reading.reader.probe, folder / "ratings" / "part-1.csv"
+    probe, part = aggregate.reader.probe, folder / "ratings" / "part-1.csv"
 
     def then_changed(layout, **more):
         files = probe(layout, **more)
         change(part)
         return files
 
-    monkeypatch.setattr(reading.reader, "probe", then_changed)
+    monkeypatch.setattr(aggregate.reader, "probe", then_changed)
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
     assert segment.main(arguments) == 3
     (line,) = capsys.readouterr().err.splitlines()

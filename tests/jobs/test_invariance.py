@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from jobs import segment, synthesize
-from segmentation.run import places, reading
+from segmentation.features import aggregate
+from segmentation.run import places
 from segmentation.run.budget import Budget
 
 NUMBERS = ["distance", "margin", "pc1", "pc2", "mean_rating"]
@@ -90,7 +91,7 @@ def test_shuffled_rows_that_are_too_many_to_merge(
     lines[4_000:4_000] = ["7,bad,3.5,1\n"] * 3
     folder = copy(data, tmp_path / "data")
     (folder / "ratings.csv").write_text(header + "".join(lines))
-    monkeypatch.setattr(reading, "_SUMS_SHARE", 10**9)
+    monkeypatch.setattr(aggregate, "_SUMS_SHARE", 10**9)
     out = tmp_path / "out"
     arguments = ["--data", str(folder), "--out", str(out), "--cluster", kind]
     assert segment.main([*arguments, "--partition-size", "100kB"]) == 0

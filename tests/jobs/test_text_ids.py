@@ -15,8 +15,9 @@ from jobs import convert, segment
 from segmentation.datasets import identifiers, layouts, partitions
 from segmentation.datasets.csv_reader import parse, parse_line
 from segmentation.datasets.format import RatingsFormat
-from segmentation.features.ids import coded
-from segmentation.run import pipeline, reading
+from segmentation.features import aggregate
+from segmentation.features.factorize import coded
+from segmentation.run import pipeline
 from tests.conftest import write_tiny
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import NUMBERS, copy, data, reference, run
@@ -93,7 +94,7 @@ def test_shuffled(data: Path, tmp_path: Path, monkeypatch, deduplicate: bool) ->
     assert expected[1]["rows"]["rejected"] == 500 * deduplicate
     renamed(folder)
     assert_equal(run(folder, tmp_path / "merged", *options), expected, "text")
-    monkeypatch.setattr(reading, "_SUMS_SHARE", 10**9)
+    monkeypatch.setattr(aggregate, "_SUMS_SHARE", 10**9)
     assert_equal(run(folder, tmp_path / "shuffled", *options), expected, "text")
 
 
@@ -139,7 +140,7 @@ def test_resumed(data: Path, reference, tmp_path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "cluster_users", lambda *_: 1 / 0)
         assert segment.main(arguments) == 1
-    monkeypatch.setattr(reading, "read_ratings", lambda *_: 1 / 0)
+    monkeypatch.setattr(aggregate, "read_ratings", lambda *_: 1 / 0)
     assert_equal(run(folder, tmp_path / "out", "--resume"), reference, "text")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from segmentation.errors import UsageError
-from segmentation.run import blocks
+from segmentation.features import user_blocks
 from segmentation.schema import RejectedRow, UserStatistics
 from segmentation.storage import atomic, run_folder
 
@@ -171,21 +171,23 @@ def test_statistics_come_back_block_by_block(tmp_path: Path, client, copies: int
         for n in (4, 1)
     ] * copies  # fmt: skip
     path = tmp_path / "s.parquet"
-    held = blocks.Blocks(
+    held = user_blocks.Blocks(
         [client.scatter([block], hash=False)[0] for block in found],
         [len(block.users) for block in found],
     )
-    blocks.save_blocks(client, path, held, ("a", "b", "c"), 4)
+    user_blocks.save_blocks(client, path, held, ("a", "b", "c"), 4)
     assert path.is_dir() == (copies > 1)
     assert not (tmp_path / "s.parquet.partial").exists()
     for shared in (True, False):
-        again = blocks.load_blocks(client, path, held.sizes, shared=shared)
+        again = user_blocks.load_blocks(client, path, held.sizes, shared=shared)
         for block, future in zip(found, again.statistics, strict=True):
             for one, other in zip(future.result(), block, strict=True):
                 np.testing.assert_array_equal(one, other)
                 assert one.dtype == other.dtype
     # What was there before goes, whichever of the two it was.
-    blocks.save_blocks(client, path, blocks.Blocks(held.statistics[:1], [4]), ("a", "b", "c"), 4)
+    user_blocks.save_blocks(
+        client, path, user_blocks.Blocks(held.statistics[:1], [4]), ("a", "b", "c"), 4
+    )
     assert path.is_file()
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
-from segmentation.features.statistics import users_told
-from segmentation.run import distinct, shuffling
-from segmentation.run.blocks import Blocks, merge_parts
+from segmentation.features import deduplicate, shuffle
+from segmentation.features.partition_reader import name_of, read_partition
+from segmentation.features.row_counts import Gathering, Tally, add_up, first_lines
+from segmentation.features.sketches import users_told
+from segmentation.features.user_blocks import Blocks, merge_parts
 from segmentation.run.failures import on_partitions
-from segmentation.run.partitions import name_of, read_partition
-from segmentation.run.tally import Gathering, Tally, add_up, first_lines
 from segmentation.schema import TIMESTAMP
 from segmentation.tasks import first, hold, second, submit
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.layouts import Layout
     from segmentation.datasets.partitions import Piece
+    from segmentation.features.partition_reader import ReadSummary
+    from segmentation.features.row_counts import Ended
     from segmentation.progress import Progress
     from segmentation.run.cluster import Cluster
-    from segmentation.run.partitions import ReadSummary
     from segmentation.run.settings import Settings
-    from segmentation.run.tally import Ended
     from segmentation.schema import Catalogue, MovieTable, RejectedRow
 
 _KINDS = {True: "points in time", False: "numbers"}
@@ -158,7 +158,7 @@ class _Reading:
             # At 2, 4, 8 …: each look takes the square of their number.
             if len(found) & (len(found) - 1):
                 return False
-            return shuffling.is_crowded(found, len(self.partitions), self.table.n_genres, budget)
+            return shuffle.is_crowded(found, len(self.partitions), self.table.n_genres, budget)
 
         table = hold(client, "catalogue", self.table)
         parts = submit(client, "read-ratings", read_partition, self.partitions, table)
@@ -166,11 +166,11 @@ class _Reading:
         if ended != "disordered":
             return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
         client.cancel(parts)
-        way = shuffling.Way(
-            shuffling.read_rows,
-            shuffling.summed,
-            shuffling.no_rows(self.texts),
-            shuffling.ROW_BYTES,
+        way = shuffle.Way(
+            shuffle.read_rows,
+            shuffle.summed,
+            shuffle.no_rows(self.texts),
+            shuffle.ROW_BYTES,
         )
         parts, summaries, ended = self._shuffle(way, lambda: [() for _ in self.partitions])
         if ended != "whole":
@@ -183,12 +183,12 @@ class _Reading:
         client = self.cluster.client
         table = hold(client, "catalogue", self.table)
         parts = submit(
-            client, "read-distinct", distinct.read_partition, self.partitions, self._first_pieces(),
+            client, "read-distinct", deduplicate.read_partition, self.partitions, self._first_pieces(),
             table,
         )  # fmt: skip
         reports = submit(client, "report", second, parts)
         summaries, ended = self.gathering.gather(
-            submit(client, "summary", first, reports), lambda found: not distinct.in_order(found)
+            submit(client, "summary", first, reports), lambda found: not deduplicate.in_order(found)
         )
         if ended == "rejected":
             return _Read([], (), summaries, ended)
@@ -197,18 +197,18 @@ class _Reading:
             sketches = [summary.sketch for summary in summaries]
             asides = client.gather(submit(client, "aside", second, reports))
             edges = self._concatenated([aside.edges for aside in asides])
-            found, old = distinct.sum_up(edges, self.table)
+            found, old = deduplicate.sum_up(edges, self.table)
             dropped = self._concatenated([*(aside.dropped for aside in asides), old])
             if len(found.users):
                 parts = [*parts, hold(client, "edges", (found, None))]
                 sketches = [*sketches, found.users[[0, -1]]]
         else:
             client.cancel(parts)
-            way = shuffling.Way(
-                distinct.read_rows,
-                distinct.summed,
-                distinct.no_rows(self.texts),
-                distinct.ROW_BYTES,
+            way = shuffle.Way(
+                deduplicate.read_rows,
+                deduplicate.summed,
+                deduplicate.no_rows(self.texts),
+                deduplicate.ROW_BYTES,
             )
             parts, summaries, ended = self._shuffle(
                 way, lambda: [(number,) for number in self._first_pieces()]
@@ -220,20 +220,20 @@ class _Reading:
             dropped = self._concatenated([old for _, old in told])
         paths = [piece.path for part in summaries for piece in part.pieces]
         places = list(zip(paths, first_lines(summaries), strict=True))
-        rejected = distinct.rejected_rows(dropped, places, self.table)
+        rejected = deduplicate.rejected_rows(dropped, places, self.table)
         return _Read(parts, sketches, summaries, ended, rejected, shuffled=shuffled)
 
     def _concatenated(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.concat([distinct.no_rows(self.texts), *frames], ignore_index=True)
+        return pd.concat([deduplicate.no_rows(self.texts), *frames], ignore_index=True)
 
     def _first_pieces(self) -> list[int]:
         """Return the number of each partition's first piece among all pieces."""
         return [0, *itertools.accumulate(len(pieces) for pieces in self.partitions[:-1])]
 
     def _shuffle(
-        self, way: shuffling.Way, more: Callable[[], Sequence[tuple[Any, ...]]]
+        self, way: shuffle.Way, more: Callable[[], Sequence[tuple[Any, ...]]]
     ) -> tuple[list[Any], list[ReadSummary], Ended]:
         self.progress.say("  ratings: in no order of users: they are shuffled first")
         self.cluster.budget.refuse_shuffle(
@@ -243,7 +243,7 @@ class _Reading:
         self.cluster.let_go()
         size = min(self.size, self.cluster.budget.shuffle_bytes)
         self.partitions[:] = reader.partitions(self.files, size)
-        parts, tasks = shuffling.shuffle(
+        parts, tasks = shuffle.shuffle(
             self.cluster.client, way, self.partitions, more(), self.table, self.rows, size
         )
         return parts, *self.gathering.gather(tasks)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.features.ids import coded
+from segmentation.features.factorize import coded
 from segmentation.features.kernels import accumulate
+from segmentation.features.sketches import sketch_of
 from segmentation.schema import MOVIE, RATING, USER, UserStatistics
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 
 #: A lookup table by movie id is used up to this id (4 bytes an entry), a binary search beyond.
 _LOOKUP_LIMIT = 1 << 22
-
-#: How many evenly spaced user ids of a partition tell where its users lie.
-_SKETCH = 64
-#: One user in so many is told of by a partition, to count them over all.
-SAMPLED = 64
-#: Odd, and near the golden ratio of 2 to the 64th (Knuth, The Art of Computer Programming 3, 6.4).
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class PartitionStatistics(NamedTuple):
@@ -118,41 +112,6 @@ def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, NDArr
         result.movies, result.rating_sum, result.sums, result.counts, seen,
     )  # fmt: skip
     return result, seen
-
-
-def sketch_of(users: NDArray[Any]) -> NDArray[Any]:
-    """Return evenly spaced ones of sorted user ids, the first and the last among them."""
-    n = len(users)
-    return users[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else users
-
-
-def sample_of(users: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return the hashes of about one user in :data:`SAMPLED`, the same ones in every partition.
-
-    How many there are in several partitions together tells how many users these have.
-
-    Parameters
-    ----------
-    users : ndarray of shape (n_users,), int64 or S
-        Distinct ids.
-    """
-    if users.dtype.kind == "S":
-        # What an id is padded with is zero, and adds nothing.
-        width = users.dtype.itemsize
-        letters = np.ascontiguousarray(users).view(np.uint8).reshape(len(users), width)
-        mixed = np.zeros(len(users), np.uint64)
-        # A letter's place at a time: a product of all would hold eight times the ids.
-        for place, weight in enumerate(_SPREAD ** np.arange(1, width + 1, dtype=np.uint64)):
-            mixed += letters[:, place].astype(np.uint64) * weight
-    else:
-        mixed = users.astype(np.uint64) * _SPREAD
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * _SPREAD
-    return np.asarray(mixed[mixed < np.uint64(2**64 // SAMPLED)])
-
-
-def users_told(samples: Sequence[NDArray[np.uint64]]) -> int:
-    """Return about how many different users there are where these samples are from."""
-    return SAMPLED * (len(np.unique(np.concatenate(samples))) + 1)
 
 
 def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
@@ -249,17 +208,3 @@ def _added(parts: Sequence[UserStatistics]) -> UserStatistics:
         merged.sums[rows] += part.sums
         merged.counts[rows] += part.counts
     return merged
-
-
-def block_boundaries(sketches: Sequence[NDArray[Any]], n_blocks: int) -> list[Any]:
-    """Choose at most ``n_blocks - 1`` user ids that cut the audience into blocks of like size.
-
-    Any cut gives the same results; the sketches only keep the blocks balanced.
-    """
-    # Those of nobody are numbers, and would make numbers of texts.
-    known = [sketch for sketch in sketches if len(sketch)]
-    pool = np.sort(np.concatenate(known)) if known else np.empty(0, np.int64)
-    if n_blocks <= 1 or len(pool) == 0:
-        return []
-    at = (np.arange(1, n_blocks) * len(pool)) // n_blocks
-    return [user.item() for user in np.unique(pool[at]) if user > pool[0]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.datasets import csv_reader, format
-from segmentation.features import bytewise, statistics
+from segmentation.features import compiled_reader, user_statistics
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, MovieTable
 
 COLUMNS = (USER, MOVIE, RATING, TIMESTAMP)
@@ -25,13 +25,13 @@ def both(
 ) -> bool:
     """Whether the compiled reader took it; if so, all it says is what the general reader says."""
     file = format.RatingsFormat("r.csv", len(data), delimiter, columns, 0, 0, (0.5, 5.0))
-    grammar = bytewise.Grammar(len(columns), delimiter[0], len(delimiter), 0.5, 5.0)
-    quick = bytewise.read_statistics(data, grammar, table)
+    grammar = compiled_reader.Grammar(len(columns), delimiter[0], len(delimiter), 0.5, 5.0)
+    quick = compiled_reader.read_statistics(data, grammar, table)
     if quick is None:
         return False
     found, lines = quick
     partition = csv_reader.parse(file, data)
-    expected = statistics.partition_statistics(partition.ratings, table)
+    expected = user_statistics.partition_statistics(partition.ratings, table)
     assert partition.rejected == ()
     assert lines == partition.lines
     assert (found.used, found.unmapped) == (expected.used, expected.unmapped)
@@ -47,8 +47,8 @@ def both(
 
 def test_four_rows_by_hand() -> None:
     data = b"7,2,4.5,11\n7,9,3,12\n3,5,0.5,13\n3,4,1.0,14\n"
-    grammar = bytewise.Grammar(4, ord(","), 1, 0.5, 5.0)
-    quick = bytewise.read_statistics(data, grammar, TABLE)
+    grammar = compiled_reader.Grammar(4, ord(","), 1, 0.5, 5.0)
+    quick = compiled_reader.read_statistics(data, grammar, TABLE)
     assert quick is not None
     found, lines = quick
     assert lines == 4
@@ -123,7 +123,7 @@ def test_whatever_is_outside_goes_to_the_general_reader(line: bytes) -> None:
 
 def test_more_users_than_there_is_room_for_at_first() -> None:
     rng = np.random.default_rng(0)
-    users = rng.integers(10**12, size=3 * bytewise._FIRST_USERS)
+    users = rng.integers(10**12, size=3 * compiled_reader._FIRST_USERS)
     data = b"".join(
         b"%d,%d,%d,7\n" % (user, (2, 5, 9)[i % 3], 1 + i % 5)
         for i, user in enumerate([*users, *users[::-1]])
@@ -134,5 +134,5 @@ def test_more_users_than_there_is_room_for_at_first() -> None:
 def test_catalogues_that_are_not_looked_up() -> None:
     empty = np.empty(0, np.int64), np.zeros(1, np.int32), np.empty(0, np.int32), 4
     assert not both(b"1,2,3,4\n", table=MovieTable(*empty))
-    for ids in (np.array([-1, 5, 9]), np.array([2, 5, bytewise._LARGEST_MOVIE])):
+    for ids in (np.array([-1, 5, 9]), np.array([2, 5, compiled_reader._LARGEST_MOVIE])):
         assert not both(b"1,2,3,4\n", table=TABLE._replace(movie_ids=ids))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.datasets import catalogue, csv_reader, layouts, partitions
-from segmentation.features import kernels, presets, statistics
+from segmentation.features import kernels, presets, sketches, user_statistics
 from segmentation.schema import MOVIE, RATING, USER, MovieTable, UserStatistics
 from tests import oracles
 
@@ -38,7 +38,7 @@ def assert_same(one: UserStatistics, other: UserStatistics) -> None:
 
 def test_four_rows_by_hand() -> None:
     rows = frame([(7, 1, 4.0), (7, 2, 2.0), (3, 5, 1.0), (3, 77, 5.0)])
-    found = statistics.partition_statistics(rows, TABLE)
+    found = user_statistics.partition_statistics(rows, TABLE)
     assert (found.used, found.unmapped) == (3, 1)
     assert found.statistics.users.tolist() == [3, 7]
     assert found.statistics.movies.tolist() == [1, 2]
@@ -51,12 +51,14 @@ def test_four_rows_by_hand() -> None:
 
 
 def test_a_user_without_used_ratings_is_not_in_the_audience() -> None:
-    found = statistics.partition_statistics(frame([(1, 77, 5.0), (2, 1, 5.0)]), TABLE)
+    found = user_statistics.partition_statistics(frame([(1, 77, 5.0), (2, 1, 5.0)]), TABLE)
     assert found.statistics.users.tolist() == [2]
 
 
 def test_a_second_rating_counts_like_any_other() -> None:
-    found = statistics.partition_statistics(frame([(1, 1, 5.0), (1, 1, 2.0)]), TABLE).statistics
+    found = user_statistics.partition_statistics(
+        frame([(1, 1, 5.0), (1, 1, 2.0)]), TABLE
+    ).statistics
     assert found.movies.tolist() == [2]
     assert found.counts.tolist() == [[2, 2, 0]]
     assert presets.genre_means(found)[0, 0] == 3.5
@@ -74,16 +76,16 @@ ROWS = st.lists(
 
 @given(rows=ROWS, cuts=st.lists(st.integers(0, 60), max_size=5), order=st.randoms())
 def test_any_partitioning_and_any_row_order(rows, cuts, order) -> None:
-    whole = statistics.partition_statistics(frame(rows), TABLE)
+    whole = user_statistics.partition_statistics(frame(rows), TABLE)
     shuffled = list(rows)
     order.shuffle(shuffled)
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     parts = [
-        statistics.partition_statistics(frame(shuffled[a:b]), TABLE)
+        user_statistics.partition_statistics(frame(shuffled[a:b]), TABLE)
         for a, b in itertools.pairwise(edges)
     ]
     order.shuffle(parts)
-    assert_same(statistics.merge([part.statistics for part in parts]), whole.statistics)
+    assert_same(user_statistics.merge([part.statistics for part in parts]), whole.statistics)
     assert sum(part.unmapped for part in parts) == whole.unmapped
     seen = np.bitwise_or.reduce([part.seen for part in parts])
     np.testing.assert_array_equal(seen, whole.seen)
@@ -98,7 +100,7 @@ def test_a_sample_holds_the_same_users_in_every_partition(parts, texts: bool) ->
         distinct = sorted({str(i) for i in ids} if texts else set(ids))
         users = np.array([i.encode() for i in distinct] if texts else distinct,
                          np.bytes_ if texts else np.int64)  # fmt: skip
-        return set(statistics.sample_of(users).tolist())
+        return set(sketches.sample_of(users).tolist())
 
     # Texts are padded to another width where a longer one is beside them.
     assert set.union(*map(sample, parts)) == sample([i for part in parts for i in part])
@@ -114,16 +116,16 @@ def test_a_sample_tells_how_many_users_there_are(kind: str) -> None:
         "texts": np.array([f"user-{i}".encode() for i in range(n)]),
     }[kind]
     # 3,125 of them on average: five standard deviations are 9 %.
-    assert len(statistics.sample_of(users)) * statistics.SAMPLED == pytest.approx(n, rel=0.09)
+    assert len(sketches.sample_of(users)) * sketches.SAMPLED == pytest.approx(n, rel=0.09)
 
 
 def test_few_of_many_users_do_not_keep_the_memory_of_all() -> None:
     rows = [(user, 1, 4.0) for user in range(100)]
-    part = statistics.partition_statistics(frame(rows), TABLE).statistics
-    few = statistics.take_range(part, 95, None)
+    part = user_statistics.partition_statistics(frame(rows), TABLE).statistics
+    few = user_statistics.take_range(part, 95, None)
     assert few.users.tolist() == [95, 96, 97, 98, 99]
     assert not any(np.shares_memory(a, b) for a, b in zip(few, part, strict=True))
-    most = statistics.take_range(part, 5, None)
+    most = user_statistics.take_range(part, 5, None)
     assert len(most.users) == 95
     assert all(np.shares_memory(a, b) for a, b in zip(most, part, strict=True))
 
@@ -131,18 +133,18 @@ def test_few_of_many_users_do_not_keep_the_memory_of_all() -> None:
 @given(rows=ROWS, n_blocks=st.integers(1, 8))
 def test_blocks_of_users_are_disjoint_and_complete(rows, n_blocks) -> None:
     parts = [
-        statistics.partition_statistics(frame(rows[i : i + 9]), TABLE)
+        user_statistics.partition_statistics(frame(rows[i : i + 9]), TABLE)
         for i in range(0, len(rows), 9)
-    ] or [statistics.partition_statistics(frame([]), TABLE)]
-    cuts = statistics.block_boundaries([part.sketch for part in parts], n_blocks)
+    ] or [user_statistics.partition_statistics(frame([]), TABLE)]
+    cuts = sketches.block_boundaries([part.sketch for part in parts], n_blocks)
     assert cuts == sorted(set(cuts))
     assert len(cuts) < n_blocks
     bounds = [None, *cuts, None]
     blocks = [
-        statistics.merge([statistics.take_range(p.statistics, low, high) for p in parts])
+        user_statistics.merge([user_statistics.take_range(p.statistics, low, high) for p in parts])
         for low, high in itertools.pairwise(bounds)
     ]
-    whole = statistics.partition_statistics(frame(rows), TABLE).statistics
+    whole = user_statistics.partition_statistics(frame(rows), TABLE).statistics
     joined = UserStatistics(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
     assert_same(joined, whole)
 
@@ -180,23 +182,25 @@ def test_movie_ids_too_large_for_a_table() -> None:
     table = MovieTable(
         np.array([3, 2**40]), np.array([0, 1, 1], np.int32), np.zeros(1, np.int32), 1
     )
-    rows = statistics.movie_rows(table, np.array([2**40, 3, 4, 2**41, -1]))
+    rows = user_statistics.movie_rows(table, np.array([2**40, 3, 4, 2**41, -1]))
     assert rows.tolist() == [1, 0, -1, -1, -1]
 
 
 def test_merging_different_genres_says_both_numbers() -> None:
-    one = statistics.partition_statistics(frame([(1, 1, 5.0)]), TABLE).statistics
+    one = user_statistics.partition_statistics(frame([(1, 1, 5.0)]), TABLE).statistics
     other = UserStatistics(
         one.users, one.movies, one.rating_sum, one.sums[:, :2], one.counts[:, :2]
     )
     with pytest.raises(ValueError, match=r"different numbers of genres: \[2, 3\]"):
-        statistics.merge([one, other])
+        user_statistics.merge([one, other])
     with pytest.raises(ValueError, match="nothing to merge"):
-        statistics.merge([])
+        user_statistics.merge([])
 
 
 def test_presets_by_hand() -> None:
-    one = statistics.partition_statistics(frame([(7, 1, 4.0), (7, 2, 2.0), (7, 5, 0.5)]), TABLE)
+    one = user_statistics.partition_statistics(
+        frame([(7, 1, 4.0), (7, 2, 2.0), (7, 5, 0.5)]), TABLE
+    )
     engagement = presets.features(one.statistics, "engagement")
     assert engagement.dtype == np.float32
     np.testing.assert_allclose(engagement, [[4.0, 3.0, 0.0]])
@@ -224,13 +228,15 @@ def test_real_means_equal_pandas(
     found = catalogue.load(layout, join)
     (file,) = partitions.probe(layout)
     parts = [
-        statistics.partition_statistics(csv_reader.parse(file, bytes(chunk)).ratings, found.table())
+        user_statistics.partition_statistics(
+            csv_reader.parse(file, bytes(chunk)).ratings, found.table()
+        )
         for partition in partitions.partitions([file], 300_000)
         for piece in partition
         for chunk in partitions.chunks(piece)
     ]
     assert sum(part.used for part in parts) == used
-    merged = statistics.merge([part.statistics for part in parts])
+    merged = user_statistics.merge([part.statistics for part in parts])
     assert len(merged.users) == users
     movies = (
         oracles.kaggle_movies(real_data / folder, join)
@@ -272,7 +278,7 @@ def test_narrow_keeps_every_number(rows: list[tuple], step: float) -> None:
         np.stack([total, np.zeros(n)], axis=1),
         np.stack([counts, np.ones(n)], axis=1).astype(np.int32),
     )
-    found = statistics.narrow(wide)
+    found = user_statistics.narrow(wide)
     for name, one, other in zip(wide._fields, found, wide, strict=True):
         assert np.array_equal(one, other), name
         assert not np.shares_memory(one, other), name
@@ -280,11 +286,11 @@ def test_narrow_keeps_every_number(rows: list[tuple], step: float) -> None:
 
 def test_narrow_takes_half_the_memory_of_half_stars() -> None:
     rows = frame([(i, 1, 0.5 + i % 10 / 2) for i in range(500)])
-    wide = statistics.partition_statistics(rows, TABLE).statistics
-    found = statistics.narrow(wide)
+    wide = user_statistics.partition_statistics(rows, TABLE).statistics
+    found = user_statistics.narrow(wide)
     assert (found.sums.dtype, found.counts.dtype) == (np.float32, np.uint16)
     assert found.nbytes < 0.61 * wide.nbytes
-    assert_same(statistics.merge([found, found]), statistics.merge([wide, wide]))
+    assert_same(user_statistics.merge([found, found]), user_statistics.merge([wide, wide]))
 
 
 @given(seed=st.integers(0, 99), n=st.integers(0, 20), narrow=st.booleans())
@@ -304,8 +310,10 @@ def test_columns_of_means_as_their_twin_makes_them(seed: int, n: int, narrow: bo
 def edges(parts: list[list[int]]) -> list[UserStatistics]:
     """Statistics of users, one rating of 3.5 stars each, narrowed as partitions leave them."""
     return [
-        statistics.narrow(
-            statistics.partition_statistics(frame([(u, 1, 3.5) for u in users]), TABLE).statistics
+        user_statistics.narrow(
+            user_statistics.partition_statistics(
+                frame([(u, 1, 3.5) for u in users]), TABLE
+            ).statistics
         )
         for users in parts
     ]
@@ -324,10 +332,10 @@ def edges(parts: list[list[int]]) -> list[UserStatistics]:
 def test_parts_that_share_users_at_their_edges_alone(parts: list[list[int]]) -> None:
     given_parts = edges(parts)
     before = [tuple(np.array(column) for column in part) for part in given_parts]
-    merged = statistics.merge(given_parts)
+    merged = user_statistics.merge(given_parts)
     everyone = [user for users in parts for user in users]
     (whole,) = edges([everyone])
-    assert_same(statistics.narrow(merged), whole)
+    assert_same(user_statistics.narrow(merged), whole)
     # What was merged is another task's result.
     for part, columns in zip(given_parts, before, strict=True):
         for column, old in zip(part, columns, strict=True):
@@ -337,9 +345,10 @@ def test_parts_that_share_users_at_their_edges_alone(parts: list[list[int]]) -> 
 def test_an_edge_that_outgrows_the_narrow_types() -> None:
     many = [frame([(1, 1, 5.0)] * 40_000), frame([(1, 1, 5.0)] * 40_000 + [(2, 1, 4.5)])]
     parts = [
-        statistics.narrow(statistics.partition_statistics(rows, TABLE).statistics) for rows in many
+        user_statistics.narrow(user_statistics.partition_statistics(rows, TABLE).statistics)
+        for rows in many
     ]
     assert parts[0].counts.dtype == np.uint16
-    merged = statistics.merge(parts)
+    merged = user_statistics.merge(parts)
     assert merged.counts[:, 0].tolist() == [80_000, 1]
     assert merged.sums[:, 0].tolist() == [400_000.0, 4.5]

@@ -14,10 +14,9 @@ import numpy as np
 
 from segmentation.datasets import format
 from segmentation.datasets.identifiers import TEXT_DTYPE
-from segmentation.features import statistics
-from segmentation.features.duplicates import PIECE, superseded
-from segmentation.features.ids import coded, told
-from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
+from segmentation.features import sketches, user_statistics
+from segmentation.features.factorize import coded, told
+from segmentation.features.partition_reader import PieceReport, ReadSummary, tell, typed
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from segmentation.datasets.format import LineReject
     from segmentation.datasets.partitions import Piece
     from segmentation.schema import MovieTable, UserStatistics
+
 
 REASON = "rated again: a later rating of the movie by the user stands"
 #: Bytes of a row on its way: user, movie's row, stars, timestamp, line and piece.
@@ -70,7 +70,7 @@ def read_rows(
         lines = 0
         rejected: list[LineReject] = []
         for part in typed(piece, detailed=True):
-            used = statistics.compact(part.ratings, table)
+            used = user_statistics.compact(part.ratings, table)
             unmapped += len(part.ratings) - len(used)
             here: dict[str, Any] = {LINE: used[LINE] + lines, PIECE: np.int32(number)}
             frames.append(used.assign(**here))
@@ -84,8 +84,8 @@ def read_rows(
     users, _ = coded(rows[USER])
     tell("ratings", pieces, len(rows) + unmapped, len(users))
     return rows, ReadSummary(
-        tuple(reports), len(rows), unmapped, np.packbits(seen), statistics.sketch_of(users),
-        len(users), statistics.sample_of(users),
+        tuple(reports), len(rows), unmapped, np.packbits(seen), sketches.sketch_of(users),
+        len(users), sketches.sample_of(users),
         int((rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP).sum()),
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def read_partition(
 def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.DataFrame]:
     """Sum up the latest ratings; return the others aside."""
     old = superseded(rows)
-    found, _ = statistics.sum_up(rows[~old], table)
+    found, _ = user_statistics.sum_up(rows[~old], table)
     return found, rows[old]
 
 
@@ -113,7 +113,7 @@ def summed(
 ) -> tuple[UserStatistics, tuple[NDArray[Any], pd.DataFrame]]:
     """Do the same behind a shuffle; return the sketch of the users as well."""
     found, dropped = sum_up(rows, table)
-    return found, (statistics.sketch_of(found.users), dropped)
+    return found, (sketches.sketch_of(found.users), dropped)
 
 
 def in_order(summaries: Sequence[ReadSummary]) -> bool:
@@ -137,4 +137,33 @@ def rejected_rows(
         if timestamp != format.NO_TIMESTAMP:
             text += f",{timestamp}"
         found.append(RejectedRow(path, first + line, REASON, text))
+    return found
+
+
+#: The number of the piece that a row was read from; a column of ours.
+PIECE = "piece"
+
+
+def superseded(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Tell which rows a later rating of the same movie by the same user takes the place of.
+
+    The latest has the largest timestamp; of those the one with the most stars, so that no order
+    of the rows decides what counts, and of the same again the last in the files.
+
+    Parameters
+    ----------
+    rows
+        Columns ``userId``, ``movieId``, ``rating``, ``timestamp``, ``piece`` and ``line``.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), bool
+    """
+    keys = [rows[name].to_numpy() for name in (LINE, PIECE, RATING, TIMESTAMP, MOVIE)]
+    keys.append(coded(rows[USER])[1])
+    order = np.lexsort(keys)
+    movies, users = keys[4][order], keys[5][order]
+    again = (movies[1:] == movies[:-1]) & (users[1:] == users[:-1])
+    found = np.zeros(len(rows), np.bool_)
+    found[order[:-1]] = again
     return found

@@ -13,7 +13,7 @@ from segmentation.schema import TIMESTAMP, RejectedRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from segmentation.run.partitions import ReadSummary
+    from segmentation.features.partition_reader import ReadSummary
 
 Ended = Literal["whole", "rejected", "disordered"]
 

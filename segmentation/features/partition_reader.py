@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets import csv_reader, format, partitions
-from segmentation.features import bytewise, statistics
+from segmentation.features import compiled_reader, sketches, user_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,30 +101,30 @@ def read_partition(
             unmapped += found.unmapped
             seen |= found.seen
             if len(waiting) == _WAITING:
-                waiting = [statistics.merge(waiting)]
+                waiting = [user_statistics.merge(waiting)]
             waiting.append(found.statistics)
         file = piece.file
         reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
-    merged = statistics.merge(waiting) if waiting else statistics.empty(table.n_genres)
-    merged = statistics.narrow(merged)
-    sketch = statistics.sketch_of(merged.users)
+    merged = user_statistics.merge(waiting) if waiting else user_statistics.empty(table.n_genres)
+    merged = user_statistics.narrow(merged)
+    sketch = sketches.sketch_of(merged.users)
     tell("ratings", pieces, used + unmapped, len(merged.users))
     return merged, ReadSummary(
         tuple(reports), used, unmapped, seen, sketch, len(merged.users),
-        statistics.sample_of(merged.users),
+        sketches.sample_of(merged.users),
     )  # fmt: skip
 
 
 def _summed(
     file: RatingsFormat, chunk: bytes | memoryview | format.Partition, table: MovieTable
-) -> tuple[statistics.PartitionStatistics, int, Sequence[LineReject]]:
+) -> tuple[user_statistics.PartitionStatistics, int, Sequence[LineReject]]:
     if not isinstance(chunk, format.Partition):
         known = grammar(file)
-        quick = known and bytewise.read_statistics(chunk, known, table)
+        quick = known and compiled_reader.read_statistics(chunk, known, table)
         if quick is not None:
             return *quick, ()
         chunk = csv_reader.parse(file, bytes(chunk))
-    return statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
+    return user_statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
 
 
 def typed(piece: Piece, *, detailed: bool = False) -> Iterator[format.Partition]:
@@ -147,8 +147,10 @@ def typed(piece: Piece, *, detailed: bool = False) -> Iterator[format.Partition]
             start = stop
 
 
-def grammar(file: RatingsFormat) -> bytewise.Grammar | None:
+def grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return how the compiled reader cuts a file's lines; None where it doesn't."""
     if file.positions != (0, 1, 2) or file.texts:
         return None
-    return bytewise.Grammar(len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale)
+    return compiled_reader.Grammar(
+        len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale
+    )

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.features import statistics
-from segmentation.storage import atomic, parquet
+from segmentation.features import user_statistics
+from segmentation.schema import USER, UserStatistics
+from segmentation.storage import parquet
+from segmentation.storage.parquet import arrow_array
 from segmentation.tasks import hold, submit
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.schema import UserStatistics
+
 
 #: Users of one feature block at most; fewer where that gives every thread one.
 BLOCK_USERS = 131_072
@@ -56,7 +59,7 @@ def merge_parts(
     if users is None:
         users = sum(client.gather(submit(client, "count", _users_of_part, parts)))
     n_blocks = max(min(threads, users // _LEAST_USERS), -(-users // block_users), 1)
-    cuts: list[Any] = [None, *statistics.block_boundaries(sketches, n_blocks), None]
+    cuts: list[Any] = [None, *sketches_.block_boundaries(sketches, n_blocks), None]
     known = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
     # Compared by NumPy: parts times blocks is what grows fastest here.
     first = np.array([sketch[0] for _, sketch in known])
@@ -83,7 +86,7 @@ def save_blocks(
     client: Any, path: Path, blocks: Blocks, genres: tuple[str, ...], ahead: int
 ) -> None:
     """Keep the merged statistics, a row group or part a block, for resuming and refreshing."""
-    parquet.write(client, path, atomic.statistics_table, [blocks.statistics, genres], ahead)
+    parquet.write(client, path, statistics_table, [blocks.statistics, genres], ahead)
 
 
 def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool = True) -> Blocks:
@@ -97,24 +100,24 @@ def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool =
     places = [path if whole else parquet.part_of(path, number) for number in range(len(sizes))]
     groups = [number if whole else 0 for number in range(len(sizes))]
     if shared:
-        kept = submit(client, "load", atomic.read_statistics, places, groups)
+        kept = submit(client, "load", read_statistics, places, groups)
     else:
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
             kept = [
-                hold(client, "load", atomic.read_statistics(place, group))
+                hold(client, "load", read_statistics(place, group))
                 for place, group in zip(places, groups, strict=True)
             ]
     return Blocks(kept, list(sizes))
 
 
 def _merged(slices: list[UserStatistics]) -> UserStatistics:
-    return statistics.narrow(statistics.merge(slices))
+    return user_statistics.narrow(user_statistics.merge(slices))
 
 
 def _slice(pair: tuple[UserStatistics, Any], low: Any, high: Any) -> UserStatistics:
-    return statistics.take_range(pair[0], low, high)
+    return user_statistics.take_range(pair[0], low, high)
 
 
 def _users_of_part(pair: tuple[UserStatistics, Any]) -> int:
@@ -123,3 +126,35 @@ def _users_of_part(pair: tuple[UserStatistics, Any]) -> int:
 
 def _users(block: UserStatistics) -> int:
     return len(block.users)
+
+
+def statistics_table(block: UserStatistics, genres: Sequence[str]) -> Any:
+    """Return a block of user statistics as an Arrow table."""
+    import pyarrow as pa
+
+    columns = {
+        USER: block.users,
+        "movies": block.movies.astype(np.int64),
+        "rating_sum": block.rating_sum.astype(np.float64),
+        **{f"sum:{name}": block.sums[:, g].astype(np.float64) for g, name in enumerate(genres)},
+        **{f"count:{name}": block.counts[:, g].astype(np.int32) for g, name in enumerate(genres)},
+    }
+    return pa.table({name: arrow_array(column) for name, column in columns.items()})
+
+
+def read_statistics(path: Path, group: int = 0) -> UserStatistics:
+    """Read one row group that was a :func:`statistics_table` back."""
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(path).read_row_group(group)
+    width = (table.num_columns - 3) // 2
+    columns = [column.to_numpy() for column in table.columns]
+    if columns[0].dtype.kind == "O":
+        columns[0] = np.array([text.encode() for text in columns[0]], np.bytes_)
+    return UserStatistics(
+        columns[0],
+        columns[1],
+        columns[2],
+        np.column_stack(columns[3 : 3 + width]),
+        np.column_stack(columns[3 + width :]),
+    )

@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.features.duplicates import PIECE, superseded
+from segmentation.features.deduplicate import PIECE, superseded
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
 

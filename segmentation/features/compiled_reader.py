@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from segmentation.features.statistics import PartitionStatistics, sketch_of
+from segmentation.features.sketches import sketch_of
+from segmentation.features.user_statistics import PartitionStatistics
 from segmentation.schema import UserStatistics
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets.identifiers import TEXT_DTYPE
-from segmentation.features import statistics
-from segmentation.run.partitions import PieceReport, ReadSummary, tell, typed
+from segmentation.features import sketches, user_statistics
+from segmentation.features.partition_reader import PieceReport, ReadSummary, tell, typed
 from segmentation.schema import MOVIE, RATING, USER
 from segmentation.tasks import second
 
@@ -145,7 +145,7 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
         lines = 0
         rejected: list[LineReject] = []
         for part in typed(piece):
-            frames.append(statistics.compact(part.ratings, table))
+            frames.append(user_statistics.compact(part.ratings, table))
             unmapped += len(part.ratings) - len(frames[-1])
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
             lines += part.lines
@@ -160,8 +160,8 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
 
 def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
     """Sum up rows; return the statistics and the sketch of their users."""
-    found, _ = statistics.sum_up(rows, table)
-    return found, statistics.sketch_of(found.users)
+    found, _ = user_statistics.sum_up(rows, table)
+    return found, sketches.sketch_of(found.users)
 
 
 def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
