@@ -38,17 +38,17 @@ def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
     from pathlib import Path
 
+    from segmentation.deploy import tls
     from segmentation.errors import UsageError
-    from segmentation.run.deployment import certificates
 
-    if not 0 < arguments.days <= certificates.MOST_DAYS:
-        raise UsageError(f"--days {arguments.days:g}: from some to {certificates.MOST_DAYS}")
+    if not 0 < arguments.days <= tls.MOST_DAYS:
+        raise UsageError(f"--days {arguments.days:g}: from some to {tls.MOST_DAYS}")
     if not arguments.out.strip() or not all(host.strip() for host in arguments.host):
         raise UsageError("--out, --host: are empty: name a folder and hosts, or leave them out")
     folder = Path(arguments.out)
     hosts = list(dict.fromkeys([*_HERE, *arguments.host]))
     try:
-        made = certificates.make(folder, hosts, arguments.days, overwrite=arguments.overwrite)
+        made = tls.make(folder, hosts, arguments.days, overwrite=arguments.overwrite)
     except ValueError as error:
         raise UsageError(f"--host: {error}: give names or addresses") from error
     if arguments.quiet:

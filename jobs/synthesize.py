@@ -48,8 +48,8 @@ def job(arguments: argparse.Namespace) -> None:
             "another --out"
         )
     from segmentation.datasets.synthetic import writer
+    from segmentation.deploy.core import load_config, open_cluster
     from segmentation.progress import Progress
-    from segmentation.run.cluster import load_config, open_cluster
 
     if load_config(arguments.cluster)["kind"] not in ("threads", "local"):
         raise UsageError(

@@ -64,7 +64,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def client() -> Iterator[object]:
     """An in-process cluster of two threads, as the embedded default."""
-    from segmentation.run.cluster import open_cluster
+    from segmentation.deploy.core import open_cluster
 
     with open_cluster("threads") as cluster:
         yield cluster.client

@@ -197,7 +197,7 @@ def missing(name: str) -> str | None:
 
 def main(argv: list[str]) -> None:
     """Answer requests until there are no more."""
-    from segmentation.run.memory import PeakMemory
+    from segmentation.deploy.memory import PeakMemory
 
     name, matrix = argv
     # Whatever a library, or a process that it starts, prints must not be taken for an answer.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.run.cluster import open_cluster
+from segmentation.deploy.core import open_cluster
 from segmentation.run.settings import Settings
 from segmentation.run.sources import locate
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmentation.benchmark import estimators, wholejob
+from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
 from segmentation.run import recovery, sources
-from segmentation.run.cluster import open_cluster
 from segmentation.run.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import numpy as np
 
 from segmentation.benchmark import contestants, estimators
 from segmentation.datasets import catalogue as catalogues
+from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
 from segmentation.features import aggregate
 from segmentation.run import pipeline, recovery, sources
-from segmentation.run.cluster import open_cluster
 from segmentation.run.settings import PRESET_NAMES, Settings
 
 if TYPE_CHECKING:

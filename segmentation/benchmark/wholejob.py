@@ -223,7 +223,7 @@ class _TreeMemory:
     def _watch(self) -> None:
         import psutil
 
-        from segmentation.run.memory import high_water
+        from segmentation.deploy.memory import high_water
 
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._pid)

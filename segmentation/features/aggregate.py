@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.layouts import Layout
     from segmentation.datasets.partitions import Piece
+    from segmentation.deploy.core import Cluster
     from segmentation.features.partition_reader import ReadSummary
     from segmentation.features.row_counts import Ended
     from segmentation.progress import Progress
-    from segmentation.run.cluster import Cluster
     from segmentation.run.settings import Settings
     from segmentation.schema import Catalogue, MovieTable, RejectedRow
 
@@ -183,7 +183,8 @@ class _Reading:
         client = self.cluster.client
         table = hold(client, "catalogue", self.table)
         parts = submit(
-            client, "read-distinct", deduplicate.read_partition, self.partitions, self._first_pieces(),
+            client, "read-distinct", deduplicate.read_partition, self.partitions,
+            self._first_pieces(),
             table,
         )  # fmt: skip
         reports = submit(client, "report", second, parts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.features import user_statistics
+from segmentation.features.sketches import block_boundaries
 from segmentation.schema import USER, UserStatistics
 from segmentation.storage import parquet
 from segmentation.storage.parquet import arrow_array
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from segmentation.schema import UserStatistics
 
 
 #: Users of one feature block at most; fewer where that gives every thread one.
@@ -59,7 +58,7 @@ def merge_parts(
     if users is None:
         users = sum(client.gather(submit(client, "count", _users_of_part, parts)))
     n_blocks = max(min(threads, users // _LEAST_USERS), -(-users // block_users), 1)
-    cuts: list[Any] = [None, *sketches_.block_boundaries(sketches, n_blocks), None]
+    cuts: list[Any] = [None, *block_boundaries(sketches, n_blocks), None]
     known = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
     # Compared by NumPy: parts times blocks is what grows fastest here.
     first = np.array([sketch[0] for _, sketch in known])

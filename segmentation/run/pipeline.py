@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
+    from segmentation.deploy.core import Cluster
     from segmentation.features.user_blocks import Blocks
     from segmentation.insight.profiles import Activity, ProfileSums
-    from segmentation.run.cluster import Cluster
     from segmentation.schema import UserStatistics
     from segmentation.storage.run_folder import RunFolder
 

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import discovery, layouts
-from segmentation.run import places
-from segmentation.run.cluster import open_cluster
+from segmentation.deploy import local
+from segmentation.deploy.core import open_cluster
 from segmentation.run.settings import synthetic_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from segmentation.datasets.layouts import Layout
+    from segmentation.deploy.core import Cluster
     from segmentation.progress import Progress
-    from segmentation.run.cluster import Cluster
     from segmentation.run.settings import Settings
 
 
@@ -46,7 +46,7 @@ def _located(settings: Settings, cluster: Cluster, progress: Progress) -> Layout
     if rows is not None:
         from segmentation.datasets.synthetic import writer
 
-        place = places.cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
+        place = local.cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
         if not writer.is_written(rows, settings.seed, place):
             with (
                 progress.stage("synthesize", "synthetic data") as stage,

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import layouts
+from segmentation.deploy import diagnostics, preflight
+from segmentation.deploy.core import open_cluster
+from segmentation.deploy.memory import PeakMemory
 from segmentation.errors import ClusterError, UsageError
 from segmentation.features import aggregate
 from segmentation.features.user_blocks import Blocks, load_blocks, save_blocks
 from segmentation.progress import Progress
-from segmentation.run import copies, recovery, seen, sources
-from segmentation.run.cluster import open_cluster
-from segmentation.run.deployment import checks
+from segmentation.run import copies, recovery, sources
 from segmentation.run.failures import explained
-from segmentation.run.memory import PeakMemory
 from segmentation.storage import atomic, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from segmentation.datasets.layouts import Layout
-    from segmentation.run.cluster import Cluster
+    from segmentation.deploy.core import Cluster
     from segmentation.run.settings import Execution, Settings
     from segmentation.schema import Catalogue
 
@@ -138,7 +138,7 @@ class Work:
         token = folder.resolve() / f".seen-by-all-{uuid.uuid4().hex[:8]}"
         token.touch()
         try:
-            return checks.folder(self.cluster.client, str(token))
+            return preflight.folder(self.cluster.client, str(token))
         finally:
             token.unlink(missing_ok=True)
 
@@ -264,7 +264,7 @@ def open_work(
     own = {
         whole / Path(name).parts[0] for name in (*run_folder.products_of(job), run_folder.MANIFEST)
     }
-    seen.report_place(how.performance_report, own)
+    diagnostics.report_place(how.performance_report, own)
     began = time.monotonic()
     with (
         PeakMemory() as memory,
@@ -272,8 +272,8 @@ def open_work(
             how.cluster, address=how.address, memory_limit=settings.memory_limit, debug=how.debug,
             warn=lambda line: progress.warn(f"  warning: {line}"), say=progress.say,
         ) as running,
-        seen.reported(how.performance_report),
-        seen.counted(running.client, progress),
+        diagnostics.reported(how.performance_report),
+        diagnostics.counted(running.client, progress),
     ):  # fmt: skip
         if running.is_elsewhere:
             plural = "s" if running.workers > 1 else ""

@@ -10,7 +10,7 @@ import pytest
 from distributed import Client
 
 import segmentation
-from segmentation.run.deployment import shipping
+from segmentation.deploy import package_upload
 from tests.cluster.processes import assert_equal, job, standing, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -42,14 +42,14 @@ def test_the_package_comes_with_the_job(
         assert stages["report"]["tasks"] == 0
 
 
-def another_version(folder: Path) -> shipping.Package:
+def another_version(folder: Path) -> package_upload.Package:
     """The package with one file more."""
     other = folder / "segmentation"
     shutil.copytree(Path(segmentation.__file__).parent, other)
     (other / "more.py").write_text("")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(segmentation, "__file__", str(other / "__init__.py"))
-        return shipping.packed()
+        return package_upload.packed()
 
 
 def places(client: Client) -> list[str]:
@@ -73,8 +73,8 @@ def test_two_versions_take_turns(
             other.wait_for_workers(2, timeout=60)
             more = another_version(tmp_path / "more")
             with monkeypatch.context() as patched:
-                patched.setattr(shipping, "packed", lambda: more)
-                shipping.ship(other)
+                patched.setattr(package_upload, "packed", lambda: more)
+                package_upload.ship(other)
             assert all(more.digest[:32] in place for place in places(other))
             refused = job(tmp_path / "first", *options, "--out", str(tmp_path / "out"))
             assert refused.wait(60) == 4, refused.text()
@@ -105,7 +105,7 @@ def test_a_package_that_was_damaged_is_unpacked_anew(
     with standing(python, tmp_path / "c", 1) as cluster:
         with Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
-            shipping.ship(client)
+            package_upload.ship(client)
             (place,) = places(client)
         shipped = Path(place).parent / "features" / "statistics.py"
         original = shipped.read_text()
@@ -114,7 +114,7 @@ def test_a_package_that_was_damaged_is_unpacked_anew(
         cluster.start_worker()
         with Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
-            shipping.ship(client)
+            package_upload.ship(client)
             until(lambda: list(client.run(look).values()) == [original], 30)
         assert shipped.read_text() == original
         assert [p.name for p in shipped.parents[3].iterdir()] == [shipped.parents[2].name]

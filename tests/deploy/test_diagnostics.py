@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobs import segment
+from segmentation.deploy import diagnostics
 from segmentation.errors import UsageError
-from segmentation.run import seen
 
 
 def test_places_that_are_no_place_for_a_report(tmp_path: Path) -> None:
@@ -21,9 +21,9 @@ def test_places_that_are_no_place_for_a_report(tmp_path: Path) -> None:
         (str(tmp_path / ("x" * 300)), "can't be written"),
     ):
         with pytest.raises(UsageError, match=told):
-            seen.report_place(place)
+            diagnostics.report_place(place)
     assert not Path("/dev/full").is_file()
-    assert seen.report_place(str(tmp_path / "report.html")) == tmp_path / "report.html"
+    assert diagnostics.report_place(str(tmp_path / "report.html")) == tmp_path / "report.html"
     assert list(tmp_path.iterdir()) == [tmp_path / "link"]
 
 

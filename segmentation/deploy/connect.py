@@ -8,13 +8,13 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from segmentation.deploy import admission, package_upload
 from segmentation.errors import ClusterError
-from segmentation.run.deployment import gate, shipping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from segmentation.run.deployment.kinds import Standing
+    from segmentation.deploy.kinds import Standing
 
 #: Until a scheduler answers, seconds.
 _CONNECT_SECONDS = 10.0
@@ -84,7 +84,7 @@ def _quiet(client: Any) -> Iterator[Any]:
 
 def _withdraw(client: Any) -> None:
     # A scheduler that is gone holds nothing of ours.
-    for take_back in (gate.leave, shipping.withdraw):
+    for take_back in (admission.leave, package_upload.withdraw):
         with contextlib.suppress(Exception):
             if client.status == "running":
                 take_back(client)

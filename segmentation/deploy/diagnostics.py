@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segmentation.deploy.local import has_bokeh
 from segmentation.errors import UsageError
-from segmentation.run.deployment.embedded import has_bokeh
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator

@@ -18,7 +18,7 @@ def watch(client: Any, expected: Mapping[str, Any], warn: Callable[[str], None])
     Parameters
     ----------
     expected
-        As for :func:`segmentation.run.deployment.checks.of_newcomer`, and ``known``: addresses and
+        As for :func:`segmentation.deploy.preflight.of_newcomer`, and ``known``: addresses and
         names of those that were looked at before.
     warn
         Is told, a line for each worker.
@@ -50,9 +50,9 @@ def _plugin(name: str, expected: Mapping[str, Any]) -> Any:
             if expected["known"] & {worker.address, worker.name}:
                 return
             try:
-                from segmentation.run.deployment import checks
+                from segmentation.deploy import preflight
 
-                found = checks.of_newcomer(worker, expected)
+                found = preflight.of_newcomer(worker, expected)
             except Exception as error:
                 found = [f"worker {worker.address} can't be looked at ({error!r}): see its log"]
             if found:

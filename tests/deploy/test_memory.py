@@ -7,7 +7,7 @@ import sys
 
 _CHILDREN = """
 import subprocess, sys, time
-from segmentation.run.memory import PeakMemory
+from segmentation.deploy.memory import PeakMemory
 with PeakMemory() as memory:
     before = memory.bytes
     code = "import time; x = bytearray(b'x') * 150_000_000; print(flush=True); time.sleep(1)"
@@ -19,7 +19,7 @@ with PeakMemory() as memory:
 
 _GONE = """
 import numpy as np
-from segmentation.run.memory import PeakMemory
+from segmentation.deploy.memory import PeakMemory
 with PeakMemory() as memory:
     before = memory.bytes
     size = np.ones(30_000_000).nbytes

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from segmentation.deploy import config as parts
+from segmentation.deploy import jobqueue
+from segmentation.deploy.config import parse_memory
+from segmentation.deploy.tls import expired, unfit
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run.deployment import batch, parts
-from segmentation.run.deployment.certificates import expired, unfit
-from segmentation.run.deployment.config import parse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,14 +91,14 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
     if kind in ("remote", "tls"):
         yield _found(config, name)
         return
-    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(kind, batch.start)
+    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(kind, jobqueue.start)
     with contextlib.ExitStack() as stack:
         try:
             cluster, expected = start(config, name, stack)
             stack.callback(_close, cluster)
             adaptive = config.get("adaptive")
-            if kind in batch.CLASSES:
-                batch.hand_in(cluster, config)
+            if kind in jobqueue.CLASSES:
+                jobqueue.hand_in(cluster, config)
             elif adaptive:
                 cluster.adapt(**adaptive)
                 expected = adaptive["minimum"]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+import tempfile
 import threading
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segmentation.deploy.config import parse_memory
+from segmentation.deploy.memory_budget import Budget, plan
 from segmentation.errors import ClusterError
-from segmentation.run import places
-from segmentation.run.budget import Budget, plan
-from segmentation.run.deployment.config import parse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
 
 _LOOPBACK = "127.0.0.1:0"
 #: A worker that hasn't been heard of for so long is given up, and its tasks go to others.
@@ -74,7 +77,7 @@ def embedded(
                     dashboard_address=dashboard or _LOOPBACK,
                     worker_dashboard_address=_LOOPBACK,
                     memory_limit=budget.worker,
-                    local_directory=str(places.scratch()),
+                    local_directory=str(scratch()),
                     scheduler_kwargs={"dashboard": dashboard is not None},
                     worker_class=PlainWorker if inside and not dashboard else None,
                     silence_logs=False if debug else logging.CRITICAL,
@@ -126,3 +129,19 @@ def _dashboard_link(cluster: Any, wanted: str | None) -> str | None:
         return None
     host = wanted.rpartition(":")[0] or "127.0.0.1"
     return f"http://{host}:{server.port}/status"
+
+
+def cache(name: str = "") -> Path:
+    """Return the folder for what can be made again: on a disk, where ``/tmp`` may be memory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "segmentation" / name
+
+
+def scratch() -> Path:
+    """Return a folder for what waits on disk: the cache, or /tmp if it is read-only."""
+    wanted = cache("spill")
+    try:
+        wanted.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.gettempdir())
+    return wanted if os.access(wanted, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segmentation.deploy.memory_budget import MIB, Budget, plan
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run.budget import MIB, Budget, plan
 
 GIB = 1 << 30
 

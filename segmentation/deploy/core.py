@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from segmentation.deploy import admission, connect, kinds, package_upload, preflight
+from segmentation.deploy.config import is_address, load_config
+from segmentation.deploy.diagnostics import counter_of
+from segmentation.deploy.local import embedded
+from segmentation.deploy.memory import high_water, let_go, let_go_later
+from segmentation.deploy.memory_budget import Budget, of_workers
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run.budget import Budget, of_workers
-from segmentation.run.deployment import checks, connecting, gate, kinds, shipping
-from segmentation.run.deployment.config import is_address, load_config
-from segmentation.run.deployment.embedded import embedded
-from segmentation.run.memory import high_water, let_go, let_go_later
-from segmentation.run.seen import counter_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,9 +64,9 @@ class Cluster:
         """
         if not self.is_elsewhere:
             return []
-        found = [*self._versions, *checks.memory(self.client, self.budget, partition_bytes)]
+        found = [*self._versions, *preflight.memory(self.client, self.budget, partition_bytes)]
         # Where versions differ, what is asked might not even be understood.
-        return found or checks.machines(self.client, files, digest)
+        return found or preflight.machines(self.client, files, digest)
 
     def watch(
         self, files: Sequence[str], digest: str, partition_bytes: int | None,
@@ -81,11 +81,11 @@ class Cluster:
         expected = {
             "files": tuple(files),
             "digest": digest,
-            "versions": get_versions(packages=list(checks.LIBRARIES)),
+            "versions": get_versions(packages=list(preflight.LIBRARIES)),
             "wanted": partition_bytes or self.budget.partition_bytes,
             "known": {*there, *(worker["name"] for worker in there.values())},
         }
-        gate.watch(self.client, expected, warn)
+        admission.watch(self.client, expected, warn)
 
     def let_go(self) -> None:
         """Give free memory back to the system, here and on the workers."""
@@ -186,7 +186,7 @@ def open_cluster(
         # Before a word is said.
         if (warning := standing.warning or kinds.plain_warning(where)) is not None:
             warn(warning)
-        client = stack.enter_context(connecting.connected(standing, name))
+        client = stack.enter_context(connect.connected(standing, name))
         try:
             joined = _joined(client, standing, config, warn, say)
         except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
@@ -208,11 +208,11 @@ def _joined(
     """Wait for the workers, compare versions, and send them the package."""
     told = client.scheduler.address
     _wait(client, standing.expected, config, told, say)
-    checks.refuse_mute(client)
-    versions = checks.versions(client)
+    preflight.refuse_mute(client)
+    versions = preflight.versions(client)
     if not versions:
-        shipping.ship(client)
-        for note in checks.notes(client):
+        package_upload.ship(client)
+        for note in preflight.notes(client):
             warn(note)
     info = client.scheduler_info(n_workers=-1)["workers"].values()
     budget = of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 from importlib import resources
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segmentation.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})")
@@ -221,3 +222,32 @@ def parse_memory(value: Any) -> int | None:
     except (ValueError, OverflowError):
         return None
     return limit if limit >= 1 else None
+
+
+#: Where pages listen unless a file says otherwise.
+LOOPBACK = "127.0.0.1:0"
+
+
+def threads(config: Mapping[str, Any]) -> int:
+    """Return the threads of each worker."""
+    return int(config.get("threads_per_worker") or 1)
+
+
+def package(module: str, extra: str) -> Any:
+    """Import a package of an extra.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed; names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{module} is not installed: install {extra}") from error
+
+
+def pages(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a scheduler is told of its pages: where they are, on loopback unless asked."""
+    asked = config.get("dashboard")
+    return {"dashboard_address": asked or LOOPBACK, "dashboard": asked is not False}

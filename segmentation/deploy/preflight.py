@@ -9,13 +9,13 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from segmentation.deploy.memory_budget import MIB, of_workers
 from segmentation.errors import ClusterError
-from segmentation.run.budget import MIB, of_workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from segmentation.run.budget import Budget
+    from segmentation.deploy.memory_budget import Budget
 
 #: The libraries that results or messages hang on, beside what Dask compares by itself.
 LIBRARIES = ("numba", "pyarrow", "scipy", "fsspec")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs import certificates as job
+from segmentation.deploy import kinds, tls
 from segmentation.errors import ClusterError, UsageError
-from segmentation.run.deployment import certificates, kinds
 
 
 def test_each_pair_fits_and_is_signed(tmp_path: Path, capsys) -> None:
@@ -22,16 +22,14 @@ def test_each_pair_fits_and_is_signed(tmp_path: Path, capsys) -> None:
     told = capsys.readouterr().out
     assert f"dask scheduler --protocol tls --tls-ca-file {out}/ca.pem" in told
     names = {path.name for path in out.iterdir()}
-    assert names == {"ca.pem", "ca-key.pem"} | {
-        n for pair in certificates.ROLES.values() for n in pair
-    }
+    assert names == {"ca.pem", "ca-key.pem"} | {n for pair in tls.ROLES.values() for n in pair}
     for name in names:
         mode = stat.S_IMODE(os.stat(out / name).st_mode)
         assert mode == (0o600 if name.endswith("-key.pem") else 0o644), name
-    for certificate, key in certificates.ROLES.values():
+    for certificate, key in tls.ROLES.values():
         context = ssl.create_default_context(cafile=str(out / "ca.pem"))
         context.load_cert_chain(out / certificate, out / key)
-        assert certificates.expired(str(out / certificate)) is None
+        assert tls.expired(str(out / certificate)) is None
     from cryptography import x509
 
     found = x509.load_pem_x509_certificate((out / "worker.pem").read_bytes())
@@ -79,7 +77,7 @@ def test_without_the_package_that_makes_them(tmp_path: Path) -> None:
 
 
 def expired_pair(folder: Path) -> dict[str, str]:
-    certificates.make(folder, ["127.0.0.1"], -1.0)
+    tls.make(folder, ["127.0.0.1"], -1.0)
     return {
         "ca_file": str(folder / "ca.pem"),
         "certificate": str(folder / "client.pem"),

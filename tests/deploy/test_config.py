@@ -9,8 +9,9 @@ import dask
 import pytest
 import yaml
 
+from segmentation.deploy import config, jobqueue
+from segmentation.deploy import config as parts
 from segmentation.errors import UsageError
-from segmentation.run.deployment import batch, config, parts
 
 FILES = sorted(
     f.name for f in resources.files("cluster_config").iterdir() if f.name[-5:] == ".yaml"
@@ -35,10 +36,10 @@ def test_files_of_the_project_are_sound_and_commented(name: str) -> None:
 
 
 def test_what_each_is_started_with() -> None:
-    assert batch._walltime({"kind": "slurm", "walltime": "01:30:00"}) == "01:30:00"
-    assert batch._walltime({"kind": "lsf", "walltime": "01:30:00"}) == "01:30"
-    assert batch._walltime({"kind": "lsf", "walltime": "01:30"}) == "01:30"
-    assert batch._walltime({"kind": "lsf"}) is None
+    assert jobqueue._walltime({"kind": "slurm", "walltime": "01:30:00"}) == "01:30:00"
+    assert jobqueue._walltime({"kind": "lsf", "walltime": "01:30:00"}) == "01:30"
+    assert jobqueue._walltime({"kind": "lsf", "walltime": "01:30"}) == "01:30"
+    assert jobqueue._walltime({"kind": "lsf"}) is None
     assert parts.pages({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
     assert parts.pages({"dashboard": False})["dashboard"] is False
     assert parts.pages({"dashboard": "0.0.0.0:8787"})["dashboard_address"] == "0.0.0.0:8787"

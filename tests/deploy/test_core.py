@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from segmentation.deploy import local
+from segmentation.deploy.core import load_config, open_cluster
 from segmentation.errors import UsageError
-from segmentation.run import places
-from segmentation.run.cluster import load_config, open_cluster
 
 
 @pytest.mark.parametrize("name", ["threads", "local"])
@@ -56,10 +56,10 @@ def test_without_a_cache_folder_it_spills_to_the_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert places.scratch() == tmp_path / "cache" / "segmentation" / "spill"
+    assert local.scratch() == tmp_path / "cache" / "segmentation" / "spill"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert places.scratch() == Path(tempfile.gettempdir())
+    assert local.scratch() == Path(tempfile.gettempdir())
     with open_cluster("threads") as cluster:
         assert cluster.client.submit(sum, [1, 2]).result() == 3
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from segmentation.run.deployment import parts
-from segmentation.run.deployment.config import parse_memory
+from segmentation.deploy import config as parts
+from segmentation.deploy.config import parse_memory
 
 if TYPE_CHECKING:
     import contextlib
