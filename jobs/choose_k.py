@@ -32,8 +32,8 @@ def job(arguments: argparse.Namespace) -> None:
 
     out = options.run_folder(arguments)
     settings = Settings(**options.data_settings(arguments))
-    from segmentation.insight import choice
     from segmentation.progress import Progress
+    from segmentation.reporting import k_selection
     from segmentation.run.choose_k import run_choose_k
 
     run = run_choose_k(
@@ -44,9 +44,9 @@ def job(arguments: argparse.Namespace) -> None:
     )
     options.say_synthetic(run.manifest)
     print()
-    print(choice.table(run.search))
+    print(k_selection.table(run.search))
     print()
-    print(textwrap.fill(choice.reason(run.search), 96))
+    print(textwrap.fill(k_selection.reason(run.search), 96))
     print()
     print(options.cost_line(run.manifest))
     print(f"figure: {run.folder}/figures/choose_k.png")

@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--playbook",
         metavar="FILE",
         help="your own names and advice for segments, in the form of "
-        "segmentation/insight/playbook.toml",
+        "segmentation/reporting/playbook.toml",
     )
     options.add_again(made)
     return made
@@ -56,8 +56,8 @@ def job(arguments: argparse.Namespace) -> None:
     settings = Settings(
         **options.data_settings(arguments), k=arguments.k, playbook=arguments.playbook
     )
-    from segmentation.insight.report import segment_table
     from segmentation.progress import Progress
+    from segmentation.reporting.report import segment_table
     from segmentation.run.segment import run_segment
 
     run = run_segment(

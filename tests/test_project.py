@@ -136,8 +136,8 @@ def test_a_wheel_holds_all_and_runs_from_elsewhere(tmp_path: Path) -> None:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert not any(name.startswith("tests") for name in names)
-    for name in ("segmentation/py.typed", "segmentation/insight/playbook.toml",
-                 "segmentation/insight/report.html", "cluster_config/local.yaml"):  # fmt: skip
+    for name in ("segmentation/py.typed", "segmentation/reporting/playbook.toml",
+                 "segmentation/reporting/report.html", "cluster_config/local.yaml"):  # fmt: skip
         assert name in names
     data = write_tiny(tmp_path / "data")
     # The wheel's own copy comes first on the path, and the checkout is far away.

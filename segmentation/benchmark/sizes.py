@@ -132,7 +132,7 @@ def figure(record: dict[str, Any]) -> bytes:
     """Draw seconds and peak memory over the number of rows, both axes logarithmic; PNG."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from segmentation.insight.drawing import FAINT, INK, new_figure, plain_axes, png
+    from segmentation.reporting.figures import FAINT, INK, new_figure, plain_axes, png
 
     picture = new_figure(11, 5)
     panels = picture.subplots(1, 2)

@@ -9,9 +9,9 @@ import numpy as np
 from segmentation.estimators._incremental_pca import project
 from segmentation.estimators._lloyd import assign_block
 from segmentation.features.kernels import mean_columns
-from segmentation.insight import distances
-from segmentation.insight.distances import Bins, bins_of
-from segmentation.insight.profiles import ProfileSums, block_sums
+from segmentation.reporting import percentiles
+from segmentation.reporting.percentiles import Bins, bins_of
+from segmentation.reporting.profiles import ProfileSums, block_sums
 from segmentation.schema import USER, Axes, UserStatistics
 from segmentation.storage.parquet import arrow_array, arrow_texts
 
@@ -75,7 +75,7 @@ def fetch(
 ) -> list[NDArray[np.float64]]:
     """Return the distances of one block's users that lie in some bins."""
     found = assign_block(features, centers)
-    return distances.fetch(found.labels, found.distance, keys)
+    return percentiles.fetch(found.labels, found.distance, keys)
 
 
 def table(

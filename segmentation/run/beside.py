@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
-from segmentation.insight import gallery
+from segmentation.reporting import figure_data
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Self
 
-    from segmentation.insight.gallery import Gallery
+    from segmentation.reporting.figure_data import Gallery
 
 #: What has to be free for it: 110 MB were seen in the process, and 180 MB for what the job computes
 #: meanwhile.
@@ -86,7 +86,7 @@ def _answer(process: subprocess.Popen[bytes], wanted: Gallery) -> dict[str, byte
     with process:
         try:
             content, _ = process.communicate(wanted.to_bytes(), timeout=PATIENCE_SECONDS)
-            return gallery.unpacked_figures(content) if process.returncode == 0 else None
+            return figure_data.unpacked_figures(content) if process.returncode == 0 else None
         except (subprocess.TimeoutExpired, OSError, ValueError, EOFError, BadZipFile):
             return None
         finally:
@@ -97,6 +97,6 @@ def draw_what_is_asked_for() -> None:
     """Read what is wanted from standard input, and write the figures to standard output."""
     import matplotlib.backends.backend_agg  # noqa: F401 - loaded before there is anything to draw
 
-    wanted = gallery.Gallery.from_bytes(sys.stdin.buffer.read())
-    sys.stdout.buffer.write(gallery.packed_figures(wanted.draw()))
+    wanted = figure_data.Gallery.from_bytes(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(figure_data.packed_figures(wanted.draw()))
     sys.stdout.buffer.flush()

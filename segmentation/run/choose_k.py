@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.features import aggregate
-from segmentation.insight import choice
+from segmentation.reporting import k_selection
 from segmentation.run import pipeline, searching
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
@@ -70,7 +70,7 @@ def _run(work: Work) -> ChooseKRun:
         del manifest["settings"][name]
     with work.progress.stage("report", "figure and tables"):
         folder = work.folder
-        atomic.write_bytes(folder.product("figures/choose_k.png"), choice.figure(found))
+        atomic.write_bytes(folder.product("figures/choose_k.png"), k_selection.figure(found))
         atomic.write_json(folder.product("choose_k.json"), record)
         atomic.write_bytes(folder.product("choose_k.csv"), _csv(record).encode("utf-8"))
         # Kept until here to resume from; without a model it is nobody's result.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from segmentation.deploy.core import Cluster
     from segmentation.features.user_blocks import Blocks
-    from segmentation.insight.profiles import Activity, ProfileSums
+    from segmentation.reporting.profiles import Activity, ProfileSums
     from segmentation.schema import UserStatistics
     from segmentation.storage.run_folder import RunFolder
 
@@ -64,7 +64,7 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
         If the audience has fewer distinct users than segments.
     """
     from segmentation.estimators import _k_means
-    from segmentation.insight.profiles import order_by_activity
+    from segmentation.reporting.profiles import order_by_activity
 
     if X.shape[0] < k:
         users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
@@ -134,7 +134,7 @@ def survey_segments(
 ) -> Surveyed:
     """Sum the segments up, a task a block; the driver holds nothing for each user."""
     from segmentation.estimators._blockwise import sample_rows
-    from segmentation.insight import distances, profiles
+    from segmentation.reporting import percentiles, profiles
 
     features = _blocks(client, X)
     centers, k = clustering.centers, len(clustering.centers)
@@ -151,10 +151,10 @@ def survey_segments(
                axes)
     )  # fmt: skip
     sums, bins, points, labels = zip(*found, strict=True)
-    counted = distances.merge(bins)
-    keys = distances.wanted(counted, k)
+    counted = percentiles.merge(bins)
+    keys = percentiles.wanted(counted, k)
     fetched = client.gather(submit(client, "distance", assignments.fetch, features, centers, keys))
-    far = distances.percentile_99(counted, keys, fetched, k)
+    far = percentiles.percentile_99(counted, keys, fetched, k)
     return Surveyed(profiles.merge(sums), far, np.concatenate(points), np.concatenate(labels))
 
 
@@ -188,7 +188,7 @@ def write_assignments(
 
 
 def _activity(client: Any, X: da.Array, blocks: Blocks, centers: NDArray[np.float64]) -> Activity:
-    from segmentation.insight import profiles
+    from segmentation.reporting import profiles
 
     tasks = submit(
         client, "activity", _block_activity, blocks.statistics, _blocks(client, X), centers
@@ -200,7 +200,7 @@ def _block_activity(
     block: UserStatistics, features: NDArray[Any], centers: NDArray[np.float64]
 ) -> Activity:
     from segmentation.estimators._lloyd import assign_block
-    from segmentation.insight.profiles import block_activity
+    from segmentation.reporting.profiles import block_activity
 
     return block_activity(block, assign_block(features, centers).labels, len(centers))
 

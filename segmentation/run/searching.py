@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import DataError
-from segmentation.insight import choice
+from segmentation.reporting import k_selection
 from segmentation.run.settings import COMPARED_K
 from segmentation.schema import KFigures, KSearch
 
@@ -64,10 +64,10 @@ def record(found: KSearch) -> dict[str, Any]:
     """Return a search as it stands in the manifest and in ``choose_k.json``."""
     return {
         "recommended": found.recommended,
-        "reason": choice.reason(found),
+        "reason": k_selection.reason(found),
         "sound": found.sound,
         "range": [found.low, found.high],
-        "elbow": choice.elbow(found),
+        "elbow": k_selection.elbow(found),
         "silhouette_rows": found.silhouette_rows,
         "stability_rows": found.stability_rows,
         "candidates": [

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.features import aggregate
-from segmentation.insight import gallery
-from segmentation.insight import personas as people
-from segmentation.insight import profiles as profiling
-from segmentation.run import beside, pipeline, recovery, reporting, searching
+from segmentation.reporting import figure_data, outputs
+from segmentation.reporting import personas as people
+from segmentation.reporting import profiles as profiling
+from segmentation.run import beside, pipeline, recovery, searching
 from segmentation.run.model import SavedModel
 from segmentation.run.settings import Execution
 from segmentation.run.work import Work, open_work
@@ -73,7 +73,7 @@ def _finished(work: Work) -> SegmentRun | None:
     manifest = work.earlier(JOB, key)
     if manifest is None:
         return None
-    genres, profiles, personas = reporting.read_segments(work.out / "segments.json")
+    genres, profiles, personas = outputs.read_segments(work.out / "segments.json")
     return SegmentRun(work.out, genres, profiles, personas, manifest)
 
 
@@ -107,7 +107,7 @@ class _Segmenting:
                 work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
             )
             stage.note = f"{blocks.users:,} users"
-        wanted = gallery.Gallery(
+        wanted = figure_data.Gallery(
             found.points, found.labels, blocks.users, tuple(names), catalogue.genres,
             tuple(float(ratio) for ratio in axes.explained_variance_ratio), tuple(profiles),
             settings.seed,
@@ -137,10 +137,10 @@ class _Segmenting:
         if search is not None:
             manifest["choose_k"] = searching.record(search)
         with progress.stage("report", "figures and report"):
-            drawn = reporting.write_figures(folder, artist.figures(), search)
-            reporting.write_segments(folder, profiles, personas, catalogue.genres)
+            drawn = outputs.write_figures(folder, artist.figures(), search)
+            outputs.write_segments(folder, profiles, personas, catalogue.genres)
             work.finish(manifest)
-            reporting.write_reports(
+            outputs.write_reports(
                 folder, manifest, profiles, personas, catalogue.genres, drawn, search
             )
         work.finish(manifest)

@@ -136,13 +136,13 @@ def test_a_finished_search_is_taken_up(tmp_path: Path, capsys, monkeypatch) -> N
 
 
 def test_a_search_that_is_no_longer_asked_for(tmp_path: Path, capsys, monkeypatch) -> None:
-    from segmentation.run import reporting
+    from segmentation.reporting import outputs
 
     out = tmp_path / "out"
     arguments = ["--data", "synthetic:20000", "--out", str(out), "--quiet"]
     searching = [*arguments, "--k-range", "2-3"]
     with monkeypatch.context() as patch:
-        patch.setattr(reporting, "write_segments", lambda *_: 1 / 0)
+        patch.setattr(outputs, "write_segments", lambda *_: 1 / 0)
         assert segment.main([*searching, "--k", "auto"]) == 1
     assert choose_k.main([*searching, "--resume"]) == 2
     assert "was run with other job" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from segmentation.insight.gallery import Gallery
+from segmentation.reporting.figure_data import Gallery
 from segmentation.run import beside
 from segmentation.schema import KAGGLE_GENRES
 from tests.insight.test_personas import profile
@@ -128,7 +128,7 @@ def test_nobody_is_left_when_the_job_is_killed(tmp_path: Path, wanted: Gallery) 
     (tmp_path / "wanted").write_bytes(wanted.to_bytes())
     code = (
         "import os, pathlib, signal, psutil\n"
-        "from segmentation.insight.gallery import Gallery\n"
+        "from segmentation.reporting.figure_data import Gallery\n"
         "from segmentation.run import beside\n"
         f"wanted = Gallery.from_bytes(pathlib.Path({str(tmp_path / 'wanted')!r}).read_bytes())\n"
         "with beside.Artist() as artist:\n"

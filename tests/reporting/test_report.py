@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from segmentation.insight import personas, report
+from segmentation.reporting import personas, report
 from segmentation.schema import KAGGLE_GENRES, Persona
 from tests.insight.test_personas import profile
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from segmentation.insight import distances
+from segmentation.reporting import percentiles as distances
 
 
 def percentiles(labels: np.ndarray, values: np.ndarray, blocks: int, n_segments: int) -> np.ndarray:

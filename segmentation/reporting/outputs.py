@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import DataError
-from segmentation.insight import choice, report
+from segmentation.reporting import k_selection, report
 from segmentation.schema import Persona, SegmentProfile
 from segmentation.storage import atomic, run_folder
 
@@ -47,7 +47,7 @@ def write_figures(
     """Write the figures, and that of the search for k where there was one; return all by name."""
     figures = dict(drawn)
     if search is not None:
-        figures["choose_k"] = choice.figure(search)
+        figures["choose_k"] = k_selection.figure(search)
     for name, png in figures.items():
         atomic.write_bytes(folder.product(f"figures/{name}.png"), png)
     return figures
@@ -159,7 +159,7 @@ def write_reports(
     captions = dict(_CAPTIONS)
     if search is not None:
         captions["choose_k"] = (
-            choice.reason(search),
+            k_selection.reason(search),
             "Curves of inertia, silhouette, Davies–Bouldin, Caliński–Harabasz and stability over k",
         )
     pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}

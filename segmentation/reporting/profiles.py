@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from segmentation.insight.kernels import add_users
+from segmentation.reporting.kernels import add_users
 from segmentation.schema import SegmentProfile, UserStatistics
 
 if TYPE_CHECKING:

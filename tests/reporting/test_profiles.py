@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.insight import kernels, profiles
+from segmentation.reporting import kernels, profiles
 from segmentation.schema import UserStatistics
 
 GENRES = ("Drama", "Comedy", "War")

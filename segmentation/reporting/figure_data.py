@@ -85,7 +85,7 @@ class Gallery:
 
     def draw(self) -> dict[str, bytes]:
         """Draw the figures; PNGs by name."""
-        from segmentation.insight import figures
+        from segmentation.reporting import figures
 
         return {
             "pca": figures.pca_scatter(

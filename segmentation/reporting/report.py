@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segmentation.insight.figures import colour
+from segmentation.reporting.figures import colour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.insight.drawing import ACCENT, FAINT, INK, new_figure, plain_axes, png
+from segmentation.reporting.figures import ACCENT, FAINT, INK, new_figure, plain_axes, png
 from segmentation.schema import MOST_SEGMENTS, SOUND, WEAK
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from segmentation.insight import figures
+from segmentation.reporting import figures
 from segmentation.schema import KAGGLE_GENRES
 from tests.insight.test_personas import profile
 
@@ -79,7 +79,7 @@ def test_heat_map_and_sizes(k: int) -> None:
 def test_no_display_is_needed() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from segmentation.insight import figures\n"
+        "from segmentation.reporting import figures\n"
         "figures.pca_scatter(np.ones((3, 2)), np.zeros(3, np.int32), 3, ['a'], [1.0, 0.0], 0)\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.errors import UsageError
-from segmentation.insight import personas
+from segmentation.reporting import personas
 from segmentation.schema import KAGGLE_GENRES, SegmentProfile
 
 ORIGINAL_FIVE = [
