@@ -56,8 +56,8 @@ def make_parser() -> argparse.ArgumentParser:
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
     from segmentation.errors import UsageError
+    from segmentation.pipeline.error_messages import explained
     from segmentation.progress import Progress
-    from segmentation.run.failures import explained
     from segmentation.storage import atomic
 
     if not 1 <= arguments.rounds <= 1_000:
@@ -83,7 +83,7 @@ def job(arguments: argparse.Namespace) -> None:
 
 def _whole_job(arguments: argparse.Namespace, progress: Progress) -> Measure:
     from segmentation.benchmark import sizes, wholejob
-    from segmentation.run.settings import Settings
+    from segmentation.pipeline.settings import Settings
 
     named = [Settings(data=arguments.data, seed=arguments.seed).data]
     if arguments.sizes is not None:
@@ -124,7 +124,7 @@ def _usage(message: str) -> Exception:
 
 def _estimators(arguments: argparse.Namespace, progress: Progress) -> Measure:
     from segmentation.benchmark import contestants, suite
-    from segmentation.run.settings import Settings
+    from segmentation.pipeline.settings import Settings
 
     settings = Settings(
         data=arguments.data, ratings=arguments.ratings, preset=arguments.preset,

@@ -28,13 +28,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
-    from segmentation.run.settings import Settings
+    from segmentation.pipeline.settings import Settings
 
     out = options.run_folder(arguments)
     settings = Settings(**options.data_settings(arguments))
+    from segmentation.pipeline.choose_k import run_choose_k
     from segmentation.progress import Progress
     from segmentation.reporting import k_selection
-    from segmentation.run.choose_k import run_choose_k
 
     run = run_choose_k(
         settings,

@@ -26,9 +26,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
+    from segmentation.pipeline.convert import run_convert
+    from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.run.convert import run_convert
-    from segmentation.run.settings import Settings
 
     out = options.run_folder(arguments)
     settings = Settings(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from segmentation.run.settings import Execution
+    from segmentation.pipeline.settings import Execution
 
 
 def add_data(made: argparse.ArgumentParser) -> None:
@@ -100,7 +100,7 @@ def execution(arguments: argparse.Namespace) -> Execution:
         If a name is empty.
     """
     from segmentation.errors import UsageError
-    from segmentation.run.settings import Execution
+    from segmentation.pipeline.settings import Execution
 
     report = arguments.performance_report
     if report is not None and not report.strip():
@@ -177,7 +177,7 @@ def run_folder(arguments: argparse.Namespace) -> str | Path:
         raise UsageError("--resume needs --out: name the folder of the run to go on with")
     if arguments.out is not None:
         return str(arguments.out)
-    from segmentation.run.work import default_out
+    from segmentation.pipeline.context import default_out
 
     return default_out()
 

@@ -48,7 +48,7 @@ def _k(text: str) -> int | Literal["auto"]:
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
     from segmentation.errors import UsageError
-    from segmentation.run.settings import Settings
+    from segmentation.pipeline.settings import Settings
 
     if arguments.k_range is not None and arguments.k != "auto":
         raise UsageError("--k-range is what --k auto chooses from: add that, or leave it out")
@@ -56,9 +56,9 @@ def job(arguments: argparse.Namespace) -> None:
     settings = Settings(
         **options.data_settings(arguments), k=arguments.k, playbook=arguments.playbook
     )
+    from segmentation.pipeline.segment import run_segment
     from segmentation.progress import Progress
     from segmentation.reporting.report import segment_table
-    from segmentation.run.segment import run_segment
 
     run = run_segment(
         settings,

@@ -31,7 +31,7 @@ def job(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from segmentation.errors import UsageError
-    from segmentation.run.settings import Settings, checked_rows
+    from segmentation.pipeline.settings import Settings, checked_rows
 
     checked_rows(arguments.rows, f"--rows {arguments.rows}")
     Settings(seed=arguments.seed)

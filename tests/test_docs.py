@@ -41,7 +41,7 @@ def test_no_option_is_documented_that_is_not_there() -> None:
 def test_defaults_stand_as_they_are() -> None:
     from segmentation.datasets.partitions import PARTITION_BYTES
     from segmentation.deploy.memory_budget import DEFAULT_SHARE
-    from segmentation.run.settings import Settings
+    from segmentation.pipeline.settings import Settings
 
     parser = segment.make_parser()
     rows = dict(re.findall(r"(?m)^\| `(--[a-z-]+)` \| .* \| `?([^`|]+?)`? \|$", README))

@@ -12,7 +12,7 @@ import numpy as np
 
 from segmentation.benchmark import contestants
 from segmentation.benchmark.race import race
-from segmentation.run.work import versions
+from segmentation.pipeline.context import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.deploy.core import open_cluster
-from segmentation.run.settings import Settings
-from segmentation.run.sources import locate
+from segmentation.pipeline.settings import Settings
+from segmentation.pipeline.sources import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

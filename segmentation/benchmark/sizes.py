@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from segmentation.benchmark import estimators, wholejob
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
-from segmentation.run import recovery, sources
-from segmentation.run.settings import Settings
+from segmentation.pipeline import ground_truth, sources
+from segmentation.pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def run_whole(
         results.append(
             {
                 "data": named,
-                "synthetic": recovery.synthetic_folder(layout) is not None,
+                "synthetic": ground_truth.synthetic_folder(layout) is not None,
                 "rows": data.rows,
                 "bytes": Path(layout.ratings).stat().st_size,
                 "entries": [entry.record() for entry in measured],

@@ -11,8 +11,8 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
 from segmentation.features import aggregate
-from segmentation.run import pipeline, recovery, sources
-from segmentation.run.settings import PRESET_NAMES, Settings
+from segmentation.pipeline import ground_truth, sources, stages
+from segmentation.pipeline.settings import PRESET_NAMES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def _matrices(
     with open_cluster("threads") as cluster:
         layout = sources.locate(settings, cluster, progress)
         kept: dict[str, tuple[Blocks, int]] = {}
-        folder = recovery.synthetic_folder(layout)
+        folder = ground_truth.synthetic_folder(layout)
         for preset in PRESET_NAMES if folder else (settings.preset,):
             # Two presets share the join, and so the statistics.
             join = Settings(preset=preset).effective_join
@@ -91,10 +91,10 @@ def _matrices(
                 blocks, _ = aggregate.read_ratings(layout, catalogue, own, cluster, progress)
                 kept[join] = blocks, len(catalogue.genres)
             blocks, n_genres = kept[join]
-            X = pipeline.feature_array(cluster.client, blocks, preset, n_genres)
+            X = stages.feature_array(cluster.client, blocks, preset, n_genres)
             matrix = np.asarray(X.compute())
             users = np.concatenate([block.result().users for block in blocks.statistics])
-            known = None if folder is None else recovery.Planted.read(folder)
+            known = None if folder is None else ground_truth.Planted.read(folder)
             if known is not None:
                 planted[preset] = known.of(users)
             matrices[preset] = matrix

@@ -14,7 +14,7 @@ from segmentation.features.partition_reader import name_of, read_partition
 from segmentation.features.row_counts import Gathering, Tally, add_up, first_lines
 from segmentation.features.sketches import users_told
 from segmentation.features.user_blocks import Blocks, merge_parts
-from segmentation.run.failures import on_partitions
+from segmentation.pipeline.error_messages import on_partitions
 from segmentation.schema import TIMESTAMP
 from segmentation.tasks import first, hold, second, submit
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from segmentation.deploy.core import Cluster
     from segmentation.features.partition_reader import ReadSummary
     from segmentation.features.row_counts import Ended
+    from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.run.settings import Settings
     from segmentation.schema import Catalogue, MovieTable, RejectedRow
 
 _KINDS = {True: "points in time", False: "numbers"}

@@ -16,7 +16,7 @@ from jobs import segment
 from segmentation import progress
 from segmentation.estimators import _lloyd
 from segmentation.features import aggregate, shuffle
-from segmentation.run import pipeline
+from segmentation.pipeline import stages
 from tests.cluster.processes import Process, Standing
 
 #: As many as K-Means takes on the tests' data, with the one that makes the inertia exact.
@@ -112,9 +112,9 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
         elif stage == "merging":
             before(aggregate, "merge_parts")
         elif stage == "pca":
-            before(pipeline, "find_axes")
+            before(stages, "find_axes")
         elif stage == "writing":
-            before(pipeline.tables, "write")
+            before(stages.tables, "write")
         else:
             before(_lloyd, "lloyd_pass", int(stage.split()[1]))
         yield

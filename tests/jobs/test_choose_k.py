@@ -12,7 +12,7 @@ import sklearn.cluster
 import sklearn.metrics
 
 from jobs import choose_k, segment
-from segmentation.run import searching
+from segmentation.pipeline import choose_k as searching
 from segmentation.schema import KAGGLE_GENRES
 from tests.conftest import write_tiny
 
@@ -118,12 +118,12 @@ def test_the_terminal(found: Path, capsys) -> None:
 
 
 def test_a_finished_search_is_taken_up(tmp_path: Path, capsys, monkeypatch) -> None:
-    from segmentation.run import pipeline
+    from segmentation.pipeline import stages
 
     out = tmp_path / "out"
     arguments = ["--data", "synthetic:20000", "--k", "auto", "--k-range", "2-3", "--out", str(out)]
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "find_axes", lambda X: 1 / 0)
+        patch.setattr(stages, "find_axes", lambda X: 1 / 0)
         assert segment.main(arguments) == 1
     capsys.readouterr()
     with monkeypatch.context() as patch:
@@ -209,7 +209,7 @@ def test_no_range(given: str, message: str, tmp_path: Path, capsys) -> None:
 
 
 def test_what_is_kept_comes_back_whole(found: Path) -> None:
-    from segmentation.run.choose_k import _restored
+    from segmentation.pipeline.choose_k import _restored
 
     record = json.loads((found / "choose_k.json").read_text())
     search = _restored(record)

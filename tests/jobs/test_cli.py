@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from jobs import cli, segment, synthesize
-from segmentation.run import pipeline
+from segmentation.pipeline import stages
 from tests.conftest import write_tiny
 
 
@@ -88,7 +88,7 @@ def test_a_defect_of_ours(capsys, tmp_path: Path, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(pipeline, "find_axes", broken)
+    monkeypatch.setattr(stages, "find_axes", broken)
     out = tmp_path / "out"
     arguments = ["--data", str(write_tiny(tmp_path / "t")), "--out", str(out), "--k", "2"]
     assert segment.main([*arguments, "--quiet"]) == 1
@@ -107,7 +107,7 @@ def test_resume_goes_on_from_the_last_finished_stage(capsys, tmp_path: Path, mon
     whole = tmp_path / "whole"
     assert segment.main([*arguments[:3], str(whole), *arguments[4:]]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "find_axes", lambda X: 1 / 0)
+        patch.setattr(stages, "find_axes", lambda X: 1 / 0)
         assert segment.main(arguments) == 1
     assert [p.name for p in out.iterdir()] == [".work"], "nothing reads as a result"
     capsys.readouterr()

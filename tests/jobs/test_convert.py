@@ -17,7 +17,7 @@ import pytest
 
 from jobs import choose_k, convert, segment
 from segmentation.datasets import layouts, partitions
-from segmentation.run import convert as converting
+from segmentation.pipeline import convert as converting
 from tests.conftest import write_tiny
 from tests.jobs.test_invariance import assert_same, copy, data, reference, run
 

@@ -17,7 +17,7 @@ from segmentation.datasets.csv_reader import parse, parse_line
 from segmentation.datasets.format import RatingsFormat
 from segmentation.features import aggregate
 from segmentation.features.factorize import coded
-from segmentation.run import pipeline
+from segmentation.pipeline import stages
 from tests.conftest import write_tiny
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import NUMBERS, copy, data, reference, run
@@ -138,7 +138,7 @@ def test_resumed(data: Path, reference, tmp_path: Path, monkeypatch) -> None:
     folder = renamed(with_ratings(data, tmp_path / "data"))
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "cluster_users", lambda *_: 1 / 0)
+        patch.setattr(stages, "cluster_users", lambda *_: 1 / 0)
         assert segment.main(arguments) == 1
     monkeypatch.setattr(aggregate, "read_ratings", lambda *_: 1 / 0)
     assert_equal(run(folder, tmp_path / "out", "--resume"), reference, "text")

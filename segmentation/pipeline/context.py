@@ -23,9 +23,9 @@ from segmentation.deploy.memory import PeakMemory
 from segmentation.errors import ClusterError, UsageError
 from segmentation.features import aggregate
 from segmentation.features.user_blocks import Blocks, load_blocks, save_blocks
+from segmentation.pipeline import checksums, ground_truth, sources
+from segmentation.pipeline.error_messages import explained
 from segmentation.progress import Progress
-from segmentation.run import copies, recovery, sources
-from segmentation.run.failures import explained
 from segmentation.storage import atomic, run_folder
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from segmentation.datasets.layouts import Layout
     from segmentation.deploy.core import Cluster
-    from segmentation.run.settings import Execution, Settings
+    from segmentation.pipeline.settings import Execution, Settings
     from segmentation.schema import Catalogue
 
 #: From this share of unmapped ratings on a run warns of its catalogue.
@@ -186,7 +186,7 @@ class Work:
             "source": self.settings.data,
             "layout": self.layout.name,
             "ratings": self.layout.ratings,
-            "synthetic": recovery.synthetic_folder(self.layout) is not None,
+            "synthetic": ground_truth.synthetic_folder(self.layout) is not None,
             "fingerprint": self.digest,
         }
 
@@ -285,7 +285,7 @@ def open_work(
             progress.say(f"  dashboard: {running.dashboard}")
         with explained(Path(out)):
             layout = sources.locate(settings, running, progress)
-            copies.check(layout)
+            checksums.check(layout)
             digest = layouts.fingerprint(layout.files)
             _refuse(running.check(layout.files, digest, settings.partition_bytes), progress)
             running.watch(

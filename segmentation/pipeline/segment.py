@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.features import aggregate
+from segmentation.pipeline import choose_k, figure_process, ground_truth, stages
+from segmentation.pipeline.context import Work, open_work
+from segmentation.pipeline.model import SavedModel
+from segmentation.pipeline.settings import Execution
 from segmentation.reporting import figure_data, outputs
 from segmentation.reporting import personas as people
 from segmentation.reporting import profiles as profiling
-from segmentation.run import beside, pipeline, recovery, searching
-from segmentation.run.model import SavedModel
-from segmentation.run.settings import Execution
-from segmentation.run.work import Work, open_work
 from segmentation.schema import Axes
 from segmentation.storage import atomic
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from segmentation.features.user_blocks import Blocks
+    from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.run.settings import Settings
     from segmentation.schema import KSearch, Persona, SegmentProfile
 
 JOB = "segment"
@@ -59,7 +59,7 @@ def run_segment(
         if how.resume and (done := _finished(work)):
             work.progress.say("  every stage was finished before: nothing is left to do")
             return done
-        with work.in_folder(JOB), beside.Artist() as artist:
+        with work.in_folder(JOB), figure_process.Artist() as artist:
             return _Segmenting(work, playbook).run(artist)
 
 
@@ -84,26 +84,26 @@ class _Segmenting:
     work: Work
     playbook: people.Playbook
 
-    def run(self, artist: beside.Artist) -> SegmentRun:
+    def run(self, artist: figure_process.Artist) -> SegmentRun:
         work, settings = self.work, self.work.settings
         folder, progress, client = work.folder, work.progress, work.cluster.client
         catalogue = aggregate.catalogue_for(work.layout, settings, progress)
         blocks, rows, movies = work.statistics(catalogue)
-        if not work.is_short_of(beside.ROOM):
+        if not work.is_short_of(figure_process.ROOM):
             artist.start()
         warnings = work.warnings(catalogue, rows)
-        X = pipeline.feature_array(client, blocks, settings.preset, len(catalogue.genres))
-        search = searching.search(work, X) if settings.k == "auto" else None
+        X = stages.feature_array(client, blocks, settings.preset, len(catalogue.genres))
+        search = choose_k.search(work, X) if settings.k == "auto" else None
         clustering = self._clustering(X, blocks, search)
         axes, pca = self._axes(X)
         with progress.stage("profiles", "profiles"):
-            found = pipeline.survey_segments(client, X, blocks, clustering, axes, settings.seed)
+            found = stages.survey_segments(client, X, blocks, clustering, axes, settings.seed)
             profiles = profiling.profiles(found.sums, found.distance_p99)
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
         work.cluster.let_go()
         names = [persona.name for persona in personas]
         with progress.stage("assignments", "assignments") as stage:
-            pipeline.write_assignments(
+            stages.write_assignments(
                 work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
             )
             stage.note = f"{blocks.users:,} users"
@@ -129,13 +129,13 @@ class _Segmenting:
             tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
         ).save(folder.product("model"))  # fmt: skip
         manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
-        planted = recovery.synthetic_folder(work.layout)
+        planted = ground_truth.synthetic_folder(work.layout)
         if planted is not None:
-            manifest["kmeans"]["planted_ari"] = recovery.planted_agreement(
+            manifest["kmeans"]["planted_ari"] = ground_truth.planted_agreement(
                 planted, folder.product("assignments.parquet")
             )
         if search is not None:
-            manifest["choose_k"] = searching.record(search)
+            manifest["choose_k"] = choose_k.record(search)
         with progress.stage("report", "figures and report"):
             drawn = outputs.write_figures(folder, artist.figures(), search)
             outputs.write_segments(folder, profiles, personas, catalogue.genres)
@@ -147,29 +147,29 @@ class _Segmenting:
         folder.publish(manifest)
         return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
 
-    def _clustering(self, X: Any, blocks: Blocks, search: KSearch | None) -> pipeline.Clustering:
+    def _clustering(self, X: Any, blocks: Blocks, search: KSearch | None) -> stages.Clustering:
         work = self.work
         key = work.settings.key("kmeans")
         done = work.folder.stage("kmeans", key)
         if done is not None:
             work.progress.say("  K-Means: taken from the finished stage")
-            return pipeline.Clustering(np.array(done["centers"]), done["record"])
+            return stages.Clustering(np.array(done["centers"]), done["record"])
         k = int(work.settings.k) if search is None else search.recommended
         with work.progress.stage("kmeans", "K-Means") as stage:
-            found = pipeline.cluster_users(work.cluster.client, X, blocks, k, work.settings.seed)
+            found = stages.cluster_users(work.cluster.client, X, blocks, k, work.settings.seed)
             n_iter = found.record["n_iter"]
             stage.note = f"k = {k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
         work.folder.finish_stage("kmeans", key, found._asdict())
         work.cluster.let_go()
         return found
 
-    def _judged(self, X: Any, clustering: pipeline.Clustering) -> dict[str, Any]:
+    def _judged(self, X: Any, clustering: stages.Clustering) -> dict[str, Any]:
         work = self.work
         key = work.settings.key("kmeans")
         done = work.folder.stage("quality", key)
         if done is None:
             with work.progress.stage("quality", "quality and stability"):
-                done = pipeline.judge(X, clustering.centers, work.settings.seed)
+                done = stages.judge(X, clustering.centers, work.settings.seed)
             work.folder.finish_stage("quality", key, done)
         return dict(atomic.jsonable(done))
 
@@ -180,7 +180,7 @@ class _Segmenting:
         if done is not None:
             return Axes(*(np.array(values) for values in done["axes"])), done["record"]
         with work.progress.stage("pca", "PCA") as stage:
-            axes, record = pipeline.find_axes(X)
+            axes, record = stages.find_axes(X)
             stage.note = f"{axes.explained_variance_ratio.sum():.0%} of the variance on two axes"
         work.folder.finish_stage("pca", key, {"axes": list(axes), "record": record})
         return axes, record

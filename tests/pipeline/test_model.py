@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segmentation.errors import DataError
-from segmentation.run.model import SavedModel, load_model
+from segmentation.pipeline.model import SavedModel, load_model
 from segmentation.schema import Axes
 
 MODEL = SavedModel(

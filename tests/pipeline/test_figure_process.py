@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
+from segmentation.pipeline import figure_process
 from segmentation.reporting.figure_data import Gallery
-from segmentation.run import beside
 from segmentation.schema import KAGGLE_GENRES
 from tests.insight.test_personas import profile
 
@@ -38,8 +38,8 @@ def figures(wanted: Gallery) -> dict[str, bytes]:
 
 
 @contextmanager
-def artist(wanted: Gallery, *, alone: bool = False) -> Iterator[beside.Artist]:
-    with beside.Artist() as found:
+def artist(wanted: Gallery, *, alone: bool = False) -> Iterator[figure_process.Artist]:
+    with figure_process.Artist() as found:
         if not alone:
             found.start()
         found.begin(wanted)
@@ -93,7 +93,7 @@ def test_it_is_the_other_process_that_draws(
 def test_a_process_that_is_killed_or_hangs_costs_no_figure(
     wanted: Gallery, figures: dict[str, bytes], end: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beside, "PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(figure_process, "PATIENCE_SECONDS", 1)
     with artist(wanted) as drawing:
         children()[0].send_signal(end)
         assert drawing.figures() == figures
@@ -118,7 +118,7 @@ def test_nobody_is_left_when_the_job_fails_or_is_interrupted(wanted: Gallery) ->
 
 
 def test_nobody_is_left_when_nothing_was_asked_for() -> None:
-    with beside.Artist() as found:
+    with figure_process.Artist() as found:
         found.start()
         (child,) = children()
     assert not child.is_running()
@@ -150,11 +150,11 @@ def test_nobody_is_left_when_the_job_is_killed(tmp_path: Path, wanted: Gallery) 
 def test_an_answer_that_is_cut_off_costs_no_figure(
     wanted: Gallery, figures: dict[str, bytes], cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = beside._CODE.replace(
+    code = figure_process._CODE.replace(
         "beside.draw_what_is_asked_for()",
         f"import io; real = sys.stdout; sys.stdout = io.TextIOWrapper(io.BytesIO()); "
         f"beside.draw_what_is_asked_for(); real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
     )
-    monkeypatch.setattr(beside, "_CODE", code)
+    monkeypatch.setattr(figure_process, "_CODE", code)
     with artist(wanted) as drawing:
         assert drawing.figures() == figures

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import discovery, layouts
 from segmentation.deploy import local
 from segmentation.deploy.core import open_cluster
-from segmentation.run.settings import synthetic_rows
+from segmentation.pipeline.settings import synthetic_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from segmentation.datasets.layouts import Layout
     from segmentation.deploy.core import Cluster
+    from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.run.settings import Settings
 
 
 def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:

@@ -7,19 +7,23 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segmentation.errors import DataError
 from segmentation.features import aggregate
+from segmentation.pipeline import stages
+from segmentation.pipeline.context import Work, open_work
+from segmentation.pipeline.settings import COMPARED_K, Execution
 from segmentation.reporting import k_selection
-from segmentation.run import pipeline, searching
-from segmentation.run.settings import Execution
-from segmentation.run.work import Work, open_work
+from segmentation.schema import KFigures, KSearch
 from segmentation.storage import atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from segmentation.pipeline.context import Work
+    from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.run.settings import Settings
     from segmentation.schema import KSearch
+
 
 JOB = "choose-k"
 
@@ -59,11 +63,11 @@ def _run(work: Work) -> ChooseKRun:
     catalogue = aggregate.catalogue_for(work.layout, work.settings, work.progress)
     blocks, rows, movies = work.statistics(catalogue)
     warnings = work.warnings(catalogue, rows)
-    X = pipeline.feature_array(
+    X = stages.feature_array(
         work.cluster.client, blocks, work.settings.preset, len(catalogue.genres)
     )
-    found = searching.search(work, X)
-    record = searching.record(found)
+    found = search(work, X)
+    record = record(found)
     manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
     manifest["choose_k"] = record
     for name in ("k", "playbook"):
@@ -93,7 +97,7 @@ def _csv(record: dict[str, Any]) -> str:
 
 def _restored(record: dict[str, Any]) -> KSearch:
     low, high = record["range"]
-    return searching.restored(
+    return restored(
         {
             "figures": [list(candidate.values()) for candidate in record["candidates"]],
             "low": low,
@@ -104,3 +108,66 @@ def _restored(record: dict[str, Any]) -> KSearch:
             },
         }
     )
+
+
+def search(work: Work, X: Any) -> KSearch:
+    """Try the range that the settings name, or take up what a finished stage found.
+
+    Raises
+    ------
+    DataError
+        If the audience has fewer distinct users than the range asks for.
+    """
+    key = work.settings.key("choose_k")
+    done = work.folder.stage("choose_k", key)
+    if done is not None:
+        work.progress.say("  k: taken from the finished stage")
+        return restored(done)
+    from segmentation.estimators._k_means import TooFewRowsError
+    from segmentation.estimators.model_selection import choose_k
+
+    low, high = work.settings.k_range
+    with work.progress.stage("choose_k", "choosing k") as stage:
+        if X.shape[0] < high:
+            raise _too_few(X.shape[0], low, high)
+        try:
+            found = choose_k(
+                X, low, high, work.settings.seed, COMPARED_K,
+                lambda done, total: stage.update(done, total, "steps"),
+            )  # fmt: skip
+        except TooFewRowsError as error:
+            raise _too_few(error.distinct, low, high, "distinct ") from error
+        stage.note = f"{found.recommended} of {low} to {high}"
+    work.folder.finish_stage("choose_k", key, found._asdict())
+    return found
+
+
+def _too_few(users: int, low: int, high: int, kind: str = "") -> DataError:
+    told = f"{users} {kind}user" + ("s" if users > 1 else "") + f" for --k-range {low}-{high}"
+    if users <= 2:
+        return DataError(f"{told}: there is nothing to choose from: use segment with --k {users}")
+    return DataError(f"{told}: use --k-range {min(low, users - 1)}-{users}")
+
+
+def restored(found: dict[str, Any]) -> KSearch:
+    """Return a search from what JSON kept of it."""
+    figures = tuple(
+        KFigures(*values)._replace(jaccard=tuple(values[-1])) for values in found["figures"]
+    )
+    return KSearch(**{**found, "figures": figures})
+
+
+def record(found: KSearch) -> dict[str, Any]:
+    """Return a search as it stands in the manifest and in ``choose_k.json``."""
+    return {
+        "recommended": found.recommended,
+        "reason": k_selection.reason(found),
+        "sound": found.sound,
+        "range": [found.low, found.high],
+        "elbow": k_selection.elbow(found),
+        "silhouette_rows": found.silhouette_rows,
+        "stability_rows": found.stability_rows,
+        "candidates": [
+            {**figures._asdict(), "jaccard": list(figures.jaccard)} for figures in found.figures
+        ],
+    }

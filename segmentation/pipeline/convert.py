@@ -17,9 +17,9 @@ from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
 from segmentation.features.partition_reader import PieceReport, ReadSummary
 from segmentation.features.row_counts import Gathering, Tally, add_up
-from segmentation.run import copies, recovery
-from segmentation.run.settings import Execution
-from segmentation.run.work import Work, open_work, versions
+from segmentation.pipeline import checksums, ground_truth
+from segmentation.pipeline.context import Work, open_work, versions
+from segmentation.pipeline.settings import Execution
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 from segmentation.storage import atomic
 from segmentation.storage.run_folder import CONVERT, PARTS
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.partitions import Piece
+    from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.run.settings import Settings
 
 JOB = CONVERT
 #: Rows of a row group: some 8 MB once typed, so that a reader can take as many as it likes.
@@ -85,7 +85,7 @@ def run_convert(
     how = how or Execution()
     with open_work(settings, out, JOB, how, progress) as work:
         if how.resume and (manifest := work.earlier(JOB, settings.key(JOB))):
-            copies.check_finished(work.out, manifest)
+            checksums.check_finished(work.out, manifest)
             work.progress.say("  every part was finished before: nothing is left to do")
             return ConvertRun(work.out, manifest)
         with work.in_folder(JOB):
@@ -150,7 +150,7 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
     note = Path(f"{place}.json")
     if note.exists():
         record = _record(note)
-        if copies.damaged(note.parent, record.digests) is None:
+        if checksums.damaged(note.parent, record.digests) is None:
             return _summary(record)
     stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
     written: list[_Written] = []
@@ -265,7 +265,7 @@ def _write(rows: Any, target: Path) -> _Written:
             f"{target}: what was written doesn't read as what was meant: check the disk, then run "
             "again with --resume"
         )
-    size, told = partial.stat().st_size, copies.digest(partial)
+    size, told = partial.stat().st_size, checksums.digest(partial)
     os.replace(partial, target)
     return _Written(target.name, told, len(users), size, ordered, *_ends(users))
 
@@ -289,7 +289,7 @@ def _copy_others(work: Work) -> None:
     """Copy the catalogue, and what tells that the ratings are synthetic, beside the ratings."""
     layout = work.layout
     others = [layout.movies, *([layout.links] if layout.links else [])]
-    made = recovery.synthetic_folder(layout)
+    made = ground_truth.synthetic_folder(layout)
     if made is not None:
         others += [f"{made}/{name}" for name in _SYNTHETIC]
     for path in others:

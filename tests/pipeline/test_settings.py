@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segmentation.errors import UsageError
-from segmentation.run.settings import Settings, synthetic_rows
+from segmentation.pipeline.settings import Settings, synthetic_rows
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 
 from segmentation.errors import DataError
 from segmentation.features import presets
-from segmentation.run import assignments
+from segmentation.pipeline import assignments
 from segmentation.schema import Axes
 from segmentation.storage import parquet
 from segmentation.tasks import submit

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segmentation.errors import ClusterError, DataError, SegmentationError
-from segmentation.run.failures import explained
+from segmentation.pipeline.error_messages import explained
 
 
 def raised(error: BaseException, tmp_path: Path) -> SegmentationError:
