@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from jobs import common, options
+from jobs import entrypoint, options
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = common.parser("benchmark", __doc__ or "")
+    made = entrypoint.parser("benchmark", __doc__ or "")
     options.add_data(made)
     options.add_seed(made)
     made.add_argument(
@@ -82,20 +82,20 @@ def job(arguments: argparse.Namespace) -> None:
 
 
 def _whole_job(arguments: argparse.Namespace, progress: Progress) -> Measure:
-    from segmentation.benchmark import sizes, wholejob
+    from segmentation.benchmark import job_report, job_runner
     from segmentation.pipeline.settings import Settings
 
     named = [Settings(data=arguments.data, seed=arguments.seed).data]
     if arguments.sizes is not None:
         rows = _numbers("--sizes", arguments.sizes, 1_000, 10**10)
         named = [f"synthetic:{number}" for number in rows]
-    names = _names(arguments.peers, wholejob.NAMES)
+    names = _names(arguments.peers, job_runner.NAMES)
 
     def measure() -> dict[str, Any]:
-        record = sizes.run_whole(named, arguments.seed, arguments.rounds, names, progress)
+        record = job_report.run_whole(named, arguments.seed, arguments.rounds, names, progress)
         return {
-            "benchmark.md": sizes.table(record).encode("utf-8"),
-            "benchmark.png": sizes.figure(record),
+            "benchmark.md": job_report.table(record).encode("utf-8"),
+            "benchmark.png": job_report.figure(record),
             "benchmark.json": record,
         }
 
@@ -103,15 +103,17 @@ def _whole_job(arguments: argparse.Namespace, progress: Progress) -> Measure:
 
 
 def _scaling(arguments: argparse.Namespace, progress: Progress) -> Measure:
-    from segmentation.benchmark import scaling
+    from segmentation.benchmark import cost_model
 
     sizes = _numbers("--sizes", arguments.sizes or "2600000,26024289,104097156", 1_000, 10**10)
     if len(sizes) < 3:
         raise _usage("--scaling needs three --sizes at least: the last checks what is fitted")
 
     def measure() -> dict[str, Any]:
-        record = scaling.measure(sizes[:-1], sizes[-1], arguments.rounds, arguments.seed, progress)
-        return {"benchmark.md": scaling.table(record).encode("utf-8"), "benchmark.json": record}
+        record = cost_model.measure(
+            sizes[:-1], sizes[-1], arguments.rounds, arguments.seed, progress
+        )
+        return {"benchmark.md": cost_model.table(record).encode("utf-8"), "benchmark.json": record}
 
     return measure
 
@@ -123,7 +125,7 @@ def _usage(message: str) -> Exception:
 
 
 def _estimators(arguments: argparse.Namespace, progress: Progress) -> Measure:
-    from segmentation.benchmark import contestants, suite
+    from segmentation.benchmark import estimator_peers, estimator_report
     from segmentation.pipeline.settings import Settings
 
     settings = Settings(
@@ -131,11 +133,16 @@ def _estimators(arguments: argparse.Namespace, progress: Progress) -> Measure:
         join=arguments.join, seed=arguments.seed,
     )  # fmt: skip
     copies = _numbers("--copies", arguments.copies or "1,10", 1, 1_000)
-    names = _names(arguments.peers, tuple(contestants.ALL))
+    names = _names(arguments.peers, tuple(estimator_peers.ALL))
 
     def measure() -> dict[str, Any]:
-        record = suite.run_estimators(settings, copies, arguments.rounds, names, progress)
-        return {"benchmark.md": suite.table(record).encode("utf-8"), "benchmark.json": record}
+        record = estimator_report.run_estimators(
+            settings, copies, arguments.rounds, names, progress
+        )
+        return {
+            "benchmark.md": estimator_report.table(record).encode("utf-8"),
+            "benchmark.json": record,
+        }
 
     return measure
 
@@ -229,7 +236,7 @@ def _numbers(option: str, text: str, low: int, high: int) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return common.run(make_parser(), job, argv)
+    return entrypoint.run(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from jobs import common
+from jobs import entrypoint
 
 if TYPE_CHECKING:
     import argparse
@@ -16,7 +16,7 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = common.parser("certificates", __doc__ or "")
+    made = entrypoint.parser("certificates", __doc__ or "")
     made.add_argument(
         "--out", metavar="FOLDER", default="certificates",
         help="where they go; keys can be read by you alone (default: certificates)",
@@ -67,7 +67,7 @@ segmentation segment --cluster tls --address tls://HOST:8786"""  # noqa: E501 - 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return common.run(make_parser(), job, argv)
+    return entrypoint.run(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from jobs import common, options
+from jobs import entrypoint, options
 
 if TYPE_CHECKING:
     import argparse
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = common.parser("choose-k", __doc__ or "")
+    made = entrypoint.parser("choose-k", __doc__ or "")
     options.add_data(made)
     options.add_k_range(made, "the numbers of segments to try")
     options.add_cluster(made)
@@ -54,7 +54,7 @@ def job(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return common.run(make_parser(), job, argv)
+    return entrypoint.run(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from jobs import common, options
+from jobs import entrypoint, options
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = common.parser("convert", __doc__ or "")
+    made = entrypoint.parser("convert", __doc__ or "")
     options.add_source(made)
     options.add_cluster(made)
     options.add_standing(made)
@@ -58,7 +58,7 @@ def job(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return common.run(make_parser(), job, argv)
+    return entrypoint.run(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

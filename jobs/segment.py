@@ -7,7 +7,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Literal
 
-from jobs import common, options
+from jobs import entrypoint, options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = common.parser("segment", __doc__ or "")
+    made = entrypoint.parser("segment", __doc__ or "")
     options.add_data(made)
     made.add_argument(
         "--k", type=_k, default=5, metavar="K",
@@ -90,7 +90,7 @@ def _count(n: int, noun: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return common.run(make_parser(), job, argv)
+    return entrypoint.run(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segmentation.benchmark import estimators, wholejob
+from segmentation.benchmark import estimator_report, job_runner
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
 from segmentation.pipeline import ground_truth, sources
@@ -47,7 +47,7 @@ def run_whole(
             layout = sources.locate(Settings(data=named, seed=seed), cluster, progress)
         with tempfile.TemporaryDirectory() as scratch:
             data = _data(layout, Path(scratch))
-            measured = wholejob.measure(
+            measured = job_runner.measure(
                 data, names, rounds, lambda line: progress.say(f"  {line}")
             )  # fmt: skip
         results.append(
@@ -59,10 +59,10 @@ def run_whole(
                 "entries": [entry.record() for entry in measured],
             }
         )
-    return {"seed": seed, "rounds": rounds, **estimators.machine(), "results": results}
+    return {"seed": seed, "rounds": rounds, **estimator_report.machine(), "results": results}
 
 
-def _data(layout: Layout, scratch: Path) -> wholejob.Data:
+def _data(layout: Layout, scratch: Path) -> job_runner.Data:
     """Prepare one size: the same rows as Parquet; text is read once, so that all find it cached."""
     import pyarrow.parquet as pq
     from pyarrow import csv
@@ -79,7 +79,7 @@ def _data(layout: Layout, scratch: Path) -> wholejob.Data:
             for batch in reader:
                 writer.write_batch(batch, row_group_size=_ROW_GROUP)
                 rows += batch.num_rows
-    return wholejob.Data(
+    return job_runner.Data(
         Path(layout.folder).resolve(), Path(layout.ratings).resolve(), copied, rows
     )
 
@@ -105,7 +105,7 @@ def table(record: dict[str, Any]) -> str:
             "|---|--:|--:|--:|--:|--:|--:|--:|",
         ]
         medians = {e["name"]: e["median_to_assignments"] for e in result["entries"]}
-        own = next((medians[name] for name in wholejob.OURS if medians.get(name)), None)
+        own = next((medians[name] for name in job_runner.OURS if medians.get(name)), None)
         for entry in result["entries"]:
             lines.append(_row(entry, own, medians.get("floor"), result["rows"]))
     return "\n".join(lines) + "\n"
@@ -140,7 +140,7 @@ def figure(record: dict[str, Any]) -> bytes:
             ("Peak memory, GB", "median_peak_memory_bytes", 1e-9))  # fmt: skip
     for axes, (title, key, scale) in zip(panels, ways, strict=True):
         plain_axes(axes)
-        for style, name in zip(_styles(), wholejob.NAMES, strict=False):
+        for style, name in zip(_styles(), job_runner.NAMES, strict=False):
             points = [
                 (result["rows"], entry[key] * scale)
                 for result in record["results"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jobs import benchmark
-from segmentation.benchmark import contestants, estimators, race, suite
+from segmentation.benchmark import estimator_peers, estimator_report, estimator_runner
 from tests import oracles
 from tests.conftest import write_tiny
 
@@ -50,7 +50,7 @@ def test_the_figures(measured: Path) -> None:
 def test_the_table_says_what_the_record_says(measured: Path, capsys) -> None:
     record = json.loads((measured / "benchmark.json").read_text())
     text = (measured / "benchmark.md").read_text()
-    assert text == suite.table(record)
+    assert text == estimator_report.table(record)
     own = record["results"][0]["kmeans"][0]["median_seconds"]
     assert f"| segmentation.KMeans | {own:.3f} | 1.00 × |" in text
     assert "synthetic ratings: synthetic:20000" in text
@@ -61,15 +61,15 @@ def test_the_table_says_what_the_record_says(measured: Path, capsys) -> None:
 def test_who_cannot_run_is_told(tmp_path: Path, monkeypatch) -> None:
     matrix = tmp_path / "matrix.npy"
     np.save(matrix, np.full((30, 2), np.nan, np.float32))
-    monkeypatch.setitem(contestants.KMEANS, "absent", ("Absent", "no_such_module", None))
-    monkeypatch.setitem(contestants.ALL, "absent", ("Absent", "no_such_module", None))
+    monkeypatch.setitem(estimator_peers.KMEANS, "absent", ("Absent", "no_such_module", None))
+    monkeypatch.setitem(estimator_peers.ALL, "absent", ("Absent", "no_such_module", None))
     told: list[str] = []
-    absent, broken = race.race(["absent", "sklearn-1"], matrix, 1, told.append)
+    absent, broken = estimator_runner.race(["absent", "sklearn-1"], matrix, 1, told.append)
     assert absent.failure == "no_such_module is not installed"
     assert broken.failure is not None
     assert "NaN" in broken.failure
     assert absent.median is None
-    lines = suite._rows([estimators._record(found, np.zeros((1, 2), np.float32))
+    lines = estimator_report._rows([estimator_report._record(found, np.zeros((1, 2), np.float32))
                          for found in (absent, broken)], 1.0)  # fmt: skip
     assert lines[0] == "| Absent | no_such_module is not installed |"
 
@@ -77,24 +77,29 @@ def test_who_cannot_run_is_told(tmp_path: Path, monkeypatch) -> None:
 def test_a_slow_one_is_timed_once(tmp_path: Path, monkeypatch) -> None:
     matrix = tmp_path / "matrix.npy"
     np.save(matrix, np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32))
-    monkeypatch.setattr(race, "_LONG_SECONDS", 0.0)
-    (found,) = race.race(["sklearn-1"], matrix, 3, lambda _: None)
+    monkeypatch.setattr(estimator_runner, "_LONG_SECONDS", 0.0)
+    (found,) = estimator_runner.race(["sklearn-1"], matrix, 3, lambda _: None)
     assert len(found.seconds) == 1
-    assert "(one fit)" in suite._rows([estimators._record(found, np.load(matrix))], 1.0)[0]
+    assert (
+        "(one fit)"
+        in estimator_report._rows([estimator_report._record(found, np.load(matrix))], 1.0)[0]
+    )
 
 
 def test_inertia_and_copies() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(500, 3)).astype(np.float32)
     centers = rng.normal(size=(4, 3))
-    assert estimators.inertia(X, centers) == pytest.approx(oracles.inertia(X, centers), rel=1e-6)
-    larger = estimators.enlarged(X, 3, 0)
+    assert estimator_report.inertia(X, centers) == pytest.approx(
+        oracles.inertia(X, centers), rel=1e-6
+    )
+    larger = estimator_report.enlarged(X, 3, 0)
     assert larger.shape == (1500, 3)
     assert larger.dtype == np.float32
     for copy in range(3):
         gap = larger[500 * copy : 500 * (copy + 1)] - X
         assert 0.01 < gap.std() < 0.1
-    assert estimators.enlarged(X, 1, 0) is X
+    assert estimator_report.enlarged(X, 1, 0) is X
 
 
 def test_too_few_users(tmp_path: Path, capsys) -> None:
@@ -129,7 +134,7 @@ def test_one_group_and_one_round() -> None:
              "inertia": [1.0], "peak_memory_bytes": 1_000_000, "failure": None}
         ]}],
     }  # fmt: skip
-    text = suite.table(record)
+    text = estimator_report.table(record)
     assert "One fit each, after one to warm up." in text
     assert "PCA" not in text
     assert "| ours (one fit) | 2.000 | 1.00 × | +0.000 % | +0.000 % | 1 |" in text

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.benchmark.rivals import RIVALS, THREADS
+from segmentation.benchmark.job_peers import RIVALS, THREADS
 from segmentation.storage.parquet import files_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def measure(
 
 def _command(name: str, data: Data, out: Path) -> list[str]:
     if name not in OURS:
-        module = "segmentation.benchmark.rivals"
+        module = "segmentation.benchmark.job_peers"
         return [sys.executable, "-m", module, name, str(data.folder), str(data.csv), str(out)]
     _, cluster, kind = OURS[name]
     ratings = data.csv if kind == "csv" else data.parquet

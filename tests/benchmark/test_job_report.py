@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from jobs import benchmark
-from segmentation.benchmark import rivals, sizes, wholejob
+from segmentation.benchmark import job_peers, job_report, job_runner
 from tests.conftest import write_tiny
 
 
@@ -39,7 +39,7 @@ def test_the_figures(measured: Path, capsys) -> None:
         assert {"ratings", "kmeans", "report"} <= set(result["entries"][0]["stages"][0])
     assert (measured / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     text = (measured / "benchmark.md").read_text()
-    assert text == sizes.table(record)
+    assert text == job_report.table(record)
     own, peer = record["results"][0]["entries"][0], record["results"][0]["entries"][2]
     ratio = peer["median_to_assignments"] / own["median_to_assignments"]
     assert f"| pandas + scikit-learn | {peer['median_to_assignments']:.2f} |" in text
@@ -51,7 +51,7 @@ def test_the_figures(measured: Path, capsys) -> None:
 
 @pytest.mark.parametrize("name", ["polars", "duckdb", "spark"])
 def test_rivals_find_our_genre_means(tmp_path: Path, measured: Path, name: str, capsys) -> None:
-    module = rivals.RIVALS[name][1]
+    module = job_peers.RIVALS[name][1]
     if not importlib.util.find_spec(module):
         pytest.skip(f"{module} is one of the peers, which are not installed: make benchmark")
     out = tmp_path / "out"
@@ -67,14 +67,14 @@ def means(**columns: list[float]) -> pd.DataFrame:
 
 def test_means_that_differ_are_told() -> None:
     expected = means(Crime=[3.0, 0.0], Drama=[1.0, 4.0])
-    wholejob._check(means(Crime=[3.0, 0.0], Drama=[1.0, 4.0004]), expected)
+    job_runner._check(means(Crime=[3.0, 0.0], Drama=[1.0, 4.0004]), expected)
     for other in (
         means(Crime=[3.0, 0.0], Drama=[1.0, 4.01]),
         means(Crime=[3.0, 0.0]),
         expected.set_axis(pd.Index([1, 3])),
     ):
         with pytest.raises(RuntimeError, match="genre means are not ours"):
-            wholejob._check(other, expected)
+            job_runner._check(other, expected)
 
 
 def test_means_from_anybodys_table(tmp_path: Path) -> None:
@@ -83,38 +83,38 @@ def test_means_from_anybodys_table(tmp_path: Path) -> None:
          "Drama": [4.0, 1.0, np.nan], "Crime": [np.nan, 3.0, 0.0], "War": [0.0] * 3}
     )  # fmt: skip
     table.to_parquet(tmp_path / "a.parquet")
-    found = wholejob.genre_means(tmp_path / "a.parquet")
+    found = job_runner.genre_means(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(found, means(Crime=[3.0, 0.0], Drama=[1.0, 4.0]))
 
 
 def test_who_fails_is_told_and_stays(tmp_path: Path, monkeypatch) -> None:
     folder = write_tiny(tmp_path / "tiny")
-    data = wholejob.Data(folder, folder / "none.csv", folder / "none.parquet", 6)
-    monkeypatch.setitem(rivals.RIVALS, "absent", ("Absent", "no_such_module", rivals.floor))
-    floor, absent = wholejob.measure(data, ["floor", "absent"], 2, lambda _: None)
+    data = job_runner.Data(folder, folder / "none.csv", folder / "none.parquet", 6)
+    monkeypatch.setitem(job_peers.RIVALS, "absent", ("Absent", "no_such_module", job_peers.floor))
+    floor, absent = job_runner.measure(data, ["floor", "absent"], 2, lambda _: None)
     assert "none.csv" in (floor.failure or "")
     assert "(status 1)" in (floor.failure or "")
     assert absent.failure == "no_such_module is not installed"
-    row = sizes._row(floor.record(), None, None, 6)
+    row = job_report._row(floor.record(), None, None, 6)
     assert row.startswith("| pyarrow reading three columns, no more | ")
     assert list(folder.glob("tmp*")) == []
 
 
 def test_who_takes_too_much_memory_is_ended_and_shown(tmp_path: Path, monkeypatch) -> None:
     folder = write_tiny(tmp_path / "tiny")
-    data = wholejob.Data(folder, folder / "ratings.csv", folder / "none.parquet", 6)
-    monkeypatch.setattr(wholejob, "_machine_memory", lambda: 50_000_000)
-    (pandas,) = wholejob.measure(data, ["pandas"], 2, lambda _: None)
+    data = job_runner.Data(folder, folder / "ratings.csv", folder / "none.parquet", 6)
+    monkeypatch.setattr(job_runner, "_machine_memory", lambda: 50_000_000)
+    (pandas,) = job_runner.measure(data, ["pandas"], 2, lambda _: None)
     assert pandas.failure == "out of memory: more than 0.0 GB"
     assert pandas.out_of_memory_bytes == 40_000_000
     assert pandas.seconds == []
-    assert "| out of memory" in sizes._row(pandas.record(), None, None, 6)
+    assert "| out of memory" in job_report._row(pandas.record(), None, None, 6)
     result = {"rows": 6, "entries": [pandas.record()]}
-    assert sizes.figure({"results": [result]}).startswith(b"\x89PNG")
+    assert job_report.figure({"results": [result]}).startswith(b"\x89PNG")
 
 
 def test_the_catalogue_of_the_rivals(tmp_path: Path) -> None:
-    pairs = rivals.genres_of(write_tiny(tmp_path / "tiny"))
+    pairs = job_peers.genres_of(write_tiny(tmp_path / "tiny"))
     found = sorted(zip(pairs["movieId"], pairs["genre"].astype(str), strict=True))
     assert found == [(10, "Crime"), (10, "Drama"), (20, "Comedy")]
 

@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from segmentation.benchmark import contestants
+from segmentation.benchmark import estimator_peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,11 +52,11 @@ def race(
     Each round has a seed of its own, the same for all. One that fails, or whose module isn't
     installed, is kept with the reason.
     """
-    times = [Times(name, contestants.ALL[name][0]) for name in names]
+    times = [Times(name, estimator_peers.ALL[name][0]) for name in names]
     with contextlib.ExitStack() as stack:
         running: dict[str, _Process] = {}
         for entry in times:
-            module = contestants.missing(entry.name)
+            module = estimator_peers.missing(entry.name)
             if module is not None:
                 entry.failure = f"{module} is not installed"
                 continue
@@ -106,9 +106,9 @@ class _Process:
         # A file, since nobody reads a pipe while an answer is waited for, and a full one blocks.
         self._words = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "segmentation.benchmark.contestants", name, str(matrix)],
+            [sys.executable, "-m", "segmentation.benchmark.estimator_peers", name, str(matrix)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True,
-            env={**os.environ, **dict.fromkeys(_THREADS, str(contestants.THREADS))},
+            env={**os.environ, **dict.fromkeys(_THREADS, str(estimator_peers.THREADS))},
         )  # fmt: skip
 
     def __enter__(self) -> Self:

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from jobs.interrupts import Terminated, lasting_interrupts
+from jobs.signals import Terminated, lasting_interrupts
 from segmentation.errors import SegmentationError
 
 INTERRUPTED, TERMINATED = 130, 143
