@@ -135,8 +135,8 @@ class UserStatistics(NamedTuple):
     """Mergeable sums and counts, one row a user; a genre's mean is ``sums / counts``.
 
     They are added up as float64 and int64 or int32, and kept in the smallest types that hold the
-    same numbers (:func:`segmentation.features.user_statistics.narrow`): whoever divides says in which
-    type.
+    same numbers (:func:`segmentation.features.user_statistics.narrow`): whoever
+    divides says in which type.
 
     Attributes
     ----------

@@ -108,7 +108,7 @@ class Cluster:
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
-        from segmentation.run.plugins import lost
+        from segmentation.deploy.diagnostics import lost
 
         record: dict[str, Any] = {
             "kind": self.kind,

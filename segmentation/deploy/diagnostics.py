@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distributed import SchedulerPlugin
+
 from segmentation.deploy.local import has_bokeh
 from segmentation.errors import UsageError
 
@@ -28,8 +30,6 @@ def counted(client: Any, progress: Progress) -> Iterator[None]:
 
     Tasks that had to be run again, since a worker died, count again.
     """
-    from segmentation.run.plugins import counts, start_counting, stop_counting
-
     name = counter_of(client)
     try:
         client.run_on_scheduler(start_counting, name, client.id)
@@ -120,3 +120,56 @@ def report_place(path: str | None, own: Container[Path] = ()) -> Path | None:
         ) from error
     partial.unlink()
     return place
+
+
+class Counts(SchedulerPlugin):  # type: ignore[misc]
+    """Counts the tasks that came to a result, the bytes of these, and the workers that went.
+
+    It goes with the job's client, however that ends.
+    """
+
+    def __init__(self, name: str, client: str) -> None:
+        self.name = name
+        self.client = client
+        self.tasks = 0
+        self.bytes = 0
+        self.lost = 0
+
+    def transition(
+        self, key: Any, start: str, finish: str, *arguments: Any, nbytes: int = 0, **more: Any
+    ) -> None:
+        """Take note of what becomes of a task."""
+        if start == "processing" and finish == "memory":
+            self.tasks += 1
+            self.bytes += nbytes or 0
+
+    def remove_worker(self, scheduler: Any, worker: str, **more: Any) -> None:
+        """Take note of a worker that is gone, for whatever reason."""
+        self.lost += 1
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """Count no more for a job that was ended before it could say so."""
+        if client == self.client:
+            scheduler.remove_plugin(self.name)
+
+
+def start_counting(name: str, client: str, dask_scheduler: Any = None) -> None:
+    """Begin to count; run on the scheduler."""
+    dask_scheduler.add_plugin(Counts(name, client), name=name)
+
+
+def counts(name: str, dask_scheduler: Any = None) -> dict[str, int]:
+    """Return what was counted so far; run on the scheduler."""
+    found = dask_scheduler.plugins[name]
+    return {"tasks": found.tasks, "bytes": found.bytes}
+
+
+def lost(name: str, dask_scheduler: Any = None) -> int:
+    """Return how many workers went since counting began; run on the scheduler."""
+    found = dask_scheduler.plugins.get(name)
+    return found.lost if found is not None else 0
+
+
+def stop_counting(name: str, dask_scheduler: Any = None) -> None:
+    """Count no more; run on the scheduler."""
+    dask_scheduler.remove_plugin(name)

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distributed import Worker, WorkerPlugin
+
 from segmentation.deploy.config import parse_memory
 from segmentation.deploy.memory_budget import Budget, plan
 from segmentation.errors import ClusterError
@@ -43,8 +45,6 @@ def embedded(
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
     from distributed.system import MEMORY_LIMIT
-
-    from segmentation.run.plugins import IgnoreInterrupts, PlainWorker
 
     inside = config["kind"] == "threads"
     limit = config.get("memory_limit")
@@ -145,3 +145,30 @@ def scratch() -> Path:
     except OSError:
         return Path(tempfile.gettempdir())
     return wanted if os.access(wanted, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+
+
+class PlainWorker(Worker):  # type: ignore[misc]
+    """A worker without pages of its own; its server for metrics stays where it is told to listen.
+
+    `LocalCluster` ties the two together, and the pages' library takes a third of a second to load.
+    """
+
+    def __init__(self, *arguments: Any, dashboard: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, dashboard=False, **options)
+
+
+class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
+    """Let worker processes leave Ctrl-C to the job, which ends them.
+
+    It reaches the whole process group. What they inherit at their start can't be used for this:
+    the standard library's resource tracker clears the signal mask, and a signal that is ignored
+    while they start would be lost to the job as well.
+    """
+
+    name = "ignore-interrupts"
+    idempotent = True
+
+    def setup(self, worker: Any) -> None:
+        """Ignore the signal where the worker owns its process' main thread."""
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

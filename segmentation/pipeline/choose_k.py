@@ -19,10 +19,8 @@ from segmentation.storage import atomic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from segmentation.pipeline.context import Work
     from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
-    from segmentation.schema import KSearch
 
 
 JOB = "choose-k"
@@ -67,16 +65,16 @@ def _run(work: Work) -> ChooseKRun:
         work.cluster.client, blocks, work.settings.preset, len(catalogue.genres)
     )
     found = search(work, X)
-    record = record(found)
+    figures = record(found)
     manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
-    manifest["choose_k"] = record
+    manifest["choose_k"] = figures
     for name in ("k", "playbook"):
         del manifest["settings"][name]
     with work.progress.stage("report", "figure and tables"):
         folder = work.folder
         atomic.write_bytes(folder.product("figures/choose_k.png"), k_selection.figure(found))
-        atomic.write_json(folder.product("choose_k.json"), record)
-        atomic.write_bytes(folder.product("choose_k.csv"), _csv(record).encode("utf-8"))
+        atomic.write_json(folder.product("choose_k.json"), figures)
+        atomic.write_bytes(folder.product("choose_k.csv"), _csv(figures).encode("utf-8"))
         # Kept until here to resume from; without a model it is nobody's result.
         folder.discard("model")
     work.finish(manifest)

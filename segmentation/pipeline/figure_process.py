@@ -26,8 +26,8 @@ ROOM = 320 << 20
 #: Drawing takes a second or two; who takes so many is stopped, and another way is taken.
 PATIENCE_SECONDS = 60
 _CODE = (
-    "import sys; sys.path[:] = sys.argv[1:]; from segmentation.run import beside; "
-    "beside.draw_what_is_asked_for()"
+    "import sys; sys.path[:] = sys.argv[1:]; from segmentation.pipeline import figure_process; "
+    "figure_process.draw_what_is_asked_for()"
 )
 
 

@@ -111,7 +111,7 @@ def test_a_killed_job_leaves_nothing_for_long(
     config = config_of(server, python, tmp_path / "ssh.yaml")
     options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
     sooner = (
-        "import sys; from segmentation.run.deployment import kinds; kinds._IDLE = '25 s'; "
+        "import sys; from segmentation.deploy import kinds; kinds._IDLE = '25 s'; "
         "from jobs import segment; segment.main(sys.argv[1:])"
     )
     run = Process(

@@ -49,7 +49,7 @@ def artist(wanted: Gallery, *, alone: bool = False) -> Iterator[figure_process.A
 def children() -> list[psutil.Process]:
     """Of those that are there, who draws: other tests' clusters have their own."""
     found = psutil.Process().children()
-    return [child for child in found if any("beside" in part for part in child.cmdline())]
+    return [child for child in found if any("figure_process" in part for part in child.cmdline())]
 
 
 def test_a_request_survives_as_bytes(wanted: Gallery) -> None:
@@ -129,9 +129,9 @@ def test_nobody_is_left_when_the_job_is_killed(tmp_path: Path, wanted: Gallery) 
     code = (
         "import os, pathlib, signal, psutil\n"
         "from segmentation.reporting.figure_data import Gallery\n"
-        "from segmentation.run import beside\n"
+        "from segmentation.pipeline import figure_process\n"
         f"wanted = Gallery.from_bytes(pathlib.Path({str(tmp_path / 'wanted')!r}).read_bytes())\n"
-        "with beside.Artist() as artist:\n"
+        "with figure_process.Artist() as artist:\n"
         "    artist.start()\n"
         "    artist.begin(wanted)\n"
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
@@ -151,9 +151,9 @@ def test_an_answer_that_is_cut_off_costs_no_figure(
     wanted: Gallery, figures: dict[str, bytes], cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = figure_process._CODE.replace(
-        "beside.draw_what_is_asked_for()",
+        "figure_process.draw_what_is_asked_for()",
         f"import io; real = sys.stdout; sys.stdout = io.TextIOWrapper(io.BytesIO()); "
-        f"beside.draw_what_is_asked_for(); real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
+        f"figure_process.draw_what_is_asked_for(); real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
     )
     monkeypatch.setattr(figure_process, "_CODE", code)
     with artist(wanted) as drawing:

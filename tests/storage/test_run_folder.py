@@ -90,7 +90,7 @@ def store_products(folder: run_folder.RunFolder) -> None:
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     """Two runs that begin together must not mix; the lock goes with the process that held it."""
     code = (
-        "import sys; from segmentation.run import store\n"
+        "import sys; from segmentation.storage import run_folder as store\n"
         f"f = store.RunFolder({str(tmp_path / 'o')!r}, {{}}, resume=False, overwrite=True)\n"
         "print('held', flush=True); sys.stdin.read()"
     )
