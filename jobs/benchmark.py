@@ -25,30 +25,38 @@ def make_parser() -> argparse.ArgumentParser:
     options.add_data(made)
     options.add_seed(made)
     made.add_argument(
-        "--rounds", type=int, default=5, metavar="N",
+        "--rounds",
+        type=int,
+        default=5,
+        metavar="N",
         help="runs or fits of each; the median counts (default: 5)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--peers", metavar="NAME,NAME",
+        "--peers",
+        metavar="NAME,NAME",
         help="whom to time (default: everyone whose library is installed)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--sizes", metavar="ROWS,ROWS",
+        "--sizes",
+        metavar="ROWS,ROWS",
         help="the whole job on synthetic ratings of several sizes, in place of --data",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--estimators", action="store_true",
+        "--estimators",
+        action="store_true",
         help="time K-Means and PCA alone, on the user features of --data",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--copies", metavar="N,N",
+        "--copies",
+        metavar="N,N",
         help="with --estimators: matrix sizes, as multiples of the audience (default: 1,10)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--scaling", action="store_true",
+        "--scaling",
+        action="store_true",
         help="fit what a run costs to synthetic ratings of the --sizes but the last, and check it "
         "on that one",
-    )  # fmt: skip
+    )
     made.add_argument("--overwrite", action="store_true", help="replace a benchmark in --out")
     return made
 
@@ -56,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
 def job(arguments: argparse.Namespace) -> None:
     """Run the job as the options say."""
     from segmentation.errors import UsageError
-    from segmentation.pipeline.error_messages import explained
+    from segmentation.pipeline.error_messages import translate_errors
     from segmentation.progress import Progress
     from segmentation.storage import atomic
 
@@ -70,7 +78,7 @@ def job(arguments: argparse.Namespace) -> None:
         measure = (_estimators if arguments.estimators else _whole_job)(arguments, progress)
     out = _folder(arguments)
     written = []
-    with explained(out), _made(out):
+    with translate_errors(out), _made(out):
         for name, content in measure().items():
             if isinstance(content, bytes):
                 atomic.write_bytes(out / name, content)
@@ -129,9 +137,12 @@ def _estimators(arguments: argparse.Namespace, progress: Progress) -> Measure:
     from segmentation.pipeline.settings import Settings
 
     settings = Settings(
-        data=arguments.data, ratings=arguments.ratings, preset=arguments.preset,
-        join=arguments.join, seed=arguments.seed,
-    )  # fmt: skip
+        data=arguments.data,
+        ratings=arguments.ratings,
+        preset=arguments.preset,
+        join=arguments.join,
+        seed=arguments.seed,
+    )
     copies = _numbers("--copies", arguments.copies or "1,10", 1, 1_000)
     names = _names(arguments.peers, tuple(estimator_peers.ALL))
 
@@ -156,7 +167,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
     out = Path(options.run_folder(arguments))
     place = out / "benchmark.json"
-    if (found := run_folder.existing_run(out)) is not None:
+    if (found := run_folder.find_run(out)) is not None:
         raise UsageError(f"{out}: holds {found} of another job: choose another --out")
     if place.exists() and not arguments.overwrite:
         raise UsageError(

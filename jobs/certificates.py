@@ -18,18 +18,26 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
     made = entrypoint.parser("certificates", __doc__ or "")
     made.add_argument(
-        "--out", metavar="FOLDER", default="certificates",
+        "--out",
+        metavar="FOLDER",
+        default="certificates",
         help="where they go; keys can be read by you alone (default: certificates)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--host", metavar="NAME", action="append", default=[],
+        "--host",
+        metavar="NAME",
+        action="append",
+        default=[],
         help="a name or address that they are good for, beside this machine's loopback; may be "
         "given several times",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--days", type=float, default=30.0, metavar="N",
+        "--days",
+        type=float,
+        default=30.0,
+        metavar="N",
         help="how long they last (default: 30)",
-    )  # fmt: skip
+    )
     made.add_argument("--overwrite", action="store_true", help="replace those that are there")
     return made
 
@@ -48,7 +56,7 @@ def job(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out)
     hosts = list(dict.fromkeys([*_HERE, *arguments.host]))
     try:
-        made = tls.make(folder, hosts, arguments.days, overwrite=arguments.overwrite)
+        made = tls.make_certificates(folder, hosts, arguments.days, overwrite=arguments.overwrite)
     except ValueError as error:
         raise UsageError(f"--host: {error}: give names or addresses") from error
     if arguments.quiet:

@@ -24,9 +24,15 @@ def usage() -> str:
     """Return the help text."""
     lines = [f"  {name:<12} {what}" for name, what in JOBS.items()]
     return "\n".join(
-        ["usage: segmentation JOB [options]", "", "jobs:", *lines, "",
-         "segmentation JOB --help shows a job's options."]
-    )  # fmt: skip
+        [
+            "usage: segmentation JOB [options]",
+            "",
+            "jobs:",
+            *lines,
+            "",
+            "segmentation JOB --help shows a job's options.",
+        ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,11 +32,13 @@ def job(arguments: argparse.Namespace) -> None:
 
     out = options.run_folder(arguments)
     settings = Settings(
-        data=arguments.data, ratings=arguments.ratings, seed=arguments.seed,
+        data=arguments.data,
+        ratings=arguments.ratings,
+        seed=arguments.seed,
         max_rejected=arguments.max_rejected,
         partition_bytes=options.parse_size("--partition-size", arguments.partition_size),
         memory_limit=options.parse_size("--memory-limit", arguments.memory_limit),
-    )  # fmt: skip
+    )
     run = run_convert(
         settings,
         out,

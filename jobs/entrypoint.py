@@ -83,8 +83,10 @@ def _run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        _say("interrupted: nothing that reads as a result is left"
-             + ("; --resume goes on if a stage was finished" if resumable else ""))  # fmt: skip
+        _say(
+            "interrupted: nothing that reads as a result is left"
+            + ("; --resume goes on if a stage was finished" if resumable else "")
+        )
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`); the interpreter must not complain of it.

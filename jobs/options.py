@@ -106,9 +106,13 @@ def execution(arguments: argparse.Namespace) -> Execution:
     if report is not None and not report.strip():
         raise UsageError("--performance-report: is empty: name a file, or leave the option out")
     return Execution(
-        arguments.cluster, arguments.address, arguments.resume, arguments.overwrite, report,
+        arguments.cluster,
+        arguments.address,
+        arguments.resume,
+        arguments.overwrite,
+        report,
         arguments.debug,
-    )  # fmt: skip
+    )
 
 
 def add_seed(made: argparse.ArgumentParser) -> None:

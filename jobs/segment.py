@@ -18,9 +18,12 @@ def make_parser() -> argparse.ArgumentParser:
     made = entrypoint.parser("segment", __doc__ or "")
     options.add_data(made)
     made.add_argument(
-        "--k", type=_k, default=5, metavar="K",
+        "--k",
+        type=_k,
+        default=5,
+        metavar="K",
         help="number of segments, or auto to choose it (default: 5)",
-    )  # fmt: skip
+    )
     options.add_k_range(made, "what --k auto chooses from")
     options.add_cluster(made)
     options.add_standing(made)
@@ -58,7 +61,7 @@ def job(arguments: argparse.Namespace) -> None:
     )
     from segmentation.pipeline.segment import run_segment
     from segmentation.progress import Progress
-    from segmentation.reporting.report import segment_table
+    from segmentation.reporting.report import format_segment_table
 
     run = run_segment(
         settings,
@@ -69,7 +72,7 @@ def job(arguments: argparse.Namespace) -> None:
     manifest = run.manifest
     options.say_synthetic(manifest)
     print()
-    print(segment_table(run.profiles, run.personas, run.genres))
+    print(format_segment_table(run.profiles, run.personas, run.genres))
     if "choose_k" in manifest:
         print()
         print(textwrap.fill(manifest["choose_k"]["reason"], 96))

@@ -16,9 +16,11 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
     made = entrypoint.parser("synthesize", __doc__ or "")
     made.add_argument(
-        "--rows", type=int, required=True,
+        "--rows",
+        type=int,
+        required=True,
         help="number of ratings; the real file has 26024289",
-    )  # fmt: skip
+    )
     made.add_argument("--out", required=True, metavar="FOLDER", help="where to write it")
     options.add_seed(made)
     options.add_cluster(made)
@@ -31,9 +33,9 @@ def job(arguments: argparse.Namespace) -> None:
     from pathlib import Path
 
     from segmentation.errors import UsageError
-    from segmentation.pipeline.settings import Settings, checked_rows
+    from segmentation.pipeline.settings import Settings, validate_synthetic_rows
 
-    checked_rows(arguments.rows, f"--rows {arguments.rows}")
+    validate_synthetic_rows(arguments.rows, f"--rows {arguments.rows}")
     Settings(seed=arguments.seed)
     if not arguments.out.strip():
         raise UsageError("--out: is empty: name a folder")
@@ -60,10 +62,13 @@ def job(arguments: argparse.Namespace) -> None:
         open_cluster(arguments.cluster, debug=arguments.debug) as cluster,
         progress.stage("synthesize", "synthetic data") as stage,
     ):
-        plan = writer.write(
-            arguments.rows, arguments.seed, out, cluster.client,
+        plan = writer.write_dataset(
+            arguments.rows,
+            arguments.seed,
+            out,
+            cluster.client,
             lambda done, total: stage.update(done, total, "rows"),
-        )  # fmt: skip
+        )
         stage.note = f"{plan.rows:,} ratings by {plan.users:,} users"
     print(f"synthetic data: {out} (planted segments: {out / writer.PLANTED})")
 

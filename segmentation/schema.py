@@ -42,17 +42,50 @@ MOST_SEGMENTS = 50
 
 #: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
 KAGGLE_GENRES: tuple[str, ...] = (
-    "Action", "Adventure", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Family",
-    "Fantasy", "Foreign", "History", "Horror", "Music", "Mystery", "Romance", "Science Fiction",
-    "TV Movie", "Thriller", "War", "Western",
-)  # fmt: skip
+    "Action",
+    "Adventure",
+    "Animation",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Family",
+    "Fantasy",
+    "Foreign",
+    "History",
+    "Horror",
+    "Music",
+    "Mystery",
+    "Romance",
+    "Science Fiction",
+    "TV Movie",
+    "Thriller",
+    "War",
+    "Western",
+)
 
 #: GroupLens' genres in the order of its README, then IMAX, which the files hold as well.
 GROUPLENS_GENRES: tuple[str, ...] = (
-    "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama",
-    "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller",
-    "War", "Western", "IMAX",
-)  # fmt: skip
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+    "IMAX",
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +168,7 @@ class UserStatistics(NamedTuple):
     """Mergeable sums and counts, one row a user; a genre's mean is ``sums / counts``.
 
     They are added up as float64 and int64 or int32, and kept in the smallest types that hold the
-    same numbers (:func:`segmentation.features.user_statistics.narrow`): whoever
+    same numbers (:func:`segmentation.features.user_statistics.downcast`): whoever
     divides says in which type.
 
     Attributes

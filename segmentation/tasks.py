@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def hold(client: Any, name: str, value: Any) -> Any:
+def submit_value(client: Any, name: str, value: Any) -> Any:
     """Put a value on the cluster as a task's result, which is computed again where it is lost.
 
     What is scattered is gone with the workers that hold it.
@@ -22,7 +22,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-def first(pair: tuple[Any, Any]) -> Any:
+def copy_first(pair: tuple[Any, Any]) -> Any:
     """Return a copy of a pair's first.
 
     Of a result that was put on disk and is back each array is a view of the whole: a part that is
@@ -31,12 +31,12 @@ def first(pair: tuple[Any, Any]) -> Any:
     return copy.deepcopy(pair[0])
 
 
-def second(pair: tuple[Any, Any]) -> Any:
+def copy_second(pair: tuple[Any, Any]) -> Any:
     """Return a copy of a pair's second, for the same reason."""
     return copy.deepcopy(pair[1])
 
 
-def submit(client: Any, name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:
+def map_tasks(client: Any, name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:
     """Map over columns of arguments; what is no list goes to every task as it is.
 
     Keys are ``name``, a token that no other call has, and the task's number: what was computed

@@ -84,10 +84,12 @@ def test_what_the_job_says_makes_a_cluster_that_fits() -> None:
     from dask_kubernetes.operator.kubecluster.kubecluster import KubeCluster, make_cluster_spec
 
     spec = make_cluster_spec(
-        name="segmentation", image="i", n_workers=4,
+        name="segmentation",
+        image="i",
+        n_workers=4,
         resources={"requests": {"memory": "1", "cpu": "1"}, "limits": {"memory": "1"}},
         env={"A": "b"},
-    )  # fmt: skip
+    )
     jsonschema.validate(spec, schema_of("DaskCluster"))
     import inspect
 

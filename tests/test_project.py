@@ -21,12 +21,16 @@ TEXTS = sorted(
     path
     for path in (
         [p for p in ROOT.iterdir() if p.is_file()]
-        + [p for top in ("segmentation", "jobs", "cluster_config", "tests", "docs", ".ci")
-           for p in (ROOT / top).rglob("*") if p.is_file()]
+        + [
+            p
+            for top in ("segmentation", "jobs", "cluster_config", "tests", "docs", ".ci")
+            for p in (ROOT / top).rglob("*")
+            if p.is_file()
+        ]
     )
     if path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".html", ".lock", ".cfg", ""}
     and "__pycache__" not in path.parts
-)  # fmt: skip
+)
 
 
 def requirement(text: str) -> tuple[str, str]:
@@ -37,9 +41,15 @@ def requirement(text: str) -> tuple[str, str]:
 def test_the_packages_that_were_asked_for_are_all_there() -> None:
     declared = {requirement(text)[0] for text in PROJECT["project"]["dependencies"]}
     assert {
-        "dask", "dask-ml", "distributed", "scikit-learn", "numpy", "matplotlib", "kagglehub",
+        "dask",
+        "dask-ml",
+        "distributed",
+        "scikit-learn",
+        "numpy",
+        "matplotlib",
+        "kagglehub",
         "pyarrow",
-    } <= declared  # fmt: skip
+    } <= declared
     assert "dask[dataframe]>=2026.8" in PROJECT["project"]["dependencies"]
 
 
@@ -80,9 +90,15 @@ def test_lock_pins_everything_with_hashes_and_names_no_host() -> None:
 def test_no_host_of_a_registry_and_no_path_of_a_machine() -> None:
     # In halves, so that this file passes its own check.
     halves = [
-        ("py", "pi.org"), ("files.python", "hosted"), ("registry.npm", "js"),
-        ("conda.", "anaconda"), ("deb.", "debian"), ("/ro", "ot/"), ("/wo", "rk/"), ("/ho", "me/"),
-    ]  # fmt: skip
+        ("py", "pi.org"),
+        ("files.python", "hosted"),
+        ("registry.npm", "js"),
+        ("conda.", "anaconda"),
+        ("deb.", "debian"),
+        ("/ro", "ot/"),
+        ("/wo", "rk/"),
+        ("/ho", "me/"),
+    ]
     words = [one + other for one, other in halves]
     for path in TEXTS:
         text = path.read_text("utf-8", "replace")
@@ -120,24 +136,42 @@ def test_a_wheel_holds_all_and_runs_from_elsewhere(tmp_path: Path) -> None:
     source.mkdir()
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     for name in files:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(source)],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--disable-pip-version-check",
+            "--wheel-dir",
+            str(tmp_path),
+            str(source),
+        ],
         check=True,
-    )  # fmt: skip
+    )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert not any(name.startswith("tests") for name in names)
-    for name in ("segmentation/py.typed", "segmentation/reporting/playbook.toml",
-                 "segmentation/reporting/report.html", "cluster_config/local.yaml"):  # fmt: skip
+    for name in (
+        "segmentation/py.typed",
+        "segmentation/reporting/playbook.toml",
+        "segmentation/reporting/report.html",
+        "cluster_config/local.yaml",
+    ):
         assert name in names
     data = write_tiny(tmp_path / "data")
     # The wheel's own copy comes first on the path, and the checkout is far away.

@@ -19,7 +19,7 @@ import numpy as np
 
 from segmentation.deploy.core import open_cluster
 from segmentation.pipeline.settings import Settings
-from segmentation.pipeline.sources import locate
+from segmentation.pipeline.sources import resolve_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +142,7 @@ def predict(fitted: dict[str, dict[str, float]], point: Point) -> float:
 
 def _data(rows: int, seed: int, progress: Progress) -> Path:
     with open_cluster("threads") as cluster:
-        found = locate(Settings(data=f"synthetic:{rows}", seed=seed), cluster, progress)
+        found = resolve_data(Settings(data=f"synthetic:{rows}", seed=seed), cluster, progress)
     # Read once, so that all runs find it cached.
     with open(found.ratings, "rb") as file:
         while file.read(1 << 24):
@@ -179,21 +179,38 @@ def _run(folder: Path, threads: int, scratch: Path) -> Point:
     out = scratch / "out"
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.segment", "--quiet", "--overwrite", "--data", str(folder),
-         "--out", str(out), "--cluster", str(config)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "jobs.segment",
+            "--quiet",
+            "--overwrite",
+            "--data",
+            str(folder),
+            "--out",
+            str(out),
+            "--cluster",
+            str(config),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-300:])
     manifest = json.loads((out / "run.json").read_text("utf-8"))
     stages = manifest["stages"]
     return Point(
-        manifest["rows"]["read"], manifest["users"], threads, seconds,
-        {stage["name"]: stage["seconds"] for stage in stages}, manifest["peak_memory_bytes"],
+        manifest["rows"]["read"],
+        manifest["users"],
+        threads,
+        seconds,
+        {stage["name"]: stage["seconds"] for stage in stages},
+        manifest["peak_memory_bytes"],
         sum(stage.get("tasks", 0) for stage in stages),
         sum(stage.get("bytes", 0) for stage in stages),
-    )  # fmt: skip
+    )
 
 
 def scheduler_load(workers: int, progress: Progress) -> dict[str, float]:
@@ -208,11 +225,15 @@ def scheduler_load(workers: int, progress: Progress) -> dict[str, float]:
     blocks = 64 * workers
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-            dashboard_address=None, memory_limit=0,
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=0,
         ) as cluster,
         Client(cluster) as client,
-    ):  # fmt: skip
+    ):
         held = client.map(_block, range(blocks), pure=False)
         client.gather(client.map(_step, held, pure=False))
         own = psutil.Process()
@@ -252,10 +273,14 @@ def table(record: dict[str, Any], told: Callable[[float], str] = "{:.2f}".format
     for values in record["points"]:
         point = Point(**values)
         cells = [
-            f"{point.rows:,}", f"{point.users:,}", str(point.threads), told(point.seconds),
-            *(told(measured(name, point)) for name in MODEL), f"{point.peak / 1e6:,.0f}",
+            f"{point.rows:,}",
+            f"{point.users:,}",
+            str(point.threads),
+            told(point.seconds),
+            *(told(measured(name, point)) for name in MODEL),
+            f"{point.peak / 1e6:,.0f}",
             f"{point.tasks:,}",
-        ]  # fmt: skip
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -280,7 +305,11 @@ def table(record: dict[str, Any], told: Callable[[float], str] = "{:.2f}".format
         "|--:|--:|--:|--:|",
     ]
     for load in record["scheduler"]:
-        cells = [str(load["workers"]), f"{load['blocks']:,}", told(load["milliseconds_a_task"]),
-                 told(load["cpu_milliseconds_a_task"])]  # fmt: skip
+        cells = [
+            str(load["workers"]),
+            f"{load['blocks']:,}",
+            told(load["milliseconds_a_task"]),
+            told(load["cpu_milliseconds_a_task"]),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

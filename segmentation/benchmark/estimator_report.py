@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.benchmark.estimator_runner import Times
-    from segmentation.features.user_blocks import Blocks
+    from segmentation.features.user_blocks import UserBlocks
     from segmentation.progress import Progress
 
 
@@ -84,8 +84,8 @@ def _matrices(
     matrices: dict[str, NDArray[np.float32]] = {}
     planted: dict[str, NDArray[np.int64]] = {}
     with open_cluster("threads") as cluster:
-        layout = sources.locate(settings, cluster, progress)
-        kept: dict[str, tuple[Blocks, int]] = {}
+        layout = sources.resolve_data(settings, cluster, progress)
+        kept: dict[str, tuple[UserBlocks, int]] = {}
         folder = ground_truth.synthetic_folder(layout)
         for preset in PRESET_NAMES if folder else (settings.preset,):
             # Two presets share the join, and so the statistics.
@@ -93,15 +93,15 @@ def _matrices(
             if preset == settings.preset:
                 join = settings.effective_join
             if join not in kept:
-                catalogue = catalogues.load(layout, join)
+                catalogue = catalogues.load_catalogue(layout, join)
                 own = Settings(data=settings.data, join=join, max_rejected=settings.max_rejected)
-                blocks, _ = aggregate.read_ratings(layout, catalogue, own, cluster, progress)
+                blocks, _ = aggregate.aggregate_ratings(layout, catalogue, own, cluster, progress)
                 kept[join] = blocks, len(catalogue.genres)
             blocks, n_genres = kept[join]
-            X = stages.feature_array(cluster.client, blocks, preset, n_genres)
+            X = stages.feature_matrix(cluster.client, blocks, preset, n_genres)
             matrix = np.asarray(X.compute())
             users = np.concatenate([block.result().users for block in blocks.statistics])
-            known = None if folder is None else ground_truth.Planted.read(folder)
+            known = None if folder is None else ground_truth.GroundTruth.read(folder)
             if known is not None:
                 planted[preset] = known.of(users)
             matrices[preset] = matrix

@@ -107,9 +107,12 @@ class _Process:
         self._words = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "segmentation.benchmark.estimator_peers", name, str(matrix)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            text=True,
             env={**os.environ, **dict.fromkeys(_THREADS, str(estimator_peers.THREADS))},
-        )  # fmt: skip
+        )
 
     def __enter__(self) -> Self:
         try:

@@ -1,7 +1,7 @@
 """The whole job as users of other libraries would write it, each in a cold process of its own.
 
-Run as ``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT``: ratings → each user's mean
-rating a genre → K-Means (k = 5) → PCA onto two axes → a table of users in ``OUT``. They share how
+Run as ``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT``: ratings → each
+user's mean rating per genre → K-Means (k = 5) → PCA onto two axes → a table of users in ``OUT``. They share how
 the catalogue is read and, but for Dask and Spark, the fit by scikit-learn; libraries are imported
 where they are used, since a process pays for what it imports.
 """
@@ -140,12 +140,16 @@ def with_spark(folder: Path, ratings: Path, out: Path) -> None:
     genres = sorted(pairs["genre"].unique())
     means = (
         session.read.csv(
-            str(ratings), header=True,
+            str(ratings),
+            header=True,
             schema="userId int, movieId int, rating float, timestamp long",
         )
         .join(f.broadcast(session.createDataFrame(pairs)), "movieId")
-        .groupBy("userId").pivot("genre", genres).agg(f.mean("rating")).fillna(0.0)
-    )  # fmt: skip
+        .groupBy("userId")
+        .pivot("genre", genres)
+        .agg(f.mean("rating"))
+        .fillna(0.0)
+    )
     users = VectorAssembler(inputCols=genres, outputCol="features").transform(means).cache()
     model = KMeans(k=K, seed=0).fit(users)
     axes = PCA(k=2, inputCol="features", outputCol="axes").fit(users)

@@ -44,12 +44,12 @@ def run_whole(
     results = []
     for named in sources_named:
         with open_cluster("threads") as cluster:
-            layout = sources.locate(Settings(data=named, seed=seed), cluster, progress)
+            layout = sources.resolve_data(Settings(data=named, seed=seed), cluster, progress)
         with tempfile.TemporaryDirectory() as scratch:
             data = _data(layout, Path(scratch))
             measured = job_runner.measure(
                 data, names, rounds, lambda line: progress.say(f"  {line}")
-            )  # fmt: skip
+            )
         results.append(
             {
                 "data": named,
@@ -121,10 +121,15 @@ def _row(entry: dict[str, Any], own: float | None, floor: float | None, rows: in
         return f"{seconds / base:.2f} ×" if base else "–"
 
     cells = [
-        entry["title"] + told, f"{seconds:.2f}", f"{entry['median_seconds']:.2f}", ratio(own),
-        ratio(floor), f"{entry['median_cpu_seconds']:.1f}",
-        f"{entry['median_peak_memory_bytes'] / 1e6:,.0f}", f"{rows / seconds / 1e6:.1f}",
-    ]  # fmt: skip
+        entry["title"] + told,
+        f"{seconds:.2f}",
+        f"{entry['median_seconds']:.2f}",
+        ratio(own),
+        ratio(floor),
+        f"{entry['median_cpu_seconds']:.1f}",
+        f"{entry['median_peak_memory_bytes'] / 1e6:,.0f}",
+        f"{rows / seconds / 1e6:.1f}",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -132,14 +137,16 @@ def figure(record: dict[str, Any]) -> bytes:
     """Draw seconds and peak memory over the number of rows, both axes logarithmic; PNG."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from segmentation.reporting.figures import FAINT, INK, new_figure, plain_axes, png
+    from segmentation.reporting.figures import FAINT, INK, new_figure, render_png, style_axes
 
     picture = new_figure(11, 5)
     panels = picture.subplots(1, 2)
-    ways = (("Seconds to assignments", "median_to_assignments", 1.0),
-            ("Peak memory, GB", "median_peak_memory_bytes", 1e-9))  # fmt: skip
+    ways = (
+        ("Seconds to assignments", "median_to_assignments", 1.0),
+        ("Peak memory, GB", "median_peak_memory_bytes", 1e-9),
+    )
     for axes, (title, key, scale) in zip(panels, ways, strict=True):
-        plain_axes(axes)
+        style_axes(axes)
         for style, name in zip(_styles(), job_runner.NAMES, strict=False):
             points = [
                 (result["rows"], entry[key] * scale)
@@ -172,7 +179,7 @@ def figure(record: dict[str, Any]) -> bytes:
         axes.grid(visible=True, which="major", color=FAINT, alpha=0.25, lw=0.6)
     handles, labels = panels[0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8.5)
-    return png(picture)
+    return render_png(picture)
 
 
 def _out_of_memory(record: dict[str, Any], name: str) -> list[tuple[Any, Any]]:
@@ -195,7 +202,11 @@ def _styles() -> list[dict[str, Any]]:
     theirs = [
         {"color": color, "lw": 1.4, "ls": "-", "marker": marker, "ms": 4}
         for color, marker in (
-            ("#0072B2", "s"), ("#009E73", "^"), ("#56B4E9", "v"), ("#CC79A7", "D"), ("#555555", "P")
+            ("#0072B2", "s"),
+            ("#009E73", "^"),
+            ("#56B4E9", "v"),
+            ("#CC79A7", "D"),
+            ("#555555", "P"),
         )
-    ]  # fmt: skip
+    ]
     return [*ours, *theirs, {"color": "#AAAAAA", "lw": 1.2, "ls": ":", "marker": ".", "ms": 4}]

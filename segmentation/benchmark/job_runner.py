@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.benchmark.job_peers import RIVALS, THREADS
-from segmentation.storage.parquet import files_of
+from segmentation.storage.parquet import list_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,8 +114,10 @@ def measure(
                 finally:
                     shutil.rmtree(out)
                 last = f"{entry.seconds[-1]:.1f} s" if entry.seconds else "–"
-                told(f"{data.rows:,} rows, round {number + 1}: {entry.title}: "
-                     f"{entry.failure or last}")  # fmt: skip
+                told(
+                    f"{data.rows:,} rows, round {number + 1}: {entry.title}: "
+                    f"{entry.failure or last}"
+                )
     return found
 
 
@@ -126,9 +128,19 @@ def _command(name: str, data: Data, out: Path) -> list[str]:
     _, cluster, kind = OURS[name]
     ratings = data.csv if kind == "csv" else data.parquet
     return [
-        sys.executable, "-m", "jobs.segment", "--quiet", "--data", str(data.folder),
-        "--ratings", str(ratings), "--cluster", cluster, "--out", str(out),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "jobs.segment",
+        "--quiet",
+        "--data",
+        str(data.folder),
+        "--ratings",
+        str(ratings),
+        "--cluster",
+        cluster,
+        "--out",
+        str(out),
+    ]
 
 
 def _run(entry: Measured, data: Data, out: Path) -> None:
@@ -137,9 +149,12 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
         most = int(_MEMORY_SHARE * _machine_memory())
         clock, began = time.perf_counter(), time.time()
         process = subprocess.Popen(
-            _command(entry.name, data, out), stdout=words, stderr=words, env=environment,
+            _command(entry.name, data, out),
+            stdout=words,
+            stderr=words,
+            env=environment,
             start_new_session=True,
-        )  # fmt: skip
+        )
         limit = threading.Timer(_PATIENCE_SECONDS, _kill, (process.pid,))
         limit.start()
         try:
@@ -167,7 +182,7 @@ def _run(entry: Measured, data: Data, out: Path) -> None:
         import json
 
         # Of a folder the parts tell, which keep their time when they are put in place.
-        written = max(path.stat().st_mtime for path in files_of(out / _ASSIGNMENTS))
+        written = max(path.stat().st_mtime for path in list_parts(out / _ASSIGNMENTS))
         entry.to_assignments.append(written - began)
         manifest = json.loads((out / "run.json").read_text("utf-8"))
         entry.stages.append({stage["name"]: stage["seconds"] for stage in manifest["stages"]})
@@ -223,7 +238,7 @@ class _TreeMemory:
     def _watch(self) -> None:
         import psutil
 
-        from segmentation.deploy.memory import high_water
+        from segmentation.deploy.memory import peak_rss
 
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._pid)
@@ -234,7 +249,7 @@ class _TreeMemory:
                         total += member.memory_info().rss
                         # Between two samples; getrusage would count from the fork on, with the
                         # size of the one who forked.
-                        self.peak = max(self.peak, high_water(member.pid))
+                        self.peak = max(self.peak, peak_rss(member.pid))
                         times = member.cpu_times()
                         self._cpu[member.pid] = times.user + times.system
                 self.peak = max(self.peak, total)
@@ -248,9 +263,16 @@ def genre_means(path: Path) -> Any:
 
     table = pd.read_parquet(path)
     others = {
-        "segment", "persona", "distance", "runner_up", "margin", "pc1", "pc2", "movies",
+        "segment",
+        "persona",
+        "distance",
+        "runner_up",
+        "margin",
+        "pc1",
+        "pc2",
+        "movies",
         "mean_rating",
-    }  # fmt: skip
+    }
     if "userId" in table:
         table = table.set_index("userId")
     means = table.drop(columns=[name for name in table if name in others])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.datasets import csv_records, identifiers
-from segmentation.datasets.filesystem import whole
+from segmentation.datasets.filesystem import read_bytes
 from segmentation.datasets.layouts import Layout, require_file
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
@@ -38,7 +38,7 @@ _PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*
 _PLAIN_GENRES = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")
 
 
-def load(layout: Layout, join: str = "links") -> Catalogue:
+def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
     """Read a layout's catalogue.
 
     Parameters
@@ -96,7 +96,7 @@ def wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
     }
 
 
-def direct_warning(catalogue: Catalogue) -> str:
+def direct_join_warning(catalogue: Catalogue) -> str:
     """Say in a line what the direct join does to the data."""
     wrong = wrong_anchors(catalogue)
     examples = "; ".join(
@@ -158,9 +158,17 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
         path, header, "id", "genres", "title", "overview"
     )
     notes = dict.fromkeys(
-        ("records", "malformed_repaired", "malformed_set_aside", "duplicates", "without_genre",
-         "genres_unreadable", "unknown_genres"), 0
-    )  # fmt: skip
+        (
+            "records",
+            "malformed_repaired",
+            "malformed_set_aside",
+            "duplicates",
+            "without_genre",
+            "genres_unreadable",
+            "unknown_genres",
+        ),
+        0,
+    )
     movies: dict[int, _Movie] = {}
     known: dict[str, tuple[tuple[int, ...], int, int]] = {}
     broken: _Movie | None = None
@@ -277,7 +285,7 @@ def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
     if layout.name == "grouplens-dat":
         require_file(layout.movies)
         # Latin-1, so every byte is a character: titles may hold ones that split lines in str.
-        lines = whole(layout.movies).decode("latin-1").split("\n")
+        lines = read_bytes(layout.movies).decode("latin-1").split("\n")
         yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
         return
     rows = csv_records.rows(layout.movies)
@@ -288,7 +296,7 @@ def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
             yield [row[at] for at in wanted] if len(row) == len(header) else row[:1]
 
 
-def warnings(catalogue: Catalogue) -> list[str]:
+def catalogue_warnings(catalogue: Catalogue) -> list[str]:
     """Say in a line each what a damaged catalogue has lost."""
     told = {
         "genres_unreadable": "records of the catalogue have genres that can't be read",

@@ -38,7 +38,7 @@ _WHOLE = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
 _NOT_WHOLE = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
 
 
-def parse(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> Partition:
+def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> Partition:
     """Type the rows of ``data``, whole lines of a ratings file.
 
     ``detailed`` adds the columns ``timestamp`` (:data:`NO_TIMESTAMP` where it is no whole number)

@@ -9,7 +9,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from segmentation.datasets.filesystem import whole
+from segmentation.datasets.filesystem import read_bytes
 from segmentation.datasets.layouts import require_file
 from segmentation.errors import DataError
 
@@ -30,7 +30,7 @@ def rows(path: str, encoding: str = "utf-8-sig") -> Iterator[list[str]]:
         If it is missing, or a record is no CSV.
     """
     require_file(path)
-    yield from _parsed(path, whole(path), encoding)
+    yield from _parsed(path, read_bytes(path), encoding)
 
 
 def read(path: str, names: Sequence[str]) -> Iterator[list[str]]:
@@ -42,7 +42,7 @@ def read(path: str, names: Sequence[str]) -> Iterator[list[str]]:
         The columns that are wanted; the others are empty texts.
     """
     require_file(path)
-    data = whole(path)
+    data = read_bytes(path)
     quick = _by_arrow(data, names)
     yield from _parsed(path, data, "utf-8-sig") if quick is None else quick
 

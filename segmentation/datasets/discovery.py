@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from segmentation.datasets.filesystem import exists, filesystem, is_local, lists
-from segmentation.datasets.retry import asked
+from segmentation.datasets.retry import with_retries
 from segmentation.errors import DataError
 
 #: Packed text, by its first bytes, with pyarrow's name of the codec.
@@ -20,12 +20,12 @@ PARTS, FOLDER = "ratings-*", "ratings"
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def is_there(place: str) -> bool:
+def ratings_exist(place: str) -> bool:
     """Tell whether a place stands for any file."""
     if not is_pattern(place):
         return exists(place)
     fs, inner = filesystem(place)
-    return bool(asked(place, lambda: fs.glob(inner)))
+    return bool(with_retries(place, lambda: fs.glob(inner)))
 
 
 def is_pattern(place: str) -> bool:
@@ -45,10 +45,10 @@ def expand(place: str) -> tuple[str, ...]:
     """
     fs, inner = filesystem(place)
     if is_pattern(place):
-        found = asked(place, lambda: [path for path in fs.glob(inner) if fs.isfile(path)])
+        found = with_retries(place, lambda: [path for path in fs.glob(inner) if fs.isfile(path)])
         if not found:
             raise DataError(f"{place}: no file is called like that: check the pattern and folder")
-    elif lists(fs) and asked(place, lambda: fs.isdir(inner)):
+    elif lists(fs) and with_retries(place, lambda: fs.isdir(inner)):
         found = [path for path in _files_in(place) if _is_part(path)]
         if not found:
             raise DataError(
@@ -60,12 +60,12 @@ def expand(place: str) -> tuple[str, ...]:
     return _named(fs, found)
 
 
-def beside(folder: str) -> tuple[str, ...]:
+def sibling_files(folder: str) -> tuple[str, ...]:
     """Return the parts called ``ratings-*`` that lie in a folder, of any kind, in their order."""
     return _named(filesystem(folder)[0], [path for path in _called_parts(folder) if _is_part(path)])
 
 
-def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]:
+def ignored_files(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]:
     """Return what is called as parts are, or lies among them, and is not read.
 
     Parameters
@@ -83,9 +83,9 @@ def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]
     inside = f"{filesystem(folder)[1].rstrip('/')}/{FOLDER}"
     try:
         found = _called_parts(folder)
-        if not is_pattern(place) and asked(place, lambda: fs.isdir(inner)):
+        if not is_pattern(place) and with_retries(place, lambda: fs.isdir(inner)):
             found += _files_in(place)
-        elif asked(folder, lambda: fs.isdir(inside)):
+        elif with_retries(folder, lambda: fs.isdir(inside)):
             found.append(inside)
     except DataError:
         # Whoever may read a file need not be allowed to list its folder.
@@ -96,14 +96,14 @@ def left_out(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]
 def _called_parts(folder: str) -> list[str]:
     fs, inner = filesystem(folder)
     pattern = f"{glob.escape(inner.rstrip('/'))}/{PARTS}"
-    found: list[str] = asked(folder, lambda: [p for p in fs.glob(pattern) if fs.isfile(p)])
+    found: list[str] = with_retries(folder, lambda: [p for p in fs.glob(pattern) if fs.isfile(p)])
     return found
 
 
 def _files_in(place: str) -> list[str]:
     """Return a folder's files but an engine's notes, such as _SUCCESS: those with _ or . first."""
     fs, inner = filesystem(place)
-    found = asked(place, lambda: fs.find(inner))
+    found = with_retries(place, lambda: fs.find(inner))
     return [path for path in found if not re.search(r"/[_.]", path[len(inner) :])]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from segmentation.datasets.retry import RefusedError, asked, known, one_line
+from segmentation.datasets.retry import RefusedError, known, one_line, with_retries
 from segmentation.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def filesystem(path: str) -> tuple[Any, str]:
             silence = aiohttp.ClientTimeout(None, sock_connect=_SILENCE, sock_read=_SILENCE)
             # Of what is packed on the way, nobody could ask for a range.
             options = {
-                "headers": {"Accept-Encoding": "identity"}, "client_kwargs": {"timeout": silence}
-            }  # fmt: skip
+                "headers": {"Accept-Encoding": "identity"},
+                "client_kwargs": {"timeout": silence},
+            }
         fs, inner = fsspec.core.url_to_fs(path, **options)
     except ImportError as error:
         raise DataError(
@@ -64,7 +65,7 @@ def lists(fs: Any) -> bool:
     return not {"http", "https"} & set(protocols(fs))
 
 
-def info(path: str) -> dict[str, Any]:
+def file_info(path: str) -> dict[str, Any]:
     """Return what a file system knows of a path: its ``size`` and ``type`` at least.
 
     Raises
@@ -77,7 +78,7 @@ def info(path: str) -> dict[str, Any]:
     fs, inner = filesystem(path)
     if is_local(fs):
         return dict(fs.info(inner))
-    found: dict[str, Any] = asked(path, lambda: fs.info(inner))
+    found: dict[str, Any] = with_retries(path, lambda: fs.info(inner))
     return found
 
 
@@ -87,7 +88,7 @@ def exists(path: str) -> bool:
     if is_local(fs):
         return bool(fs.exists(inner))
     try:
-        info(path)
+        file_info(path)
     except (FileNotFoundError, RefusedError):
         return False
     return True
@@ -98,7 +99,7 @@ def refusal(path: str) -> str:
     if is_local(filesystem(path)[0]):
         return ""
     try:
-        info(path)
+        file_info(path)
     except FileNotFoundError:
         return ""
     except RefusedError as error:
@@ -106,7 +107,7 @@ def refusal(path: str) -> str:
     return ""
 
 
-def opened(path: str, size: int | None = None) -> Any:
+def open_file(path: str, size: int | None = None) -> Any:
     """Open a file for reading; one behind a URL is read by ranges where its server gives them.
 
     ``size`` spares the question for it where it is known, and that its server gives ranges too.
@@ -125,7 +126,7 @@ def opened(path: str, size: int | None = None) -> Any:
     return _Ranges(path, fs, inner, size) if _gives_ranges(path, fs, inner, size) else _Stream(path)
 
 
-def whole(path: str) -> bytes:
+def read_bytes(path: str) -> bytes:
     """Return the content of a file.
 
     Raises
@@ -140,9 +141,9 @@ def whole(path: str) -> bytes:
     return bytes(known(path, lambda: fs.cat_file(inner)))
 
 
-def windows(path: str, places: list[int], length: int) -> Iterator[bytes]:
+def read_windows(path: str, places: list[int], length: int) -> Iterator[bytes]:
     """Yield ``length`` bytes, or what there is, at each of some rising places of a file."""
-    with opened(path) as file:
+    with open_file(path) as file:
         if file.seekable():
             for at in places:
                 file.seek(at)
@@ -162,7 +163,7 @@ def windows(path: str, places: list[int], length: int) -> Iterator[bytes]:
 
 
 def _size(path: str) -> int:
-    size = known(path, lambda: info(path))["size"]
+    size = known(path, lambda: file_info(path))["size"]
     if size is None:
         raise DataError(f"{path}: its server doesn't tell how large it is: {_LOAD_DOWN}")
     return int(size)

@@ -54,7 +54,7 @@ class Layout:
         return [*self.ratings_files, self.movies, *([self.links] if self.links else [])]
 
 
-def detect(folder: str, ratings: str | None = None) -> Layout:
+def detect_layout(folder: str, ratings: str | None = None) -> Layout:
     """Tell a folder's layout by the catalogue it holds.
 
     Parameters
@@ -118,11 +118,11 @@ def detect(folder: str, ratings: str | None = None) -> Layout:
             f"{refusal(f'{folder}/{wanted.split()[0]}')}"
         )
     place, files = found
-    others = discovery.left_out(folder, place, files)
+    others = discovery.ignored_files(folder, place, files)
     return Layout(name, folder, place, movies, links, genres, parts=files, left_out=others)
 
 
-def absolute(layout: Layout) -> Layout:
+def absolute_layout(layout: Layout) -> Layout:
     """Return the same files by paths that don't hang on the working directory; URLs stay."""
 
     def full(path: str) -> str:
@@ -130,9 +130,12 @@ def absolute(layout: Layout) -> Layout:
 
     return replace(
         layout,
-        folder=full(layout.folder), ratings=full(layout.ratings), movies=full(layout.movies),
-        links=layout.links and full(layout.links), parts=tuple(map(full, layout.parts)),
-    )  # fmt: skip
+        folder=full(layout.folder),
+        ratings=full(layout.ratings),
+        movies=full(layout.movies),
+        links=layout.links and full(layout.links),
+        parts=tuple(map(full, layout.parts)),
+    )
 
 
 def _ratings_in(
@@ -145,7 +148,7 @@ def _ratings_in(
                 return place, discovery.expand(place)
     fs, inner = filesystem(folder)
     if access.lists(fs):
-        if files := discovery.beside(folder):
+        if files := discovery.sibling_files(folder):
             return f"{folder}/{discovery.PARTS}", files
         if fs.isdir(f"{inner}/{discovery.FOLDER}"):
             place = f"{folder}/{discovery.FOLDER}"
@@ -162,7 +165,7 @@ def require_file(path: str) -> int:
         If it is missing, a directory, or empty.
     """
     try:
-        info = access.info(path)
+        info = access.file_info(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file: check its name and folder") from None
     except OSError as error:
@@ -193,11 +196,15 @@ def fingerprint(paths: Sequence[str]) -> str:
         digest.update(size.to_bytes(8, "little"))
         last = max(0, size - _PROBE_BYTES)
         places = sorted({last * i // (probes - 1) for i in range(probes)})
-        for window in access.windows(path, places, _PROBE_BYTES):
+        for window in access.read_windows(path, places, _PROBE_BYTES):
             digest.update(window)
     return digest.hexdigest()
 
 
 def _resolve(ratings: str, folder: str) -> str:
     inside = f"{folder}/{ratings}"
-    return inside if not discovery.is_there(ratings) and discovery.is_there(inside) else ratings
+    return (
+        inside
+        if not discovery.ratings_exist(ratings) and discovery.ratings_exist(inside)
+        else ratings
+    )

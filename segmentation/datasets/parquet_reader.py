@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.datasets import identifiers
-from segmentation.datasets.filesystem import opened
+from segmentation.datasets.filesystem import open_file
 from segmentation.datasets.format import (
     NO_TIMESTAMP,
     Columns,
@@ -71,9 +71,17 @@ def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
     start = 0 if metadata.num_rows else size
     dated = TIMESTAMP in schema.names and _is_date(schema.field(TIMESTAMP).type)
     return RatingsFormat(
-        path, size, b"", tuple(schema.names), start, 0, scale, "parquet", texts=tuple(texts),
+        path,
+        size,
+        b"",
+        tuple(schema.names),
+        start,
+        0,
+        scale,
+        "parquet",
+        texts=tuple(texts),
         dated=dated,
-    )  # fmt: skip
+    )
 
 
 def check_alike(files: Sequence[RatingsFormat]) -> None:
@@ -154,7 +162,7 @@ def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
 def read(file: RatingsFormat, part: ByteRange, *, detailed: bool = False) -> Iterator[Partition]:
     """Read row groups: typed rows in the file's order, what is no rating aside.
 
-    ``detailed`` is what it is to :func:`segmentation.datasets.csv_reader.parse`.
+    ``detailed`` is what it is to :func:`segmentation.datasets.csv_reader.parse_lines`.
 
     Raises
     ------
@@ -289,7 +297,7 @@ class _opened:  # noqa: N801 - a context manager, used like a function
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._handle = opened(self._path, self._size)
+        self._handle = open_file(self._path, self._size)
         if not self._handle.seekable():
             self._handle.close()
             raise DataError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segmentation.datasets import identifiers, parquet_reader
 from segmentation.datasets.csv_reader import split
 from segmentation.datasets.discovery import CODECS, PARQUET_MAGIC
-from segmentation.datasets.filesystem import opened
+from segmentation.datasets.filesystem import open_file
 from segmentation.datasets.format import Partition, RatingsFormat
 from segmentation.datasets.layouts import require_file
 from segmentation.datasets.retry import one_line
@@ -43,14 +43,14 @@ _REFUSED = {
 }
 
 
-class Piece(NamedTuple):
+class Fragment(NamedTuple):
     """A part of one file that a task reads: lines by their bytes, or row groups by their number."""
 
     file: RatingsFormat
     part: ByteRange
 
 
-def probe(layout: Layout, *, text_movies: bool | None = None) -> list[RatingsFormat]:
+def probe_files(layout: Layout, *, text_movies: bool | None = None) -> list[RatingsFormat]:
     """Look at the head of each file of a layout's ratings and say how to read it.
 
     ``text_movies`` tells whether the catalogue's ids are texts; None where it is not at hand.
@@ -78,7 +78,7 @@ def probe(layout: Layout, *, text_movies: bool | None = None) -> list[RatingsFor
 
 def _probe(path: str, layout: Layout) -> RatingsFormat:
     size = require_file(path)
-    with opened(path) as file:
+    with open_file(path) as file:
         streamed = not file.seekable()
         head = _head(file)
         for magic, (kind, remedy) in _REFUSED.items():
@@ -88,7 +88,7 @@ def _probe(path: str, layout: Layout) -> RatingsFormat:
             return parquet_reader.probe(path, size, layout.scale)
         codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
     if codec is not None:
-        with opened(path) as file:
+        with open_file(path) as file:
             head = next(_unpacked(file, codec, path, _HEAD_BYTES), b"")
     found = _text(path, size, head, codec, layout)
     return replace(found, streamed=streamed, texts=_texts(found, head))
@@ -142,15 +142,15 @@ def _text(path: str, size: int, head: bytes, codec: str | None, layout: Layout) 
     return RatingsFormat(path, size, b",", columns, start, 1, layout.scale, codec)
 
 
-def partitions(
+def plan_partitions(
     files: Sequence[RatingsFormat], partition_bytes: int = PARTITION_BYTES
-) -> list[list[Piece]]:
+) -> list[list[Fragment]]:
     """Cut files into partitions of about ``partition_bytes`` of text, one task's work each.
 
     A piece of text owns the lines that begin in its bytes. A packed file can't be entered in its
     middle, nor one whose server gives no ranges: it is one piece. Small files share a partition.
     """
-    found: list[list[Piece]] = []
+    found: list[list[Fragment]] = []
     room = 0
     for file in files:
         for piece, cost in _pieces(file, max(1, partition_bytes)):
@@ -162,17 +162,17 @@ def partitions(
     return found
 
 
-def _pieces(file: RatingsFormat, size: int) -> Iterator[tuple[Piece, int]]:
+def _pieces(file: RatingsFormat, size: int) -> Iterator[tuple[Fragment, int]]:
     """Cut one file; with each piece goes what it costs to read, in bytes of text."""
     if file.codec == "parquet":
         for part, cost in parquet_reader.ranges(file, max(1, size // _PARQUET_DENSITY)):
-            yield Piece(file, part), cost * _PARQUET_DENSITY
+            yield Fragment(file, part), cost * _PARQUET_DENSITY
         return
     if file.codec is not None or file.streamed:
-        yield Piece(file, ByteRange(file.path, 0, file.size)), size
+        yield Fragment(file, ByteRange(file.path, 0, file.size)), size
         return
     for part in byte_ranges(file, size):
-        yield Piece(file, part), part.stop - part.start
+        yield Fragment(file, part), part.stop - part.start
 
 
 def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRange]:
@@ -183,14 +183,15 @@ def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRa
     return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
 
 
-def chunks(
-    piece: Piece, size: int = _CHUNK_BYTES, *, detailed: bool = False
+def read_chunks(
+    piece: Fragment, size: int = _CHUNK_BYTES, *, detailed: bool = False
 ) -> Iterator[bytes | memoryview | Partition]:
     """Read a piece: whole lines of text, or rows that are typed already.
 
     Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
     more memory than the others. A chunk is good until the next one is asked for.
-    ``detailed`` adds columns to typed rows, as to :func:`segmentation.datasets.csv_reader.parse`.
+    ``detailed`` adds columns to typed rows, as in
+    :func:`segmentation.datasets.csv_reader.parse_lines`.
 
     Raises
     ------
@@ -220,7 +221,7 @@ def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
     last = part.stop - 1 - offset
     buffer = _buffer(last + _SPARE_BYTES)
     try:
-        with opened(file.path, file.size) as handle:
+        with open_file(file.path, file.size) as handle:
             handle.seek(offset)
             size = _fill(handle, buffer, 0)
             # The last line ends at the range's last byte or behind it.
@@ -253,7 +254,7 @@ def _buffer(size: int) -> bytearray:
     return bytearray(size)
 
 
-def forget_buffers() -> None:
+def release_buffers() -> None:
     """Let go of the memory that reading keeps for more reading."""
     _buffers.clear()
 
@@ -270,7 +271,7 @@ def _fill(handle: Any, buffer: bytearray, at: int) -> int:
 
 
 def _streamed_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:
-    with opened(file.path, None if file.streamed else file.size) as handle:
+    with open_file(file.path, None if file.streamed else file.size) as handle:
         rest, skip = b"", file.data_start
         for unpacked in _unpacked(handle, file.codec, file.path, size):
             skipped = min(skip, len(unpacked))

@@ -20,7 +20,7 @@ class RefusedError(DataError):
     """A place that its server or system doesn't let us read."""
 
 
-def asked(path: str, action: Callable[[], Any]) -> Any:
+def with_retries(path: str, action: Callable[[], Any]) -> Any:
     """Ask a server for something, again where it stumbles.
 
     Raises
@@ -68,7 +68,7 @@ def known(path: str, action: Callable[[], Any]) -> Any:
         If it isn't there any more, or can't be read.
     """
     try:
-        return asked(path, action)
+        return with_retries(path, action)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file: check its name and folder") from error
 

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def watch(client: Any, expected: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+def watch_new_workers(
+    client: Any, expected: Mapping[str, Any], warn: Callable[[str], None]
+) -> None:
     """Turn away workers that differ from what is ``expected``, and tell who was.
 
     Parameters
     ----------
     expected
-        As for :func:`segmentation.deploy.preflight.of_newcomer`, and ``known``: addresses and
+        As for :func:`segmentation.deploy.preflight.check_new_worker`, and ``known``: addresses and
         names of those that were looked at before.
     warn
         Is told, a line for each worker.
@@ -28,7 +30,7 @@ def watch(client: Any, expected: Mapping[str, Any], warn: Callable[[str], None])
     client.register_plugin(_plugin(name, expected), name=name)
 
 
-def leave(client: Any) -> None:
+def stop_watching(client: Any) -> None:
     """Let workers that join from now on in."""
     client.unregister_worker_plugin(_name(client))
 
@@ -52,7 +54,7 @@ def _plugin(name: str, expected: Mapping[str, Any]) -> Any:
             try:
                 from segmentation.deploy import preflight
 
-                found = preflight.of_newcomer(worker, expected)
+                found = preflight.check_new_worker(worker, expected)
             except Exception as error:
                 found = [f"worker {worker.address} can't be looked at ({error!r}): see its log"]
             if found:

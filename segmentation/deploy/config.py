@@ -84,42 +84,77 @@ OPTIONS = Rule(lambda v: isinstance(v, dict), "give names and values")
 _WAIT = {"wait_seconds": SECONDS}
 _CERTIFICATES = {"ca_file": TEXT, "certificate": TEXT, "key": TEXT}
 _BATCH = {
-    "jobs": COUNT, "workers_per_job": COUNT, "threads_per_worker": COUNT,
+    "jobs": COUNT,
+    "workers_per_job": COUNT,
+    "threads_per_worker": COUNT,
     "memory_per_worker": BYTES,
-    "walltime": TEXT, "queue": TEXT, "account": TEXT, "interface": TEXT, "local_directory": TEXT,
-    "shared_directory": TEXT, "log_directory": TEXT, "python": TEXT, "prologue": TEXTS,
+    "walltime": TEXT,
+    "queue": TEXT,
+    "account": TEXT,
+    "interface": TEXT,
+    "local_directory": TEXT,
+    "shared_directory": TEXT,
+    "log_directory": TEXT,
+    "python": TEXT,
+    "prologue": TEXTS,
     "directives": TEXTS,
-    "adaptive": ADAPTIVE, "dashboard": DASHBOARD, **_WAIT,
-}  # fmt: skip
+    "adaptive": ADAPTIVE,
+    "dashboard": DASHBOARD,
+    **_WAIT,
+}
 #: kind → its keys.
 KINDS: dict[str, dict[str, Rule]] = {
     "threads": {"threads": AUTO, "memory_limit": BYTES, "dashboard": DASHBOARD},
     "local": {
-        "workers": AUTO, "threads_per_worker": AUTO, "memory_limit": BYTES, "dashboard": DASHBOARD,
+        "workers": AUTO,
+        "threads_per_worker": AUTO,
+        "memory_limit": BYTES,
+        "dashboard": DASHBOARD,
     },
     "remote": {"address": ADDRESS, "workers": COUNT, **_WAIT},
     "tls": {"address": ADDRESS, "workers": COUNT, **_CERTIFICATES, **_WAIT},
     "ssh": {
-        "hosts": TEXTS, "user": TEXT, "port": PORT, "key_file": TEXT, "known_hosts": TEXT,
-        "python": TEXT, "workers_per_host": COUNT, "threads_per_worker": COUNT,
-        "memory_per_worker": BYTES, "local_directory": TEXT, "dashboard": DASHBOARD,
-        "encrypted": FLAG, **_CERTIFICATES, **_WAIT,
+        "hosts": TEXTS,
+        "user": TEXT,
+        "port": PORT,
+        "key_file": TEXT,
+        "known_hosts": TEXT,
+        "python": TEXT,
+        "workers_per_host": COUNT,
+        "threads_per_worker": COUNT,
+        "memory_per_worker": BYTES,
+        "local_directory": TEXT,
+        "dashboard": DASHBOARD,
+        "encrypted": FLAG,
+        **_CERTIFICATES,
+        **_WAIT,
     },
-    "slurm": _BATCH, "pbs": _BATCH, "lsf": _BATCH, "sge": _BATCH,
+    "slurm": _BATCH,
+    "pbs": _BATCH,
+    "lsf": _BATCH,
+    "sge": _BATCH,
     "kubernetes": {
-        "name": TEXT, "namespace": TEXT, "image": TEXT, "workers": COUNT,
-        "threads_per_worker": COUNT, "memory_per_worker": BYTES, "environment": OPTIONS,
-        "adaptive": ADAPTIVE, **_WAIT,
+        "name": TEXT,
+        "namespace": TEXT,
+        "image": TEXT,
+        "workers": COUNT,
+        "threads_per_worker": COUNT,
+        "memory_per_worker": BYTES,
+        "environment": OPTIONS,
+        "adaptive": ADAPTIVE,
+        **_WAIT,
     },
     "cloud": {"provider": TEXT, "workers": COUNT, "options": OPTIONS, **_WAIT},
-}  # fmt: skip
+}
 #: kind → keys without which nothing can be started.
 NEEDED = {
-    "ssh": ("hosts",), "kubernetes": ("image",), "cloud": ("provider",),
+    "ssh": ("hosts",),
+    "kubernetes": ("image",),
+    "cloud": ("provider",),
     "tls": ("ca_file", "certificate", "key"),
     # What the scheduler listens on, which nobody but its user can say.
     **dict.fromkeys(("slurm", "pbs", "lsf", "sge"), ("interface",)),
-}  # fmt: skip
+}
 
 
 def load_config(name: str) -> dict[str, Any]:
@@ -140,10 +175,10 @@ def load_config(name: str) -> dict[str, Any]:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
-    check(config, where)
+    validate(config, where)
     if given := _given():
         config = {**config, **given}
-        check(config, "DASK_SEGMENTATION__CLUSTER__ in the environment, or Dask's configuration")
+        validate(config, "DASK_SEGMENTATION__CLUSTER__ in the environment, or Dask's configuration")
     return dict(config)
 
 
@@ -185,7 +220,7 @@ def _text(name: str) -> tuple[str, str]:
     return (folder / f"{name}.yaml").read_text("utf-8"), f"cluster_config/{name}.yaml"
 
 
-def check(config: Any, where: str) -> None:
+def validate(config: Any, where: str) -> None:
     """Hold a file to its kind's schema.
 
     Raises
@@ -228,12 +263,12 @@ def parse_memory(value: Any) -> int | None:
 LOOPBACK = "127.0.0.1:0"
 
 
-def threads(config: Mapping[str, Any]) -> int:
+def threads_per_worker(config: Mapping[str, Any]) -> int:
     """Return the threads of each worker."""
     return int(config.get("threads_per_worker") or 1)
 
 
-def package(module: str, extra: str) -> Any:
+def import_extra(module: str, extra: str) -> Any:
     """Import a package of an extra.
 
     Raises
@@ -247,7 +282,7 @@ def package(module: str, extra: str) -> Any:
         raise UsageError(f"{module} is not installed: install {extra}") from error
 
 
-def pages(config: Mapping[str, Any]) -> dict[str, Any]:
+def dashboard_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a scheduler is told of its pages: where they are, on loopback unless asked."""
     asked = config.get("dashboard")
     return {"dashboard_address": asked or LOOPBACK, "dashboard": asked is not False}

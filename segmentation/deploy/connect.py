@@ -14,14 +14,14 @@ from segmentation.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from segmentation.deploy.kinds import Standing
+    from segmentation.deploy.kinds import Deployment
 
 #: Until a scheduler answers, seconds.
 _CONNECT_SECONDS = 10.0
 
 
 @contextmanager
-def connected(standing: Standing, name: str) -> Iterator[Any]:
+def connect(standing: Deployment, name: str) -> Iterator[Any]:
     """Yield a client of a cluster; take back what is ours there, and close it, at the end.
 
     Raises
@@ -84,7 +84,7 @@ def _quiet(client: Any) -> Iterator[Any]:
 
 def _withdraw(client: Any) -> None:
     # A scheduler that is gone holds nothing of ours.
-    for take_back in (admission.leave, package_upload.withdraw):
+    for take_back in (admission.stop_watching, package_upload.remove_package):
         with contextlib.suppress(Exception):
             if client.status == "running":
                 take_back(client)

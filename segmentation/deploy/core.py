@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.deploy import admission, connect, kinds, package_upload, preflight
 from segmentation.deploy.config import is_address, load_config
-from segmentation.deploy.diagnostics import counter_of
-from segmentation.deploy.local import embedded
-from segmentation.deploy.memory import high_water, let_go, let_go_later
-from segmentation.deploy.memory_budget import Budget, of_workers
+from segmentation.deploy.diagnostics import counter_name
+from segmentation.deploy.local import start_embedded
+from segmentation.deploy.memory import peak_rss, trim_memory, trim_memory_later
+from segmentation.deploy.memory_budget import Budget, budget_of_workers
 from segmentation.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +25,13 @@ __all__ = ["Cluster", "load_config", "open_cluster"]
 _EMBEDDED = ("threads", "local")
 #: Those whose levels Dask's configuration sets one by one.
 _LOGGERS = (
-    "distributed", "distributed.client", "tornado", "tornado.application", "bokeh", "asyncio",
-)  # fmt: skip
+    "distributed",
+    "distributed.client",
+    "tornado",
+    "tornado.application",
+    "bokeh",
+    "asyncio",
+)
 #: Until workers are there, seconds, unless the file says otherwise.
 _WAIT_SECONDS = 20.0
 
@@ -64,14 +69,20 @@ class Cluster:
         """
         if not self.is_elsewhere:
             return []
-        found = [*self._versions, *preflight.memory(self.client, self.budget, partition_bytes)]
+        found = [
+            *self._versions,
+            *preflight.check_memory(self.client, self.budget, partition_bytes),
+        ]
         # Where versions differ, what is asked might not even be understood.
-        return found or preflight.machines(self.client, files, digest)
+        return found or preflight.check_workers(self.client, files, digest)
 
     def watch(
-        self, files: Sequence[str], digest: str, partition_bytes: int | None,
+        self,
+        files: Sequence[str],
+        digest: str,
+        partition_bytes: int | None,
         warn: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Look at workers that join later as well, and turn away those that don't pass."""
         if not self.is_elsewhere:
             return
@@ -85,18 +96,18 @@ class Cluster:
             "wanted": partition_bytes or self.budget.partition_bytes,
             "known": {*there, *(worker["name"] for worker in there.values())},
         }
-        admission.watch(self.client, expected, warn)
+        admission.watch_new_workers(self.client, expected, warn)
 
     def let_go(self) -> None:
         """Give free memory back to the system, here and on the workers."""
         if self.is_elsewhere:
             # They answer before they are at it; one that hangs is waited for until it is given up.
             with contextlib.suppress(OSError, TimeoutError):
-                self.client.run(let_go_later, wait=False)
+                self.client.run(trim_memory_later, wait=False)
         else:
-            self.everywhere(let_go)
+            self.everywhere(trim_memory)
         if self.kind != "threads":
-            let_go()
+            trim_memory()
 
     def everywhere(self, function: Callable[..., Any]) -> list[Any]:
         """Run a function on each worker that stands; what dies meanwhile is left out."""
@@ -108,14 +119,16 @@ class Cluster:
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
-        from segmentation.deploy.diagnostics import lost
+        from segmentation.deploy.diagnostics import read_lost_workers
 
         record: dict[str, Any] = {
             "kind": self.kind,
             "workers": self.workers,
             "threads": self.threads,
             "memory": {**self.budget.record(), "spilled_bytes": sum(self.everywhere(_written))},
-            "workers_lost": int(self.client.run_on_scheduler(lost, counter_of(self.client))),
+            "workers_lost": int(
+                self.client.run_on_scheduler(read_lost_workers, counter_name(self.client))
+            ),
             "dashboard": self.dashboard,
         }
         if self.is_elsewhere:
@@ -124,7 +137,7 @@ class Cluster:
             record["workers"] = len(there)
             record["threads"] = sum(worker["nthreads"] for worker in there)
             record["address"] = self.address
-            record["memory"]["workers_peak_bytes"] = self.everywhere(high_water)
+            record["memory"]["workers_peak_bytes"] = self.everywhere(peak_rss)
         return record
 
 
@@ -168,7 +181,7 @@ def open_cluster(
         for logger in _LOGGERS:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
     if config["kind"] in _EMBEDDED:
-        with embedded(config, name, memory_limit=memory_limit, debug=debug) as found:
+        with start_embedded(config, name, memory_limit=memory_limit, debug=debug) as found:
             client, budget, dashboard = found
             yield Cluster(client, config["kind"], budget, dashboard)
         return
@@ -180,13 +193,13 @@ def open_cluster(
             "their own (memory_per_worker in its file, or dask worker --memory-limit)"
         )
     with contextlib.ExitStack() as stack:
-        standing = stack.enter_context(kinds.standing(config, name))
+        standing = stack.enter_context(kinds.deploy(config, name))
         target = standing.target
         where = target if isinstance(target, str) else getattr(target, "scheduler_address", "")
         # Before a word is said.
-        if (warning := standing.warning or kinds.plain_warning(where)) is not None:
+        if (warning := standing.warning or kinds.unencrypted_warning(where)) is not None:
             warn(warning)
-        client = stack.enter_context(connect.connected(standing, name))
+        client = stack.enter_context(connect.connect(standing, name))
         try:
             joined = _joined(client, standing, config, warn, say)
         except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
@@ -200,7 +213,7 @@ def open_cluster(
 
 def _joined(
     client: Any,
-    standing: kinds.Standing,
+    standing: kinds.Deployment,
     config: Mapping[str, Any],
     warn: Callable[[str], None],
     say: Callable[[str], None],
@@ -208,14 +221,14 @@ def _joined(
     """Wait for the workers, compare versions, and send them the package."""
     told = client.scheduler.address
     _wait(client, standing.expected, config, told, say)
-    preflight.refuse_mute(client)
-    versions = preflight.versions(client)
+    preflight.check_responsive(client)
+    versions = preflight.check_versions(client)
     if not versions:
-        package_upload.ship(client)
-        for note in preflight.notes(client):
+        package_upload.upload_package(client)
+        for note in preflight.machine_notes(client):
             warn(note)
     info = client.scheduler_info(n_workers=-1)["workers"].values()
-    budget = of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])
+    budget = budget_of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in info])
     # Its address is told by Dask even where it was asked for none.
     dashboard = None if config.get("dashboard") is False else standing.dashboard or _link(client)
     return Cluster(client, config["kind"], budget, dashboard, told, versions)

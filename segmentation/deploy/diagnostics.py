@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from segmentation.progress import Progress
 
 
-def counter_of(client: Any) -> str:
+def counter_name(client: Any) -> str:
     """Return the name under which the scheduler counts for a job's client."""
     return f"segmentation-counts-{client.id}"
 
 
 @contextmanager
-def counted(client: Any, progress: Progress) -> Iterator[None]:
+def count_tasks(client: Any, progress: Progress) -> Iterator[None]:
     """Let each stage's record tell the tasks that were run in it, and the bytes of their results.
 
     Tasks that had to be run again, since a worker died, count again.
     """
-    name = counter_of(client)
+    name = counter_name(client)
     try:
         client.run_on_scheduler(start_counting, name, client.id)
     except Exception:
@@ -40,7 +40,7 @@ def counted(client: Any, progress: Progress) -> Iterator[None]:
 
     def now() -> dict[str, int]:
         try:
-            return dict(client.run_on_scheduler(counts, name))
+            return dict(client.run_on_scheduler(read_counts, name))
         except (OSError, TimeoutError, KeyError):
             return {}
 
@@ -55,7 +55,7 @@ def counted(client: Any, progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def reported(path: str | None) -> Iterator[None]:
+def performance_report(path: str | None) -> Iterator[None]:
     """Write Dask's performance report of all that happens within, beside its place and renamed.
 
     Raises
@@ -63,7 +63,7 @@ def reported(path: str | None) -> Iterator[None]:
     UsageError
         If it can't be made or written.
     """
-    place = report_place(path)
+    place = resolve_report_path(path)
     if place is None:
         yield
         return
@@ -86,7 +86,7 @@ def reported(path: str | None) -> Iterator[None]:
         partial.unlink(missing_ok=True)
 
 
-def report_place(path: str | None, own: Container[Path] = ()) -> Path | None:
+def resolve_report_path(path: str | None, own: Container[Path] = ()) -> Path | None:
     """Return where the report goes, before anything is started for it.
 
     ``own`` are places that the run itself writes to.
@@ -122,7 +122,7 @@ def report_place(path: str | None, own: Container[Path] = ()) -> Path | None:
     return place
 
 
-class Counts(SchedulerPlugin):  # type: ignore[misc]
+class TaskCounter(SchedulerPlugin):  # type: ignore[misc]
     """Counts the tasks that came to a result, the bytes of these, and the workers that went.
 
     It goes with the job's client, however that ends.
@@ -155,16 +155,16 @@ class Counts(SchedulerPlugin):  # type: ignore[misc]
 
 def start_counting(name: str, client: str, dask_scheduler: Any = None) -> None:
     """Begin to count; run on the scheduler."""
-    dask_scheduler.add_plugin(Counts(name, client), name=name)
+    dask_scheduler.add_plugin(TaskCounter(name, client), name=name)
 
 
-def counts(name: str, dask_scheduler: Any = None) -> dict[str, int]:
+def read_counts(name: str, dask_scheduler: Any = None) -> dict[str, int]:
     """Return what was counted so far; run on the scheduler."""
     found = dask_scheduler.plugins[name]
     return {"tasks": found.tasks, "bytes": found.bytes}
 
 
-def lost(name: str, dask_scheduler: Any = None) -> int:
+def read_lost_workers(name: str, dask_scheduler: Any = None) -> int:
     """Return how many workers went since counting began; run on the scheduler."""
     found = dask_scheduler.plugins.get(name)
     return found.lost if found is not None else 0

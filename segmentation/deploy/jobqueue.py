@@ -18,32 +18,40 @@ CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "s
 _ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
 
 
-def start(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
+def start_cluster(
+    config: Mapping[str, Any], name: str, stack: contextlib.ExitStack
+) -> tuple[Any, int]:
     """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
     from distributed import Security
 
     kind = config["kind"]
-    package = parts.package("dask_jobqueue", "segmentation[batch]")
-    parts.package("cryptography", "segmentation[tls]")
+    package = parts.import_extra("dask_jobqueue", "segmentation[batch]")
+    parts.import_extra("cryptography", "segmentation[tls]")
     each = int(config.get("workers_per_job") or 1)
     per_worker = config.get("memory_per_worker") or "2 GiB"
     memory = (parse_memory(per_worker) or 2 << 30) * each
     options = {
-        "queue": config.get("queue"), _ACCOUNT[kind]: config.get("account"),
-        "walltime": _walltime(config), "interface": config["interface"],
+        "queue": config.get("queue"),
+        _ACCOUNT[kind]: config.get("account"),
+        "walltime": _walltime(config),
+        "interface": config["interface"],
         "local_directory": config.get("local_directory"),
         "log_directory": config.get("log_directory"),
-        "shared_temp_directory": config.get("shared_directory"), "python": config.get("python"),
+        "shared_temp_directory": config.get("shared_directory"),
+        "python": config.get("python"),
         "job_script_prologue": config.get("prologue"),
         "job_extra_directives": config.get("directives"),
-    }  # fmt: skip
+    }
     cluster = getattr(package, CLASSES[kind])(
-        cores=each * parts.threads(config), processes=each, memory=f"{memory} B",
-        protocol="tls://", security=Security.temporary(),
-        scheduler_options=parts.pages(config),
+        cores=each * parts.threads_per_worker(config),
+        processes=each,
+        memory=f"{memory} B",
+        protocol="tls://",
+        security=Security.temporary(),
+        scheduler_options=parts.dashboard_options(config),
         worker_extra_args=["--dashboard-address", parts.LOOPBACK],
         **{key: value for key, value in options.items() if value is not None},
-    )  # fmt: skip
+    )
     stack.callback(_drop_keys, cluster)
     return cluster, _jobs(config) * each
 
@@ -54,7 +62,7 @@ def _jobs(config: Mapping[str, Any]) -> int:
     return int(adaptive["minimum"] if adaptive else config.get("jobs") or 1)
 
 
-def hand_in(cluster: Any, config: Mapping[str, Any]) -> None:
+def submit_jobs(cluster: Any, config: Mapping[str, Any]) -> None:
     """Hand in the jobs, and raise what the batch system says to them."""
     from distributed import Status
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segmentation.deploy import config as parts
 from segmentation.deploy import jobqueue
 from segmentation.deploy.config import parse_memory
-from segmentation.deploy.tls import expired, unfit
+from segmentation.deploy.tls import key_pair_problem, validity_problem
 from segmentation.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _IDLE, _UNREACHED = "1 hour", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 
-class Standing(NamedTuple):
+class Deployment(NamedTuple):
     """A cluster to connect to.
 
     ``target`` is an address or a cluster object, ``security`` what :class:`distributed.Client`
@@ -66,7 +66,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def plain_warning(address: str) -> str | None:
+def unencrypted_warning(address: str) -> str | None:
     """Say what it means to talk to a scheduler in the open; None where nobody else can listen."""
     if not address.startswith("tcp://") or is_loopback(address):
         return None
@@ -77,7 +77,7 @@ def plain_warning(address: str) -> str | None:
 
 
 @contextmanager
-def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
+def deploy(config: Mapping[str, Any], name: str) -> Iterator[Deployment]:
     """Start a cluster of any kind but the embedded ones, and end it, or find one that stands.
 
     Raises
@@ -91,14 +91,16 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
     if kind in ("remote", "tls"):
         yield _found(config, name)
         return
-    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(kind, jobqueue.start)
+    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(
+        kind, jobqueue.start_cluster
+    )
     with contextlib.ExitStack() as stack:
         try:
             cluster, expected = start(config, name, stack)
             stack.callback(_close, cluster)
             adaptive = config.get("adaptive")
             if kind in jobqueue.CLASSES:
-                jobqueue.hand_in(cluster, config)
+                jobqueue.submit_jobs(cluster, config)
             elif adaptive:
                 cluster.adapt(**adaptive)
                 expected = adaptive["minimum"]
@@ -110,10 +112,13 @@ def standing(config: Mapping[str, Any], name: str) -> Iterator[Standing]:
             raise ClusterError(
                 f"cluster {name!r} can't be started: {told[:400]}: check its file"
             ) from error
-        yield Standing(
-            cluster, getattr(cluster, "security", None), expected, _link(cluster),
+        yield Deployment(
+            cluster,
+            getattr(cluster, "security", None),
+            expected,
+            _link(cluster),
             _PLAIN_PODS if kind == "kubernetes" else None,
-        )  # fmt: skip
+        )
 
 
 def _close(cluster: Any) -> None:
@@ -130,13 +135,13 @@ def _link(cluster: Any) -> str | None:
     return str(found) if found else None
 
 
-def _found(config: Mapping[str, Any], name: str) -> Standing:
+def _found(config: Mapping[str, Any], name: str) -> Deployment:
     address = config.get("address")
     if not address:
         raise UsageError(
             f"--cluster {name}: has no address: add --address, or the key address to its file"
         )
-    return Standing(address, security(config, address), int(config.get("workers") or 1))
+    return Deployment(address, security(config, address), int(config.get("workers") or 1))
 
 
 def security(config: Mapping[str, Any], address: str) -> Any:
@@ -179,13 +184,13 @@ def security(config: Mapping[str, Any], address: str) -> Any:
                 "segmentation certificates"
             )
     for path in (found.tls_client_cert, found.tls_ca_file):
-        if (told := expired(path)) is not None:
+        if (told := validity_problem(path)) is not None:
             raise ClusterError(
                 f"{path}: the certificate {told}: make new ones (segmentation certificates)"
             )
     if not any("\n" in getattr(found, option) for option in keys.values()):
         certificate, key = found.tls_client_cert, found.tls_client_key
-        if (told := unfit(certificate, key)) is not None:
+        if (told := key_pair_problem(certificate, key)) is not None:
             raise UsageError(
                 f"{key}: is not the key of {certificate}, or one of them can't be read ({told}): "
                 "name a pair, unencrypted, or make one with segmentation certificates"
@@ -198,13 +203,16 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
     import dask
     from distributed import SSHCluster
 
-    parts.package("asyncssh", "segmentation[ssh]")
+    parts.import_extra("asyncssh", "segmentation[ssh]")
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
     hosts = config["hosts"]
     encrypted = config.get("encrypted", not all(map(is_loopback, hosts)))
     options: dict[str, Any] = {
-        "host": hosts[0], "port": 0, "idle_timeout": _IDLE, **parts.pages(config)
-    }  # fmt: skip
+        "host": hosts[0],
+        "port": 0,
+        "idle_timeout": _IDLE,
+        **parts.dashboard_options(config),
+    }
     if encrypted:
         # Read on each host; the job's own configuration is what they inherit.
         paths = security(config, "tls://")
@@ -217,19 +225,22 @@ def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> t
         stack.enter_context(dask.config.set(role))
         options["protocol"] = "tls://"
     connect = {
-        "username": config.get("user"), "port": config.get("port"),
+        "username": config.get("user"),
+        "port": config.get("port"),
         "client_keys": [config["key_file"]] if config.get("key_file") else None,
         "known_hosts": config.get("known_hosts"),
-    }  # fmt: skip
+    }
     each = int(config.get("workers_per_host") or 1)
     worker = {
-        "nthreads": parts.threads(config), "memory_limit": config.get("memory_per_worker", "auto"),
-        "n_workers": each, "local_directory": config.get("local_directory"),
+        "nthreads": parts.threads_per_worker(config),
+        "memory_limit": config.get("memory_per_worker", "auto"),
+        "n_workers": each,
+        "local_directory": config.get("local_directory"),
         # Their pages ask nobody who they are; and unless told so they listen everywhere.
         "dashboard_address": parts.LOOPBACK,
         "death_timeout": _UNREACHED,
         "host": "127.0.0.1" if all(map(is_loopback, hosts)) else None,
-    }  # fmt: skip
+    }
     cluster = SSHCluster(
         [hosts[0], *hosts],
         connect_options={key: value for key, value in connect.items() if value is not None},
@@ -244,20 +255,26 @@ def _kubernetes(
     config: Mapping[str, Any], name: str, stack: contextlib.ExitStack
 ) -> tuple[Any, int]:
     """Have the operator of dask-kubernetes make a DaskCluster, reached by a forwarded port."""
-    operator = parts.package("dask_kubernetes.operator", "segmentation[kubernetes]")
+    operator = parts.import_extra("dask_kubernetes.operator", "segmentation[kubernetes]")
     memory = config.get("memory_per_worker") or "4 GiB"
-    amount = {"memory": str(parse_memory(memory) or 4 << 30), "cpu": str(parts.threads(config))}
+    amount = {
+        "memory": str(parse_memory(memory) or 4 << 30),
+        "cpu": str(parts.threads_per_worker(config)),
+    }
     workers = int(config.get("workers") or 1)
     options = {
         # Of its own, so that no run joins the cluster of another.
         "name": f"{config.get('name') or 'segmentation'}-{uuid.uuid4().hex[:6]}",
         "namespace": config.get("namespace"),
         "env": config.get("environment"),
-    }  # fmt: skip
+    }
     cluster = operator.KubeCluster(
-        image=config["image"], n_workers=workers, resources={"requests": amount, "limits": amount},
-        quiet=True, **{key: value for key, value in options.items() if value is not None},
-    )  # fmt: skip
+        image=config["image"],
+        n_workers=workers,
+        resources={"requests": amount, "limits": amount},
+        quiet=True,
+        **{key: value for key, value in options.items() if value is not None},
+    )
     return cluster, workers
 
 
@@ -268,5 +285,5 @@ def _cloud(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) ->
         raise UsageError(f"{name}: provider: {provider!r}: choose from {', '.join(PROVIDERS)}")
     module, cls, package = PROVIDERS[provider]
     workers = int(config.get("workers") or 1)
-    made = getattr(parts.package(module, package), cls)
+    made = getattr(parts.import_extra(module, package), cls)
     return made(n_workers=workers, **(config.get("options") or {})), workers

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Worker, WorkerPlugin
 
 from segmentation.deploy.config import parse_memory
-from segmentation.deploy.memory_budget import Budget, plan
+from segmentation.deploy.memory_budget import Budget, plan_budget
 from segmentation.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _SILENCE = "60 s"
 
 
 @contextmanager
-def embedded(
+def start_embedded(
     config: Mapping[str, Any], name: str, *, memory_limit: int | None, debug: bool
 ) -> Iterator[tuple[Any, Budget, str | None]]:
     """Start a cluster of kind ``threads`` or ``local``; yield a client, the budget, the dashboard.
@@ -48,7 +48,7 @@ def embedded(
 
     inside = config["kind"] == "threads"
     limit = config.get("memory_limit")
-    budget = plan(
+    budget = plan_budget(
         embedded=inside,
         workers=_count(config.get("workers")),
         threads=_count(config.get("threads" if inside else "threads_per_worker")),
@@ -77,7 +77,7 @@ def embedded(
                     dashboard_address=dashboard or _LOOPBACK,
                     worker_dashboard_address=_LOOPBACK,
                     memory_limit=budget.worker,
-                    local_directory=str(scratch()),
+                    local_directory=str(spill_dir()),
                     scheduler_kwargs={"dashboard": dashboard is not None},
                     worker_class=PlainWorker if inside and not dashboard else None,
                     silence_logs=False if debug else logging.CRITICAL,
@@ -131,15 +131,15 @@ def _dashboard_link(cluster: Any, wanted: str | None) -> str | None:
     return f"http://{host}:{server.port}/status"
 
 
-def cache(name: str = "") -> Path:
+def cache_dir(name: str = "") -> Path:
     """Return the folder for what can be made again: on a disk, where ``/tmp`` may be memory."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "segmentation" / name
 
 
-def scratch() -> Path:
+def spill_dir() -> Path:
     """Return a folder for what waits on disk: the cache, or /tmp if it is read-only."""
-    wanted = cache("spill")
+    wanted = cache_dir("spill")
     try:
         wanted.mkdir(parents=True, exist_ok=True)
     except OSError:

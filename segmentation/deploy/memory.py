@@ -67,22 +67,22 @@ class PeakMemory:
         return total
 
 
-def let_go() -> None:
+def trim_memory() -> None:
     """Give memory that is free, but kept for more of the same work, back to the system."""
-    from segmentation.datasets.partitions import forget_buffers
+    from segmentation.datasets.partitions import release_buffers
 
-    forget_buffers()
+    release_buffers()
     # What Dask's documentation advises: glibc keeps what large arrays leave behind.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-async def let_go_later() -> None:
+async def trim_memory_later() -> None:
     """Do the same after the answer; Dask takes coroutines alone that way."""
-    let_go()
+    trim_memory()
 
 
-def high_water(pid: int | str = "self") -> int:
+def peak_rss(pid: int | str = "self") -> int:
     """Return what one process alone peaked at, bytes, by the kernel's count; 0 if it isn't told."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
@@ -94,4 +94,4 @@ def high_water(pid: int | str = "self") -> int:
 def _own_peak() -> int:
     # getrusage counts from the fork on, so that it starts with the parent's size.
     unit = 1 if sys.platform == "darwin" else 1024
-    return high_water() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_rss() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

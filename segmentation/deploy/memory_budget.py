@@ -167,7 +167,7 @@ class Budget:
         }
 
 
-def plan(
+def plan_budget(
     *,
     embedded: bool,
     workers: int | None,
@@ -236,7 +236,7 @@ def _within(value: int, bounds: tuple[int, int]) -> int:
     return max(low, min(int(value), high))
 
 
-def of_workers(workers: Sequence[tuple[int, int]]) -> Budget:
+def budget_of_workers(workers: Sequence[tuple[int, int]]) -> Budget:
     """Return the budget of workers that stand, from each one's memory (0: no limit) and threads."""
     known = [memory for memory, _ in workers if memory]
     least = min(known, default=_UNLIMITED)

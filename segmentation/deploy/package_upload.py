@@ -28,7 +28,7 @@ class Package(NamedTuple):
     digest: str
 
 
-def packed() -> Package:
+def build_archive() -> Package:
     """Pack the package that this process runs; the same bytes for the same files."""
     root = Path(segmentation.__file__).parent
     buffer = io.BytesIO()
@@ -43,7 +43,7 @@ def packed() -> Package:
     return Package(buffer.getvalue(), whole.hexdigest())
 
 
-def ship(client: Any) -> None:
+def upload_package(client: Any) -> None:
     """Make the package importable on the scheduler and all workers, now and later.
 
     It is unpacked into the cache folder of whoever runs there, once a version, so that compiled
@@ -56,7 +56,7 @@ def ship(client: Any) -> None:
         If another version of it is in use there, installed or sent by another job.
     """
     name = _name(client)
-    on_worker, on_scheduler = _plugins(*packed(), name, client.id)
+    on_worker, on_scheduler = _plugins(*build_archive(), name, client.id)
     try:
         client.register_plugin(on_scheduler, name=name)
         client.register_plugin(on_worker, name=name)
@@ -66,7 +66,7 @@ def ship(client: Any) -> None:
         raise ClusterError(f"{client.scheduler.address}: {error}") from error
 
 
-def withdraw(client: Any) -> None:
+def remove_package(client: Any) -> None:
     """Let workers that join from now on do without."""
     client.unregister_worker_plugin(_name(client))
     client.unregister_scheduler_plugin(_name(client))

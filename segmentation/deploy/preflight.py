@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from segmentation.deploy.memory_budget import MIB, of_workers
+from segmentation.deploy.memory_budget import MIB, budget_of_workers
 from segmentation.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST_CLOCK_SECONDS = 30.0
 _ANSWER_SECONDS = 15.0
 
 
-def versions(client: Any) -> list[str]:
+def check_versions(client: Any) -> list[str]:
     """Compare client, scheduler and workers; say whatever keeps them from working together."""
     told = client.get_versions(packages=list(LIBRARIES))
     own = told["client"]
@@ -58,7 +58,7 @@ def _of_versions(where: str, own: Mapping[str, Any], other: Mapping[str, Any]) -
     return found
 
 
-def refuse_mute(client: Any) -> None:
+def check_responsive(client: Any) -> None:
     """See that all workers answer: one that is stopped would be waited for until it is given up.
 
     Raises
@@ -98,7 +98,7 @@ def _present() -> None:
     """Run on a worker that answers."""
 
 
-def notes(client: Any) -> list[str]:
+def machine_notes(client: Any) -> list[str]:
     """Say what differs and does no harm but to the last digits."""
     machines = {
         found["host"]["machine"] for found in client.get_versions()["workers"].values() if found
@@ -110,7 +110,7 @@ def notes(client: Any) -> list[str]:
     return [f"workers are {others}, and the job {own}: last digits may differ"]
 
 
-def memory(client: Any, budget: Budget, partition_bytes: int | None) -> list[str]:
+def check_memory(client: Any, budget: Budget, partition_bytes: int | None) -> list[str]:
     """Say which workers can't hold what a task of theirs needs."""
     wanted = partition_bytes or budget.partition_bytes
     found = []
@@ -132,13 +132,13 @@ def _of_memory(where: str, limit: int, threads: int, budget: Budget, wanted: int
     ]
 
 
-def machines(client: Any, files: Sequence[str], digest: str) -> list[str]:
+def check_workers(client: Any, files: Sequence[str], digest: str) -> list[str]:
     """Ask each worker for its clock, room on its disk, and what it sees of the input.
 
     Workers behind one address may be in containers of their own.
     """
     before = time.time()
-    answers = client.run(look, list(files), on_error="return")
+    answers = client.run(probe_worker, list(files), on_error="return")
     after = time.time()
     found = []
     for address, answer in answers.items():
@@ -171,7 +171,7 @@ def _of_look(where: str, answer: Any, files: Sequence[str], digest: str) -> list
     return found
 
 
-def of_newcomer(worker: Any, expected: Mapping[str, Any]) -> list[str]:
+def check_new_worker(worker: Any, expected: Mapping[str, Any]) -> list[str]:
     """Say what keeps a worker that joins from taking part; run on it, before it gets a task.
 
     ``expected`` holds ``files``, their ``digest``, the job's ``versions``, and ``wanted`` bytes of
@@ -185,12 +185,14 @@ def of_newcomer(worker: Any, expected: Mapping[str, Any]) -> list[str]:
         return found
     limit = int(worker.memory_manager.memory_limit or 0)
     threads = worker.state.nthreads
-    found = _of_memory(where, limit, threads, of_workers([(limit, threads)]), expected["wanted"])
+    found = _of_memory(
+        where, limit, threads, budget_of_workers([(limit, threads)]), expected["wanted"]
+    )
     files = expected["files"]
-    return found + _of_look(where, look(files, worker), files, expected["digest"])
+    return found + _of_look(where, probe_worker(files, worker), files, expected["digest"])
 
 
-def look(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any]:
+def probe_worker(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any]:
     """Tell a worker's clock, free room, and the fingerprint of some files; run there."""
     from segmentation.datasets.layouts import fingerprint
     from segmentation.errors import SegmentationError
@@ -210,14 +212,14 @@ def look(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any]:
     }
 
 
-def see(path: str) -> bool:
+def path_exists(path: str) -> bool:
     """Tell whether there is such a file; run on a worker."""
     return os.path.exists(path)
 
 
-def folder(client: Any, token: str) -> list[str]:
+def check_shared_path(client: Any, token: str) -> list[str]:
     """Say which workers don't see a file that the job has just made in its folder."""
-    answers = client.run(see, token, on_error="return")
+    answers = client.run(path_exists, token, on_error="return")
     return [
         f"worker {address} doesn't see {os.path.dirname(token)}, where it has to write: choose an "
         "--out that all share"

@@ -24,7 +24,9 @@ ROLES = {role: (f"{role}.pem", f"{role}-key.pem") for role in ("scheduler", "wor
 MOST_DAYS = 3_650
 
 
-def make(folder: Path, hosts: Sequence[str], days: float, *, overwrite: bool = False) -> list[Path]:
+def make_certificates(
+    folder: Path, hosts: Sequence[str], days: float, *, overwrite: bool = False
+) -> list[Path]:
     """Make an authority and a certificate each for scheduler, workers and clients.
 
     Parameters
@@ -108,10 +110,16 @@ def make(folder: Path, hosts: Sequence[str], days: float, *, overwrite: bool = F
 
 def _usage(x509: Any, *, is_ca: bool) -> Any:
     return x509.KeyUsage(
-        digital_signature=True, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, key_cert_sign=is_ca, crl_sign=is_ca,
-        encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _alternative(x509: Any, host: str) -> Any:
@@ -141,7 +149,7 @@ def _write(path: Path, content: Any) -> Path:
     return path
 
 
-def expired(path: str) -> str | None:
+def validity_problem(path: str) -> str | None:
     """Say since when a certificate is not good any more, or from when on; None where it is good."""
     try:
         from cryptography import x509
@@ -157,7 +165,7 @@ def expired(path: str) -> str | None:
     return None
 
 
-def unfit(certificate: str, key: str) -> str | None:
+def key_pair_problem(certificate: str, key: str) -> str | None:
     """Say why a pair is of no use, which Dask would tell as no answer; None where it is."""
     try:
         # An empty password, so that nobody is asked for one.

@@ -163,7 +163,7 @@ def fold(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Any:
     return functools.reduce(merge, parts)
 
 
-def sample_rows(n_rows: int, size: int, seed: int) -> NDArray[np.int64]:
+def sample_row_numbers(n_rows: int, size: int, seed: int) -> NDArray[np.int64]:
     """Draw sorted row numbers without replacement; they hang on the seed and ``n_rows`` alone."""
     if size >= n_rows:
         return np.arange(n_rows)

@@ -31,7 +31,7 @@ class Principal(NamedTuple):
     angle_to_exact_degrees: float
 
 
-def fit(X: Any, n_components: int | None = None, rank: int = 256) -> Principal:
+def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256) -> Principal:
     """Find the axes of ``X``, of shape (n_samples, n_features), by Ross et al. (2008).
 
     Raises

@@ -175,9 +175,12 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
 
     def _labels(self, X: da.Array) -> da.Array:
         return X.map_blocks(
-            block_labels, self.cluster_centers_, dtype=np.int32, drop_axis=1,
+            block_labels,
+            self.cluster_centers_,
+            dtype=np.int32,
+            drop_axis=1,
             name=unused_name("labels"),
-        )  # fmt: skip
+        )
 
     def _task(self) -> _k_means.Task:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

@@ -15,7 +15,7 @@ from segmentation.estimators._blockwise import (
     held,
     reduce_blocks,
     rows_of,
-    sample_rows,
+    sample_row_numbers,
 )
 from segmentation.estimators._lloyd import assign_block, stacked
 
@@ -39,7 +39,7 @@ class _Sums(NamedTuple):
     silhouettes: NDArray[np.float64]
 
 
-def evaluate(
+def evaluate_clustering(
     X: da.Array, centers: NDArray[np.float64], sample_weight: Any = None
 ) -> dict[str, Any]:
     """Judge the clustering of ``X`` by its nearest centres, exactly, in one pass.
@@ -62,10 +62,10 @@ def evaluate(
         distances to members) over all rows and, a cluster at a time,
         ``simplified_silhouettes``. Figures that one cluster can't have are None.
     """
-    return evaluate_all(X, [centers], sample_weight)[0]
+    return evaluate_clusterings(X, [centers], sample_weight)[0]
 
 
-def evaluate_all(
+def evaluate_clusterings(
     X: da.Array, sets: Sequence[NDArray[np.float64]], sample_weight: Any = None
 ) -> list[dict[str, Any]]:
     """Judge several clusterings of ``X`` in the same pass, each as :func:`evaluate` does."""
@@ -109,25 +109,25 @@ def _figures(sums: _Sums, centers: NDArray[np.float64], *, whole: bool) -> dict[
     return figures
 
 
-def sampled_silhouette(
+def silhouette_score(
     X: da.Array, centers: NDArray[np.float64], seed: int, size: int = SILHOUETTE_ROWS
 ) -> tuple[float | None, int]:
     """Return scikit-learn's silhouette on a sample of rows, and how many rows that was.
 
     None where fewer than two clusters are in the sample, or every row is a cluster of its own.
     """
-    values, rows = sampled_silhouettes(X, [centers], seed, size)
+    values, rows = silhouette_scores(X, [centers], seed, size)
     return values[0], rows
 
 
-def sampled_silhouettes(
+def silhouette_scores(
     X: da.Array, sets: Sequence[NDArray[np.float64]], seed: int, size: int = SILHOUETTE_ROWS
 ) -> tuple[list[float | None], int]:
     """Return the silhouettes of several clusterings on the same sample.
 
     The distances between its rows, which make the cost, are computed once and never stored.
     """
-    numbers = sample_rows(X.shape[0], size, seed)
+    numbers = sample_row_numbers(X.shape[0], size, seed)
     sample = np.asarray(gather(rows_of(as_rows(X)), numbers), np.float64)
     values = dask.delayed(_silhouettes, pure=False)(held(sample), list(sets)).compute()
     return list(values), len(sample)

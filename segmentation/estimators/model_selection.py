@@ -69,10 +69,12 @@ def choose_k(
     sets = [fit.centers for fit in fits]
     steps = len(sets) + 3
     told(1, steps)
-    judged = metrics.evaluate_all(X, sets)
+    judged = metrics.evaluate_clusterings(X, sets)
     told(2, steps)
-    silhouettes, silhouette_rows = metrics.sampled_silhouettes(X, sets, seed)
-    repeated = stability.stabilities(X, sets, seed, told=lambda done, _: told(done + 3, steps))
+    silhouettes, silhouette_rows = metrics.silhouette_scores(X, sets, seed)
+    repeated = stability.measure_stabilities(
+        X, sets, seed, told=lambda done, _: told(done + 3, steps)
+    )
     figures = tuple(
         KFigures(
             k=len(fit.centers),

@@ -84,7 +84,7 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
             If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
             NaN or infinity.
         """
-        found = _incremental_pca.fit(X, self.n_components, self.rank)
+        found = _incremental_pca.fit_incremental_pca(X, self.n_components, self.rank)
         self.mean_, self.var_ = found.mean, found.var
         self.components_ = found.components
         self.singular_values_ = found.singular_values
@@ -104,9 +104,12 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
             return project(np.asarray(X), self.mean_, self._scaled())
         X = as_rows(X)
         return X.map_blocks(
-            project, self.mean_, self._scaled(), dtype=np.float64,
+            project,
+            self.mean_,
+            self._scaled(),
+            dtype=np.float64,
             chunks=(X.chunks[0], (self.n_components_,)),
-        )  # fmt: skip
+        )
 
     def inverse_transform(self, X: Any) -> Any:
         """Return rows of the original space from projections."""

@@ -50,7 +50,7 @@ class Stability(NamedTuple):
     rows: int
 
 
-def stability(
+def measure_stability(
     X: Any,
     centers: NDArray[np.float64],
     seed: int,
@@ -73,10 +73,10 @@ def stability(
     size
         Distinct rows in the sample.
     """
-    return stabilities(X, [centers], seed, sample_weight=sample_weight, size=size)[0]
+    return measure_stabilities(X, [centers], seed, sample_weight=sample_weight, size=size)[0]
 
 
-def stabilities(
+def measure_stabilities(
     X: Any,
     sets: Sequence[NDArray[np.float64]],
     seed: int,
@@ -128,7 +128,7 @@ def _repeat(
     labels = block_labels(sample.rows, np.asarray(centers, np.float64))
     table = contingency(labels[drawn], again[drawn], weights[drawn])
     table = np.pad(table, ((0, k - len(table)), (0, 0)))
-    return _Again(adjusted_rand(labels, again, weights), _best_jaccard(table))
+    return _Again(adjusted_rand_score(labels, again, weights), _best_jaccard(table))
 
 
 def _summed_up(fits: Sequence[_Again], rows: int) -> Stability:
@@ -147,7 +147,9 @@ def _summed_up(fits: Sequence[_Again], rows: int) -> Stability:
     )
 
 
-def adjusted_rand(one: NDArray[Any], other: NDArray[Any], weights: NDArray[np.float64]) -> float:
+def adjusted_rand_score(
+    one: NDArray[Any], other: NDArray[Any], weights: NDArray[np.float64]
+) -> float:
     """Return the adjusted Rand index of two labellings of rows that count ``weights`` times.
 
     Where weights are fractions, it is what it tends to as all are multiplied alike.

@@ -10,13 +10,18 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
 from segmentation.features import deduplicate, shuffle
-from segmentation.features.partition_reader import name_of, read_partition
-from segmentation.features.row_counts import Gathering, Tally, add_up, first_lines
-from segmentation.features.sketches import users_told
-from segmentation.features.user_blocks import Blocks, merge_parts
-from segmentation.pipeline.error_messages import on_partitions
+from segmentation.features.partition_reader import aggregate_partition, describe_partition
+from segmentation.features.row_counts import (
+    RowCounts,
+    SummaryCollector,
+    first_line_numbers,
+    sum_counts,
+)
+from segmentation.features.sketches import estimate_n_users
+from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
+from segmentation.pipeline.error_messages import name_failed_partition
 from segmentation.schema import TIMESTAMP
-from segmentation.tasks import first, hold, second, submit
+from segmentation.tasks import copy_first, copy_second, map_tasks, submit_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +31,10 @@ if TYPE_CHECKING:
 
     from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.layouts import Layout
-    from segmentation.datasets.partitions import Piece
+    from segmentation.datasets.partitions import Fragment
     from segmentation.deploy.core import Cluster
-    from segmentation.features.partition_reader import ReadSummary
-    from segmentation.features.row_counts import Ended
+    from segmentation.features.partition_reader import PartitionSummary
+    from segmentation.features.row_counts import StopReason
     from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
     from segmentation.schema import Catalogue, MovieTable, RejectedRow
@@ -39,13 +44,13 @@ _KINDS = {True: "points in time", False: "numbers"}
 _SUMS_SHARE = 8
 
 
-def read_ratings(
+def aggregate_ratings(
     layout: Layout,
     catalogue: Catalogue,
     settings: Settings,
     cluster: Cluster,
     progress: Progress,
-) -> tuple[Blocks, Tally]:
+) -> tuple[UserBlocks, RowCounts]:
     """Stream the ratings into blocks of user statistics.
 
     Raises
@@ -54,21 +59,21 @@ def read_ratings(
         If too many rows are rejected, or none matches the catalogue; if the latest rating of
         each movie is wanted and a file has no timestamps.
     """
-    found = reader.probe(layout, text_movies=catalogue.has_text_ids)
+    found = reader.probe_files(layout, text_movies=catalogue.has_text_ids)
     budget = cluster.budget
     size = settings.partition_bytes or (
         budget.detailed_bytes if settings.deduplicate else budget.partition_bytes
     )
-    partitions = reader.partitions(found, size)
+    partitions = reader.plan_partitions(found, size)
     with (
         progress.stage("ratings", "ratings") as stage,
-        on_partitions(lambda number: name_of(partitions[number])),
+        name_failed_partition(lambda number: describe_partition(partitions[number])),
     ):
         _warn_of_packed(found, cluster.threads, progress)
         # A row takes 8 bytes of text at least; packed, hardly less than one.
         most = sum(file.size // (1 if file.codec else 8) for file in found)
         rows = most if any(file.codec for file in found) else most // 3
-        gathering = Gathering(settings.max_rejected, most, stage)
+        gathering = SummaryCollector(settings.max_rejected, most, stage)
         reading = _Reading(
             cluster, progress, found, partitions, catalogue.table(), gathering, size, rows
         )
@@ -77,22 +82,28 @@ def read_ratings(
             way = reading.latest()
         else:
             way = reading.all()
-        tally = add_up(way.summaries, len(catalogue.movie_ids))
+        tally = sum_counts(way.summaries, len(catalogue.movie_ids))
         if way.ended == "whole":
             told = tally.check_timestamps(layout.ratings, settings.max_rejected)
             if told is not None:
                 progress.warn(f"  warning: {told}")
         tally.used -= len(way.dropped)
-        tally.rejected = sorted(
-            [*tally.rejected, *way.dropped], key=lambda row: (row.file, row.line)
-        ) if way.dropped else tally.rejected  # fmt: skip
+        tally.rejected = (
+            sorted([*tally.rejected, *way.dropped], key=lambda row: (row.file, row.line))
+            if way.dropped
+            else tally.rejected
+        )
         tally.check(
             layout.ratings, settings.max_rejected, layout.movies, whole=way.ended == "whole"
         )
-        blocks = merge_parts(
-            cluster.client, way.parts, way.sketches, way.users, cluster.threads,
+        blocks = merge_by_user_range(
+            cluster.client,
+            way.parts,
+            way.sketches,
+            way.users,
+            cluster.threads,
             cluster.budget.block_users,
-        )  # fmt: skip
+        )
         plural = "s" if len(partitions) > 1 else ""
         files_told = f" of {len(found):,} files" if len(found) > 1 else ""
         stage.note = (
@@ -113,8 +124,8 @@ class _Read:
 
     parts: list[Any]
     sketches: Sequence[NDArray[Any]]
-    summaries: Sequence[ReadSummary]
-    ended: Ended
+    summaries: Sequence[PartitionSummary]
+    ended: StopReason
     dropped: Sequence[RejectedRow] = ()
     shuffled: bool = False
 
@@ -125,7 +136,7 @@ class _Read:
             return None
         # In parts that share no users it is their sum, which the samples may overshoot.
         most = sum(summary.users for summary in self.summaries)
-        return min(most, users_told([summary.sample for summary in self.summaries])) or None
+        return min(most, estimate_n_users([summary.sample for summary in self.summaries])) or None
 
 
 @dataclass
@@ -138,9 +149,9 @@ class _Reading:
     cluster: Cluster
     progress: Progress
     files: Sequence[RatingsFormat]
-    partitions: list[list[Piece]]
+    partitions: list[list[Fragment]]
     table: MovieTable
-    gathering: Gathering
+    gathering: SummaryCollector
     size: int
     rows: int
 
@@ -154,19 +165,21 @@ class _Reading:
         client = self.cluster.client
         budget = self.cluster.budget.memory // _SUMS_SHARE
 
-        def crowded(found: Sequence[ReadSummary]) -> bool:
+        def crowded(found: Sequence[PartitionSummary]) -> bool:
             # At 2, 4, 8 …: each look takes the square of their number.
             if len(found) & (len(found) - 1):
                 return False
-            return shuffle.is_crowded(found, len(self.partitions), self.table.n_genres, budget)
+            return shuffle.exceeds_memory(found, len(self.partitions), self.table.n_genres, budget)
 
-        table = hold(client, "catalogue", self.table)
-        parts = submit(client, "read-ratings", read_partition, self.partitions, table)
-        summaries, ended = self.gathering.gather(submit(client, "summary", second, parts), crowded)
+        table = submit_value(client, "catalogue", self.table)
+        parts = map_tasks(client, "read-ratings", aggregate_partition, self.partitions, table)
+        summaries, ended = self.gathering.gather(
+            map_tasks(client, "summary", copy_second, parts), crowded
+        )
         if ended != "disordered":
             return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
         client.cancel(parts)
-        way = shuffle.Way(
+        way = shuffle.ShuffleSpec(
             shuffle.read_rows,
             shuffle.summed,
             shuffle.no_rows(self.texts),
@@ -175,37 +188,41 @@ class _Reading:
         parts, summaries, ended = self._shuffle(way, lambda: [() for _ in self.partitions])
         if ended != "whole":
             return _Read([], (), summaries, ended)
-        sketches = client.gather(submit(client, "sketch", second, parts))
+        sketches = client.gather(map_tasks(client, "sketch", copy_second, parts))
         return _Read(parts, sketches, summaries, ended, shuffled=True)
 
     def latest(self) -> _Read:
         """Sum up each user's latest rating of each movie."""
         client = self.cluster.client
-        table = hold(client, "catalogue", self.table)
-        parts = submit(
-            client, "read-distinct", deduplicate.read_partition, self.partitions,
+        table = submit_value(client, "catalogue", self.table)
+        parts = map_tasks(
+            client,
+            "read-distinct",
+            deduplicate.read_partition,
+            self.partitions,
             self._first_pieces(),
             table,
-        )  # fmt: skip
-        reports = submit(client, "report", second, parts)
+        )
+        reports = map_tasks(client, "report", copy_second, parts)
         summaries, ended = self.gathering.gather(
-            submit(client, "summary", first, reports), lambda found: not deduplicate.in_order(found)
+            map_tasks(client, "summary", copy_first, reports),
+            lambda found: not deduplicate.is_sorted_by_user(found),
         )
         if ended == "rejected":
             return _Read([], (), summaries, ended)
         shuffled = ended != "whole"
         if not shuffled:
             sketches = [summary.sketch for summary in summaries]
-            asides = client.gather(submit(client, "aside", second, reports))
+            asides = client.gather(map_tasks(client, "aside", copy_second, reports))
             edges = self._concatenated([aside.edges for aside in asides])
             found, old = deduplicate.sum_up(edges, self.table)
             dropped = self._concatenated([*(aside.dropped for aside in asides), old])
             if len(found.users):
-                parts = [*parts, hold(client, "edges", (found, None))]
+                parts = [*parts, submit_value(client, "edges", (found, None))]
                 sketches = [*sketches, found.users[[0, -1]]]
         else:
             client.cancel(parts)
-            way = shuffle.Way(
+            way = shuffle.ShuffleSpec(
                 deduplicate.read_rows,
                 deduplicate.summed,
                 deduplicate.no_rows(self.texts),
@@ -216,11 +233,11 @@ class _Reading:
             )
             if ended != "whole":
                 return _Read([], (), summaries, ended)
-            told = client.gather(submit(client, "aside", second, parts))
+            told = client.gather(map_tasks(client, "aside", copy_second, parts))
             sketches = [sketch for sketch, _ in told]
             dropped = self._concatenated([old for _, old in told])
         paths = [piece.path for part in summaries for piece in part.pieces]
-        places = list(zip(paths, first_lines(summaries), strict=True))
+        places = list(zip(paths, first_line_numbers(summaries), strict=True))
         rejected = deduplicate.rejected_rows(dropped, places, self.table)
         return _Read(parts, sketches, summaries, ended, rejected, shuffled=shuffled)
 
@@ -234,8 +251,8 @@ class _Reading:
         return [0, *itertools.accumulate(len(pieces) for pieces in self.partitions[:-1])]
 
     def _shuffle(
-        self, way: shuffle.Way, more: Callable[[], Sequence[tuple[Any, ...]]]
-    ) -> tuple[list[Any], list[ReadSummary], Ended]:
+        self, way: shuffle.ShuffleSpec, more: Callable[[], Sequence[tuple[Any, ...]]]
+    ) -> tuple[list[Any], list[PartitionSummary], StopReason]:
         self.progress.say("  ratings: in no order of users: they are shuffled first")
         self.cluster.budget.refuse_shuffle(
             self.rows * way.row_bytes, elsewhere=self.cluster.is_elsewhere
@@ -243,8 +260,8 @@ class _Reading:
         # What was read until now was read in larger partitions, and by other code.
         self.cluster.let_go()
         size = min(self.size, self.cluster.budget.shuffle_bytes)
-        self.partitions[:] = reader.partitions(self.files, size)
-        parts, tasks = shuffle.shuffle(
+        self.partitions[:] = reader.plan_partitions(self.files, size)
+        parts, tasks = shuffle.shuffle_by_user(
             self.cluster.client, way, self.partitions, more(), self.table, self.rows, size
         )
         return parts, *self.gathering.gather(tasks)
@@ -285,6 +302,6 @@ def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Prog
 def catalogue_for(layout: Layout, settings: Settings, progress: Progress) -> Catalogue:
     """Read the catalogue and warn of a direct join."""
     with progress.stage("catalogue", "catalogue") as stage:
-        found = catalogues.load(layout, settings.effective_join)
+        found = catalogues.load_catalogue(layout, settings.effective_join)
         stage.note = f"{len(found.movie_ids):,} movies, {len(found.genres)} genres"
     return found

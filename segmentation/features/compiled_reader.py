@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from segmentation.features.sketches import sketch_of
+from segmentation.features.sketches import quantile_sketch
 from segmentation.features.user_statistics import PartitionStatistics
 from segmentation.schema import UserStatistics
 
@@ -75,7 +75,7 @@ def read_statistics(
     while True:
         status = _stream(
             text, *flat, lookup, table.offsets, table.codes, slots, seen, *grown, progress
-        )  # fmt: skip
+        )
         if status == _GIVEN_UP:
             return None
         n, lines, used = (int(value) for value in progress[1:])
@@ -96,7 +96,7 @@ def read_statistics(
     ordered: Any = (np.array(column[order]) for column in grown)
     found = UserStatistics(*ordered)
     summed = PartitionStatistics(
-        found, used, lines - used, np.packbits(seen), sketch_of(found.users)
+        found, used, lines - used, np.packbits(seen), quantile_sketch(found.users)
     )
     return summed, lines
 

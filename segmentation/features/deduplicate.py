@@ -15,8 +15,13 @@ import numpy as np
 from segmentation.datasets import format
 from segmentation.datasets.identifiers import TEXT_DTYPE
 from segmentation.features import sketches, user_statistics
-from segmentation.features.factorize import coded, told
-from segmentation.features.partition_reader import PieceReport, ReadSummary, tell, typed
+from segmentation.features.factorize import factorize, format_id
+from segmentation.features.partition_reader import (
+    FragmentReport,
+    PartitionSummary,
+    log_partition,
+    parse_chunks,
+)
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.format import LineReject
-    from segmentation.datasets.partitions import Piece
+    from segmentation.datasets.partitions import Fragment
     from segmentation.schema import MovieTable, UserStatistics
 
 
@@ -55,8 +60,8 @@ def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_rows(
-    pieces: Sequence[Piece], first_piece: int, table: MovieTable
-) -> tuple[pd.DataFrame, ReadSummary]:
+    pieces: Sequence[Fragment], first_piece: int, table: MovieTable
+) -> tuple[pd.DataFrame, PartitionSummary]:
     """Read one partition; return its used ratings with their places, and what the driver learns.
 
     ``first_piece`` is the number of its first piece among all partitions'.
@@ -69,33 +74,38 @@ def read_rows(
     for number, piece in enumerate(pieces, start=first_piece):
         lines = 0
         rejected: list[LineReject] = []
-        for part in typed(piece, detailed=True):
-            used = user_statistics.compact(part.ratings, table)
+        for part in parse_chunks(piece, detailed=True):
+            used = user_statistics.map_movies(part.ratings, table)
             unmapped += len(part.ratings) - len(used)
             here: dict[str, Any] = {LINE: used[LINE] + lines, PIECE: np.int32(number)}
             frames.append(used.assign(**here))
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
             lines += part.lines
         file = piece.file
-        reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
+        reports.append(FragmentReport(file.path, file.header_lines, lines, tuple(rejected)))
     rows = pd.concat(frames, ignore_index=True)
     seen = np.zeros(len(table.movie_ids), np.bool_)
     seen[rows[MOVIE].to_numpy()] = True
-    users, _ = coded(rows[USER])
-    tell("ratings", pieces, len(rows) + unmapped, len(users))
-    return rows, ReadSummary(
-        tuple(reports), len(rows), unmapped, np.packbits(seen), sketches.sketch_of(users),
-        len(users), sketches.sample_of(users),
+    users, _ = factorize(rows[USER])
+    log_partition("ratings", pieces, len(rows) + unmapped, len(users))
+    return rows, PartitionSummary(
+        tuple(reports),
+        len(rows),
+        unmapped,
+        np.packbits(seen),
+        sketches.quantile_sketch(users),
+        len(users),
+        sketches.hash_sample(users),
         int((rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP).sum()),
-    )  # fmt: skip
+    )
 
 
 def read_partition(
-    pieces: Sequence[Piece], first_piece: int, table: MovieTable
-) -> tuple[UserStatistics, tuple[ReadSummary, Distinct]]:
+    pieces: Sequence[Fragment], first_piece: int, table: MovieTable
+) -> tuple[UserStatistics, tuple[PartitionSummary, Distinct]]:
     """Read one partition and sum up the latest ratings of the users between its first and last."""
     rows, summary = read_rows(pieces, first_piece, table)
-    names, users = coded(rows[USER])
+    names, users = factorize(rows[USER])
     at_edge = (users == 0) | (users == len(names) - 1)
     found, dropped = sum_up(rows[~at_edge], table)
     return found, (summary, Distinct(dropped, rows[at_edge]))
@@ -103,8 +113,8 @@ def read_partition(
 
 def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.DataFrame]:
     """Sum up the latest ratings; return the others aside."""
-    old = superseded(rows)
-    found, _ = user_statistics.sum_up(rows[~old], table)
+    old = superseded_mask(rows)
+    found, _ = user_statistics.aggregate_rows(rows[~old], table)
     return found, rows[old]
 
 
@@ -113,10 +123,10 @@ def summed(
 ) -> tuple[UserStatistics, tuple[NDArray[Any], pd.DataFrame]]:
     """Do the same behind a shuffle; return the sketch of the users as well."""
     found, dropped = sum_up(rows, table)
-    return found, (sketches.sketch_of(found.users), dropped)
+    return found, (sketches.quantile_sketch(found.users), dropped)
 
 
-def in_order(summaries: Sequence[ReadSummary]) -> bool:
+def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
     """Tell whether partitions share no users but those at their edges."""
     ends = sorted((s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch))
     return all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
@@ -133,7 +143,7 @@ def rejected_rows(
     for row in dropped.itertuples(index=False):
         user, movie, stars, timestamp, line, piece = row
         path, first = places[piece]
-        text = f"{user},{told(table.movie_ids[movie])},{stars:g}"
+        text = f"{user},{format_id(table.movie_ids[movie])},{stars:g}"
         if timestamp != format.NO_TIMESTAMP:
             text += f",{timestamp}"
         found.append(RejectedRow(path, first + line, REASON, text))
@@ -144,7 +154,7 @@ def rejected_rows(
 PIECE = "piece"
 
 
-def superseded(rows: pd.DataFrame) -> NDArray[np.bool_]:
+def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
     """Tell which rows a later rating of the same movie by the same user takes the place of.
 
     The latest has the largest timestamp; of those the one with the most stars, so that no order
@@ -160,7 +170,7 @@ def superseded(rows: pd.DataFrame) -> NDArray[np.bool_]:
     ndarray of shape (n_rows,), bool
     """
     keys = [rows[name].to_numpy() for name in (LINE, PIECE, RATING, TIMESTAMP, MOVIE)]
-    keys.append(coded(rows[USER])[1])
+    keys.append(factorize(rows[USER])[1])
     order = np.lexsort(keys)
     movies, users = keys[4][order], keys[5][order]
     again = (movies[1:] == movies[:-1]) & (users[1:] == users[:-1])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def coded(column: pd.Series) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def factorize(column: pd.Series) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the sorted distinct ids of a column, and each row's place among them.
 
     Ids are int64, or byte strings (dtype ``S``) of UTF-8, which sort as their texts do.
@@ -43,6 +43,6 @@ def user_rows(users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.i
     return users[starts], np.repeat(np.arange(n), lengths)
 
 
-def told(key: Any) -> str:
+def format_id(key: Any) -> str:
     """Return an id as it is shown to people."""
     return key.decode() if isinstance(key, bytes) else str(key)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.format import LineReject, RatingsFormat
-    from segmentation.datasets.partitions import Piece
+    from segmentation.datasets.partitions import Fragment
     from segmentation.schema import MovieTable, UserStatistics
 
 #: Beneath Dask's own, so that lines go where a worker's do.
@@ -29,7 +29,7 @@ _TYPED_BYTES = 2 << 20
 _LINE_END = re.compile(rb"\n")
 
 
-class PieceReport(NamedTuple):
+class FragmentReport(NamedTuple):
     """What became of one piece's lines; rejected ones are numbered from 0 within it."""
 
     path: str
@@ -38,7 +38,7 @@ class PieceReport(NamedTuple):
     rejected: tuple[LineReject, ...]
 
 
-class ReadSummary(NamedTuple):
+class PartitionSummary(NamedTuple):
     """What the driver learns of one partition.
 
     ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
@@ -47,7 +47,7 @@ class ReadSummary(NamedTuple):
     used ratings whose timestamp is none, where timestamps matter.
     """
 
-    pieces: tuple[PieceReport, ...]
+    pieces: tuple[FragmentReport, ...]
     used: int
     unmapped: int
     seen: NDArray[np.uint8]
@@ -62,7 +62,7 @@ class ReadSummary(NamedTuple):
         return sum(len(piece.rejected) for piece in self.pieces)
 
 
-def name_of(pieces: Sequence[Piece]) -> str:
+def describe_partition(pieces: Sequence[Fragment]) -> str:
     """Say which part of which file a partition is."""
     first, last = pieces[0].part, pieces[-1].part
     what = "row groups" if pieces[0].file.codec == "parquet" else "bytes"
@@ -70,15 +70,15 @@ def name_of(pieces: Sequence[Piece]) -> str:
     return told if len(pieces) == 1 else f"{told} and {len(pieces) - 1} more up to {last.path}"
 
 
-def tell(stage: str, pieces: Sequence[Piece], rows: int, users: int | None) -> None:
+def log_partition(stage: str, pieces: Sequence[Fragment], rows: int, users: int | None) -> None:
     """Put a line into the worker's log."""
     by = "" if users is None else f" by {users:,} users"
-    logger.info("%s: %s: %s rows%s", stage, name_of(pieces), f"{rows:,}", by)
+    logger.info("%s: %s: %s rows%s", stage, describe_partition(pieces), f"{rows:,}", by)
 
 
-def read_partition(
-    pieces: Sequence[Piece], table: MovieTable
-) -> tuple[UserStatistics, ReadSummary]:
+def aggregate_partition(
+    pieces: Sequence[Fragment], table: MovieTable
+) -> tuple[UserStatistics, PartitionSummary]:
     """Read one partition and sum it up by user.
 
     Raises
@@ -93,7 +93,7 @@ def read_partition(
     for piece in pieces:
         lines = 0
         rejected: list[LineReject] = []
-        for chunk in partitions.chunks(piece):
+        for chunk in partitions.read_chunks(piece):
             found, more, bad = _summed(piece.file, chunk, table)
             rejected += [reject._replace(line=lines + reject.line) for reject in bad]
             lines += more
@@ -104,30 +104,35 @@ def read_partition(
                 waiting = [user_statistics.merge(waiting)]
             waiting.append(found.statistics)
         file = piece.file
-        reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
+        reports.append(FragmentReport(file.path, file.header_lines, lines, tuple(rejected)))
     merged = user_statistics.merge(waiting) if waiting else user_statistics.empty(table.n_genres)
-    merged = user_statistics.narrow(merged)
-    sketch = sketches.sketch_of(merged.users)
-    tell("ratings", pieces, used + unmapped, len(merged.users))
-    return merged, ReadSummary(
-        tuple(reports), used, unmapped, seen, sketch, len(merged.users),
-        sketches.sample_of(merged.users),
-    )  # fmt: skip
+    merged = user_statistics.downcast(merged)
+    sketch = sketches.quantile_sketch(merged.users)
+    log_partition("ratings", pieces, used + unmapped, len(merged.users))
+    return merged, PartitionSummary(
+        tuple(reports),
+        used,
+        unmapped,
+        seen,
+        sketch,
+        len(merged.users),
+        sketches.hash_sample(merged.users),
+    )
 
 
 def _summed(
     file: RatingsFormat, chunk: bytes | memoryview | format.Partition, table: MovieTable
 ) -> tuple[user_statistics.PartitionStatistics, int, Sequence[LineReject]]:
     if not isinstance(chunk, format.Partition):
-        known = grammar(file)
+        known = strict_grammar(file)
         quick = known and compiled_reader.read_statistics(chunk, known, table)
         if quick is not None:
             return *quick, ()
-        chunk = csv_reader.parse(file, bytes(chunk))
+        chunk = csv_reader.parse_lines(file, bytes(chunk))
     return user_statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
 
 
-def typed(piece: Piece, *, detailed: bool = False) -> Iterator[format.Partition]:
+def parse_chunks(piece: Fragment, *, detailed: bool = False) -> Iterator[format.Partition]:
     """Read the rows of a piece, a few MiB of text at a time.
 
     Raises
@@ -135,7 +140,7 @@ def typed(piece: Piece, *, detailed: bool = False) -> Iterator[format.Partition]
     DataError
         If a packed or Parquet file is damaged.
     """
-    for chunk in partitions.chunks(piece, detailed=detailed):
+    for chunk in partitions.read_chunks(piece, detailed=detailed):
         if isinstance(chunk, format.Partition):
             yield chunk
             continue
@@ -143,11 +148,11 @@ def typed(piece: Piece, *, detailed: bool = False) -> Iterator[format.Partition]
         while start < len(chunk):
             end = _LINE_END.search(chunk, start + _TYPED_BYTES - 1)
             stop = end.end() if end else len(chunk)
-            yield csv_reader.parse(piece.file, bytes(chunk[start:stop]), detailed=detailed)
+            yield csv_reader.parse_lines(piece.file, bytes(chunk[start:stop]), detailed=detailed)
             start = stop
 
 
-def grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
+def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return how the compiled reader cuts a file's lines; None where it doesn't."""
     if file.positions != (0, 1, 2) or file.texts:
         return None

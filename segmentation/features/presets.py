@@ -33,7 +33,7 @@ def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
     return means
 
 
-def features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
+def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
     """Return the matrix that is clustered, float32 of shape (n_users, n_genres).
 
     For ``taste`` the deviation of a genre with ``n`` films is multiplied by

@@ -13,13 +13,13 @@ from segmentation.schema import TIMESTAMP, RejectedRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from segmentation.features.partition_reader import ReadSummary
+    from segmentation.features.partition_reader import PartitionSummary
 
-Ended = Literal["whole", "rejected", "disordered"]
+StopReason = Literal["whole", "rejected", "disordered"]
 
 
 @dataclass
-class Tally:
+class RowCounts:
     """Rows of all partitions, and the movies that got a used rating."""
 
     used: int = 0
@@ -100,9 +100,9 @@ class Tally:
         )
 
 
-def add_up(summaries: Sequence[ReadSummary], movies: int) -> Tally:
+def sum_counts(summaries: Sequence[PartitionSummary], movies: int) -> RowCounts:
     """Add up what partitions report, in the files' order; ``movies`` is the catalogue's number."""
-    tally = Tally()
+    tally = RowCounts()
     seen = np.zeros(-(-movies // 8), np.uint8)
     for part in summaries:
         tally.used += part.used
@@ -110,19 +110,21 @@ def add_up(summaries: Sequence[ReadSummary], movies: int) -> Tally:
         tally.unstamped += part.unstamped
         seen |= part.seen
     reports = [piece for part in summaries for piece in part.pieces]
-    for piece, line in zip(reports, first_lines(summaries), strict=True):
+    for piece, line in zip(reports, first_line_numbers(summaries), strict=True):
         tally.rejected += [
             RejectedRow(
-                piece.path, line + reject.line, reject.reason,
+                piece.path,
+                line + reject.line,
+                reject.reason,
                 reject.text.decode("utf-8", "backslashreplace"),
             )
             for reject in piece.rejected
-        ]  # fmt: skip
+        ]
     tally.movies = int(np.unpackbits(seen)[:movies].sum())
     return tally
 
 
-def first_lines(summaries: Sequence[ReadSummary]) -> list[int]:
+def first_line_numbers(summaries: Sequence[PartitionSummary]) -> list[int]:
     """Return the number of the first line of every piece within its file, counted from 1."""
     found = []
     path, line = None, 0
@@ -136,7 +138,7 @@ def first_lines(summaries: Sequence[ReadSummary]) -> list[int]:
 
 
 @dataclass
-class Gathering:
+class SummaryCollector:
     """Collects what partitions report; ``most_rows`` is more than the files can hold."""
 
     max_rejected: float
@@ -146,8 +148,8 @@ class Gathering:
     def gather(
         self,
         tasks: Sequence[Any],
-        disordered: Callable[[list[ReadSummary]], bool] = lambda summaries: False,
-    ) -> tuple[list[ReadSummary], Ended]:
+        disordered: Callable[[list[PartitionSummary]], bool] = lambda summaries: False,
+    ) -> tuple[list[PartitionSummary], StopReason]:
         """Return the summaries in the files' order, and why it ended.
 
         That is before all are in hand where too many rows were rejected, or ``disordered`` tells
@@ -156,7 +158,7 @@ class Gathering:
         from distributed import as_completed
 
         place = {task.key: i for i, task in enumerate(tasks)}
-        found: dict[int, ReadSummary] = {}
+        found: dict[int, PartitionSummary] = {}
         rows = rejected = 0
         # Asked for one by one: what was lost on its way is computed and fetched again.
         for task in as_completed(tasks):

@@ -14,9 +14,14 @@ import numpy as np
 
 from segmentation.datasets.identifiers import TEXT_DTYPE
 from segmentation.features import sketches, user_statistics
-from segmentation.features.partition_reader import PieceReport, ReadSummary, tell, typed
+from segmentation.features.partition_reader import (
+    FragmentReport,
+    PartitionSummary,
+    log_partition,
+    parse_chunks,
+)
 from segmentation.schema import MOVIE, RATING, USER
-from segmentation.tasks import second
+from segmentation.tasks import copy_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from segmentation.datasets.format import LineReject
-    from segmentation.datasets.partitions import Piece
+    from segmentation.datasets.partitions import Fragment
     from segmentation.schema import MovieTable, UserStatistics
 
 #: Bytes of a used rating on its way: user, the movie's row in the catalogue, and stars.
@@ -35,8 +40,8 @@ _USER_BYTES, _GENRE_BYTES = 24, 12
 _CROWDED = 0.2
 
 
-def is_crowded(
-    summaries: Sequence[ReadSummary], partitions: int, n_genres: int, budget: int
+def exceeds_memory(
+    summaries: Sequence[PartitionSummary], partitions: int, n_genres: int, budget: int
 ) -> bool:
     """Tell from some partitions whether the sums of all are too much to be merged as they are.
 
@@ -54,7 +59,7 @@ def is_crowded(
     return len(summaries) > 1 and expected > budget and _overlap(summaries) > _CROWDED
 
 
-def _overlap(summaries: Sequence[ReadSummary]) -> float:
+def _overlap(summaries: Sequence[PartitionSummary]) -> float:
     """Return the share of the users' ids, by the sketches, that lie within other partitions'."""
     ends = [(s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch)]
     inside = total = 0
@@ -68,7 +73,7 @@ def _overlap(summaries: Sequence[ReadSummary]) -> float:
     return inside / max(total, 1)
 
 
-class Way(NamedTuple):
+class ShuffleSpec(NamedTuple):
     """How rows are read and summed up around a shuffle.
 
     ``read`` takes a partition's pieces, whatever else was given for it, and the table, and returns
@@ -76,16 +81,16 @@ class Way(NamedTuple):
     ``row_bytes`` what a row takes.
     """
 
-    read: Callable[..., tuple[pd.DataFrame, ReadSummary]]
+    read: Callable[..., tuple[pd.DataFrame, PartitionSummary]]
     summed: Callable[[pd.DataFrame, MovieTable], tuple[UserStatistics, Any]]
     none: pd.DataFrame
     row_bytes: int
 
 
-def shuffle(
+def shuffle_by_user(
     client: Any,
-    way: Way,
-    partitions: Sequence[list[Piece]],
+    way: ShuffleSpec,
+    partitions: Sequence[list[Fragment]],
     more: Sequence[tuple[Any, ...]],
     table: MovieTable,
     rows: int,
@@ -113,7 +118,7 @@ def shuffle(
 
     token = uuid.uuid4().hex[:8]
     read, rows_of, tell_of, sum_up = (
-        dask.delayed(f, pure=False) for f in (way.read, _first, second, way.summed)
+        dask.delayed(f, pure=False) for f in (way.read, _first, copy_second, way.summed)
     )
     # One task that holds it, and no part of it in any other.
     known = dask.delayed(table, traverse=False, pure=False)
@@ -134,7 +139,9 @@ def shuffle(
     return futures[: len(summed)], futures[len(summed) :]
 
 
-def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame, ReadSummary]:
+def read_rows(
+    pieces: Sequence[Fragment], table: MovieTable
+) -> tuple[pd.DataFrame, PartitionSummary]:
     """Read one partition; return its used ratings, and what the driver learns of it."""
     import pandas as pd
 
@@ -144,24 +151,24 @@ def read_rows(pieces: Sequence[Piece], table: MovieTable) -> tuple[pd.DataFrame,
     for piece in pieces:
         lines = 0
         rejected: list[LineReject] = []
-        for part in typed(piece):
-            frames.append(user_statistics.compact(part.ratings, table))
+        for part in parse_chunks(piece):
+            frames.append(user_statistics.map_movies(part.ratings, table))
             unmapped += len(part.ratings) - len(frames[-1])
             rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
             lines += part.lines
         file = piece.file
-        reports.append(PieceReport(file.path, file.header_lines, lines, tuple(rejected)))
+        reports.append(FragmentReport(file.path, file.header_lines, lines, tuple(rejected)))
     rows = pd.concat(frames, ignore_index=True)
     seen = np.zeros(len(table.movie_ids), np.bool_)
     seen[rows[MOVIE].to_numpy()] = True
-    tell("ratings", pieces, len(rows) + unmapped, None)
-    return rows, ReadSummary(tuple(reports), len(rows), unmapped, np.packbits(seen))
+    log_partition("ratings", pieces, len(rows) + unmapped, None)
+    return rows, PartitionSummary(tuple(reports), len(rows), unmapped, np.packbits(seen))
 
 
 def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
     """Sum up rows; return the statistics and the sketch of their users."""
-    found, _ = user_statistics.sum_up(rows, table)
-    return found, sketches.sketch_of(found.users)
+    found, _ = user_statistics.aggregate_rows(rows, table)
+    return found, sketches.quantile_sketch(found.users)
 
 
 def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:

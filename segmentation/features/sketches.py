@@ -24,13 +24,13 @@ SAMPLED = 64
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def sketch_of(users: NDArray[Any]) -> NDArray[Any]:
+def quantile_sketch(users: NDArray[Any]) -> NDArray[Any]:
     """Return evenly spaced ones of sorted user ids, the first and the last among them."""
     n = len(users)
     return users[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else users
 
 
-def sample_of(users: NDArray[Any]) -> NDArray[np.uint64]:
+def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
     """Return the hashes of about one user in :data:`SAMPLED`, the same ones in every partition.
 
     How many there are in several partitions together tells how many users these have.
@@ -54,7 +54,7 @@ def sample_of(users: NDArray[Any]) -> NDArray[np.uint64]:
     return np.asarray(mixed[mixed < np.uint64(2**64 // SAMPLED)])
 
 
-def users_told(samples: Sequence[NDArray[np.uint64]]) -> int:
+def estimate_n_users(samples: Sequence[NDArray[np.uint64]]) -> int:
     """Return about how many different users there are where these samples are from."""
     return SAMPLED * (len(np.unique(np.concatenate(samples))) + 1)
 

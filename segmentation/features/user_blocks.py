@@ -13,7 +13,7 @@ from segmentation.features.sketches import block_boundaries
 from segmentation.schema import USER, UserStatistics
 from segmentation.storage import parquet
 from segmentation.storage.parquet import arrow_array
-from segmentation.tasks import hold, submit
+from segmentation.tasks import map_tasks, submit_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ _LEAST_USERS = 128
 
 
 @dataclass
-class Blocks:
+class UserBlocks:
     """User statistics as futures, a block a range of users, with the users in each."""
 
     statistics: list[Any]
@@ -41,14 +41,14 @@ class Blocks:
         return sum(self.sizes)
 
 
-def merge_parts(
+def merge_by_user_range(
     client: Any,
     parts: list[Any],
     sketches: Sequence[NDArray[Any]],
     users: int | None,
     threads: int,
     block_users: int = BLOCK_USERS,
-) -> Blocks:
+) -> UserBlocks:
     """Merge partitions into blocks of disjoint ranges of users, whatever order they are in.
 
     ``parts`` is emptied: each is let go as soon as the blocks that its users belong to are there.
@@ -56,7 +56,7 @@ def merge_parts(
     the most of a block.
     """
     if users is None:
-        users = sum(client.gather(submit(client, "count", _users_of_part, parts)))
+        users = sum(client.gather(map_tasks(client, "count", _users_of_part, parts)))
     n_blocks = max(min(threads, users // _LEAST_USERS), -(-users // block_users), 1)
     cuts: list[Any] = [None, *block_boundaries(sketches, n_blocks), None]
     known = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
@@ -72,23 +72,25 @@ def merge_parts(
             inside &= last >= low
         overlapping = [known[at][0] for at in np.flatnonzero(inside)]
         n = len(overlapping)
-        slices = submit(client, "slice", _slice, overlapping, [low] * n, [high] * n)
+        slices = map_tasks(client, "slice", _slice, overlapping, [low] * n, [high] * n)
         merged.append(client.submit(_merged, slices, pure=False))
     overlapping, slices, known = [], [], []
     parts.clear()
-    lengths = client.gather(submit(client, "count", _users, merged))
+    lengths = client.gather(map_tasks(client, "count", _users, merged))
     kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
-    return Blocks([block for block, _ in kept], [n for _, n in kept])
+    return UserBlocks([block for block, _ in kept], [n for _, n in kept])
 
 
 def save_blocks(
-    client: Any, path: Path, blocks: Blocks, genres: tuple[str, ...], ahead: int
+    client: Any, path: Path, blocks: UserBlocks, genres: tuple[str, ...], ahead: int
 ) -> None:
     """Keep the merged statistics, a row group or part a block, for resuming and refreshing."""
-    parquet.write(client, path, statistics_table, [blocks.statistics, genres], ahead)
+    parquet.write_parts(client, path, statistics_table, [blocks.statistics, genres], ahead)
 
 
-def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool = True) -> Blocks:
+def load_blocks(
+    client: Any, path: Path, sizes: Sequence[int], *, shared: bool = True
+) -> UserBlocks:
     """Take up again what :func:`save_blocks` kept.
 
     ``shared`` tells that all workers see the run's folder. Where they don't, the blocks go with the
@@ -96,23 +98,23 @@ def load_blocks(client: Any, path: Path, sizes: Sequence[int], *, shared: bool =
     """
     path = path.resolve()
     whole = not path.is_dir()
-    places = [path if whole else parquet.part_of(path, number) for number in range(len(sizes))]
+    places = [path if whole else parquet.part_path(path, number) for number in range(len(sizes))]
     groups = [number if whole else 0 for number in range(len(sizes))]
     if shared:
-        kept = submit(client, "load", read_statistics, places, groups)
+        kept = map_tasks(client, "load", read_statistics, places, groups)
     else:
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
             kept = [
-                hold(client, "load", read_statistics(place, group))
+                submit_value(client, "load", read_statistics(place, group))
                 for place, group in zip(places, groups, strict=True)
             ]
-    return Blocks(kept, list(sizes))
+    return UserBlocks(kept, list(sizes))
 
 
 def _merged(slices: list[UserStatistics]) -> UserStatistics:
-    return user_statistics.narrow(user_statistics.merge(slices))
+    return user_statistics.downcast(user_statistics.merge(slices))
 
 
 def _slice(pair: tuple[UserStatistics, Any], low: Any, high: Any) -> UserStatistics:

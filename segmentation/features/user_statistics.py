@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.features.factorize import coded
+from segmentation.features.factorize import factorize
 from segmentation.features.kernels import accumulate
-from segmentation.features.sketches import sketch_of
+from segmentation.features.sketches import quantile_sketch
 from segmentation.schema import MOVIE, RATING, USER, UserStatistics
 
 if TYPE_CHECKING:
@@ -83,34 +83,48 @@ def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionS
     table
         The catalogue's movies.
     """
-    rows = compact(ratings, table)
-    result, seen = sum_up(rows, table)
+    rows = map_movies(ratings, table)
+    result, seen = aggregate_rows(rows, table)
     return PartitionStatistics(
-        result, len(rows), len(ratings) - len(rows), np.packbits(seen), sketch_of(result.users)
+        result,
+        len(rows),
+        len(ratings) - len(rows),
+        np.packbits(seen),
+        quantile_sketch(result.users),
     )
 
 
-def compact(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
+def map_movies(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
     """Return the used ratings alone, ``movieId`` replaced by the movie's row in the catalogue."""
     if isinstance(ratings[MOVIE].dtype, np.dtype):
         movies = movie_rows(table, ratings[MOVIE].to_numpy())
     else:
-        names, at = coded(ratings[MOVIE])
+        names, at = factorize(ratings[MOVIE])
         movies = movie_rows(table, names)[at]
     rows = ratings.assign(**{MOVIE: movies.astype(np.int32)})
     mapped = movies >= 0
     return rows if mapped.all() else rows[mapped]
 
 
-def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, NDArray[np.bool_]]:
+def aggregate_rows(
+    rows: pd.DataFrame, table: MovieTable
+) -> tuple[UserStatistics, NDArray[np.bool_]]:
     """Count and sum what :func:`compact` returned; tell which movies of the catalogue it holds."""
-    distinct, user = coded(rows[USER])
+    distinct, user = factorize(rows[USER])
     seen = np.zeros(len(table.movie_ids), np.bool_)
     result = _zeros(distinct, table.n_genres)
     accumulate(
-        user, rows[MOVIE].to_numpy(), rows[RATING].to_numpy(), table.offsets, table.codes,
-        result.movies, result.rating_sum, result.sums, result.counts, seen,
-    )  # fmt: skip
+        user,
+        rows[MOVIE].to_numpy(),
+        rows[RATING].to_numpy(),
+        table.offsets,
+        table.codes,
+        result.movies,
+        result.rating_sum,
+        result.sums,
+        result.counts,
+        seen,
+    )
     return result, seen
 
 
@@ -130,7 +144,7 @@ def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
     return UserStatistics(*(np.array(column) for column in columns))
 
 
-def narrow(found: UserStatistics) -> UserStatistics:
+def downcast(found: UserStatistics) -> UserStatistics:
     """Return the same numbers in about half the memory; the arrays are its own.
 
     Half-stars are sums of halves, which float32 holds as they are up to eight million stars; sums
@@ -184,7 +198,7 @@ def _chained(parts: Sequence[UserStatistics]) -> UserStatistics:
         if last.users[-1] == part.users[0]:
             n = len(last.users)
             shared = _added([_rows(last, slice(n - 1, n)), _rows(part, slice(1))])
-            pieces[-1:] = [_rows(last, slice(n - 1)), narrow(shared)]
+            pieces[-1:] = [_rows(last, slice(n - 1)), downcast(shared)]
             part = _rows(part, slice(1, None))  # noqa: PLW2901 - what is left of it
         if len(part.users):
             pieces.append(part)

@@ -10,10 +10,10 @@ from segmentation.estimators._incremental_pca import project
 from segmentation.estimators._lloyd import assign_block
 from segmentation.features.kernels import mean_columns
 from segmentation.reporting import percentiles
-from segmentation.reporting.percentiles import Bins, bins_of
+from segmentation.reporting.percentiles import Histogram, build_histogram
 from segmentation.reporting.profiles import ProfileSums, block_sums
 from segmentation.schema import USER, Axes, UserStatistics
-from segmentation.storage.parquet import arrow_array, arrow_texts
+from segmentation.storage.parquet import arrow_array, arrow_strings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def survey(
     shown: NDArray[np.int64],
     centers: NDArray[np.float64],
     axes: Axes,
-) -> tuple[ProfileSums, Bins, NDArray[np.float64], NDArray[np.int32]]:
+) -> tuple[ProfileSums, Histogram, NDArray[np.float64], NDArray[np.int32]]:
     """Sum up one block of users by segment; return some of its users' points and labels as well.
 
     ``shown`` are the rows of those.
@@ -64,7 +64,7 @@ def survey(
     found = assign_block(features, centers)
     return (
         block_sums(statistics, found.labels, len(centers)),
-        bins_of(found.labels, found.distance),
+        build_histogram(found.labels, found.distance),
         project(features[shown], axes.mean, axes.components),
         found.labels[shown],
     )
@@ -75,7 +75,7 @@ def fetch(
 ) -> list[NDArray[np.float64]]:
     """Return the distances of one block's users that lie in some bins."""
     found = assign_block(features, centers)
-    return percentiles.fetch(found.labels, found.distance, keys)
+    return percentiles.values_in_bins(found.labels, found.distance, keys)
 
 
 def table(
@@ -95,7 +95,7 @@ def table(
     assigned = assign(features, centers, axes)
     single = assigned.runner_up < 0
     labels = arrow_array(assigned.labels)
-    names = arrow_texts(personas)
+    names = arrow_strings(personas)
     columns = {
         USER: arrow_array(statistics.users),
         "segment": labels,

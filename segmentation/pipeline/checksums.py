@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from segmentation.datasets.layouts import Layout
 
 
-def digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(layout: Layout) -> None:
+def check_copy(layout: Layout) -> None:
     """Hold the parts of a copy to the manifest that lies beside them; whatever else, let be.
 
     Looks at their number and bytes; what changed within a page is found by its checksum, when it
@@ -40,7 +40,7 @@ def check(layout: Layout) -> None:
     if not filesystem.exists(place):
         return
     try:
-        manifest = json.loads(filesystem.whole(place))
+        manifest = json.loads(filesystem.read_bytes(place))
         if manifest["job"] != CONVERT:
             return
         told = manifest["parquet"]
@@ -49,7 +49,7 @@ def check(layout: Layout) -> None:
         return
     found = (
         len(layout.ratings_files),
-        sum(int(filesystem.info(path)["size"] or 0) for path in layout.ratings_files),
+        sum(int(filesystem.file_info(path)["size"] or 0) for path in layout.ratings_files),
     )
     if found != expected:
         raise DataError(
@@ -67,17 +67,17 @@ def check_finished(folder: Path, manifest: Mapping[str, Any]) -> None:
     UsageError
         If one isn't: ``--resume`` can't mend it.
     """
-    wrong = damaged(folder / PARTS, manifest["parquet"].get("sha256", {}))
+    wrong = first_corrupt_file(folder / PARTS, manifest["parquet"].get("sha256", {}))
     if wrong is not None:
         raise UsageError(
             f"{wrong}: is missing or not what was written: add --overwrite in place of --resume"
         )
 
 
-def damaged(folder: Path, digests: Mapping[str, str]) -> Path | None:
+def first_corrupt_file(folder: Path, digests: Mapping[str, str]) -> Path | None:
     """Return the first file, of those whose SHA-256 is given by name, that has another or none."""
     for name, known in digests.items():
         path = folder / name
-        if not path.is_file() or digest(path) != known:
+        if not path.is_file() or file_sha256(path) != known:
             return path
     return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segmentation.errors import DataError
 from segmentation.features import aggregate
 from segmentation.pipeline import stages
-from segmentation.pipeline.context import Work, open_work
+from segmentation.pipeline.context import RunContext, open_run
 from segmentation.pipeline.settings import COMPARED_K, Execution
 from segmentation.reporting import k_selection
 from segmentation.schema import KFigures, KSearch
@@ -49,7 +49,7 @@ def run_choose_k(
         One of its children, with a message for the person at the terminal.
     """
     how = how or Execution()
-    with open_work(settings, out, JOB, how, progress) as work:
+    with open_run(settings, out, JOB, how, progress) as work:
         if how.resume and (manifest := work.earlier(JOB, settings.key("choose_k"))):
             work.progress.say("  every stage was finished before: nothing is left to do")
             return ChooseKRun(work.out, _restored(manifest["choose_k"]), manifest)
@@ -57,22 +57,22 @@ def run_choose_k(
             return _run(work)
 
 
-def _run(work: Work) -> ChooseKRun:
+def _run(work: RunContext) -> ChooseKRun:
     catalogue = aggregate.catalogue_for(work.layout, work.settings, work.progress)
     blocks, rows, movies = work.statistics(catalogue)
     warnings = work.warnings(catalogue, rows)
-    X = stages.feature_array(
+    X = stages.feature_matrix(
         work.cluster.client, blocks, work.settings.preset, len(catalogue.genres)
     )
-    found = search(work, X)
-    figures = record(found)
+    found = search_k(work, X)
+    figures = search_record(found)
     manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
     manifest["choose_k"] = figures
     for name in ("k", "playbook"):
         del manifest["settings"][name]
     with work.progress.stage("report", "figure and tables"):
         folder = work.folder
-        atomic.write_bytes(folder.product("figures/choose_k.png"), k_selection.figure(found))
+        atomic.write_bytes(folder.product("figures/choose_k.png"), k_selection.draw_k_figure(found))
         atomic.write_json(folder.product("choose_k.json"), figures)
         atomic.write_bytes(folder.product("choose_k.csv"), _csv(figures).encode("utf-8"))
         # Kept until here to resume from; without a model it is nobody's result.
@@ -95,7 +95,7 @@ def _csv(record: dict[str, Any]) -> str:
 
 def _restored(record: dict[str, Any]) -> KSearch:
     low, high = record["range"]
-    return restored(
+    return search_from_json(
         {
             "figures": [list(candidate.values()) for candidate in record["candidates"]],
             "low": low,
@@ -108,7 +108,7 @@ def _restored(record: dict[str, Any]) -> KSearch:
     )
 
 
-def search(work: Work, X: Any) -> KSearch:
+def search_k(work: RunContext, X: Any) -> KSearch:
     """Try the range that the settings name, or take up what a finished stage found.
 
     Raises
@@ -120,7 +120,7 @@ def search(work: Work, X: Any) -> KSearch:
     done = work.folder.stage("choose_k", key)
     if done is not None:
         work.progress.say("  k: taken from the finished stage")
-        return restored(done)
+        return search_from_json(done)
     from segmentation.estimators._k_means import TooFewRowsError
     from segmentation.estimators.model_selection import choose_k
 
@@ -130,9 +130,13 @@ def search(work: Work, X: Any) -> KSearch:
             raise _too_few(X.shape[0], low, high)
         try:
             found = choose_k(
-                X, low, high, work.settings.seed, COMPARED_K,
+                X,
+                low,
+                high,
+                work.settings.seed,
+                COMPARED_K,
                 lambda done, total: stage.update(done, total, "steps"),
-            )  # fmt: skip
+            )
         except TooFewRowsError as error:
             raise _too_few(error.distinct, low, high, "distinct ") from error
         stage.note = f"{found.recommended} of {low} to {high}"
@@ -147,7 +151,7 @@ def _too_few(users: int, low: int, high: int, kind: str = "") -> DataError:
     return DataError(f"{told}: use --k-range {min(low, users - 1)}-{users}")
 
 
-def restored(found: dict[str, Any]) -> KSearch:
+def search_from_json(found: dict[str, Any]) -> KSearch:
     """Return a search from what JSON kept of it."""
     figures = tuple(
         KFigures(*values)._replace(jaccard=tuple(values[-1])) for values in found["figures"]
@@ -155,14 +159,14 @@ def restored(found: dict[str, Any]) -> KSearch:
     return KSearch(**{**found, "figures": figures})
 
 
-def record(found: KSearch) -> dict[str, Any]:
+def search_record(found: KSearch) -> dict[str, Any]:
     """Return a search as it stands in the manifest and in ``choose_k.json``."""
     return {
         "recommended": found.recommended,
-        "reason": k_selection.reason(found),
+        "reason": k_selection.explain_choice(found),
         "sound": found.sound,
         "range": [found.low, found.high],
-        "elbow": k_selection.elbow(found),
+        "elbow": k_selection.find_elbow(found),
         "silhouette_rows": found.silhouette_rows,
         "stability_rows": found.stability_rows,
         "candidates": [

@@ -22,9 +22,9 @@ from segmentation.deploy.core import open_cluster
 from segmentation.deploy.memory import PeakMemory
 from segmentation.errors import ClusterError, UsageError
 from segmentation.features import aggregate
-from segmentation.features.user_blocks import Blocks, load_blocks, save_blocks
+from segmentation.features.user_blocks import UserBlocks, load_blocks, save_blocks
 from segmentation.pipeline import checksums, ground_truth, sources
-from segmentation.pipeline.error_messages import explained
+from segmentation.pipeline.error_messages import translate_errors
 from segmentation.progress import Progress
 from segmentation.storage import atomic, run_folder
 
@@ -39,13 +39,22 @@ if TYPE_CHECKING:
 #: From this share of unmapped ratings on a run warns of its catalogue.
 _MOST_UNMAPPED = 0.05
 _LIBRARIES = (
-    "dask", "dask-ml", "distributed", "kagglehub", "matplotlib", "numba", "numpy", "pandas",
-    "pyarrow", "scikit-learn", "scipy",
-)  # fmt: skip
+    "dask",
+    "dask-ml",
+    "distributed",
+    "kagglehub",
+    "matplotlib",
+    "numba",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+)
 
 
 @dataclass
-class Work:
+class RunContext:
     """A job under way: what it was asked for, its data and cluster, and how it gets on."""
 
     settings: Settings
@@ -74,7 +83,7 @@ class Work:
             self.out, identity, resume=self.resume, overwrite=self.overwrite
         )
         try:
-            with explained(self.out):
+            with translate_errors(self.out):
                 # What a broken attempt drew or wrote is made anew; what stages keep stays.
                 for name in run_folder.products_of(job):
                     if name not in run_folder.KEPT:
@@ -138,7 +147,7 @@ class Work:
         token = folder.resolve() / f".seen-by-all-{uuid.uuid4().hex[:8]}"
         token.touch()
         try:
-            return preflight.folder(self.cluster.client, str(token))
+            return preflight.check_shared_path(self.cluster.client, str(token))
         finally:
             token.unlink(missing_ok=True)
 
@@ -160,7 +169,7 @@ class Work:
         """Say what is odd about the data, on the terminal and for the manifest."""
         warnings = []
         if self.layout.name == "kaggle" and self.settings.effective_join == "direct":
-            warnings.append(catalogues.direct_warning(catalogue))
+            warnings.append(catalogues.direct_join_warning(catalogue))
         else:
             share = rows["unmapped"] / max(rows["used"] + rows["unmapped"], 1)
             if share > _MOST_UNMAPPED:
@@ -168,7 +177,7 @@ class Work:
                     f"{share:.1%} of the ratings are of films that the catalogue lacks: is it "
                     "whole, and the one that belongs to them?"
                 )
-        warnings += catalogues.warnings(catalogue)
+        warnings += catalogues.catalogue_warnings(catalogue)
         if others := self.layout.left_out:
             n = len(others)
             several = f"and {n - 1:,} more lie there and are" if n > 1 else "lies there and is"
@@ -190,7 +199,7 @@ class Work:
             "fingerprint": self.digest,
         }
 
-    def statistics(self, catalogue: Catalogue) -> tuple[Blocks, dict[str, int], int]:
+    def statistics(self, catalogue: Catalogue) -> tuple[UserBlocks, dict[str, int], int]:
         """Return the user statistics, the counts of rows, and the movies that were rated."""
         folder = self.folder
         kept = folder.product("model/user_statistics.parquet")
@@ -202,7 +211,7 @@ class Work:
             blocks = load_blocks(self.cluster.client, kept, done["blocks"], shared=shared)
             return blocks, done["rows"], done["movies"]
         folder.discard("rejected")
-        blocks, tally = aggregate.read_ratings(
+        blocks, tally = aggregate.aggregate_ratings(
             self.layout, catalogue, self.settings, self.cluster, self.progress
         )
         if tally.rejected:
@@ -238,13 +247,13 @@ class Work:
 
 
 @contextmanager
-def open_work(
+def open_run(
     settings: Settings,
     out: str | Path,
     job: str,
     how: Execution,
     progress: Progress | None = None,
-) -> Iterator[Work]:
+) -> Iterator[RunContext]:
     """Start the cluster, find the data, and see that the one can read the other.
 
     The folder is not touched yet.
@@ -256,7 +265,7 @@ def open_work(
     """
     progress = progress or Progress(quiet=True)
     # Said again by the folder itself; here it saves a download or a cluster's start.
-    found = run_folder.existing_run(out, job)
+    found = run_folder.find_run(out, job)
     run_folder.refuse_other_kind(Path(out), job)
     if found and not (how.resume or how.overwrite):
         run_folder.refuse_existing(Path(out), found)
@@ -264,17 +273,21 @@ def open_work(
     own = {
         whole / Path(name).parts[0] for name in (*run_folder.products_of(job), run_folder.MANIFEST)
     }
-    diagnostics.report_place(how.performance_report, own)
+    diagnostics.resolve_report_path(how.performance_report, own)
     began = time.monotonic()
     with (
         PeakMemory() as memory,
         open_cluster(
-            how.cluster, address=how.address, memory_limit=settings.memory_limit, debug=how.debug,
-            warn=lambda line: progress.warn(f"  warning: {line}"), say=progress.say,
+            how.cluster,
+            address=how.address,
+            memory_limit=settings.memory_limit,
+            debug=how.debug,
+            warn=lambda line: progress.warn(f"  warning: {line}"),
+            say=progress.say,
         ) as running,
-        diagnostics.reported(how.performance_report),
-        diagnostics.counted(running.client, progress),
-    ):  # fmt: skip
+        diagnostics.performance_report(how.performance_report),
+        diagnostics.count_tasks(running.client, progress),
+    ):
         if running.is_elsewhere:
             plural = "s" if running.workers > 1 else ""
             progress.say(
@@ -283,19 +296,29 @@ def open_work(
             )
         if running.dashboard:
             progress.say(f"  dashboard: {running.dashboard}")
-        with explained(Path(out)):
-            layout = sources.locate(settings, running, progress)
-            checksums.check(layout)
+        with translate_errors(Path(out)):
+            layout = sources.resolve_data(settings, running, progress)
+            checksums.check_copy(layout)
             digest = layouts.fingerprint(layout.files)
             _refuse(running.check(layout.files, digest, settings.partition_bytes), progress)
             running.watch(
-                layout.files, digest, settings.partition_bytes,
+                layout.files,
+                digest,
+                settings.partition_bytes,
                 lambda line: progress.warn(f"  {line}"),
-            )  # fmt: skip
-        yield Work(
-            settings, Path(out), how.resume, how.overwrite, layout, digest, running, progress,
-            memory, began,
-        )  # fmt: skip
+            )
+        yield RunContext(
+            settings,
+            Path(out),
+            how.resume,
+            how.overwrite,
+            layout,
+            digest,
+            running,
+            progress,
+            memory,
+            began,
+        )
 
 
 def _refuse(findings: list[str], progress: Progress) -> None:

@@ -15,15 +15,15 @@ import numpy as np
 from segmentation.datasets import csv_reader, filesystem, format
 from segmentation.datasets import partitions as reader
 from segmentation.errors import DataError
-from segmentation.features.partition_reader import PieceReport, ReadSummary
-from segmentation.features.row_counts import Gathering, Tally, add_up
+from segmentation.features.partition_reader import FragmentReport, PartitionSummary
+from segmentation.features.row_counts import RowCounts, SummaryCollector, sum_counts
 from segmentation.pipeline import checksums, ground_truth
-from segmentation.pipeline.context import Work, open_work, versions
+from segmentation.pipeline.context import RunContext, open_run, versions
 from segmentation.pipeline.settings import Execution
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 from segmentation.storage import atomic
 from segmentation.storage.run_folder import CONVERT, PARTS
-from segmentation.tasks import submit
+from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from segmentation.datasets.partitions import Piece
+    from segmentation.datasets.partitions import Fragment
     from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
 
@@ -83,7 +83,7 @@ def run_convert(
         One of its children, with a message for the person at the terminal.
     """
     how = how or Execution()
-    with open_work(settings, out, JOB, how, progress) as work:
+    with open_run(settings, out, JOB, how, progress) as work:
         if how.resume and (manifest := work.earlier(JOB, settings.key(JOB))):
             checksums.check_finished(work.out, manifest)
             work.progress.say("  every part was finished before: nothing is left to do")
@@ -92,14 +92,18 @@ def run_convert(
             return _run(work)
 
 
-def _run(work: Work) -> ConvertRun:
+def _run(work: RunContext) -> ConvertRun:
     settings, folder = work.settings, work.folder
-    found = reader.probe(work.layout)
+    found = reader.probe_files(work.layout)
     size = settings.partition_bytes or work.cluster.budget.partition_bytes
-    partitions = reader.partitions(found, size)
-    key = {**settings.key(JOB), "partition_bytes": size, "parts": len(partitions),
-           # Parts whose records have another form are written again.
-           "record": list(PartRecord._fields)}  # fmt: skip
+    partitions = reader.plan_partitions(found, size)
+    key = {
+        **settings.key(JOB),
+        "partition_bytes": size,
+        "parts": len(partitions),
+        # Parts whose records have another form are written again.
+        "record": list(PartRecord._fields),
+    }
     if folder.stage("plan", key) is None:
         folder.discard(PARTS)
         folder.finish_stage("plan", key, {})
@@ -108,13 +112,16 @@ def _run(work: Work) -> ConvertRun:
     work.share_folder(parts)
     with work.progress.stage("convert", "Parquet") as stage:
         names = [f"part-{i:05d}" for i in range(len(partitions))]
-        tasks = submit(
-            work.cluster.client, "convert", write_part, partitions,
+        tasks = map_tasks(
+            work.cluster.client,
+            "convert",
+            write_part,
+            partitions,
             [str(parts.resolve() / name) for name in names],
-        )  # fmt: skip
-        gathering = Gathering(settings.max_rejected, sum(f.size for f in found), stage)
+        )
+        gathering = SummaryCollector(settings.max_rejected, sum(f.size for f in found), stage)
         summaries, ended = gathering.gather(tasks)
-        tally = add_up(summaries, 0)
+        tally = sum_counts(summaries, 0)
         tally.check_rejected(work.layout.ratings, settings.max_rejected, whole=ended == "whole")
         records = [_record(parts / f"{name}.json") for name in names]
         if unstamped := sum(record.unstamped for record in records):
@@ -134,7 +141,7 @@ def _run(work: Work) -> ConvertRun:
     return ConvertRun(folder.path, manifest)
 
 
-def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
+def write_part(pieces: Sequence[Fragment], place: str) -> PartitionSummary:
     """Copy one partition; ``place`` is where its files and record go, without their endings.
 
     A packed file, which is one partition however long, becomes several files: no more than
@@ -150,7 +157,7 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
     note = Path(f"{place}.json")
     if note.exists():
         record = _record(note)
-        if checksums.damaged(note.parent, record.digests) is None:
+        if checksums.first_corrupt_file(note.parent, record.digests) is None:
             return _summary(record)
     stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
     written: list[_Written] = []
@@ -169,11 +176,11 @@ def write_part(pieces: Sequence[Piece], place: str) -> ReadSummary:
     for piece in pieces:
         lines = 0
         rejected: list[format.LineReject] = []
-        for chunk in reader.chunks(piece, detailed=True):
+        for chunk in reader.read_chunks(piece, detailed=True):
             part = (
                 chunk
                 if isinstance(chunk, format.Partition)
-                else csv_reader.parse(piece.file, bytes(chunk), detailed=True)
+                else csv_reader.parse_lines(piece.file, bytes(chunk), detailed=True)
             )
             frames.append(part.ratings)
             if TIMESTAMP in piece.file.columns:
@@ -255,17 +262,21 @@ def _write(rows: Any, target: Path) -> _Written:
     users = rows[USER].to_numpy()
     ordered = bool((users[1:] >= users[:-1]).all())
     pq.write_table(
-        rows, partial, row_group_size=ROW_GROUP, compression="zstd", write_statistics=True,
+        rows,
+        partial,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        write_statistics=True,
         write_page_checksum=True,
         sorting_columns=[pq.SortingColumn(0)] if ordered and len(users) else None,
-    )  # fmt: skip
+    )
     if not pq.read_table(partial, use_threads=False).equals(rows):
         partial.unlink()
         raise DataError(
             f"{target}: what was written doesn't read as what was meant: check the disk, then run "
             "again with --resume"
         )
-    size, told = partial.stat().st_size, checksums.digest(partial)
+    size, told = partial.stat().st_size, checksums.file_sha256(partial)
     os.replace(partial, target)
     return _Written(target.name, told, len(users), size, ordered, *_ends(users))
 
@@ -274,18 +285,20 @@ def _record(path: Path) -> PartRecord:
     return PartRecord(**json.loads(path.read_text("utf-8")))
 
 
-def _summary(record: PartRecord) -> ReadSummary:
+def _summary(record: PartRecord) -> PartitionSummary:
     reports = tuple(
-        PieceReport(
-            path, header, lines,
+        FragmentReport(
+            path,
+            header,
+            lines,
             tuple(format.LineReject(line, reason, text.encode()) for line, reason, text in told),
         )
         for path, header, lines, told in record.reports
-    )  # fmt: skip
-    return ReadSummary(reports, record.rows, 0, np.zeros(0, np.uint8))
+    )
+    return PartitionSummary(reports, record.rows, 0, np.zeros(0, np.uint8))
 
 
-def _copy_others(work: Work) -> None:
+def _copy_others(work: RunContext) -> None:
     """Copy the catalogue, and what tells that the ratings are synthetic, beside the ratings."""
     layout = work.layout
     others = [layout.movies, *([layout.links] if layout.links else [])]
@@ -296,19 +309,21 @@ def _copy_others(work: Work) -> None:
         target = work.folder.product(path.rpartition("/")[2])
         if not filesystem.exists(path):
             continue
-        with filesystem.opened(path) as source, target.open("wb") as copy:
+        with filesystem.open_file(path) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
 
 
-def _manifest(work: Work, tally: Tally, records: Sequence[PartRecord]) -> dict[str, Any]:
+def _manifest(work: RunContext, tally: RowCounts, records: Sequence[PartRecord]) -> dict[str, Any]:
     known = [record for record in records if record.first_user is not None]
     ends = [(record.first_user, record.last_user) for record in known]
     in_order = all(one[1] <= other[0] for one, other in itertools.pairwise(ends))  # type: ignore[operator]
     return {
         "status": "complete",
         "job": JOB,
-        "settings": {name: work.settings.record()[name] for name in ("data", "ratings", "seed",
-                                                                     "max_rejected")},
+        "settings": {
+            name: work.settings.record()[name]
+            for name in ("data", "ratings", "seed", "max_rejected")
+        },
         "data": work.source(),
         "rows": tally.record(),
         "parquet": {
@@ -322,4 +337,4 @@ def _manifest(work: Work, tally: Tally, records: Sequence[PartRecord]) -> dict[s
         },
         "cluster": work.cluster.record(),
         "versions": versions(),
-    }  # fmt: skip
+    }

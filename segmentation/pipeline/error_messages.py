@@ -16,7 +16,7 @@ _GO_ON = "then run again with --resume"
 
 
 @contextmanager
-def on_partitions(names: Callable[[int], str]) -> Iterator[None]:
+def name_failed_partition(names: Callable[[int], str]) -> Iterator[None]:
     """Name the partition on which workers died again and again.
 
     ``names`` tells what one is called by its number, which tasks that read end their keys with.
@@ -42,7 +42,7 @@ def on_partitions(names: Callable[[int], str]) -> Iterator[None]:
 
 
 @contextmanager
-def explained(out: Path) -> Iterator[None]:
+def translate_errors(out: Path) -> Iterator[None]:
     """Turn failures of workers, connections and disks into errors with a remedy.
 
     Raises

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Self
 
-    from segmentation.reporting.figure_data import Gallery
+    from segmentation.reporting.figure_data import FigureData
 
 #: What has to be free for it: 110 MB were seen in the process, and 180 MB for what the job computes
 #: meanwhile.
@@ -31,7 +31,7 @@ _CODE = (
 )
 
 
-class Artist:
+class FigureRenderer:
     """Draws a run's figures, beside the job where it can.
 
     Its process is started while the job has work for one thread alone, and loads its libraries
@@ -43,7 +43,7 @@ class Artist:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = ThreadPoolExecutor(1, "figures")
         self._answer: Future[dict[str, bytes] | None] | None = None
-        self._wanted: Gallery | None = None
+        self._wanted: FigureData | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -63,11 +63,13 @@ class Artist:
             # A group of its own: Ctrl-C is for the job, which ends it.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, *sys.path],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 process_group=0,
-            )  # fmt: skip
+            )
 
-    def begin(self, wanted: Gallery) -> None:
+    def begin(self, wanted: FigureData) -> None:
         """Begin to draw."""
         self._wanted = wanted
         if self._process is not None:
@@ -81,7 +83,7 @@ class Artist:
         return self._wanted.draw() if found is None else found
 
 
-def _answer(process: subprocess.Popen[bytes], wanted: Gallery) -> dict[str, bytes] | None:
+def _answer(process: subprocess.Popen[bytes], wanted: FigureData) -> dict[str, bytes] | None:
     """Hand over what is wanted; return the figures, None if they didn't come."""
     with process:
         try:
@@ -97,6 +99,6 @@ def draw_what_is_asked_for() -> None:
     """Read what is wanted from standard input, and write the figures to standard output."""
     import matplotlib.backends.backend_agg  # noqa: F401 - loaded before there is anything to draw
 
-    wanted = figure_data.Gallery.from_bytes(sys.stdin.buffer.read())
+    wanted = figure_data.FigureData.from_bytes(sys.stdin.buffer.read())
     sys.stdout.buffer.write(figure_data.packed_figures(wanted.draw()))
     sys.stdout.buffer.flush()

@@ -9,7 +9,7 @@ import numpy as np
 from segmentation.datasets import filesystem
 from segmentation.errors import DataError
 from segmentation.schema import USER
-from segmentation.storage.parquet import files_of
+from segmentation.storage.parquet import list_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,14 +50,14 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from segmentation.estimators.stability import adjusted_rand
+    from segmentation.estimators.stability import adjusted_rand_score
 
-    planted = Planted.read(folder)
+    planted = GroundTruth.read(folder)
     if planted is None:
         return None
     n_planted = int(planted.segments.max(initial=-1)) + 1
     table = np.zeros(0, np.int64)
-    for path in files_of(assignments):
+    for path in list_parts(assignments):
         file = pq.ParquetFile(path)
         if not pa.types.is_integer(file.schema_arrow.field(USER).type):
             return None
@@ -75,23 +75,23 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
     if not len(pairs):
         return None
     ours, theirs = np.divmod(pairs, n_planted)
-    return adjusted_rand(ours, theirs, table[pairs].astype(np.float64))
+    return adjusted_rand_score(ours, theirs, table[pairs].astype(np.float64))
 
 
-class Planted(NamedTuple):
+class GroundTruth(NamedTuple):
     """Users by rising id, and the segment that each was planted in, from 0; both (n_users,)."""
 
     users: NDArray[np.int64]
     segments: NDArray[np.int64]
 
     @classmethod
-    def read(cls, folder: str) -> Planted | None:
+    def read(cls, folder: str) -> GroundTruth | None:
         """Read what `synthesize` left beside its ratings; None where it isn't there."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            with filesystem.opened(f"{folder}/{_PLANTED}") as file:
+            with filesystem.open_file(f"{folder}/{_PLANTED}") as file:
                 table: Any = pq.ParquetFile(file).read([USER, "segment"])
             columns: list[Any] = [table[name].combine_chunks() for name in (USER, "segment")]
             ids = np.from_dlpack(columns[0]).astype(np.int64)

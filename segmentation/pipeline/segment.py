@@ -9,7 +9,7 @@ import numpy as np
 
 from segmentation.features import aggregate
 from segmentation.pipeline import choose_k, figure_process, ground_truth, stages
-from segmentation.pipeline.context import Work, open_work
+from segmentation.pipeline.context import RunContext, open_run
 from segmentation.pipeline.model import SavedModel
 from segmentation.pipeline.settings import Execution
 from segmentation.reporting import figure_data, outputs
@@ -21,7 +21,7 @@ from segmentation.storage import atomic
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from segmentation.features.user_blocks import Blocks
+    from segmentation.features.user_blocks import UserBlocks
     from segmentation.pipeline.settings import Settings
     from segmentation.progress import Progress
     from segmentation.schema import KSearch, Persona, SegmentProfile
@@ -55,19 +55,19 @@ def run_segment(
     """
     playbook = people.load_playbook(settings.playbook)
     how = how or Execution()
-    with open_work(settings, out, JOB, how, progress) as work:
+    with open_run(settings, out, JOB, how, progress) as work:
         if how.resume and (done := _finished(work)):
             work.progress.say("  every stage was finished before: nothing is left to do")
             return done
-        with work.in_folder(JOB), figure_process.Artist() as artist:
+        with work.in_folder(JOB), figure_process.FigureRenderer() as artist:
             return _Segmenting(work, playbook).run(artist)
 
 
-def _finished(work: Work) -> SegmentRun | None:
+def _finished(work: RunContext) -> SegmentRun | None:
     """Return what a finished run in the folder found; None where it isn't finished."""
     key = {
         **work.settings.key("run"),
-        "playbook_sha256": people.digest(work.settings.playbook),
+        "playbook_sha256": people.playbook_digest(work.settings.playbook),
     }
     key.pop("playbook")
     manifest = work.earlier(JOB, key)
@@ -81,10 +81,10 @@ def _finished(work: Work) -> SegmentRun | None:
 class _Segmenting:
     """One run in progress; each method is a stage or what a finished stage left."""
 
-    work: Work
+    work: RunContext
     playbook: people.Playbook
 
-    def run(self, artist: figure_process.Artist) -> SegmentRun:
+    def run(self, artist: figure_process.FigureRenderer) -> SegmentRun:
         work, settings = self.work, self.work.settings
         folder, progress, client = work.folder, work.progress, work.cluster.client
         catalogue = aggregate.catalogue_for(work.layout, settings, progress)
@@ -92,13 +92,13 @@ class _Segmenting:
         if not work.is_short_of(figure_process.ROOM):
             artist.start()
         warnings = work.warnings(catalogue, rows)
-        X = stages.feature_array(client, blocks, settings.preset, len(catalogue.genres))
-        search = choose_k.search(work, X) if settings.k == "auto" else None
+        X = stages.feature_matrix(client, blocks, settings.preset, len(catalogue.genres))
+        search = choose_k.search_k(work, X) if settings.k == "auto" else None
         clustering = self._clustering(X, blocks, search)
         axes, pca = self._axes(X)
         with progress.stage("profiles", "profiles"):
-            found = stages.survey_segments(client, X, blocks, clustering, axes, settings.seed)
-            profiles = profiling.profiles(found.sums, found.distance_p99)
+            found = stages.summarize_segments(client, X, blocks, clustering, axes, settings.seed)
+            profiles = profiling.build_profiles(found.sums, found.distance_p99)
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
         work.cluster.let_go()
         names = [persona.name for persona in personas]
@@ -107,11 +107,16 @@ class _Segmenting:
                 work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
             )
             stage.note = f"{blocks.users:,} users"
-        wanted = figure_data.Gallery(
-            found.points, found.labels, blocks.users, tuple(names), catalogue.genres,
-            tuple(float(ratio) for ratio in axes.explained_variance_ratio), tuple(profiles),
+        wanted = figure_data.FigureData(
+            found.points,
+            found.labels,
+            blocks.users,
+            tuple(names),
+            catalogue.genres,
+            tuple(float(ratio) for ratio in axes.explained_variance_ratio),
+            tuple(profiles),
             settings.seed,
-        )  # fmt: skip
+        )
         artist.begin(wanted)
         # Last of what is computed, since assignments don't wait for it.
         judged = self._judged(X, clustering)
@@ -121,13 +126,20 @@ class _Segmenting:
         ]
         work.cluster.let_go()
         manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
-        manifest["settings"]["playbook_sha256"] = people.digest(settings.playbook)
+        manifest["settings"]["playbook_sha256"] = people.playbook_digest(settings.playbook)
         manifest["data"]["catalogue"] = catalogue.notes
         synthetic = bool(manifest["data"]["synthetic"])
         SavedModel(
-            settings.preset, settings.effective_join, work.layout.name, catalogue.genres,
-            tuple(names), clustering.centers, found.distance_p99, axes, synthetic,
-        ).save(folder.product("model"))  # fmt: skip
+            settings.preset,
+            settings.effective_join,
+            work.layout.name,
+            catalogue.genres,
+            tuple(names),
+            clustering.centers,
+            found.distance_p99,
+            axes,
+            synthetic,
+        ).save(folder.product("model"))
         manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
         planted = ground_truth.synthetic_folder(work.layout)
         if planted is not None:
@@ -135,7 +147,7 @@ class _Segmenting:
                 planted, folder.product("assignments.parquet")
             )
         if search is not None:
-            manifest["choose_k"] = choose_k.record(search)
+            manifest["choose_k"] = choose_k.search_record(search)
         with progress.stage("report", "figures and report"):
             drawn = outputs.write_figures(folder, artist.figures(), search)
             outputs.write_segments(folder, profiles, personas, catalogue.genres)
@@ -147,7 +159,7 @@ class _Segmenting:
         folder.publish(manifest)
         return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
 
-    def _clustering(self, X: Any, blocks: Blocks, search: KSearch | None) -> stages.Clustering:
+    def _clustering(self, X: Any, blocks: UserBlocks, search: KSearch | None) -> stages.Clustering:
         work = self.work
         key = work.settings.key("kmeans")
         done = work.folder.stage("kmeans", key)
@@ -156,7 +168,7 @@ class _Segmenting:
             return stages.Clustering(np.array(done["centers"]), done["record"])
         k = int(work.settings.k) if search is None else search.recommended
         with work.progress.stage("kmeans", "K-Means") as stage:
-            found = stages.cluster_users(work.cluster.client, X, blocks, k, work.settings.seed)
+            found = stages.fit_k_means(work.cluster.client, X, blocks, k, work.settings.seed)
             n_iter = found.record["n_iter"]
             stage.note = f"k = {k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
         work.folder.finish_stage("kmeans", key, found._asdict())
@@ -169,7 +181,7 @@ class _Segmenting:
         done = work.folder.stage("quality", key)
         if done is None:
             with work.progress.stage("quality", "quality and stability"):
-                done = stages.judge(X, clustering.centers, work.settings.seed)
+                done = stages.evaluate_clustering(X, clustering.centers, work.settings.seed)
             work.folder.finish_stage("quality", key, done)
         return dict(atomic.jsonable(done))
 
@@ -180,7 +192,7 @@ class _Segmenting:
         if done is not None:
             return Axes(*(np.array(values) for values in done["axes"])), done["record"]
         with work.progress.stage("pca", "PCA") as stage:
-            axes, record = stages.find_axes(X)
+            axes, record = stages.fit_pca(X)
             stage.note = f"{axes.explained_variance_ratio.sum():.0%} of the variance on two axes"
         work.folder.finish_stage("pca", key, {"axes": list(axes), "record": record})
         return axes, record

@@ -127,10 +127,10 @@ def synthetic_rows(data: str) -> int | None:
         return SYNTHETIC_ROWS
     if not re.fullmatch(r"[0-9]{1,3}([_,]?[0-9]{3})*|[0-9]{1,20}", rows):
         raise UsageError(f"--data {data}: give the number of ratings, as in synthetic:1000000")
-    return checked_rows(int(rows.replace("_", "").replace(",", "")), f"--data {data}")
+    return validate_synthetic_rows(int(rows.replace("_", "").replace(",", "")), f"--data {data}")
 
 
-def checked_rows(rows: int, told: str) -> int:
+def validate_synthetic_rows(rows: int, told: str) -> int:
     """Return a number of synthetic ratings that can be made.
 
     Raises

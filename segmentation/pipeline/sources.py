@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from segmentation.progress import Progress
 
 
-def locate(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
+def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
     """Find, download or make the data that the settings name.
 
     Workers on other machines are given paths that don't hang on where the job was started.
     """
     found = _located(settings, cluster, progress)
-    return layouts.absolute(found) if cluster.is_elsewhere else found
+    return layouts.absolute_layout(found) if cluster.is_elsewhere else found
 
 
 @contextmanager
@@ -46,26 +46,29 @@ def _located(settings: Settings, cluster: Cluster, progress: Progress) -> Layout
     if rows is not None:
         from segmentation.datasets.synthetic import writer
 
-        place = local.cache() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
+        place = local.cache_dir() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
         if not writer.is_written(rows, settings.seed, place):
             with (
                 progress.stage("synthesize", "synthetic data") as stage,
                 _here(cluster) as client,
             ):
-                writer.write(
-                    rows, settings.seed, place, client,
+                writer.write_dataset(
+                    rows,
+                    settings.seed,
+                    place,
+                    client,
                     lambda done, total: stage.update(done, total, "rows"),
-                )  # fmt: skip
+                )
                 stage.note = f"{rows:,} ratings kept in {place}"
-        return layouts.detect(str(place), settings.ratings)
+        return layouts.detect_layout(str(place), settings.ratings)
     if settings.data == "kaggle":
         from segmentation.datasets import kaggle
 
         with progress.stage("download", "Kaggle") as stage:
             # Another ratings file for the same catalogue need not be one of Kaggle's.
-            own = settings.ratings is not None and discovery.is_there(settings.ratings)
+            own = settings.ratings is not None and discovery.ratings_exist(settings.ratings)
             name = None if own else settings.ratings or kaggle.DEFAULT_RATINGS
             folder = kaggle.download(name, quiet=not progress.live)
             stage.note = folder
-        return layouts.detect(folder, settings.ratings)
-    return layouts.detect(settings.data, settings.ratings)
+        return layouts.detect_layout(folder, settings.ratings)
+    return layouts.detect_layout(settings.data, settings.ratings)

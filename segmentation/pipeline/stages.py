@@ -11,7 +11,7 @@ from segmentation.features import presets
 from segmentation.pipeline import assignments
 from segmentation.schema import Axes
 from segmentation.storage import parquet
-from segmentation.tasks import submit
+from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.deploy.core import Cluster
-    from segmentation.features.user_blocks import Blocks
+    from segmentation.features.user_blocks import UserBlocks
     from segmentation.reporting.profiles import Activity, ProfileSums
     from segmentation.schema import UserStatistics
     from segmentation.storage.run_folder import RunFolder
@@ -30,15 +30,19 @@ _AXES = 2
 SHOWN_USERS = 100_000
 
 
-def feature_array(client: Any, blocks: Blocks, preset: str, n_genres: int) -> da.Array:
+def feature_matrix(client: Any, blocks: UserBlocks, preset: str, n_genres: int) -> da.Array:
     """Return the matrix to cluster as a persisted Dask array with known chunks.
 
     Rows follow the users' ids; float32 of shape (n_users, n_genres).
     """
     import dask.array as da
 
-    tasks = submit(
-        client, "features", presets.features, blocks.statistics, [preset] * len(blocks.sizes)
+    tasks = map_tasks(
+        client,
+        "features",
+        presets.compute_features,
+        blocks.statistics,
+        [preset] * len(blocks.sizes),
     )
     return da.concatenate(
         [
@@ -55,7 +59,7 @@ class Clustering(NamedTuple):
     record: dict[str, Any]
 
 
-def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -> Clustering:
+def fit_k_means(client: Any, X: da.Array, blocks: UserBlocks, k: int, seed: int) -> Clustering:
     """Fit K-Means and number the segments by rising movies per user.
 
     Raises
@@ -80,13 +84,13 @@ def cluster_users(client: Any, X: da.Array, blocks: Blocks, k: int, seed: int) -
     return Clustering(found.centers[order_by_activity(activity)], record)
 
 
-def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
+def evaluate_clustering(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
     """Return what the manifest says of how good the segments are, and how far they come back."""
     from segmentation.estimators import metrics, stability
 
-    figures = metrics.evaluate(X, centers)
-    silhouette, rows = metrics.sampled_silhouette(X, centers, seed)
-    found = stability.stability(X, centers, seed)
+    figures = metrics.evaluate_clustering(X, centers)
+    silhouette, rows = metrics.silhouette_score(X, centers, seed)
+    found = stability.measure_stability(X, centers, seed)
     return {
         **{name: value for name, value in figures.items() if name != "inertia"},
         "silhouette": silhouette,
@@ -100,12 +104,12 @@ def judge(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any
     }
 
 
-def find_axes(X: da.Array) -> tuple[Axes, dict[str, Any]]:
+def fit_pca(X: da.Array) -> tuple[Axes, dict[str, Any]]:
     """Fit incremental PCA; return two axes and what the manifest says of them."""
     from segmentation.estimators import _incremental_pca
 
     wanted = min(_AXES, *X.shape)
-    found = _incremental_pca.fit(X, wanted)
+    found = _incremental_pca.fit_incremental_pca(X, wanted)
     components = np.zeros((_AXES, X.shape[1]))
     components[:wanted] = found.components
     ratio = np.zeros(_AXES)
@@ -129,16 +133,16 @@ class Surveyed(NamedTuple):
     labels: NDArray[np.int32]
 
 
-def survey_segments(
-    client: Any, X: da.Array, blocks: Blocks, clustering: Clustering, axes: Axes, seed: int
+def summarize_segments(
+    client: Any, X: da.Array, blocks: UserBlocks, clustering: Clustering, axes: Axes, seed: int
 ) -> Surveyed:
     """Sum the segments up, a task a block; the driver holds nothing for each user."""
-    from segmentation.estimators._blockwise import sample_rows
+    from segmentation.estimators._blockwise import sample_row_numbers
     from segmentation.reporting import percentiles, profiles
 
     features = _blocks(client, X)
     centers, k = clustering.centers, len(clustering.centers)
-    numbers = sample_rows(blocks.users, SHOWN_USERS, seed)
+    numbers = sample_row_numbers(blocks.users, SHOWN_USERS, seed)
     ends = np.cumsum(blocks.sizes)
     shown = [
         own - (end - size)
@@ -147,22 +151,25 @@ def survey_segments(
         )
     ]
     found = client.gather(
-        submit(client, "profile", assignments.survey, blocks.statistics, features, shown, centers,
-               axes)
-    )  # fmt: skip
+        map_tasks(
+            client, "profile", assignments.survey, blocks.statistics, features, shown, centers, axes
+        )
+    )
     sums, bins, points, labels = zip(*found, strict=True)
-    counted = percentiles.merge(bins)
-    keys = percentiles.wanted(counted, k)
-    fetched = client.gather(submit(client, "distance", assignments.fetch, features, centers, keys))
+    counted = percentiles.merge_histograms(bins)
+    keys = percentiles.bins_needed(counted, k)
+    fetched = client.gather(
+        map_tasks(client, "distance", assignments.fetch, features, centers, keys)
+    )
     far = percentiles.percentile_99(counted, keys, fetched, k)
-    return Surveyed(profiles.merge(sums), far, np.concatenate(points), np.concatenate(labels))
+    return Surveyed(profiles.merge_sums(sums), far, np.concatenate(points), np.concatenate(labels))
 
 
 def write_assignments(
     cluster: Cluster,
     folder: RunFolder,
     X: da.Array,
-    blocks: Blocks,
+    blocks: UserBlocks,
     clustering: Clustering,
     axes: Axes,
     personas: Sequence[str],
@@ -180,20 +187,25 @@ def write_assignments(
         blocks.statistics[:asked] = given[:asked]
         cluster.let_go()
 
-    parquet.write(
-        cluster.client, folder.product("assignments.parquet"), assignments.table,
+    parquet.write_parts(
+        cluster.client,
+        folder.product("assignments.parquet"),
+        assignments.table,
         [given, features, clustering.centers, axes, tuple(personas), genres],
-        2 * cluster.threads, let_go,
-    )  # fmt: skip
+        2 * cluster.threads,
+        let_go,
+    )
 
 
-def _activity(client: Any, X: da.Array, blocks: Blocks, centers: NDArray[np.float64]) -> Activity:
+def _activity(
+    client: Any, X: da.Array, blocks: UserBlocks, centers: NDArray[np.float64]
+) -> Activity:
     from segmentation.reporting import profiles
 
-    tasks = submit(
+    tasks = map_tasks(
         client, "activity", _block_activity, blocks.statistics, _blocks(client, X), centers
     )
-    return profiles.add_activity(client.gather(tasks))
+    return profiles.merge_activity(client.gather(tasks))
 
 
 def _block_activity(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class FigureData:
     """What the figures show.
 
     Parameters
@@ -71,17 +71,24 @@ class Gallery:
             if name.startswith("profile:")
         }
         profiles = tuple(
-            SegmentProfile(**{
-                name: array[s] if array.ndim > 1 else array[s].item()
-                for name, array in columns.items()
-            })
+            SegmentProfile(
+                **{
+                    name: array[s] if array.ndim > 1 else array[s].item()
+                    for name, array in columns.items()
+                }
+            )
             for s in range(len(columns["segment"]))
-        )  # fmt: skip
+        )
         return cls(
-            found["points"], found["labels"], int(found["users"]),
-            tuple(found["names"].tolist()), tuple(found["genres"].tolist()),
-            tuple(found["explained"].tolist()), profiles, int(found["seed"]),
-        )  # fmt: skip
+            found["points"],
+            found["labels"],
+            int(found["users"]),
+            tuple(found["names"].tolist()),
+            tuple(found["genres"].tolist()),
+            tuple(found["explained"].tolist()),
+            profiles,
+            int(found["seed"]),
+        )
 
     def draw(self) -> dict[str, bytes]:
         """Draw the figures; PNGs by name."""

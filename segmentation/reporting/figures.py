@@ -78,9 +78,15 @@ def pca_scatter(
     for kind in range(-(-len(names) // len(COLOURS))):
         own = shown[labels[shown] // len(COLOURS) == kind]
         axes.scatter(
-            points[own, 0], points[own, 1], s=size, linewidths=0, alpha=0.55, rasterized=True,
-            c=[colour(int(label)) for label in labels[own]], marker=_marker(kind * len(COLOURS)),
-        )  # fmt: skip
+            points[own, 0],
+            points[own, 1],
+            s=size,
+            linewidths=0,
+            alpha=0.55,
+            rasterized=True,
+            c=[colour(int(label)) for label in labels[own]],
+            marker=_marker(kind * len(COLOURS)),
+        )
     low, high = np.percentile(points, [0.1, 99.9], axis=0) if n else ((0, 0), (1, 1))
     margin = 0.08 * np.maximum(np.subtract(high, low), 1e-9)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -92,25 +98,35 @@ def pca_scatter(
         for s, name in enumerate(names)
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", frameon=False,
-        ncols=min(_LEGEND_COLUMNS, len(names)), fontsize=9 if len(names) <= 9 else 7.5,
-        handletextpad=0.2, columnspacing=1.4,
-    )  # fmt: skip
+        handles=handles,
+        loc="outside lower center",
+        frameon=False,
+        ncols=min(_LEGEND_COLUMNS, len(names)),
+        fontsize=9 if len(names) <= 9 else 7.5,
+        handletextpad=0.2,
+        columnspacing=1.4,
+    )
     axes.set_xlabel(f"first axis ({explained[0]:.0%} of the variance)")
     if len(explained) > 1:
         axes.set_ylabel(f"second axis ({explained[1]:.0%} of the variance)")
     drawn = f"{len(shown):,} of {users:,} users" if len(shown) < users else f"{users:,} users"
     _title(axes, "Where the segments lie", f"{drawn} on the two axes of largest variance")
-    return png(figure)
+    return render_png(figure)
 
 
 def _label_centres(axes: Any, centres: Sequence[NDArray[np.float64]]) -> None:
     for segment, (x, y) in enumerate(centres):
         axes.annotate(
-            str(segment), (x, y), ha="center", va="center", fontsize=11, fontweight="bold",
-            color=INK if colour(segment) == _PALE else "white", zorder=5,
+            str(segment),
+            (x, y),
+            ha="center",
+            va="center",
+            fontsize=11,
+            fontweight="bold",
+            color=INK if colour(segment) == _PALE else "white",
+            zorder=5,
             bbox={"boxstyle": "circle,pad=0.28", "fc": colour(segment), "ec": "white", "lw": 1.6},
-        )  # fmt: skip
+        )
 
 
 def genre_heatmap(
@@ -125,20 +141,27 @@ def genre_heatmap(
     image = axes.pcolormesh(*edges, means[:, order].T, cmap="YlGnBu", vmin=0, vmax=5)
     axes.invert_yaxis()
     axes.set_xticks(
-        range(len(names)), [_wrapped(_plain(name)) for name in names], va="top",
+        range(len(names)),
+        [_wrapped(_plain(name)) for name in names],
+        va="top",
         fontsize=8.5 if len(names) <= 12 else 7,
-    )  # fmt: skip
+    )
     axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
     axes.tick_params(length=0)
     for row, genre in enumerate(order):
         for column in range(len(profiles)):
             value = means[column, genre]
             axes.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=8,
+                column,
+                row,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
                 color="white" if value > 2.9 else INK,
                 fontweight="bold" if value >= HIGH_RATED else "normal",
                 in_layout=False,  # lies within the axes: a hundred texts less to be measured
-            )  # fmt: skip
+            )
     for side in axes.spines.values():
         side.set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03)
@@ -146,7 +169,7 @@ def genre_heatmap(
     bar.ax.tick_params(labelsize=8, length=0)
     bar.set_label("mean stars", fontsize=8.5)
     _title(axes, "What each segment rates", "mean stars, 0 for unseen; bold from 3")
-    return png(figure)
+    return render_png(figure)
 
 
 def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> bytes:
@@ -156,11 +179,17 @@ def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> b
     panels = figure.subplots(1, 3, sharey=True)
     values: tuple[tuple[str, list[float], list[str]], ...] = (
         ("users", [p.users for p in profiles], [f"{p.users:,}  ({p.share:.0%})" for p in profiles]),
-        ("movies per user", [p.movies_per_user for p in profiles],
-         [f"{p.movies_per_user:,.0f}" for p in profiles]),
-        ("mean rating, stars", [p.mean_rating for p in profiles],
-         [f"{p.mean_rating:.2f}" for p in profiles]),
-    )  # fmt: skip
+        (
+            "movies per user",
+            [p.movies_per_user for p in profiles],
+            [f"{p.movies_per_user:,.0f}" for p in profiles],
+        ),
+        (
+            "mean rating, stars",
+            [p.mean_rating for p in profiles],
+            [f"{p.mean_rating:.2f}" for p in profiles],
+        ),
+    )
     for axes, (label, numbers, texts) in zip(panels, values, strict=True):
         axes.barh(range(k), numbers, color=[colour(p.segment) for p in profiles], height=0.66)
         axes.set_yticks(
@@ -178,22 +207,28 @@ def segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> b
             side.set_visible(False)
     # sharey inverts once per panel; an odd number of inversions is what is wanted.
     panels[0].set_ylim(k - 0.5, -0.5)
-    return png(figure)
+    return render_png(figure)
 
 
 def _new(width: float, height: float) -> tuple[Any, Any]:
     figure = new_figure(width, height)
     axes = figure.subplots()
-    plain_axes(axes)
+    style_axes(axes)
     return figure, axes
 
 
 def _title(axes: Any, title: str, subtitle: str) -> None:
     axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=24)
     axes.annotate(
-        subtitle, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points",
-        fontsize=9, color="#5c5c5c", va="bottom",
-    )  # fmt: skip
+        subtitle,
+        (0, 1),
+        (0, 7),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=9,
+        color="#5c5c5c",
+        va="bottom",
+    )
 
 
 def _wrapped(name: str) -> str:
@@ -211,7 +246,7 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
-def plain_axes(axes: Any) -> None:
+def style_axes(axes: Any) -> None:
     """Leave two thin spines, and labels that can be read."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -220,7 +255,7 @@ def plain_axes(axes: Any) -> None:
     axes.tick_params(colors=INK, labelsize=9)
 
 
-def png(figure: Any) -> bytes:
+def render_png(figure: Any) -> bytes:
     """Return a figure as PNG, the same bytes each time."""
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.reporting.figures import ACCENT, FAINT, INK, new_figure, plain_axes, png
+from segmentation.reporting.figures import ACCENT, FAINT, INK, new_figure, render_png, style_axes
 from segmentation.schema import MOST_SEGMENTS, SOUND, WEAK
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _FEW_A_SEGMENT = 10
 _DASHES, _DOTS = (0, (4, 3)), (0, (1, 2))
 
 
-def elbow(search: KSearch) -> int | None:
+def find_elbow(search: KSearch) -> int | None:
     """Return the k where the inertia bends most; None where it doesn't bend within the range.
 
     That is the point farthest below the chord from the first to the last, both stretched to 0…1
@@ -39,7 +39,7 @@ def elbow(search: KSearch) -> int | None:
     return int(ks[best]) if above[best] > 0 else None
 
 
-def reason(search: KSearch) -> str:
+def explain_choice(search: KSearch) -> str:
     """Say which k is recommended and why, for somebody who knows segments but not statistics."""
     chosen = search.of(search.recommended)
     assert chosen is not None
@@ -96,7 +96,7 @@ def _others(search: KSearch) -> str:
         known = [(sign * v, -f.k) for f in search.in_range if (v := value(f)) is not None]
         if known:
             best.append((name, -max(known)[1]))
-    bend = elbow(search)
+    bend = find_elbow(search)
     if bend is not None:
         best.append(("the elbow of the inertia", bend))
     if not best:
@@ -113,10 +113,21 @@ def _joined(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def table(search: KSearch) -> str:
+def format_k_table(search: KSearch) -> str:
     """Return the figures as a table of plain text; the recommended k is marked."""
-    rows = [("", "k", "inertia", "saved", "silhouette", "Davies–Bouldin", "Caliński–Harabasz",
-             "agreement", "least stable")]  # fmt: skip
+    rows = [
+        (
+            "",
+            "k",
+            "inertia",
+            "saved",
+            "silhouette",
+            "Davies–Bouldin",
+            "Caliński–Harabasz",
+            "agreement",
+            "least stable",
+        )
+    ]
     before: KFigures | None = None
     for found in search.figures:
         saved = ""
@@ -163,7 +174,7 @@ def _number(value: float | None, digits: int) -> str:
     return f"{math.floor(value * 10**digits + 1e-6) / 10**digits:,.{digits}f}"
 
 
-def figure(search: KSearch) -> bytes:
+def draw_k_figure(search: KSearch) -> bytes:
     """Draw elbow, silhouette, Davies–Bouldin, Caliński–Harabasz and stability over k; PNG."""
     picture = new_figure(10.4, 6.4)
     picture.get_layout_engine().set(h_pad=0.12, w_pad=0.1)
@@ -198,18 +209,24 @@ def figure(search: KSearch) -> bytes:
         axes.set_xlabel("segments (k)", fontsize=9, color=INK)
     _dress(stable, search, "Stability", "1 is always found again on resampled users")
     _words(panels[5], search)
-    return png(picture)
+    return render_png(picture)
 
 
 def _dress(axes: Any, search: KSearch, title: str, hint: str) -> None:
     from matplotlib.ticker import EngFormatter
 
-    plain_axes(axes)
+    style_axes(axes)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=17)
     axes.annotate(
-        hint, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8,
-        color="#5c5c5c", va="bottom",
-    )  # fmt: skip
+        hint,
+        (0, 1),
+        (0, 4),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8,
+        color="#5c5c5c",
+        va="bottom",
+    )
     axes.axvline(search.recommended, color=ACCENT, lw=7, alpha=0.22, zorder=0)
     if search.recommended != _FIVE and search.of(_FIVE) is not None:
         axes.axvline(_FIVE, color=FAINT, lw=1.2, ls=_DOTS, zorder=0)
@@ -236,12 +253,17 @@ def _words(axes: Any, search: KSearch) -> None:
     axes.text(
         0, 1.0, f"k = {search.recommended}", fontsize=26, fontweight="bold", color=ACCENT, va="top"
     )
-    told = reason(search).partition(". ")[0].partition(": ")[2]
+    told = explain_choice(search).partition(". ")[0].partition(": ")[2]
     told = told[0].upper() + told[1:].rstrip(".") + "."
     axes.text(
-        0, 0.80, "\n".join(textwrap.wrap(told, 44)), fontsize=8.5, color=INK, va="top",
+        0,
+        0.80,
+        "\n".join(textwrap.wrap(told, 44)),
+        fontsize=8.5,
+        color=INK,
+        va="top",
         linespacing=1.35,
-    )  # fmt: skip
+    )
     handles = [Line2D([], [], color=ACCENT, lw=7, alpha=0.22, label="recommended")]
     if search.recommended != _FIVE and search.of(_FIVE) is not None:
         handles.append(Line2D([], [], color=FAINT, lw=1.2, ls=_DOTS, label="k = 5, to compare"))

@@ -47,7 +47,7 @@ def write_figures(
     """Write the figures, and that of the search for k where there was one; return all by name."""
     figures = dict(drawn)
     if search is not None:
-        figures["choose_k"] = k_selection.figure(search)
+        figures["choose_k"] = k_selection.draw_k_figure(search)
     for name, png in figures.items():
         atomic.write_bytes(folder.product(f"figures/{name}.png"), png)
     return figures
@@ -127,19 +127,26 @@ def read_segments(
         ]
         profiles = [
             SegmentProfile(
-                record["segment"], record["users"], record["share"], record["movies_per_user"],
-                record["mean_rating"], **found,
+                record["segment"],
+                record["users"],
+                record["share"],
+                record["movies_per_user"],
+                record["mean_rating"],
+                **found,
                 stability=float("nan") if record["stability"] is None else record["stability"],
             )
             for record, found in zip(records, columns, strict=True)
-        ]  # fmt: skip
+        ]
         personas = [
             Persona(
-                record["persona"], record["tagline"], record["summary"],
-                tuple(record["product_strategy"]), tuple(record["marketing_actions"]),
+                record["persona"],
+                record["tagline"],
+                record["summary"],
+                tuple(record["product_strategy"]),
+                tuple(record["marketing_actions"]),
             )
             for record in records
-        ]  # fmt: skip
+        ]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path}: can't be read ({error!r}): run with --overwrite") from error
     return genres, profiles, personas
@@ -159,7 +166,7 @@ def write_reports(
     captions = dict(_CAPTIONS)
     if search is not None:
         captions["choose_k"] = (
-            k_selection.reason(search),
+            k_selection.explain_choice(search),
             "Curves of inertia, silhouette, Davies–Bouldin, Caliński–Harabasz and stability over k",
         )
     pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}
@@ -210,14 +217,20 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ("preset", settings["preset"]),
         ("segments (k)", _chosen(manifest)),
         ("seed", str(settings["seed"])),
-        ("cluster", f"{cluster['kind']}: {cluster['workers']} worker(s), "
-                    f"{cluster['threads']} thread(s)"),
+        (
+            "cluster",
+            f"{cluster['kind']}: {cluster['workers']} worker(s), {cluster['threads']} thread(s)",
+        ),
         ("time", f"{manifest['seconds']:.1f} s"),
         ("peak memory of the process tree", f"{manifest['peak_memory_bytes'] / 1e6:,.0f} MB"),
-        ("versions", ", ".join(
-            f"{name} {manifest['versions'][name]}"
-            for name in ("segmentation", "dask", "dask-ml", "scikit-learn"))),
-    ]  # fmt: skip
+        (
+            "versions",
+            ", ".join(
+                f"{name} {manifest['versions'][name]}"
+                for name in ("segmentation", "dask", "dask-ml", "scikit-learn")
+            ),
+        ),
+    ]
     return report.ReportFacts(
         title="Audience segments",
         source=_source_line(data),

@@ -21,34 +21,34 @@ _SHARE = 0.99
 _BIN_BITS, _DROPPED_BITS = 20, 44
 
 
-class Bins(NamedTuple):
+class Histogram(NamedTuple):
     """Sorted distinct bins, a segment's after the other's, and how many distances lie in each."""
 
     keys: NDArray[np.int64]
     counts: NDArray[np.int64]
 
 
-def bins_of(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> Bins:
+def build_histogram(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> Histogram:
     """Count one block's distances, (n_users,) from 0 on, by segment and bin."""
-    return Bins(*np.unique(_keys(labels, distance), return_counts=True))
+    return Histogram(*np.unique(_keys(labels, distance), return_counts=True))
 
 
-def merge(parts: Sequence[Bins]) -> Bins:
+def merge_histograms(parts: Sequence[Histogram]) -> Histogram:
     """Add up what blocks counted."""
     keys, at = np.unique(np.concatenate([part.keys for part in parts]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
     np.add.at(counts, at, np.concatenate([part.counts for part in parts]))
-    return Bins(keys, counts)
+    return Histogram(keys, counts)
 
 
-def wanted(bins: Bins, n_segments: int) -> NDArray[np.int64]:
+def bins_needed(bins: Histogram, n_segments: int) -> NDArray[np.int64]:
     """Return the bins whose distances have to be known, sorted."""
     return np.unique([key for s in range(n_segments) for key, _ in _places(bins, s)]).astype(
         np.int64
     )
 
 
-def fetch(
+def values_in_bins(
     labels: NDArray[np.int32], distance: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
     """Return one block's distances in each of some bins."""
@@ -57,7 +57,7 @@ def fetch(
 
 
 def percentile_99(
-    bins: Bins,
+    bins: Histogram,
     keys: NDArray[np.int64],
     fetched: Sequence[list[NDArray[np.float64]]],
     n_segments: int,
@@ -84,7 +84,7 @@ def _keys(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> NDArray[n
     return (labels.astype(np.int64) << _BIN_BITS) + bits
 
 
-def _places(bins: Bins, segment: int) -> list[tuple[int, int]]:
+def _places(bins: Histogram, segment: int) -> list[tuple[int, int]]:
     """Return where the values below and above the percentile lie: bin, and rank within it."""
     own = bins.keys >> _BIN_BITS == segment
     keys, ends = bins.keys[own], np.cumsum(bins.counts[own])

@@ -24,9 +24,19 @@ if TYPE_CHECKING:
 _TRAITS = ("movies_per_user", "high_rated_share", "satisfaction")
 _TEXTS = ("name", "tagline", "summary", "product_strategy", "marketing_actions")
 _WORDS = (
-    "users", "people", "share", "movies", "activity", "rating", "breadth", "genre_count",
-    "top_genres", "best_genre", "weak_genres", "lift_genres",
-)  # fmt: skip
+    "users",
+    "people",
+    "share",
+    "movies",
+    "activity",
+    "rating",
+    "breadth",
+    "genre_count",
+    "top_genres",
+    "best_genre",
+    "weak_genres",
+    "lift_genres",
+)
 #: Cost of taking a prototype a second time: small beside any real distance (traits span 0 to 1).
 _REUSE = 0.02
 
@@ -79,7 +89,7 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
     return Playbook(tuple(prototypes), _prototype(raw["everyone"], where, traits=False))
 
 
-def digest(path: str | Path | None) -> str:
+def playbook_digest(path: str | Path | None) -> str:
     """Return the SHA-256 of a playbook's content."""
     if path is None:
         content = resources.files(__package__).joinpath("playbook.toml").read_bytes()

@@ -36,14 +36,18 @@ def block_sums(
     """Sum up one block of users by segment."""
     shape = n_segments, statistics.counts.shape[1]
     sums = ProfileSums(
-        np.zeros(n_segments, np.int64), np.zeros(n_segments, np.int64), np.zeros(n_segments),
-        np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64),
-    )  # fmt: skip
+        np.zeros(n_segments, np.int64),
+        np.zeros(n_segments, np.int64),
+        np.zeros(n_segments),
+        np.zeros(shape),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+    )
     add_users(labels, *statistics[1:], *sums)
     return sums
 
 
-def merge(parts: Sequence[ProfileSums]) -> ProfileSums:
+def merge_sums(parts: Sequence[ProfileSums]) -> ProfileSums:
     """Add the sums of disjoint blocks of users."""
     return ProfileSums(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
 
@@ -63,7 +67,7 @@ def block_activity(
     return Activity(np.bincount(labels, minlength=n_segments), movies.astype(np.int64))
 
 
-def add_activity(parts: Sequence[Activity]) -> Activity:
+def merge_activity(parts: Sequence[Activity]) -> Activity:
     """Add the counts of disjoint blocks of users."""
     return Activity(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
 
@@ -74,7 +78,7 @@ def order_by_activity(sums: Activity | ProfileSums) -> list[int]:
     return sorted(range(len(activity)), key=lambda c: (activity[c], sums.users[c], c))
 
 
-def profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list[SegmentProfile]:
+def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list[SegmentProfile]:
     """Divide the sums into one profile a segment; every segment must have users.
 
     ``distance_p99`` is each segment's 99th percentile of distances to its centre.

@@ -67,20 +67,26 @@ def render_markdown(
     )
 
 
-def segment_table(profiles: Sequence[SegmentProfile], personas: Sequence[Persona],
-                  genres: tuple[str, ...]) -> str:  # fmt: skip
+def format_segment_table(
+    profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
+) -> str:
     """Return the segments as a table of plain text, for the end of a run."""
     rows = [("#", "segment", "users", "share", "movies/user", "stars", "genres rated ≥ 3")]
     for profile, persona in zip(profiles, personas, strict=True):
         high = profile.high_rated(genres)
         rows.append(
             (
-                str(profile.segment), persona.name, f"{profile.users:,}", f"{profile.share:.1%}",
-                f"{profile.movies_per_user:,.1f}", f"{profile.mean_rating:.2f}",
-                f"{len(high)} of {len(genres)}" + (f": {', '.join(high[:3])}" if high else "")
+                str(profile.segment),
+                persona.name,
+                f"{profile.users:,}",
+                f"{profile.share:.1%}",
+                f"{profile.movies_per_user:,.1f}",
+                f"{profile.mean_rating:.2f}",
+                f"{len(high)} of {len(genres)}"
+                + (f": {', '.join(high[:3])}" if high else "")
                 + (" …" if len(high) > 3 else ""),
             )
-        )  # fmt: skip
+        )
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     right = {0, 2, 3, 4, 5}
     lines = [
@@ -93,8 +99,11 @@ def segment_table(profiles: Sequence[SegmentProfile], personas: Sequence[Persona
     lines.insert(1, "  ".join("─" * width for width in widths))
     weak = [str(profile.segment) for profile in profiles if profile.weak]
     if weak:
-        lines += ["", "weak, hardly found again when the fit is repeated on resampled users: "
-                  f"segment{'s' if len(weak) > 1 else ''} {', '.join(weak)}"]  # fmt: skip
+        lines += [
+            "",
+            "weak, hardly found again when the fit is repeated on resampled users: "
+            f"segment{'s' if len(weak) > 1 else ''} {', '.join(weak)}",
+        ]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.tasks import submit
+from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +26,12 @@ ONE_FILE = 8
 _PACKED = {"compression": "zstd", "compression_level": 1}
 
 
-def part_of(folder: Path, number: int) -> Path:
+def part_path(folder: Path, number: int) -> Path:
     """Return where one block of a folder of parts lies."""
     return folder / f"part-{number:05d}.parquet"
 
 
-def write(
+def write_parts(
     client: Any,
     path: Path,
     make: Callable[..., Any],
@@ -46,7 +46,7 @@ def write(
     make
         Makes one Arrow table, on a worker.
     columns
-        What it is given, as for :func:`segmentation.tasks.submit`; a list for what differs.
+        What it is given, as for :func:`segmentation.tasks.map_tasks`; a list for what differs.
     ahead
         How many are built at a time, beyond those that are being written.
     after
@@ -62,7 +62,7 @@ def write(
         partial.mkdir()
         parts = _built(client, _packed, [make, *columns], n, ahead, after)
         for number, part in enumerate(parts):
-            part_of(partial, number).write_bytes(part)
+            part_path(partial, number).write_bytes(part)
     os.replace(partial, path)
 
 
@@ -77,7 +77,7 @@ def _built(
     waiting: deque[Any] = deque()
     for at in range(0, n, ahead):
         some = [c[at : at + ahead] if isinstance(c, list) else c for c in columns]
-        waiting += submit(client, "table", make, *some)
+        waiting += map_tasks(client, "table", make, *some)
         del some
         after(min(at + ahead, n))
         while len(waiting) > ahead:
@@ -109,7 +109,7 @@ def _write_file(path: Path, tables: Iterator[Any]) -> None:
             writer.close()
 
 
-def files_of(path: Path) -> list[Path]:
+def list_parts(path: Path) -> list[Path]:
     """Return the one file, or the parts in the order of the blocks."""
     return sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
 
@@ -143,7 +143,7 @@ def _arrow_ids(ids: NDArray[np.bytes_]) -> Any:
     return pa.Array.from_buffers(pa.string(), len(ids), buffers)
 
 
-def arrow_texts(values: Sequence[str]) -> Any:
+def arrow_strings(values: Sequence[str]) -> Any:
     """Return texts as an Arrow array, without pandas as well."""
     import pyarrow as pa
 

@@ -34,17 +34,35 @@ _STATE = "state.json"
 _LOCK = "lock"
 #: Every file that a run may leave in its folder; nothing else there is ever touched.
 PRODUCTS = (
-    MANIFEST, "assignments.parquet", "segments.json", "segments.csv", "report.html", "report.md",
-    "figures/pca.png", "figures/genres.png", "figures/sizes.png", "figures/choose_k.png",
-    "choose_k.json", "choose_k.csv", "model/model.json", "model/user_statistics.parquet",
+    MANIFEST,
+    "assignments.parquet",
+    "segments.json",
+    "segments.csv",
+    "report.html",
+    "report.md",
+    "figures/pca.png",
+    "figures/genres.png",
+    "figures/sizes.png",
+    "figures/choose_k.png",
+    "choose_k.json",
+    "choose_k.csv",
+    "model/model.json",
+    "model/user_statistics.parquet",
     "rejected/ratings.csv",
-)  # fmt: skip
+)
 #: What `convert` leaves beside its parts: the catalogue under its own names, and what tells that
 #: data is synthetic.
 COPIES = (
-    MANIFEST, "rejected/ratings.csv", "movies_metadata.csv", "links.csv", "links_small.csv",
-    "movies.csv", "movies.dat", "synthetic.json", "planted.parquet",
-)  # fmt: skip
+    MANIFEST,
+    "rejected/ratings.csv",
+    "movies_metadata.csv",
+    "links.csv",
+    "links_small.csv",
+    "movies.csv",
+    "movies.dat",
+    "synthetic.json",
+    "planted.parquet",
+)
 #: The folder of parts that `convert` leaves.
 PARTS = "ratings.parquet"
 #: Those of them that a finished stage left, and a later attempt takes up.
@@ -108,7 +126,7 @@ class RunFolder:
 
     def _refuse(self, *, resume: bool, overwrite: bool) -> None:
         try:
-            found = existing_run(self.path, self._job)
+            found = find_run(self.path, self._job)
             refuse_other_kind(self.path, self._job)
             if found and not (resume or overwrite):
                 refuse_existing(self.path, found)
@@ -222,7 +240,7 @@ def refuse_other_kind(path: Path, job: str) -> None:
         raise UsageError(f"{path}: holds a run of {other}: choose another --out")
 
 
-def existing_run(path: str | Path, job: str = "") -> str | None:
+def find_run(path: str | Path, job: str = "") -> str | None:
     """Say what a folder holds of an earlier run: a finished one, an unfinished one, or None.
 
     Raises

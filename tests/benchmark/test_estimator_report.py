@@ -69,8 +69,13 @@ def test_who_cannot_run_is_told(tmp_path: Path, monkeypatch) -> None:
     assert broken.failure is not None
     assert "NaN" in broken.failure
     assert absent.median is None
-    lines = estimator_report._rows([estimator_report._record(found, np.zeros((1, 2), np.float32))
-                         for found in (absent, broken)], 1.0)  # fmt: skip
+    lines = estimator_report._rows(
+        [
+            estimator_report._record(found, np.zeros((1, 2), np.float32))
+            for found in (absent, broken)
+        ],
+        1.0,
+    )
     assert lines[0] == "| Absent | no_such_module is not installed |"
 
 
@@ -124,16 +129,37 @@ def test_a_strangers_file_stays(tmp_path: Path, capsys) -> None:
 
 def test_one_group_and_one_round() -> None:
     record = {
-        "synthetic": False, "preset": "taste", "data": "here", "threads": 2, "machine": "x86_64",
-        "cores": 2, "rounds": 1, "recovery": [],
+        "synthetic": False,
+        "preset": "taste",
+        "data": "here",
+        "threads": 2,
+        "machine": "x86_64",
+        "cores": 2,
+        "rounds": 1,
+        "recovery": [],
         "versions": dict.fromkeys(
             ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "pyspark"), "1"
         ),
-        "results": [{"rows": 9, "features": 2, "copies": 1, "pca": [], "kmeans": [
-            {"name": "ours", "title": "ours", "seconds": [2.0], "median_seconds": 2.0,
-             "inertia": [1.0], "peak_memory_bytes": 1_000_000, "failure": None}
-        ]}],
-    }  # fmt: skip
+        "results": [
+            {
+                "rows": 9,
+                "features": 2,
+                "copies": 1,
+                "pca": [],
+                "kmeans": [
+                    {
+                        "name": "ours",
+                        "title": "ours",
+                        "seconds": [2.0],
+                        "median_seconds": 2.0,
+                        "inertia": [1.0],
+                        "peak_memory_bytes": 1_000_000,
+                        "failure": None,
+                    }
+                ],
+            }
+        ],
+    }
     text = estimator_report.table(record)
     assert "One fit each, after one to warm up." in text
     assert "PCA" not in text

@@ -79,9 +79,16 @@ def test_means_that_differ_are_told() -> None:
 
 def test_means_from_anybodys_table(tmp_path: Path) -> None:
     table = pd.DataFrame(
-        {"userId": [2, 1, 3], "segment": [0, 1, 0], "pc1": [0.0] * 3, "mean_rating": [1.0] * 3,
-         "Drama": [4.0, 1.0, np.nan], "Crime": [np.nan, 3.0, 0.0], "War": [0.0] * 3}
-    )  # fmt: skip
+        {
+            "userId": [2, 1, 3],
+            "segment": [0, 1, 0],
+            "pc1": [0.0] * 3,
+            "mean_rating": [1.0] * 3,
+            "Drama": [4.0, 1.0, np.nan],
+            "Crime": [np.nan, 3.0, 0.0],
+            "War": [0.0] * 3,
+        }
+    )
     table.to_parquet(tmp_path / "a.parquet")
     found = job_runner.genre_means(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(found, means(Crime=[3.0, 0.0], Drama=[1.0, 4.0]))

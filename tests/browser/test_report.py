@@ -14,10 +14,16 @@ from jobs import segment
 pytestmark = pytest.mark.browser
 
 _FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
     "--virtual-time-budget=5000",
-]  # fmt: skip
+]
 
 #: Measures the page from within and puts the answer where --dump-dom shows it.
 _PROBE = """
@@ -69,10 +75,19 @@ def measure(report: Path, tmp_path: Path, width: int) -> dict:
         "document.body.append(p)}, 300))</script>"
     )
     shown = subprocess.run(
-        ["chromium", *_FLAGS, "--allow-file-access-from-files", "--window-size=1400,1000",
-         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()],
-        capture_output=True, text=True, timeout=120,
-    ).stdout  # fmt: skip
+        [
+            "chromium",
+            *_FLAGS,
+            "--allow-file-access-from-files",
+            "--window-size=1400,1000",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            frame.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
     found = re.search(r'<pre id="outer">(.*?)</pre>', shown, re.S)
     assert found, shown[-500:]
     text = found[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")

@@ -22,9 +22,14 @@ from tests.cluster.processes import Process, Standing
 #: As many as K-Means takes on the tests' data, with the one that makes the inertia exact.
 PASSES = 2
 STAGES = (
-    "reading", "shuffling", "summing", "merging",
-    *(f"pass {n}" for n in range(1, PASSES + 1)), "pca", "writing",
-)  # fmt: skip
+    "reading",
+    "shuffling",
+    "summing",
+    "merging",
+    *(f"pass {n}" for n in range(1, PASSES + 1)),
+    "pca",
+    "writing",
+)
 
 
 def killed(cluster: Standing, worker: Process) -> None:
@@ -89,7 +94,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
 
         if stage in ("shuffling", "summing"):
             # As where sums of rows in random order take more than the workers have.
-            patch.setattr(shuffle, "is_crowded", lambda *known: True)
+            patch.setattr(shuffle, "exceeds_memory", lambda *known: True)
         if stage in ("reading", "shuffling"):
             update = progress.Stage.update
 
@@ -108,7 +113,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
                     once()
                 return submit(client, name, *more)
 
-            patch.setattr(aggregate, "submit", submitted)
+            patch.setattr(aggregate, "map_tasks", submitted)
         elif stage == "merging":
             before(aggregate, "merge_parts")
         elif stage == "pca":
@@ -134,9 +139,18 @@ def alive(cluster: Standing) -> list[Process]:
 def run(cluster: Standing, data: Path, out: Path) -> int:
     """Run the job in this process, in partitions enough for something to happen between them."""
     return segment.main(
-        ["--data", str(data), "--out", str(out), "--partition-size", "64KiB", "--quiet",
-         "--address", cluster.address]
-    )  # fmt: skip
+        [
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--partition-size",
+            "64KiB",
+            "--quiet",
+            "--address",
+            cluster.address,
+        ]
+    )
 
 
 def survives(

@@ -48,8 +48,19 @@ class Network:
         number = len(self.hosts) + 1
         name = f"h{number}x{self.token}"
         ip("netns", "add", name)
-        self._in(name, "link", "add", "eth0", "type", "veth", "peer", "name", f"p{number}",
-                 "netns", self.switch)  # fmt: skip
+        self._in(
+            name,
+            "link",
+            "add",
+            "eth0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            f"p{number}",
+            "netns",
+            self.switch,
+        )
         self._in(name, "address", "add", f"10.77.0.{number}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             self._in(name, "link", "set", device, "up")

@@ -32,9 +32,11 @@ def bare_python(folder: Path) -> Path:
     # A path in a .pth file is put on the path; what .pth files lie there is not looked at.
     (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
     found = subprocess.run(
-        [str(python), "-c", "import distributed, segmentation"], cwd=folder, capture_output=True,
+        [str(python), "-c", "import distributed, segmentation"],
+        cwd=folder,
+        capture_output=True,
         text=True,
-    )  # fmt: skip
+    )
     assert "No module named 'segmentation'" in found.stderr, found.stderr
     return python
 
@@ -59,9 +61,13 @@ class Process:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DASK"))}
         with self.log.open("w") as out:
             self._process = subprocess.Popen(
-                [*before, *command], cwd=folder, stdout=out, stderr=out, start_new_session=True,
+                [*before, *command],
+                cwd=folder,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
                 env={**kept, **QUICK, **environment},
-            )  # fmt: skip
+            )
 
     @property
     def pid(self) -> int:
@@ -96,16 +102,35 @@ class Standing:
         self.address = ""
 
     def start_scheduler(
-        self, *options: str, host: str = "127.0.0.1", before: tuple[str, ...] = (),
+        self,
+        *options: str,
+        host: str = "127.0.0.1",
+        before: tuple[str, ...] = (),
         **environment: str,
-    ) -> str:  # fmt: skip
+    ) -> str:
         place = self.folder / "scheduler"
         told = place / "scheduler.json"
         self.scheduler = Process(
-            [self.python, "-m", "dask", "scheduler", "--host", host, "--port", "0",
-             "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(told), *options],
-            place, before, XDG_CACHE_HOME=self.cache, **environment,
-        )  # fmt: skip
+            [
+                self.python,
+                "-m",
+                "dask",
+                "scheduler",
+                "--host",
+                host,
+                "--port",
+                "0",
+                "--dashboard-address",
+                "127.0.0.1:0",
+                "--scheduler-file",
+                str(told),
+                *options,
+            ],
+            place,
+            before,
+            XDG_CACHE_HOME=self.cache,
+            **environment,
+        )
         until(told.exists, 60, self.scheduler.text)
         until(lambda: told.read_text().strip().endswith("}"))
         self.address = json.loads(told.read_text())["address"]
@@ -116,11 +141,29 @@ class Standing:
     ) -> Process:
         name = f"w{len(self.workers)}"
         worker = Process(
-            [self.python, "-m", "dask", "worker", self.address, "--name", name, "--nthreads", "1",
-             "--memory-limit", memory, "--local-directory", str(self.folder / name / "scratch"),
-             "--dashboard-address", "127.0.0.1:0", *options],
-            self.folder / name, before, XDG_CACHE_HOME=self.cache, **environment,
-        )  # fmt: skip
+            [
+                self.python,
+                "-m",
+                "dask",
+                "worker",
+                self.address,
+                "--name",
+                name,
+                "--nthreads",
+                "1",
+                "--memory-limit",
+                memory,
+                "--local-directory",
+                str(self.folder / name / "scratch"),
+                "--dashboard-address",
+                "127.0.0.1:0",
+                *options,
+            ],
+            self.folder / name,
+            before,
+            XDG_CACHE_HOME=self.cache,
+            **environment,
+        )
         self.workers.append(worker)
         return worker
 
@@ -148,14 +191,20 @@ def standing(
 
 
 def job(
-    folder: Path, *arguments: str, module: str = "jobs.segment", before: tuple[str, ...] = (),
+    folder: Path,
+    *arguments: str,
+    module: str = "jobs.segment",
+    before: tuple[str, ...] = (),
     **environment: str,
-) -> Process:  # fmt: skip
+) -> Process:
     """Start the main job in a process of its own."""
     return Process(
-        [sys.executable, "-m", module, *arguments], folder, before,
-        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"], **environment,
-    )  # fmt: skip
+        [sys.executable, "-m", module, *arguments],
+        folder,
+        before,
+        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
+        **environment,
+    )
 
 
 def assert_equal(one: Path, other: Path) -> None:

@@ -32,8 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         for fault in arguments.fault or FAULTS:
             ended = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", FAULTS[fault]],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             told = ended.stdout
             if ended.returncode not in (0, 1) or not _RESULT.search(told):
                 runs[fault, "(no result)"] += 1
@@ -51,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             flush=True,
         )
     for fault, stage in runs:
-        print(f"{fault:14} {stage:10} {runs[fault, stage]} runs, "
-              f"{failures[fault, stage]} failures")  # fmt: skip
+        print(f"{fault:14} {stage:10} {runs[fault, stage]} runs, {failures[fault, stage]} failures")
     return 1 if sum(failures.values()) or not runs else 0
 
 

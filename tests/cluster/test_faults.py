@@ -79,7 +79,7 @@ class _armed:  # noqa: N801 - a context manager, used like a function
             self.path.touch()
             return original(*arguments, **more)
 
-        self.patch.setattr(aggregate, "Gathering", armed)
+        self.patch.setattr(aggregate, "SummaryCollector", armed)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()
@@ -100,9 +100,15 @@ def test_without_its_scheduler_a_run_ends_and_is_resumed(
     assert not (out / "run.json").exists()
     with standing(python, tmp_path / "again", 1, shared_cache) as cluster:
         resumed = job(
-            tmp_path / "job", "--data", str(ratings), "--out", str(out), "--resume",
-            "--address", cluster.address,
-        )  # fmt: skip
+            tmp_path / "job",
+            "--data",
+            str(ratings),
+            "--out",
+            str(out),
+            "--resume",
+            "--address",
+            cluster.address,
+        )
         assert resumed.wait(200) == 0, resumed.text()
         assert "ratings: taken from the finished stage" in resumed.text()
     assert_equal(out, expected)
@@ -114,9 +120,16 @@ def test_an_interrupted_job_leaves_a_standing_cluster_clean(
 ) -> None:
     tidy(cluster, 2)
     started = job(
-        tmp_path / "job", "--data", str(ratings), "--out", str(tmp_path / "out"),
-        "--partition-size", "8KiB", "--address", cluster.address,
-    )  # fmt: skip
+        tmp_path / "job",
+        "--data",
+        str(ratings),
+        "--out",
+        str(tmp_path / "out"),
+        "--partition-size",
+        "8KiB",
+        "--address",
+        cluster.address,
+    )
     until(lambda: "catalogue:" in started.text(), 100, started.text)
     time.sleep(0.4)
     os.killpg(started.pid, number)
@@ -143,9 +156,14 @@ def test_an_interrupted_job_leaves_a_standing_cluster_clean(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a folder from a process")
 @pytest.mark.parametrize("change", ["hidden", "other"])
 def test_a_worker_that_joins_and_sees_another_input_is_turned_away(
-    python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path, capsys,
+    python: Path,
+    shared_cache: Path,
+    ratings: Path,
+    expected: Path,
+    tmp_path: Path,
+    capsys,
     change: str,
-) -> None:  # fmt: skip
+) -> None:
     hide = f"mount -t tmpfs none {ratings}"
     if change == "other":
         copy = tmp_path / "copy"

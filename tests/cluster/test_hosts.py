@@ -44,12 +44,24 @@ class Hosts(NamedTuple):
     def job(self, stage: str, folder: Path, ratings: Path) -> Process:
         """Start the job on the last host; it waits for three workers, and at the stage."""
         return job(
-            folder, stage, str(folder), "--data", str(ratings), "--out", str(folder / "out"),
-            "--partition-size", "64KiB",
-            "--cluster", self.config, "--address", self.cluster.address,
-            module="tests.cluster.moments", before=self.network.on(self.addresses[4]),
-            DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="12s", PYTHONPATH=str(ROOT),
-        )  # fmt: skip
+            folder,
+            stage,
+            str(folder),
+            "--data",
+            str(ratings),
+            "--out",
+            str(folder / "out"),
+            "--partition-size",
+            "64KiB",
+            "--cluster",
+            self.config,
+            "--address",
+            self.cluster.address,
+            module="tests.cluster.moments",
+            before=self.network.on(self.addresses[4]),
+            DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP="12s",
+            PYTHONPATH=str(ROOT),
+        )
 
 
 @pytest.fixture
@@ -72,9 +84,12 @@ def hosts(
         names = [option for address in addresses for option in ("--host", address)]
         assert certificates.main(["--out", str(made), "--quiet", *names]) == 0
         cluster.start_scheduler(
-            "--protocol", "tls", *options_of(made, "scheduler"),
-            host=addresses[0], before=network.on(addresses[0]),
-        )  # fmt: skip
+            "--protocol",
+            "tls",
+            *options_of(made, "scheduler"),
+            host=addresses[0],
+            before=network.on(addresses[0]),
+        )
         assert cluster.address.startswith("tls://10.77.0.1:")
         config = Path(config_of(made, folder / "tls.yaml"))
         config.write_text(config.read_text() + "workers: 3\n")
@@ -160,9 +175,16 @@ def test_plain_talk_between_hosts_is_warned_of(
         cluster.start_scheduler(host=one, before=network.on(one))
         cluster.start_worker("--host", one, before=network.on(one))
         started = job(
-            tmp_path / "job", "--data", str(ratings), "--out", str(tmp_path / "out"), "--quiet",
-            "--address", cluster.address, before=network.on(other),
-        )  # fmt: skip
+            tmp_path / "job",
+            "--data",
+            str(ratings),
+            "--out",
+            str(tmp_path / "out"),
+            "--quiet",
+            "--address",
+            cluster.address,
+            before=network.on(other),
+        )
         assert started.wait(200) == 0, started.text()
     finally:
         cluster.end()

@@ -46,10 +46,19 @@ def test_a_worker_killed_while_reading_costs_nothing_but_time(data: Path, tmp_pa
     out, log = tmp_path / "local", tmp_path / "log"
     with log.open("w") as file:
         job = subprocess.Popen(
-            [sys.executable, "-m", "jobs.segment", *options, "--out", str(out),
-             "--cluster", str(config)],
-            stdout=file, stderr=file,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "jobs.segment",
+                *options,
+                "--out",
+                str(out),
+                "--cluster",
+                str(config),
+            ],
+            stdout=file,
+            stderr=file,
+        )
         deadline = time.monotonic() + 120
         while "catalogue:" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)

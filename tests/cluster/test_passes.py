@@ -28,14 +28,39 @@ def standing(tmp_path: Path):
     common = [sys.executable, "-m", "dask"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     scheduler = subprocess.Popen(
-        [*common, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-         "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file)], **quiet,
-    )  # fmt: skip
+        [
+            *common,
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            str(file),
+        ],
+        **quiet,
+    )
     worker = subprocess.Popen(
-        [*common, "worker", "--host", "127.0.0.1", "--nthreads", "2", "--no-dashboard",
-         "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(file),
-         "--local-directory", str(tmp_path)], **quiet,
-    )  # fmt: skip
+        [
+            *common,
+            "worker",
+            "--host",
+            "127.0.0.1",
+            "--nthreads",
+            "2",
+            "--no-dashboard",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            str(file),
+            "--local-directory",
+            str(tmp_path),
+        ],
+        **quiet,
+    )
     try:
         deadline = time.monotonic() + 60
         while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:

@@ -58,10 +58,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         return daemons[-1]
 
     munge = start(
-        "munged", "--foreground", "--force", f"--socket={socket_}", f"--key-file={key}",
-        f"--pid-file={place}/munge.pid", f"--seed-file={place}/munge.seed",
+        "munged",
+        "--foreground",
+        "--force",
+        f"--socket={socket_}",
+        f"--key-file={key}",
+        f"--pid-file={place}/munge.pid",
+        f"--seed-file={place}/munge.seed",
         f"--log-file={place}/munge.log",
-    )  # fmt: skip
+    )
     until(socket_.exists, 20, munge.text)
     host = socket.gethostname().partition(".")[0]
     control, node = ports(2)
@@ -88,9 +93,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
         def idle() -> bool:
             told = subprocess.run(
-                ["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True,
+                ["sinfo", "--noheader", "--format=%T"],
+                capture_output=True,
+                text=True,
                 env={**os.environ, **environment},
-            )  # fmt: skip
+            )
             return told.stdout.strip() == "idle"
 
         until(idle, 60, lambda: control_log.text() + node_log.text())
@@ -102,12 +109,22 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def config_of(python: Path, folder: Path, **other: object) -> str:
     keys = {
-        "kind": "slurm", "interface": "lo", "jobs": 2, "workers_per_job": 1,
-        "threads_per_worker": 1, "memory_per_worker": "1 GiB", "walltime": "00:10:00",
-        "python": str(python), "queue": "main", "local_directory": str(folder / "scratch"),
-        "shared_directory": str(folder), "log_directory": str(folder / "logs"),
-        "directives": ["--oversubscribe"], "wait_seconds": 120, **other,
-    }  # fmt: skip
+        "kind": "slurm",
+        "interface": "lo",
+        "jobs": 2,
+        "workers_per_job": 1,
+        "threads_per_worker": 1,
+        "memory_per_worker": "1 GiB",
+        "walltime": "00:10:00",
+        "python": str(python),
+        "queue": "main",
+        "local_directory": str(folder / "scratch"),
+        "shared_directory": str(folder),
+        "log_directory": str(folder / "logs"),
+        "directives": ["--oversubscribe"],
+        "wait_seconds": 120,
+        **other,
+    }
     target = folder / "slurm.yaml"
     target.write_text(json.dumps(keys))
     return str(target)
@@ -121,9 +138,13 @@ def queue_of(environment: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_the_job_in_a_queue(
-    slurm: dict[str, str], python: Path, ratings: Path, expected: Path, tmp_path: Path,
+    slurm: dict[str, str],
+    python: Path,
+    ratings: Path,
+    expected: Path,
+    tmp_path: Path,
     adaptive: bool,
-) -> None:  # fmt: skip
+) -> None:
     other = {"adaptive": {"minimum": 1, "maximum": 2}} if adaptive else {}
     config = config_of(python, tmp_path, **other)
     out = tmp_path / "out"
@@ -144,9 +165,14 @@ def test_the_job_in_a_queue(
 
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_a_queue_that_is_not_there(
-    slurm: dict[str, str], python: Path, ratings: Path, tmp_path: Path, capsys, monkeypatch,
+    slurm: dict[str, str],
+    python: Path,
+    ratings: Path,
+    tmp_path: Path,
+    capsys,
+    monkeypatch,
     adaptive: bool,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
     other = {"adaptive": {"minimum": 1, "maximum": 2}} if adaptive else {}
     config = config_of(python, tmp_path, queue="nowhere", wait_seconds=5, **other)

@@ -57,10 +57,18 @@ def server(tmp_path: Path) -> Iterator[dict[str, object]]:
 
 def config_of(server: dict, python: Path, target: Path, **other: object) -> str:
     keys = {
-        "kind": "ssh", "hosts": ["127.0.0.1"], "user": getpass.getuser(), "port": server["port"],
-        "key_file": str(server["key"]), "known_hosts": str(server["known"]), "python": str(python),
-        "workers_per_host": 2, "threads_per_worker": 1, "memory_per_worker": "1 GiB", **other,
-    }  # fmt: skip
+        "kind": "ssh",
+        "hosts": ["127.0.0.1"],
+        "user": getpass.getuser(),
+        "port": server["port"],
+        "key_file": str(server["key"]),
+        "known_hosts": str(server["known"]),
+        "python": str(python),
+        "workers_per_host": 2,
+        "threads_per_worker": 1,
+        "memory_per_worker": "1 GiB",
+        **other,
+    }
     target.write_text(json.dumps(keys))
     return str(target)
 
@@ -73,8 +81,12 @@ def test_the_job_over_ssh(
     if encrypted:
         made = tmp_path / "certificates"
         assert certificates.main(["--out", str(made), "--quiet"]) == 0
-        other |= {"encrypted": True, "ca_file": f"{made}/ca.pem",
-                  "certificate": f"{made}/client.pem", "key": f"{made}/client-key.pem"}  # fmt: skip
+        other |= {
+            "encrypted": True,
+            "ca_file": f"{made}/ca.pem",
+            "certificate": f"{made}/client.pem",
+            "key": f"{made}/client-key.pem",
+        }
     config = config_of(server, python, tmp_path / "ssh.yaml", **other)
     out = tmp_path / "out"
     run = job(tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config)
@@ -115,9 +127,10 @@ def test_a_killed_job_leaves_nothing_for_long(
         "from jobs import segment; segment.main(sys.argv[1:])"
     )
     run = Process(
-        [sys.executable, "-c", sooner, *options], tmp_path / "job",
+        [sys.executable, "-c", sooner, *options],
+        tmp_path / "job",
         XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
-    )  # fmt: skip
+    )
     until(lambda: "catalogue:" in run.text() or not run.running(), 100, run.text)
     assert run.running(), run.text()
     assert len(of_cluster(python)) >= 3

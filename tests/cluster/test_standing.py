@@ -49,7 +49,7 @@ def another_version(folder: Path) -> package_upload.Package:
     (other / "more.py").write_text("")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(segmentation, "__file__", str(other / "__init__.py"))
-        return package_upload.packed()
+        return package_upload.build_archive()
 
 
 def places(client: Client) -> list[str]:
@@ -64,17 +64,21 @@ def places(client: Client) -> list[str]:
 
 
 def test_two_versions_take_turns(
-    python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path,
+    python: Path,
+    shared_cache: Path,
+    ratings: Path,
+    expected: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     with standing(python, tmp_path / "c", 2, shared_cache) as cluster:
         options = ["--data", str(ratings), "--address", cluster.address]
         with Client(cluster.address, set_as_default=False) as other:
             other.wait_for_workers(2, timeout=60)
             more = another_version(tmp_path / "more")
             with monkeypatch.context() as patched:
-                patched.setattr(package_upload, "packed", lambda: more)
-                package_upload.ship(other)
+                patched.setattr(package_upload, "build_archive", lambda: more)
+                package_upload.upload_package(other)
             assert all(more.digest[:32] in place for place in places(other))
             refused = job(tmp_path / "first", *options, "--out", str(tmp_path / "out"))
             assert refused.wait(60) == 4, refused.text()
@@ -105,7 +109,7 @@ def test_a_package_that_was_damaged_is_unpacked_anew(
     with standing(python, tmp_path / "c", 1) as cluster:
         with Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
-            package_upload.ship(client)
+            package_upload.upload_package(client)
             (place,) = places(client)
         shipped = Path(place).parent / "features" / "statistics.py"
         original = shipped.read_text()
@@ -114,7 +118,7 @@ def test_a_package_that_was_damaged_is_unpacked_anew(
         cluster.start_worker()
         with Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
-            package_upload.ship(client)
+            package_upload.upload_package(client)
             until(lambda: list(client.run(look).values()) == [original], 30)
         assert shipped.read_text() == original
         assert [p.name for p in shipped.parents[3].iterdir()] == [shipped.parents[2].name]

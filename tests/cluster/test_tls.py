@@ -14,9 +14,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 def options_of(folder: Path, role: str) -> list[str]:
     return [
-        "--tls-ca-file", str(folder / "ca.pem"), "--tls-cert", str(folder / f"{role}.pem"),
-        "--tls-key", str(folder / f"{role}-key.pem"),
-    ]  # fmt: skip
+        "--tls-ca-file",
+        str(folder / "ca.pem"),
+        "--tls-cert",
+        str(folder / f"{role}.pem"),
+        "--tls-key",
+        str(folder / f"{role}-key.pem"),
+    ]
 
 
 def config_of(folder: Path, target: Path) -> str:

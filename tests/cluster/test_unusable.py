@@ -80,10 +80,17 @@ def test_a_worker_that_does_not_answer(
 @pytest.mark.parametrize(
     "address",
     [
-        "127.0.0.1:8786", "http://127.0.0.1:8786", " ", "tcp://127.0.0.1", "tcp://127.0.0.1:",
-        "tcp://", "tcp://127.0.0.1:8786/x", "tcp://127.0.0.1:99999", "tcp://127.0.0.1:-1",
+        "127.0.0.1:8786",
+        "http://127.0.0.1:8786",
+        " ",
+        "tcp://127.0.0.1",
+        "tcp://127.0.0.1:",
+        "tcp://",
+        "tcp://127.0.0.1:8786/x",
+        "tcp://127.0.0.1:99999",
+        "tcp://127.0.0.1:-1",
     ],
-)  # fmt: skip
+)
 def test_no_address(ratings: Path, tmp_path: Path, capsys, address: str) -> None:
     (line,) = refused(capsys, ratings, tmp_path / "out", "--address", address, status=2)
     assert line.startswith(f"error: --address {address}".rstrip())
@@ -147,10 +154,24 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("older")
     lock = Path(__file__).with_name("older.lock")
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "--no-deps", "--require-hashes", "--target", str(target), "--requirement", str(lock)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--require-hashes",
+            "--target",
+            str(target),
+            "--requirement",
+            str(lock),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip(f"an older Dask can't be installed here: {done.stderr.splitlines()[-1:]}")
     return target

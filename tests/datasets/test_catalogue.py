@@ -25,7 +25,7 @@ def genres_of(found: Catalogue) -> dict[int, list[str]]:
 
 
 def load(folder: Path, join: str = "links") -> Catalogue:
-    return catalogue.load(layouts.detect(str(folder)), join)
+    return catalogue.load_catalogue(layouts.detect_layout(str(folder)), join)
 
 
 def test_tiny_by_hand(tiny: Path) -> None:
@@ -137,8 +137,9 @@ def test_the_guard(tmp_path: Path) -> None:
         load(wrong)
     direct = load(right, "direct")
     assert catalogue.wrong_anchors(direct) == {296: "Terminator 3"}
-    assert "movieId 296 (Pulp Fiction) now counts as 'Terminator 3'" in catalogue.direct_warning(
-        direct
+    assert (
+        "movieId 296 (Pulp Fiction) now counts as 'Terminator 3'"
+        in catalogue.direct_join_warning(direct)
     )
 
 
@@ -155,9 +156,12 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
     assert genres_of(found) == {1: ["Drama", "Film-Noir"], 2: [], 3: ["Children"]}
     assert found.titles[0] == "Comma, The (1990)"
     assert found.notes == {
-        "records": 5, "malformed_set_aside": 1, "duplicates": 1, "without_genre": 1,
+        "records": 5,
+        "malformed_set_aside": 1,
+        "duplicates": 1,
+        "without_genre": 1,
         "unknown_genres": 1,
-    }  # fmt: skip
+    }
     dat = tmp_path / "d"
     dat.mkdir()
     (dat / "ratings.dat").write_text("1::1::5::1\n")
@@ -227,10 +231,12 @@ def test_the_quick_reader_of_genres_reads_what_python_reads(
     genres = ("Drama", "War", "a", "b")
     text = form.format(
         ", ".join(
-            f"{{'id': {number}, 'name': {name!r}}}" if quoted else
-            f"{{'id': {number}, 'name': '{name}'}}" for number, name in entries
+            f"{{'id': {number}, 'name': {name!r}}}"
+            if quoted
+            else f"{{'id': {number}, 'name': '{name}'}}"
+            for number, name in entries
         )
-    )  # fmt: skip
+    )
     try:
         names = [entry["name"] for entry in ast.literal_eval(text)]
         expected = (
@@ -249,6 +255,6 @@ def test_all_ids_tell_whether_they_are_texts(tmp_path: Path) -> None:
     rows = "".join(f"{movie},Film,Drama\n" for movie in ids)
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + rows)
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,tt5,4.0,1\n")
-    found = catalogue.load(layouts.detect(str(tmp_path)))
+    found = catalogue.load_catalogue(layouts.detect_layout(str(tmp_path)))
     assert found.has_text_ids
     assert len(found.movie_ids) == len(ids)

@@ -23,13 +23,15 @@ HEADER = "userId,movieId,rating,timestamp\n"
 
 def format_of(path: Path) -> format.RatingsFormat:
     layout = layouts.Layout("kaggle", str(path.parent), str(path), "", None, ())
-    (file,) = partitions.probe(layout)
+    (file,) = partitions.probe_files(layout)
     # Of a few lines, most of which are damaged on purpose, nobody could tell.
     return dataclasses.replace(file, texts=())
 
 
 def typed(file: format.RatingsFormat, chunk) -> format.Partition:
-    return chunk if isinstance(chunk, format.Partition) else csv_reader.parse(file, bytes(chunk))
+    return (
+        chunk if isinstance(chunk, format.Partition) else csv_reader.parse_lines(file, bytes(chunk))
+    )
 
 
 def read_all(
@@ -38,9 +40,9 @@ def read_all(
     """Every row, every reject with its line number in the file, and the number of lines."""
     file = format_of(path)
     frames, rejects, line = [], [], file.header_lines
-    for partition in partitions.partitions([file], partition_bytes):
+    for partition in partitions.plan_partitions([file], partition_bytes):
         for piece in partition:
-            for chunk in partitions.chunks(piece, chunk_bytes):
+            for chunk in partitions.read_chunks(piece, chunk_bytes):
                 read = typed(file, chunk)
                 frames.append(read.ratings)
                 rejects += [(line + 1 + r.line, r.reason, r.text) for r in read.rejected]
@@ -57,8 +59,10 @@ def test_four_rows_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n1,20,2.5,2\n7,10,0.5,3\n9,3,5,4\n")
     frame, rejects, lines = read_all(path)
     assert frame.to_dict("list") == {
-        USER: [1, 1, 7, 9], MOVIE: [10, 20, 10, 3], RATING: [4.0, 2.5, 0.5, 5.0],
-    }  # fmt: skip
+        USER: [1, 1, 7, 9],
+        MOVIE: [10, 20, 10, 3],
+        RATING: [4.0, 2.5, 0.5, 5.0],
+    }
     assert [str(dtype) for dtype in frame.dtypes] == ["int64", "int64", "float64"]
     assert rejects == []
     assert lines == 5
@@ -148,11 +152,36 @@ def test_dat_with_a_byte_order_mark(tmp_path: Path) -> None:
 FIELD = st.one_of(
     st.integers(-3, 12).map(str),
     st.sampled_from(
-        ["", " ", "NaN", "inf", "6.0", "5.0", "0.5", "4.5", "-1", "1e0", ".5", "5.", "0x1F", "+3",
-         "1_0", "٣", "99999999999999999999", "9223372036854775807", "a", '"2"', '"3', "2\x1f",
-         "\x00", " 3", "4\t", "3 0"]
+        [
+            "",
+            " ",
+            "NaN",
+            "inf",
+            "6.0",
+            "5.0",
+            "0.5",
+            "4.5",
+            "-1",
+            "1e0",
+            ".5",
+            "5.",
+            "0x1F",
+            "+3",
+            "1_0",
+            "٣",
+            "99999999999999999999",
+            "9223372036854775807",
+            "a",
+            '"2"',
+            '"3',
+            "2\x1f",
+            "\x00",
+            " 3",
+            "4\t",
+            "3 0",
+        ]
     ),
-)  # fmt: skip
+)
 LINE = st.one_of(
     st.tuples(st.integers(1, 99), st.integers(1, 99), st.integers(1, 10)).map(
         lambda t: f"{t[0]},{t[1]},{t[2] / 2},{t[0]}"
@@ -195,11 +224,33 @@ STAMP = st.one_of(
     st.integers(-20, 2**40).map(str),
     st.integers(-20, 2**40).map("{}.0".format),
     st.sampled_from(
-        ["", " ", "5.", "5.00", "5.5", "-0.0", ".5", ".0", "+5", "+5.0", " 7 ", "7.0 ", "0x1F",
-         "1_0", "1e3", "NaN", "inf", "2000-07-30", "2000-07-30 18:45:03", "9007199254740993.0",
-         "9007199254740993", "9223372036854775808", "9223372036854775807.0"]
+        [
+            "",
+            " ",
+            "5.",
+            "5.00",
+            "5.5",
+            "-0.0",
+            ".5",
+            ".0",
+            "+5",
+            "+5.0",
+            " 7 ",
+            "7.0 ",
+            "0x1F",
+            "1_0",
+            "1e3",
+            "NaN",
+            "inf",
+            "2000-07-30",
+            "2000-07-30 18:45:03",
+            "9007199254740993.0",
+            "9007199254740993",
+            "9223372036854775808",
+            "9223372036854775807.0",
+        ]
     ),
-)  # fmt: skip
+)
 
 
 def stamp_of(text: str) -> int:
@@ -224,7 +275,7 @@ def test_timestamps_are_the_same_however_they_are_read(
     data = "".join(f"{n},7,3.5,{stamp}\n" for n, stamp in enumerate(stamps)).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csv_reader, "_PIECE_BYTES", piece)
-        found = csv_reader.parse(file, data, detailed=True)
+        found = csv_reader.parse_lines(file, data, detailed=True)
     assert not found.rejected
     assert found.ratings[TIMESTAMP].tolist() == [stamp_of(stamp) for stamp in stamps]
 
@@ -241,7 +292,7 @@ def test_a_range_can_lie_within_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n2,20,3.0,2\n")
     file = format_of(path)
     middle = ByteRange(str(path), file.data_start + 3, file.data_start + 5)
-    (chunk,) = partitions.chunks(partitions.Piece(file, middle))
+    (chunk,) = partitions.read_chunks(partitions.Fragment(file, middle))
     assert chunk == b""
 
 
@@ -275,7 +326,7 @@ def test_a_directory_where_a_file_should_be(tmp_path: Path) -> None:
     (folder / "ratings.csv").unlink()
     (folder / "ratings.csv").mkdir()
     with pytest.raises(DataError, match="is a folder without a part of ratings"):
-        layouts.detect(str(folder))
+        layouts.detect_layout(str(folder))
     (folder / "movies_metadata.csv").unlink()
     (folder / "movies_metadata.csv").mkdir()
     with pytest.raises(DataError, match="is a directory where a file should be"):
@@ -351,7 +402,7 @@ def test_small_files_share_a_partition_and_large_ones_are_cut(tmp_path: Path) ->
     files.append(format_of(packed))
     names = [
         [Path(piece.part.path).stem for piece in partition]
-        for partition in partitions.partitions(files, 100)
+        for partition in partitions.plan_partitions(files, 100)
     ]
     assert names[0] == ["0", "1", "2"]
     assert all(partition == ["3"] for partition in names[1:-2])

@@ -33,11 +33,13 @@ def server(monkeypatch, tmp_path):
 def test_only_the_needed_files_and_only_once(server: KaggleServer, tmp_path: Path) -> None:
     folder = Path(kaggle.download())
     assert sorted(p.name for p in folder.iterdir()) == [
-        "links.csv", "movies_metadata.csv", "ratings.csv",
-    ]  # fmt: skip
+        "links.csv",
+        "movies_metadata.csv",
+        "ratings.csv",
+    ]
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / "source" / path.name).read_bytes()
-    assert layouts.detect(str(folder)).name == "kaggle"
+    assert layouts.detect_layout(str(folder)).name == "kaggle"
     asked = len(server.requests)
     assert Path(kaggle.download()) == folder
     assert len(server.requests) == asked, "a cached copy needs no network"
@@ -46,10 +48,24 @@ def test_only_the_needed_files_and_only_once(server: KaggleServer, tmp_path: Pat
 def test_own_ratings_with_kaggles_catalogue(server: KaggleServer, tmp_path: Path) -> None:
     own = write_tiny(tmp_path / "own") / "ratings.csv"
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.segment", "--data", "kaggle", "--ratings", str(own),
-         "--k", "2", "--out", str(tmp_path / "out"), "--quiet"],
-        env={**os.environ}, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "jobs.segment",
+            "--data",
+            "kaggle",
+            "--ratings",
+            str(own),
+            "--k",
+            "2",
+            "--out",
+            str(tmp_path / "out"),
+            "--quiet",
+        ],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert not any("ratings" in request for request in server.requests)
 
@@ -150,8 +166,11 @@ def test_the_whole_job_from_kaggle(server: KaggleServer, tmp_path: Path) -> None
     assert "Kaggle" in done.stderr
     again = subprocess.run(
         [sys.executable, "-m", "jobs.segment", "--data", "kaggle", "--ratings", "none.csv"],
-        env={**os.environ}, cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert again.returncode == 3
     assert again.stderr.strip().splitlines()[-1].startswith("error: Kaggle has no file none.csv")
     assert not (tmp_path / "runs").exists()

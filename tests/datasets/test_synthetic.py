@@ -25,7 +25,7 @@ ROWS = 60_000
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, client) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    writer.write(ROWS, 0, folder, client)
+    writer.write_dataset(ROWS, 0, folder, client)
     return folder
 
 
@@ -47,12 +47,17 @@ def test_every_byte_follows_from_rows_and_seed(made: Path, tmp_path: Path) -> No
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(1, threads_per_worker=5, processes=False, dashboard_address="127.0.0.1:0",
-                     worker_dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            1,
+            threads_per_worker=5,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+        ) as cluster,
         Client(cluster) as other,
-    ):  # fmt: skip
-        writer.write(ROWS, 0, tmp_path / "again", other)
-        writer.write(ROWS, 1, tmp_path / "other", other)
+    ):
+        writer.write_dataset(ROWS, 0, tmp_path / "again", other)
+        writer.write_dataset(ROWS, 1, tmp_path / "other", other)
     assert digest(tmp_path / "again") == digest(made)
     differ = digest(tmp_path / "other")
     assert all(differ[name] != value for name, value in digest(made).items())
@@ -107,9 +112,15 @@ def test_groups_agree_whoever_makes_them(full_plan: model.Plan) -> None:
     def draw(first: int, stop: int) -> np.ndarray:
         films = np.empty(int(small.counts[first:stop].sum()), np.int32)
         kernels.draw_films(
-            key, first, small.segments[first:stop], small.counts[first:stop],
-            t.alias_share, t.alias_other, t.weights, films,
-        )  # fmt: skip
+            key,
+            first,
+            small.segments[first:stop],
+            small.counts[first:stop],
+            t.alias_share,
+            t.alias_other,
+            t.weights,
+            films,
+        )
         return films
 
     np.testing.assert_array_equal(draw(0, 40), np.concatenate([draw(0, 13), draw(13, 40)]))
@@ -141,7 +152,7 @@ def test_metadata_in_its_raw_messy_form(made: Path) -> None:
 
 
 def test_catalogue_of_the_synthetic_set(made: Path) -> None:
-    found = catalogue.load(layouts.detect(str(made)))
+    found = catalogue.load_catalogue(layouts.detect_layout(str(made)))
     notes = found.notes
     assert notes["records"] == 45_466
     assert notes["malformed_repaired"] + notes["malformed_set_aside"] == 3
@@ -175,7 +186,7 @@ def test_tmdb_ids_differ_from_movielens_ids(made: Path) -> None:
 
 def test_a_direct_join_goes_as_wrong_as_in_the_real_data(made: Path) -> None:
     ratings = pd.read_csv(made / "ratings.csv")
-    direct = catalogue.load(layouts.detect(str(made)), "direct")
+    direct = catalogue.load_catalogue(layouts.detect_layout(str(made)), "direct")
     kept = ratings["movieId"].isin(direct.movie_ids).mean()
     assert 0.35 < kept < 0.55
     assert set(catalogue.wrong_anchors(direct)) == {296, 318}
@@ -201,7 +212,7 @@ def test_marker_tells_a_finished_set(made: Path, tmp_path: Path, client) -> None
     assert not writer.is_written(ROWS, 0, tmp_path)
     assert json.loads((made / "synthetic.json").read_text())["synthetic"] is True
     copy = tmp_path / "copy"
-    writer.write(2_000, 0, copy, client)
+    writer.write_dataset(2_000, 0, copy, client)
     with (copy / "ratings.csv").open("ab") as file:
         file.write(b"1,1,1.0,1\n")
     assert not writer.is_written(2_000, 0, copy)
@@ -213,5 +224,5 @@ def test_no_room_is_told_before_anything_is_written(tmp_path: Path, client) -> N
         with pytest.MonkeyPatch.context() as patch:
             small = model.make_plan(2_000, 0)
             patch.setattr(writer, "make_plan", lambda rows, seed: small)
-            writer.write(10**11, 0, tmp_path / "big", client)
+            writer.write_dataset(10**11, 0, tmp_path / "big", client)
     assert not (tmp_path / "big" / "ratings.csv").exists()

@@ -31,7 +31,7 @@ def test_files_of_the_project_are_sound_and_commented(name: str) -> None:
         if line.startswith("# ") and line[2:].partition(":")[0] in config.KINDS[found["kind"]]
     ]
     whole = {**yaml.safe_load(text), **yaml.safe_load("\n".join(lines) or "{}")}
-    config.check(whole, name)
+    config.validate(whole, name)
     assert set(whole) - {"kind"} == set(config.KINDS[found["kind"]]), "a key without a comment"
 
 
@@ -40,15 +40,18 @@ def test_what_each_is_started_with() -> None:
     assert jobqueue._walltime({"kind": "lsf", "walltime": "01:30:00"}) == "01:30"
     assert jobqueue._walltime({"kind": "lsf", "walltime": "01:30"}) == "01:30"
     assert jobqueue._walltime({"kind": "lsf"}) is None
-    assert parts.pages({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
-    assert parts.pages({"dashboard": False})["dashboard"] is False
-    assert parts.pages({"dashboard": "0.0.0.0:8787"})["dashboard_address"] == "0.0.0.0:8787"
+    assert parts.dashboard_options({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
+    assert parts.dashboard_options({"dashboard": False})["dashboard"] is False
+    assert (
+        parts.dashboard_options({"dashboard": "0.0.0.0:8787"})["dashboard_address"]
+        == "0.0.0.0:8787"
+    )
 
 
 def test_other_batch_systems_take_slurms_file() -> None:
     text = (resources.files("cluster_config") / "slurm.yaml").read_text("utf-8")
     for kind in ("pbs", "lsf", "sge"):
-        config.check({**yaml.safe_load(text), "kind": kind}, kind)
+        config.validate({**yaml.safe_load(text), "kind": kind}, kind)
 
 
 @pytest.mark.parametrize(

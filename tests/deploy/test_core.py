@@ -56,10 +56,10 @@ def test_without_a_cache_folder_it_spills_to_the_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert local.scratch() == tmp_path / "cache" / "segmentation" / "spill"
+    assert local.spill_dir() == tmp_path / "cache" / "segmentation" / "spill"
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert local.scratch() == Path(tempfile.gettempdir())
+    assert local.spill_dir() == Path(tempfile.gettempdir())
     with open_cluster("threads") as cluster:
         assert cluster.client.submit(sum, [1, 2]).result() == 3
 
@@ -114,8 +114,10 @@ def test_an_operators_cluster_is_asked_for_and_warned_of(
     amount = {"memory": str(3 << 30), "cpu": "3"}
     assert asked["resources"] == {"requests": amount, "limits": amount}
     assert (asked["image"], asked["n_workers"], asked["namespace"]) == (
-        "here/segmentation:1", 2, "ours"
-    )  # fmt: skip
+        "here/segmentation:1",
+        2,
+        "ours",
+    )
     assert str(asked["name"]).startswith("segmentation-")
     assert len(warnings) == 1
     assert "keep them out by a network policy" in warnings[0]

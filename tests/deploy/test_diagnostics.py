@@ -21,9 +21,11 @@ def test_places_that_are_no_place_for_a_report(tmp_path: Path) -> None:
         (str(tmp_path / ("x" * 300)), "can't be written"),
     ):
         with pytest.raises(UsageError, match=told):
-            diagnostics.report_place(place)
+            diagnostics.resolve_report_path(place)
     assert not Path("/dev/full").is_file()
-    assert diagnostics.report_place(str(tmp_path / "report.html")) == tmp_path / "report.html"
+    assert (
+        diagnostics.resolve_report_path(str(tmp_path / "report.html")) == tmp_path / "report.html"
+    )
     assert list(tmp_path.iterdir()) == [tmp_path / "link"]
 
 

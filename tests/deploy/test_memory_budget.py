@@ -6,15 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.deploy.memory_budget import MIB, Budget, plan
+from segmentation.deploy.memory_budget import MIB, Budget, plan_budget
 from segmentation.errors import ClusterError, UsageError
 
 GIB = 1 << 30
 
 
 def test_half_of_the_machine_by_default() -> None:
-    found = plan(embedded=True, workers=None, threads=None, cpus=4, machine=32 * GIB, limit=None,
-                 worker_limit=None)  # fmt: skip
+    found = plan_budget(
+        embedded=True,
+        workers=None,
+        threads=None,
+        cpus=4,
+        machine=32 * GIB,
+        limit=None,
+        worker_limit=None,
+    )
     assert (found.total, found.worker, found.workers, found.threads) == (16 * GIB, 16 * GIB, 1, 4)
     assert found.partition_bytes == 32 * MIB
     assert found.block_users == 65_536
@@ -22,8 +29,15 @@ def test_half_of_the_machine_by_default() -> None:
 
 def test_fewer_processes_with_more_threads_where_memory_is_short() -> None:
     def local(limit: int) -> tuple[int, int]:
-        found = plan(embedded=False, workers=None, threads=None, cpus=4, machine=32 * GIB,
-                     limit=limit, worker_limit=None)  # fmt: skip
+        found = plan_budget(
+            embedded=False,
+            workers=None,
+            threads=None,
+            cpus=4,
+            machine=32 * GIB,
+            limit=limit,
+            worker_limit=None,
+        )
         return found.workers, found.threads
 
     assert local(8 * GIB) == (4, 1)
@@ -33,18 +47,25 @@ def test_fewer_processes_with_more_threads_where_memory_is_short() -> None:
 
 def test_a_limit_for_each_worker_stands_where_the_run_has_none() -> None:
     given_ = {"embedded": False, "workers": 3, "threads": None, "cpus": 4, "machine": 32 * GIB}
-    found = plan(**given_, limit=None, worker_limit=GIB)  # type: ignore[arg-type]
+    found = plan_budget(**given_, limit=None, worker_limit=GIB)  # type: ignore[arg-type]
     assert (found.workers, found.threads, found.worker) == (3, 1, GIB)
     assert found.total > 3 * GIB
-    found = plan(**given_, limit=4 * GIB, worker_limit=GIB)  # type: ignore[arg-type]
+    found = plan_budget(**given_, limit=4 * GIB, worker_limit=GIB)  # type: ignore[arg-type]
     assert found.total == 4 * GIB
     assert found.workers * found.worker < 4 * GIB
 
 
 def test_rows_are_shuffled_in_smaller_parts_where_memory_is_short() -> None:
     def local(limit: int) -> Budget:
-        return plan(embedded=False, workers=1, threads=2, cpus=2, machine=32 * GIB, limit=limit,
-                    worker_limit=None)  # fmt: skip
+        return plan_budget(
+            embedded=False,
+            workers=1,
+            threads=2,
+            cpus=2,
+            machine=32 * GIB,
+            limit=limit,
+            worker_limit=None,
+        )
 
     short, ample = local(GIB), local(16 * GIB)
     # A worker of 512 MiB, 352 of which a shuffle takes before it has rows: 160 for two threads.
@@ -66,8 +87,15 @@ def test_too_little_says_how_much(
     embedded: bool, workers: int | None, limit: int, least: str
 ) -> None:
     def run(size: int) -> None:
-        plan(embedded=embedded, workers=workers, threads=1, cpus=4, machine=32 * GIB,
-             limit=size * MIB, worker_limit=None)  # fmt: skip
+        plan_budget(
+            embedded=embedded,
+            workers=workers,
+            threads=1,
+            cpus=4,
+            machine=32 * GIB,
+            limit=size * MIB,
+            worker_limit=None,
+        )
 
     with pytest.raises(UsageError, match=least) as caught:
         run(limit)
@@ -76,14 +104,27 @@ def test_too_little_says_how_much(
     run(int(least.split(maxsplit=1)[0].replace(",", "")))
 
 
-@pytest.mark.parametrize(("limit", "data", "fine"), [
-    (900, 500 * MIB, False), (992, 500 * MIB, True), (900, 10_000, True), (900, 2 * MIB, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "data", "fine"),
+    [
+        (900, 500 * MIB, False),
+        (992, 500 * MIB, True),
+        (900, 10_000, True),
+        (900, 2 * MIB, False),
+    ],
+)
 def test_rows_that_memory_is_too_short_to_shuffle_are_refused(
     limit: int, data: int, fine: bool
 ) -> None:
-    found = plan(embedded=False, workers=1, threads=2, cpus=2, machine=32 * GIB, limit=limit * MIB,
-                 worker_limit=None)  # fmt: skip
+    found = plan_budget(
+        embedded=False,
+        workers=1,
+        threads=2,
+        cpus=2,
+        machine=32 * GIB,
+        limit=limit * MIB,
+        worker_limit=None,
+    )
     if fine:
         found.refuse_shuffle(data, elsewhere=False)
         return
@@ -95,8 +136,15 @@ def test_rows_that_memory_is_too_short_to_shuffle_are_refused(
 
 
 def test_who_has_one_process_keeps_to_the_limit_as_well() -> None:
-    found = plan(embedded=True, workers=None, threads=2, cpus=2, machine=32 * GIB, limit=620 * MIB,
-                 worker_limit=None)  # fmt: skip
+    found = plan_budget(
+        embedded=True,
+        workers=None,
+        threads=2,
+        cpus=2,
+        machine=32 * GIB,
+        limit=620 * MIB,
+        worker_limit=None,
+    )
     with pytest.raises(UsageError, match="--memory-limit 620 MiB: .* takes 736 MiB at least"):
         found.refuse_shuffle(500 * MIB, elsewhere=False)
 
@@ -118,8 +166,15 @@ def test_the_parts_are_never_more_than_the_whole(
     limit: int | None,
 ) -> None:
     try:
-        found = plan(embedded=embedded, workers=None if embedded else workers, threads=threads,
-                     cpus=cpus, machine=machine, limit=limit, worker_limit=None)  # fmt: skip
+        found = plan_budget(
+            embedded=embedded,
+            workers=None if embedded else workers,
+            threads=threads,
+            cpus=cpus,
+            machine=machine,
+            limit=limit,
+            worker_limit=None,
+        )
     except UsageError:
         return
     assert found.total == (limit or machine // 2)

@@ -29,7 +29,7 @@ def test_each_pair_fits_and_is_signed(tmp_path: Path, capsys) -> None:
     for certificate, key in tls.ROLES.values():
         context = ssl.create_default_context(cafile=str(out / "ca.pem"))
         context.load_cert_chain(out / certificate, out / key)
-        assert tls.expired(str(out / certificate)) is None
+        assert tls.validity_problem(str(out / certificate)) is None
     from cryptography import x509
 
     found = x509.load_pem_x509_certificate((out / "worker.pem").read_bytes())
@@ -77,7 +77,7 @@ def test_without_the_package_that_makes_them(tmp_path: Path) -> None:
 
 
 def expired_pair(folder: Path) -> dict[str, str]:
-    tls.make(folder, ["127.0.0.1"], -1.0)
+    tls.make_certificates(folder, ["127.0.0.1"], -1.0)
     return {
         "ca_file": str(folder / "ca.pem"),
         "certificate": str(folder / "client.pem"),
@@ -118,14 +118,18 @@ def test_a_key_of_another_certificate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "warned"),
     [
-        ("tcp://127.0.0.1:8786", False), ("tcp://localhost:8786", False),
+        ("tcp://127.0.0.1:8786", False),
+        ("tcp://localhost:8786", False),
         ("tcp://[::1]:8786", False),
-        ("inproc://10.0.0.1/1/2", False), ("tls://10.0.0.1:8786", False),
-        ("tcp://10.0.0.1:8786", True), ("tcp://node-1:8786", True), ("tcp://[fe80::1]:8786", True),
+        ("inproc://10.0.0.1/1/2", False),
+        ("tls://10.0.0.1:8786", False),
+        ("tcp://10.0.0.1:8786", True),
+        ("tcp://node-1:8786", True),
+        ("tcp://[fe80::1]:8786", True),
     ],
-)  # fmt: skip
+)
 def test_talking_plainly_beyond_loopback_is_warned_of(address: str, warned: bool) -> None:
-    told = kinds.plain_warning(address)
+    told = kinds.unencrypted_warning(address)
     assert bool(told) == warned
     if told:
         assert "run programs on its workers: use tls://" in told

@@ -198,10 +198,16 @@ def test_6_no_run_spec_warnings(scheduler_log: list[str]) -> None:
     X = blobs(n=4_000, k=5)
     with (
         dask.config.set(scheduler="dask.distributed"),
-        LocalCluster(1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
-                     worker_dashboard_address="127.0.0.1:0", silence_logs=False) as cluster,
+        LocalCluster(
+            1,
+            threads_per_worker=2,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=False,
+        ) as cluster,
         Client(cluster) as client,
-    ):  # fmt: skip
+    ):
         # Blocks that are futures, as a pipeline leaves them.
         def fits(cls, count: int) -> bool:
             scheduler_log.clear()

@@ -201,9 +201,12 @@ def test_starts_of_dask_ml(init: str) -> None:
 
 
 @given(
-    n=st.integers(1, 40), d=st.integers(1, 5), k=st.integers(1, 6), seed=st.integers(0, 50),
+    n=st.integers(1, 40),
+    d=st.integers(1, 5),
+    k=st.integers(1, 6),
+    seed=st.integers(0, 50),
     single=st.booleans(),
-)  # fmt: skip
+)
 def test_kernels_and_their_twins(n: int, d: int, k: int, seed: int, single: bool) -> None:
     rng = np.random.default_rng(seed)
     X = np.rint(rng.normal(0, 3, (n, d))).astype(np.float32 if single else np.float64)
@@ -260,8 +263,11 @@ def test_through_a_client_without_run_spec_warnings(client, caplog) -> None:
 
 
 @given(
-    n=st.integers(1, 40), d=st.integers(1, 4), k=st.integers(1, 6), seed=st.integers(0, 99),
-)  # fmt: skip
+    n=st.integers(1, 40),
+    d=st.integers(1, 4),
+    k=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
 def test_restarts_and_their_twins(n: int, d: int, k: int, seed: int) -> None:
     k = min(k, n)
     rng = np.random.default_rng(seed)

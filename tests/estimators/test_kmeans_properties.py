@@ -35,9 +35,11 @@ def test_row_order_does_not_matter(seed: int, k: int, sample: int) -> None:
 
 @SMALL
 @given(
-    seed=st.integers(0, 99), k=st.integers(1, 4), sample=st.sampled_from([25, 20_000]),
+    seed=st.integers(0, 99),
+    k=st.integers(1, 4),
+    sample=st.sampled_from([25, 20_000]),
     counts=st.lists(st.integers(0, 5), min_size=80, max_size=80),
-)  # fmt: skip
+)
 def test_copies_and_weights_say_the_same(seed, k, sample, counts) -> None:
     assume(np.count_nonzero(counts) >= 10)
     X = blobs(n=80, k=3, seed=seed)

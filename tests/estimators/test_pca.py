@@ -30,9 +30,10 @@ def test_two_points_by_hand() -> None:
 
 @settings(max_examples=20)
 @given(
-    chunks=st.lists(st.integers(1, 90), min_size=1, max_size=6), seed=st.integers(0, 5),
+    chunks=st.lists(st.integers(1, 90), min_size=1, max_size=6),
+    seed=st.integers(0, 5),
     ordered=st.booleans(),
-)  # fmt: skip
+)
 def test_exact_for_any_chunking_and_row_order(chunks, seed, ordered) -> None:
     X = rows(sum(chunks) + 10, seed=seed)
     if ordered:

@@ -13,8 +13,9 @@ from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, MovieTable
 
 COLUMNS = (USER, MOVIE, RATING, TIMESTAMP)
 # Movies 2, 5 and 9 with two genres, none, and one.
-TABLE = MovieTable(np.array([2, 5, 9]), np.array([0, 2, 2, 3], np.int32),
-                   np.array([0, 3, 1], np.int32), 4)  # fmt: skip
+TABLE = MovieTable(
+    np.array([2, 5, 9]), np.array([0, 2, 2, 3], np.int32), np.array([0, 3, 1], np.int32), 4
+)
 
 
 def both(
@@ -30,7 +31,7 @@ def both(
     if quick is None:
         return False
     found, lines = quick
-    partition = csv_reader.parse(file, data)
+    partition = csv_reader.parse_lines(file, data)
     expected = user_statistics.partition_statistics(partition.ratings, table)
     assert partition.rejected == ()
     assert lines == partition.lines
@@ -87,18 +88,37 @@ def test_what_is_in_the_grammar_is_taken(rows, newline, last, more, width, order
 
 ODD = st.one_of(
     st.binary(min_size=1, max_size=3),
-    st.sampled_from([b"", b",", b"\n", b"\r", b"\r\n", b"-", b".", b"5", b"00", b".5", b'"', b" ",
-                     b"x", b"\x00", b"9999999999999999999", b"99999999999999999999999"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            b"",
+            b",",
+            b"\n",
+            b"\r",
+            b"\r\n",
+            b"-",
+            b".",
+            b"5",
+            b"00",
+            b".5",
+            b'"',
+            b" ",
+            b"x",
+            b"\x00",
+            b"9999999999999999999",
+            b"99999999999999999999999",
+        ]
+    ),
+)
 
 
 @given(
     rows=st.lists(
-        st.tuples(st.integers(0, 30), st.integers(0, 10), st.integers(1, 10)), min_size=1,
+        st.tuples(st.integers(0, 30), st.integers(0, 10), st.integers(1, 10)),
+        min_size=1,
         max_size=20,
     ),
     damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 3), ODD), max_size=3),
-)  # fmt: skip
+)
 def test_damage_never_changes_what_is_said(rows, damage) -> None:
     data = b"".join(b"%d,%d,%.1f,7\n" % (user, movie, h / 2) for user, movie, h in rows)
     for place, length, odd in damage:
@@ -110,12 +130,32 @@ def test_damage_never_changes_what_is_said(rows, damage) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"1,2,3.7,4", b"1,2,5.5,4", b"1,2,0,4", b"1,2,0.0,4", b"-1,2,3,4", b"+1,2,3,4",
-        b"1,2,3,4,5", b"1,2,3", b"1,2,3,", b"1,,3,4", b" 1,2,3,4", b"1,2,3 ,4", b'"1",2,3,4', b"",
-        b"1,2,3.55,4", b"1,2,.5,4", b"1,2,4.,4", b"1,2,3e0,4", b"1;2;3;4", b"1,2,3,4\r\r", b"x",
-        b"1,2,18446744073709551618,4", b"9223372036854775808,2,3,4", b"1,2,3,1.5",
+        b"1,2,3.7,4",
+        b"1,2,5.5,4",
+        b"1,2,0,4",
+        b"1,2,0.0,4",
+        b"-1,2,3,4",
+        b"+1,2,3,4",
+        b"1,2,3,4,5",
+        b"1,2,3",
+        b"1,2,3,",
+        b"1,,3,4",
+        b" 1,2,3,4",
+        b"1,2,3 ,4",
+        b'"1",2,3,4',
+        b"",
+        b"1,2,3.55,4",
+        b"1,2,.5,4",
+        b"1,2,4.,4",
+        b"1,2,3e0,4",
+        b"1;2;3;4",
+        b"1,2,3,4\r\r",
+        b"x",
+        b"1,2,18446744073709551618,4",
+        b"9223372036854775808,2,3,4",
+        b"1,2,3,1.5",
     ],
-)  # fmt: skip
+)
 def test_whatever_is_outside_goes_to_the_general_reader(line: bytes) -> None:
     assert both(b"1,2,3.5,4\n2,9,5,4\n")
     assert not both(b"1,2,3.5,4\n" + line + b"\n2,9,5,4\n")

@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.features.deduplicate import PIECE, superseded
+from segmentation.features.deduplicate import PIECE, superseded_mask
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
 
@@ -27,8 +27,8 @@ def test_by_hand() -> None:
             (2, 10, 4.5, 5, 1, 1),  # at the same time with more stars: stands
         ]
     )
-    assert superseded(rows).tolist() == [True, False, False, True, True, False]
-    assert superseded(rows.iloc[:0]).tolist() == []
+    assert superseded_mask(rows).tolist() == [True, False, False, True, True, False]
+    assert superseded_mask(rows.iloc[:0]).tolist() == []
 
 
 @given(
@@ -45,7 +45,7 @@ def test_as_pandas_drops_duplicates_in_any_order(rows: list[tuple], seed: int) -
         .drop_duplicates([USER, MOVIE], keep="last")
         .index
     )
-    assert sorted(np.flatnonzero(~superseded(whole))) == sorted(kept)
+    assert sorted(np.flatnonzero(~superseded_mask(whole))) == sorted(kept)
     order = np.random.default_rng(seed).permutation(len(whole))
     mixed = whole.iloc[order]
-    assert sorted(mixed.index[~superseded(mixed)]) == sorted(kept)
+    assert sorted(mixed.index[~superseded_mask(mixed)]) == sorted(kept)

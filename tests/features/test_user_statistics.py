@@ -98,9 +98,10 @@ def test_any_partitioning_and_any_row_order(rows, cuts, order) -> None:
 def test_a_sample_holds_the_same_users_in_every_partition(parts, texts: bool) -> None:
     def sample(ids) -> set[int]:
         distinct = sorted({str(i) for i in ids} if texts else set(ids))
-        users = np.array([i.encode() for i in distinct] if texts else distinct,
-                         np.bytes_ if texts else np.int64)  # fmt: skip
-        return set(sketches.sample_of(users).tolist())
+        users = np.array(
+            [i.encode() for i in distinct] if texts else distinct, np.bytes_ if texts else np.int64
+        )
+        return set(sketches.hash_sample(users).tolist())
 
     # Texts are padded to another width where a longer one is beside them.
     assert set.union(*map(sample, parts)) == sample([i for part in parts for i in part])
@@ -116,7 +117,7 @@ def test_a_sample_tells_how_many_users_there_are(kind: str) -> None:
         "texts": np.array([f"user-{i}".encode() for i in range(n)]),
     }[kind]
     # 3,125 of them on average: five standard deviations are 9 %.
-    assert len(sketches.sample_of(users)) * sketches.SAMPLED == pytest.approx(n, rel=0.09)
+    assert len(sketches.hash_sample(users)) * sketches.SAMPLED == pytest.approx(n, rel=0.09)
 
 
 def test_few_of_many_users_do_not_keep_the_memory_of_all() -> None:
@@ -158,9 +159,12 @@ def test_kernel_and_its_twin_agree(rows) -> None:
     results = []
     for kernel in (kernels.accumulate, kernels.accumulate_numpy):
         out = (
-            np.zeros(len(users), np.int64), np.zeros(len(users)),
-            np.zeros((len(users), 3)), np.zeros((len(users), 3), np.int32), np.zeros(4, np.bool_),
-        )  # fmt: skip
+            np.zeros(len(users), np.int64),
+            np.zeros(len(users)),
+            np.zeros((len(users), 3)),
+            np.zeros((len(users), 3), np.int32),
+            np.zeros(4, np.bool_),
+        )
         kernel(user_rows, movie_rows, stars, TABLE.offsets, TABLE.codes, *out)
         results.append(out)
     for one, other in zip(*results, strict=True):
@@ -201,15 +205,17 @@ def test_presets_by_hand() -> None:
     one = user_statistics.partition_statistics(
         frame([(7, 1, 4.0), (7, 2, 2.0), (7, 5, 0.5)]), TABLE
     )
-    engagement = presets.features(one.statistics, "engagement")
+    engagement = presets.compute_features(one.statistics, "engagement")
     assert engagement.dtype == np.float32
     np.testing.assert_allclose(engagement, [[4.0, 3.0, 0.0]])
-    np.testing.assert_array_equal(presets.features(one.statistics, "original"), engagement)
+    np.testing.assert_array_equal(presets.compute_features(one.statistics, "original"), engagement)
     own = (4.0 + 2.0 + 0.5) / 3
     expected = [[(4.0 - own) * 1 / 6, (3.0 - own) * 2 / 7, 0.0]]
-    np.testing.assert_allclose(presets.features(one.statistics, "taste"), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        presets.compute_features(one.statistics, "taste"), expected, rtol=1e-6
+    )
     with pytest.raises(ValueError, match="unknown preset 'x': use one of engagement"):
-        presets.features(one.statistics, "x")
+        presets.compute_features(one.statistics, "x")
 
 
 @pytest.mark.real_data
@@ -224,16 +230,16 @@ def test_presets_by_hand() -> None:
 def test_real_means_equal_pandas(
     real_data: Path, folder: str, join: str, used: int, users: int
 ) -> None:
-    layout = layouts.detect(str(real_data / folder))
-    found = catalogue.load(layout, join)
-    (file,) = partitions.probe(layout)
+    layout = layouts.detect_layout(str(real_data / folder))
+    found = catalogue.load_catalogue(layout, join)
+    (file,) = partitions.probe_files(layout)
     parts = [
         user_statistics.partition_statistics(
-            csv_reader.parse(file, bytes(chunk)).ratings, found.table()
+            csv_reader.parse_lines(file, bytes(chunk)).ratings, found.table()
         )
-        for partition in partitions.partitions([file], 300_000)
+        for partition in partitions.plan_partitions([file], 300_000)
         for piece in partition
-        for chunk in partitions.chunks(piece)
+        for chunk in partitions.read_chunks(piece)
     ]
     assert sum(part.used for part in parts) == used
     merged = user_statistics.merge([part.statistics for part in parts])
@@ -278,7 +284,7 @@ def test_narrow_keeps_every_number(rows: list[tuple], step: float) -> None:
         np.stack([total, np.zeros(n)], axis=1),
         np.stack([counts, np.ones(n)], axis=1).astype(np.int32),
     )
-    found = user_statistics.narrow(wide)
+    found = user_statistics.downcast(wide)
     for name, one, other in zip(wide._fields, found, wide, strict=True):
         assert np.array_equal(one, other), name
         assert not np.shares_memory(one, other), name
@@ -287,7 +293,7 @@ def test_narrow_keeps_every_number(rows: list[tuple], step: float) -> None:
 def test_narrow_takes_half_the_memory_of_half_stars() -> None:
     rows = frame([(i, 1, 0.5 + i % 10 / 2) for i in range(500)])
     wide = user_statistics.partition_statistics(rows, TABLE).statistics
-    found = user_statistics.narrow(wide)
+    found = user_statistics.downcast(wide)
     assert (found.sums.dtype, found.counts.dtype) == (np.float32, np.uint16)
     assert found.nbytes < 0.61 * wide.nbytes
     assert_same(user_statistics.merge([found, found]), user_statistics.merge([wide, wide]))
@@ -310,7 +316,7 @@ def test_columns_of_means_as_their_twin_makes_them(seed: int, n: int, narrow: bo
 def edges(parts: list[list[int]]) -> list[UserStatistics]:
     """Statistics of users, one rating of 3.5 stars each, narrowed as partitions leave them."""
     return [
-        user_statistics.narrow(
+        user_statistics.downcast(
             user_statistics.partition_statistics(
                 frame([(u, 1, 3.5) for u in users]), TABLE
             ).statistics
@@ -335,7 +341,7 @@ def test_parts_that_share_users_at_their_edges_alone(parts: list[list[int]]) -> 
     merged = user_statistics.merge(given_parts)
     everyone = [user for users in parts for user in users]
     (whole,) = edges([everyone])
-    assert_same(user_statistics.narrow(merged), whole)
+    assert_same(user_statistics.downcast(merged), whole)
     # What was merged is another task's result.
     for part, columns in zip(given_parts, before, strict=True):
         for column, old in zip(part, columns, strict=True):
@@ -345,7 +351,7 @@ def test_parts_that_share_users_at_their_edges_alone(parts: list[list[int]]) -> 
 def test_an_edge_that_outgrows_the_narrow_types() -> None:
     many = [frame([(1, 1, 5.0)] * 40_000), frame([(1, 1, 5.0)] * 40_000 + [(2, 1, 4.5)])]
     parts = [
-        user_statistics.narrow(user_statistics.partition_statistics(rows, TABLE).statistics)
+        user_statistics.downcast(user_statistics.partition_statistics(rows, TABLE).statistics)
         for rows in many
     ]
     assert parts[0].counts.dtype == np.uint16

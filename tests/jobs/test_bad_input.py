@@ -68,9 +68,12 @@ def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys) -> None:
     assert kept["line"].tolist() == ["8", "9", "10", "11", "12"]
     assert kept["text"].tolist() == bad
     assert kept["reason"].tolist() == [
-        "rating is no number", "rating is no number", "rating is outside 0.5 to 5",
-        "rating is outside 0.5 to 5", "3 fields where 4 belong",
-    ]  # fmt: skip
+        "rating is no number",
+        "rating is no number",
+        "rating is outside 0.5 to 5",
+        "rating is outside 0.5 to 5",
+        "3 fields where 4 belong",
+    ]
     assert "5 rejected (see " in capsys.readouterr().out
 
 
@@ -147,9 +150,12 @@ def test_fewer_users_than_segments(tmp_path: Path, capsys) -> None:
     assert line == "error: 2 users for --k 7: use --k 2 or fewer"
     # The ratings need not be read again for another k.
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
-    assert segment.main(
-        ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--resume"]
-    ) == 0  # fmt: skip
+    assert (
+        segment.main(
+            ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--resume"]
+        )
+        == 0
+    )
     assert "ratings: taken from the finished stage" in capsys.readouterr().err
 
 

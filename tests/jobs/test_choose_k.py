@@ -35,8 +35,11 @@ def automatic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder(found: Path) -> None:
     assert sorted(str(p.relative_to(found)) for p in found.rglob("*") if p.is_file()) == [
-        "choose_k.csv", "choose_k.json", "figures/choose_k.png", "run.json",
-    ]  # fmt: skip
+        "choose_k.csv",
+        "choose_k.json",
+        "figures/choose_k.png",
+        "run.json",
+    ]
     manifest = json.loads((found / "run.json").read_text())
     record = json.loads((found / "choose_k.json").read_text())
     assert manifest["status"] == "complete"
@@ -123,7 +126,7 @@ def test_a_finished_search_is_taken_up(tmp_path: Path, capsys, monkeypatch) -> N
     out = tmp_path / "out"
     arguments = ["--data", "synthetic:20000", "--k", "auto", "--k-range", "2-3", "--out", str(out)]
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "find_axes", lambda X: 1 / 0)
+        patch.setattr(stages, "fit_pca", lambda X: 1 / 0)
         assert segment.main(arguments) == 1
     capsys.readouterr()
     with monkeypatch.context() as patch:
@@ -213,5 +216,5 @@ def test_what_is_kept_comes_back_whole(found: Path) -> None:
 
     record = json.loads((found / "choose_k.json").read_text())
     search = _restored(record)
-    assert json.loads(json.dumps(searching.record(search))) == record
+    assert json.loads(json.dumps(searching.search_record(search))) == record
     assert np.isfinite([f.inertia for f in search.figures]).all()

@@ -88,7 +88,7 @@ def test_a_defect_of_ours(capsys, tmp_path: Path, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(stages, "find_axes", broken)
+    monkeypatch.setattr(stages, "fit_pca", broken)
     out = tmp_path / "out"
     arguments = ["--data", str(write_tiny(tmp_path / "t")), "--out", str(out), "--k", "2"]
     assert segment.main([*arguments, "--quiet"]) == 1
@@ -107,7 +107,7 @@ def test_resume_goes_on_from_the_last_finished_stage(capsys, tmp_path: Path, mon
     whole = tmp_path / "whole"
     assert segment.main([*arguments[:3], str(whole), *arguments[4:]]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "find_axes", lambda X: 1 / 0)
+        patch.setattr(stages, "fit_pca", lambda X: 1 / 0)
         assert segment.main(arguments) == 1
     assert [p.name for p in out.iterdir()] == [".work"], "nothing reads as a result"
     capsys.readouterr()
@@ -157,8 +157,10 @@ def test_interrupted(tmp_path: Path, cluster: str) -> None:
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.segment", *arguments, "--cluster", cluster],
-            stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + 120
         while "catalogue:" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -42,9 +42,7 @@ def test_the_copy_is_the_original(data: Path, copied: Path) -> None:
     assert manifest["status"] == "complete"
     assert manifest["job"] == "convert"
     assert manifest["data"]["synthetic"] is True
-    assert manifest["rows"] == {
-        "read": 60_000, "used": 60_000, "unmapped": 0, "rejected": 0
-    }  # fmt: skip
+    assert manifest["rows"] == {"read": 60_000, "used": 60_000, "unmapped": 0, "rejected": 0}
     parts = sorted((copied / "ratings.parquet").iterdir())
     assert [part.name for part in parts] == [f"part-{i:05d}.parquet" for i in range(len(parts))]
     assert manifest["parquet"]["parts"] == len(parts) > 3
@@ -244,7 +242,9 @@ def test_a_packed_file_becomes_several(
     folder, out = copy(data, tmp_path / "data"), tmp_path / "out"
     with gzip.open(folder / "ratings.csv.gz", "wb", compresslevel=1) as file:
         file.write((data / "ratings.csv").read_bytes())
-    monkeypatch.setattr(partitions, "chunks", functools.partial(partitions.chunks, size=100_000))
+    monkeypatch.setattr(
+        partitions, "read_chunks", functools.partial(partitions.read_chunks, size=100_000)
+    )
     monkeypatch.setattr(converting, "FILE_ROWS", 7_000)
     assert call(folder, out) == 0
     parts = sorted(path.name for path in (out / "ratings.parquet").iterdir())
@@ -259,7 +259,9 @@ def test_a_packed_file_becomes_several(
     assert_same(run(out, tmp_path / "read"), reference)
     # A record tells of all its files: where one is gone, the partition is written again.
     place = tmp_path / "part"
-    (piece,) = partitions.partitions(partitions.probe(layouts.detect(str(folder))), 1 << 20)
+    (piece,) = partitions.plan_partitions(
+        partitions.probe_files(layouts.detect_layout(str(folder))), 1 << 20
+    )
     whole = converting.write_part(piece, str(place))
     (tmp_path / "part_0001.parquet").unlink()
     assert converting.write_part(piece, str(place)).used == whole.used == 60_000
@@ -292,8 +294,9 @@ def test_overwritten(data: Path, tmp_path: Path) -> None:
     assert call(data, out, "--overwrite") == 0
     assert many > 1
     assert sorted(path.name for path in (out / "ratings.parquet").iterdir()) == [
-        "mine.txt", "part-00000.parquet"
-    ]  # fmt: skip
+        "mine.txt",
+        "part-00000.parquet",
+    ]
     assert (out / "ratings.parquet" / "mine.txt").read_text() == "mine"
 
 

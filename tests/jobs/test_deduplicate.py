@@ -93,9 +93,11 @@ def test_only_the_latest_counts(
     assert len(kept) in range(len(old) - 30, len(old) + 1)
     for row in kept.sample(50, random_state=0).itertuples():
         part = int(Path(row.file).stem) if kind == "parts" else 0
-        at = row.line - (1 if kind == "parquet" else 2) + (
-            len(own) * part // 3 if kind == "parts" else 0
-        )  # fmt: skip
+        at = (
+            row.line
+            - (1 if kind == "parquet" else 2)
+            + (len(own) * part // 3 if kind == "parts" else 0)
+        )
         user, movie, stars, timestamp = own[at].split(",")
         assert row.text == f"{user},{movie},{float(stars):g},{timestamp}"
 

@@ -108,9 +108,12 @@ def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
     kept = pd.read_csv(out / "rejected" / "ratings.csv")
     assert kept["line"].tolist() == [2, 3, 4, 5, 6]
     assert kept["reason"].tolist() == [
-        "rating is no number", "rating is no number", "rating is outside 0.5 to 5",
-        "userId is no whole number within 64 bits", "userId is no whole number within 64 bits",
-    ]  # fmt: skip
+        "rating is no number",
+        "rating is no number",
+        "rating is outside 0.5 to 5",
+        "userId is no whole number within 64 bits",
+        "userId is no whole number within 64 bits",
+    ]
 
 
 def test_lines_are_counted_file_by_file(tmp_path: Path) -> None:

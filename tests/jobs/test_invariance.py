@@ -142,7 +142,7 @@ def test_features_that_have_to_wait_on_disk(
     assert memory["spilled_bytes"] > 50_000
     assert expected[1]["cluster"]["memory"]["spilled_bytes"] == 0
     assert found[1]["cluster"]["workers_lost"] == 0
-    assert not any(local.cache("spill").rglob("*.spill"))
+    assert not any(local.cache_dir("spill").rglob("*.spill"))
 
 
 def test_memory_limit(data: Path, reference, tmp_path: Path, capsys) -> None:

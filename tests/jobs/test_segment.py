@@ -21,12 +21,24 @@ from tests import oracles
 from tests.conftest import write_tiny
 
 PERSONAS = {
-    "Quiet Viewers", "New Explorers", "Expanding Enthusiasts", "Loyalists", "Premium Loyalists",
-}  # fmt: skip
+    "Quiet Viewers",
+    "New Explorers",
+    "Expanding Enthusiasts",
+    "Loyalists",
+    "Premium Loyalists",
+}
 FIXED = [
-    "userId", "segment", "persona", "distance", "runner_up", "margin", "pc1", "pc2", "movies",
+    "userId",
+    "segment",
+    "persona",
+    "distance",
+    "runner_up",
+    "margin",
+    "pc1",
+    "pc2",
+    "movies",
     "mean_rating",
-]  # fmt: skip
+]
 
 
 class Run:
@@ -62,8 +74,11 @@ def original(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 class TestRealData:
     def test_rows_users_and_movies(self, real: Run) -> None:
         assert real.manifest["rows"] == {
-            "read": 100_004, "used": 99_810, "unmapped": 194, "rejected": 0,
-        }  # fmt: skip
+            "read": 100_004,
+            "used": 99_810,
+            "unmapped": 194,
+            "rejected": 0,
+        }
         assert (real.manifest["users"], real.manifest["movies"]) == (671, 9_025)
         assert not (real.folder / "rejected").exists()
 
@@ -149,9 +164,12 @@ class TestRealData:
         best = sklearn.cluster.KMeans(5, n_init=50, random_state=1).fit(X)
         assert manifest["kmeans"]["inertia"] <= best.inertia_ * 1.005
         assert [s["persona"] for s in original.segments] == [
-            "Quiet Viewers", "New Explorers", "Expanding Enthusiasts", "Loyalists",
+            "Quiet Viewers",
+            "New Explorers",
+            "Expanding Enthusiasts",
+            "Loyalists",
             "Premium Loyalists",
-        ]  # fmt: skip
+        ]
 
     def test_direct_join_is_warned_of(self, original: Run) -> None:
         (warning,) = original.manifest["warnings"]
@@ -208,12 +226,20 @@ def as_dat(source: Path, folder: Path) -> Path:
 def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
     found = run(write_tiny(tmp_path / "tiny"), tmp_path / "out", "--k", "2")
     assert sorted(p.name for p in found.folder.iterdir()) == [
-        "assignments.parquet", "figures", "model", "report.html", "report.md", "run.json",
-        "segments.csv", "segments.json",
-    ]  # fmt: skip
+        "assignments.parquet",
+        "figures",
+        "model",
+        "report.html",
+        "report.md",
+        "run.json",
+        "segments.csv",
+        "segments.json",
+    ]
     assert sorted(p.name for p in (found.folder / "figures").iterdir()) == [
-        "genres.png", "pca.png", "sizes.png",
-    ]  # fmt: skip
+        "genres.png",
+        "pca.png",
+        "sizes.png",
+    ]
     assert list(found.assignments.columns) == [*FIXED, *KAGGLE_GENRES]
     manifest = found.manifest
     assert manifest["status"] == "complete"
@@ -233,9 +259,19 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
     assert manifest["peak_memory_bytes"] > 10_000_000
     record = found.segments[0]
     assert {
-        "segment", "persona", "users", "share", "movies_per_user", "mean_rating", "high_rated",
-        "stability", "genres", "summary", "product_strategy", "marketing_actions",
-    } <= set(record)  # fmt: skip
+        "segment",
+        "persona",
+        "users",
+        "share",
+        "movies_per_user",
+        "mean_rating",
+        "high_rated",
+        "stability",
+        "genres",
+        "summary",
+        "product_strategy",
+        "marketing_actions",
+    } <= set(record)
     assert set(record["genres"]["Drama"]) == {"mean", "mean_rated", "coverage", "lift"}
     table = pd.read_csv(found.folder / "segments.csv")
     assert table["persona"].tolist() == [s["persona"] for s in found.segments]

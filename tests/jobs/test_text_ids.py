@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from jobs import convert, segment
 from segmentation.datasets import identifiers, layouts, partitions
-from segmentation.datasets.csv_reader import parse, parse_line
+from segmentation.datasets.csv_reader import parse_line, parse_lines
 from segmentation.datasets.format import RatingsFormat
 from segmentation.features import aggregate
-from segmentation.features.factorize import coded
+from segmentation.features.factorize import factorize
 from segmentation.pipeline import stages
 from tests.conftest import write_tiny
 from tests.jobs.test_bad_input import refused
@@ -138,9 +138,9 @@ def test_resumed(data: Path, reference, tmp_path: Path, monkeypatch) -> None:
     folder = renamed(with_ratings(data, tmp_path / "data"))
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "cluster_users", lambda *_: 1 / 0)
+        patch.setattr(stages, "fit_k_means", lambda *_: 1 / 0)
         assert segment.main(arguments) == 1
-    monkeypatch.setattr(aggregate, "read_ratings", lambda *_: 1 / 0)
+    monkeypatch.setattr(aggregate, "aggregate_ratings", lambda *_: 1 / 0)
     assert_equal(run(folder, tmp_path / "out", "--resume"), reference, "text")
 
 
@@ -165,9 +165,13 @@ def test_bad_texts_are_rejected(tmp_path: Path) -> None:
     assert found["userId"].tolist() == ["anna", "bo,b", "carl"]
     kept = pd.read_csv(out / "rejected" / "ratings.csv", keep_default_na=False)
     assert kept["reason"].tolist() == [
-        "userId is empty", "userId is empty", "userId is longer than 256 bytes",
-        "userId holds a NUL", "movieId is no whole number", "userId is no UTF-8",
-    ]  # fmt: skip
+        "userId is empty",
+        "userId is empty",
+        "userId is longer than 256 bytes",
+        "userId holds a NUL",
+        "movieId is no whole number",
+        "userId is no UTF-8",
+    ]
 
 
 def test_numbers_with_damage_stay_numbers(tmp_path: Path, capsys) -> None:
@@ -187,16 +191,16 @@ FORMAT = RatingsFormat(
 @given(
     st.lists(
         st.tuples(
-            st.text("ab ü\0\"x,\t\r7\x80", max_size=4),
+            st.text('ab ü\0"x,\t\r7\x80', max_size=4),
             st.sampled_from(["1", "-2", "0x1", " 3", "y", ""]),
             st.sampled_from(["0.5", "5", "6", "x"]),
         ),
         max_size=30,
     )
-)  # fmt: skip
+)
 def test_the_quick_way_reads_what_the_slow_one_does(rows: list[tuple[str, str, str]]) -> None:
     data = "\n".join(",".join(row) for row in rows).encode()
-    found = parse(FORMAT, data)
+    found = parse_lines(FORMAT, data)
     expected = [
         parse_line(FORMAT, line.removesuffix(b"\r"))
         for line in data.split(b"\n")
@@ -213,7 +217,7 @@ def test_the_quick_way_reads_what_the_slow_one_does(rows: list[tuple[str, str, s
     st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=5))
 )
 def test_codes(texts: list[str]) -> None:
-    names, codes = coded(pd.Series(texts, dtype=identifiers.TEXT_DTYPE))
+    names, codes = factorize(pd.Series(texts, dtype=identifiers.TEXT_DTYPE))
     assert [name.decode() for name in names] == sorted(set(texts), key=str.encode)
     assert [names[code].decode() for code in codes] == texts
 
@@ -231,4 +235,6 @@ def test_one_kind_for_all_files(tmp_path: Path) -> None:
     (folder / "ratings.csv").unlink()
     (folder / "ratings-1.csv").write_text(HEADER + "1,10,3.0,1\n")
     (folder / "ratings-2.csv").write_text(HEADER + "anna,10,3.0,1\n")
-    assert {file.texts for file in partitions.probe(layouts.detect(str(folder)))} == {("userId",)}
+    assert {file.texts for file in partitions.probe_files(layouts.detect_layout(str(folder)))} == {
+        ("userId",)
+    }

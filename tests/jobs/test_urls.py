@@ -40,9 +40,7 @@ def _fresh(monkeypatch) -> Iterator[None]:
 @pytest.mark.parametrize("cluster", ["threads", "local"])
 def test_ranges(data: Path, reference, tmp_path: Path, cluster: str) -> None:
     with serving(data) as web:
-        found = run(
-            web.url, tmp_path / "out", "--partition-size", "300kB", "--cluster", cluster
-        )  # fmt: skip
+        found = run(web.url, tmp_path / "out", "--partition-size", "300kB", "--cluster", cluster)
         ranges = web.ranged("ratings.csv")
     assert_same(found, reference)
     size = (data / "ratings.csv").stat().st_size
@@ -96,9 +94,9 @@ def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
 
 def test_stumbling_at_work(tmp_path: Path) -> None:
     with serving(write_tiny(tmp_path / "tiny")) as web:
-        size = filesystem.info(f"{web.url}/ratings.csv")["size"]
+        size = filesystem.file_info(f"{web.url}/ratings.csv")["size"]
         web.stumbles = Counter({"ratings.csv": 3})
-        with filesystem.opened(f"{web.url}/ratings.csv", size) as file:
+        with filesystem.open_file(f"{web.url}/ratings.csv", size) as file:
             assert file.read() == (tmp_path / "tiny" / "ratings.csv").read_bytes()
         assert [answer for *_, answer in web.asked[-4:]] == [f"bytes=0-{size - 1}"] * 4
 
@@ -198,9 +196,13 @@ def test_s3(data: Path, reference, tmp_path: Path, store: str, cluster: str) -> 
     fs.mkdir(bucket)
     fs.put(f"{data}/", f"{bucket}/movielens", recursive=True)
     found = run(
-        f"s3://{bucket}/movielens", tmp_path / "out", "--partition-size", "300kB",
-        "--cluster", cluster,
-    )  # fmt: skip
+        f"s3://{bucket}/movielens",
+        tmp_path / "out",
+        "--partition-size",
+        "300kB",
+        "--cluster",
+        cluster,
+    )
     assert_same(found, reference)
 
 
@@ -232,7 +234,7 @@ def test_a_server_that_changes_its_mind(tmp_path: Path) -> None:
     web: WebServer
     with serving(write_tiny(tmp_path / "tiny")) as web:
         path = f"{web.url}/ratings.csv"
-        with filesystem.opened(path) as file:
+        with filesystem.open_file(path) as file:
             web.ranges = "ignored"
             with pytest.raises(layouts.DataError, match="gives no ranges where it gave some"):
                 file.read(10)

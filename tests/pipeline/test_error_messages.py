@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from segmentation.errors import ClusterError, DataError, SegmentationError
-from segmentation.pipeline.error_messages import explained
+from segmentation.pipeline.error_messages import translate_errors
 
 
 def raised(error: BaseException, tmp_path: Path) -> SegmentationError:
-    with pytest.raises(SegmentationError) as caught, explained(tmp_path):
+    with pytest.raises(SegmentationError) as caught, translate_errors(tmp_path):
         raise error
     assert "--resume" in str(caught.value)
     return caught.value
@@ -42,12 +42,12 @@ def test_shuffle(tmp_path: Path) -> None:
             raise RuntimeError("P2P abc failed during transfer phase") from cause
 
     with pytest.raises(ClusterError, match=r"shuffled \(P2P abc .* phase: no answer\)"):
-        with explained(tmp_path):
+        with translate_errors(tmp_path):
             failed()
     full = raised(P2POutOfDiskError(), tmp_path)
     assert isinstance(full, DataError)
     assert "no space left on a worker's disk" in str(full)
-    with pytest.raises(RuntimeError, match="a defect"), explained(tmp_path):
+    with pytest.raises(RuntimeError, match="a defect"), translate_errors(tmp_path):
         raise RuntimeError("a defect")
 
 
@@ -62,5 +62,5 @@ def test_disk(tmp_path: Path) -> None:
 
 
 def test_our_own_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="as it was"), explained(tmp_path):
+    with pytest.raises(DataError, match="as it was"), translate_errors(tmp_path):
         raise DataError("as it was")

@@ -13,10 +13,16 @@ from segmentation.pipeline.model import SavedModel, load_model
 from segmentation.schema import Axes
 
 MODEL = SavedModel(
-    "taste", "links", "kaggle", ("Drama", "War"), ("Quiet", "Loud"),
-    np.array([[0.1, 1 / 3], [2.0, 4.0]]), np.array([1.0, 2.5]),
-    Axes(np.array([1.0, 2.0]), np.eye(2), np.array([0.7, 0.2])), synthetic=True,
-)  # fmt: skip
+    "taste",
+    "links",
+    "kaggle",
+    ("Drama", "War"),
+    ("Quiet", "Loud"),
+    np.array([[0.1, 1 / 3], [2.0, 4.0]]),
+    np.array([1.0, 2.5]),
+    Axes(np.array([1.0, 2.0]), np.eye(2), np.array([0.7, 0.2])),
+    synthetic=True,
+)
 
 
 def test_comes_back_equal(tmp_path: Path) -> None:

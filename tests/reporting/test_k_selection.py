@@ -23,21 +23,21 @@ ROWS = (figures(2, 100.0), figures(3, 40.0), figures(4, 30.0, 0.6), figures(5, 2
 
 def test_the_elbow_by_hand() -> None:
     # Below the chord by 0.44, 0.23 in the middle: 3.
-    assert k_selection.elbow(search(3, True, *ROWS)) == 3
-    assert k_selection.elbow(search(2, True, *ROWS[:2])) is None
+    assert k_selection.find_elbow(search(3, True, *ROWS)) == 3
+    assert k_selection.find_elbow(search(2, True, *ROWS[:2])) is None
     straight = [figures(k, 100.0 - 10 * k) for k in (2, 3, 4)]
-    assert k_selection.elbow(search(2, True, *straight)) is None
-    assert k_selection.elbow(search(2, True, *[figures(k, 7.0) for k in (2, 3, 4)])) is None
+    assert k_selection.find_elbow(search(2, True, *straight)) is None
+    assert k_selection.find_elbow(search(2, True, *[figures(k, 7.0) for k in (2, 3, 4)])) is None
 
 
 def test_what_is_only_compared_has_no_say() -> None:
     found = search(3, True, *ROWS)._replace(high=3)
-    assert k_selection.elbow(found) is None
-    assert "elbow" not in k_selection.reason(found)
+    assert k_selection.find_elbow(found) is None
+    assert "elbow" not in k_selection.explain_choice(found)
 
 
 def test_sound() -> None:
-    text = k_selection.reason(search(3, True, *ROWS))
+    text = k_selection.explain_choice(search(3, True, *ROWS))
     assert text.startswith("Take k = 3: the most segments from 2 to 5 that all come back")
     assert "(the least stable has a Jaccard similarity of 0.90; 0.75 is the mark)" in text
     assert "With 4, the least stable has 0.60." in text
@@ -49,28 +49,36 @@ def test_sound() -> None:
 
 def test_the_end_of_the_range() -> None:
     found = search(3, True, *ROWS)._replace(high=3)
-    assert "With 4, the least stable has 0.60." in k_selection.reason(found)
-    assert "wider" not in k_selection.reason(found)
+    assert "With 4, the least stable has 0.60." in k_selection.explain_choice(found)
+    assert "wider" not in k_selection.explain_choice(found)
     rows = (*ROWS[:3], figures(5, 22.0, 0.8))
     assert "With 5, the least stable has 0.80, too: a wider --k-range may allow more." in (
-        k_selection.reason(search(4, True, *rows)._replace(high=4))
+        k_selection.explain_choice(search(4, True, *rows)._replace(high=4))
     )
     # Nothing is wider than what can be asked for, or than there are users.
     text = "a wider --k-range may allow more"
-    assert text in k_selection.reason(search(3, True, *ROWS[:2]))
-    assert text not in k_selection.reason(search(3, True, *ROWS[:2])._replace(stability_rows=3))
+    assert text in k_selection.explain_choice(search(3, True, *ROWS[:2]))
+    assert text not in k_selection.explain_choice(
+        search(3, True, *ROWS[:2])._replace(stability_rows=3)
+    )
 
 
 def test_the_low_end_of_the_range() -> None:
-    assert "fewer segments may come back" in k_selection.reason(search(4, False, *ROWS[2:]))
-    assert "fewer segments may come back" not in k_selection.reason(search(3, False, *ROWS[:2]))
-    assert "fewer segments may come back" not in k_selection.reason(search(2, False, *ROWS[:2]))
+    assert "fewer segments may come back" in k_selection.explain_choice(search(4, False, *ROWS[2:]))
+    assert "fewer segments may come back" not in k_selection.explain_choice(
+        search(3, False, *ROWS[:2])
+    )
+    assert "fewer segments may come back" not in k_selection.explain_choice(
+        search(2, False, *ROWS[:2])
+    )
 
 
 def test_hardly_more_users_than_segments() -> None:
-    text = k_selection.reason(search(3, True, *ROWS)._replace(stability_rows=29))
+    text = k_selection.explain_choice(search(3, True, *ROWS)._replace(stability_rows=29))
     assert "There are only 29 users that differ" in text
-    assert "differ" not in k_selection.reason(search(3, True, *ROWS)._replace(stability_rows=30))
+    assert "differ" not in k_selection.explain_choice(
+        search(3, True, *ROWS)._replace(stability_rows=30)
+    )
 
 
 def test_ticks() -> None:
@@ -88,7 +96,7 @@ def test_inertia_at_any_scale(value: float, told: str) -> None:
 
 
 def test_not_sound() -> None:
-    text = k_selection.reason(search(4, False, *ROWS))
+    text = k_selection.explain_choice(search(4, False, *ROWS))
     assert text.startswith("Take k = 4 with care: for no k from 2 to 5 do all segments come back")
     assert "adjusted Rand index 0.80" in text
 
@@ -96,18 +104,25 @@ def test_not_sound() -> None:
 def test_a_segment_that_a_sample_lacks() -> None:
     rows = (ROWS[0], figures(3, 40.0, None))
     assert rows[1].weakest is None
-    assert "With 3, resampled users are too few" in k_selection.reason(
+    assert "With 3, resampled users are too few" in k_selection.explain_choice(
         search(2, True, *rows)._replace(high=3)
     )
-    assert k_selection.table(search(2, True, *rows)).splitlines()[3].endswith("–")
+    assert k_selection.format_k_table(search(2, True, *rows)).splitlines()[3].endswith("–")
 
 
 def test_the_table() -> None:
-    lines = k_selection.table(search(3, True, *ROWS)).splitlines()
+    lines = k_selection.format_k_table(search(3, True, *ROWS)).splitlines()
     assert lines[0].split() == [
-        "k", "inertia", "saved", "silhouette", "Davies–Bouldin", "Caliński–Harabasz", "agreement",
-        "least", "stable",
-    ]  # fmt: skip
+        "k",
+        "inertia",
+        "saved",
+        "silhouette",
+        "Davies–Bouldin",
+        "Caliński–Harabasz",
+        "agreement",
+        "least",
+        "stable",
+    ]
     assert lines[2].split() == ["2", "100", "0.500", "3.00", "102", "0.80", "0.90"]
     assert lines[3].split() == ["→", "3", "40", "60.0%", "0.333", "4.00", "103", "0.80", "0.90"]
     assert max(map(len, lines)) <= 100
@@ -116,13 +131,13 @@ def test_the_table() -> None:
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], (figures(2, 0.0),)])
 def test_the_figure_is_the_same_each_time(rows) -> None:
     found = search(2, True, *rows)
-    png = k_selection.figure(found)
+    png = k_selection.draw_k_figure(found)
     assert png[:4] == b"\x89PNG"
-    assert png == k_selection.figure(found)
+    assert png == k_selection.draw_k_figure(found)
 
 
 def test_figures_that_cannot_be_had() -> None:
     nothing = KFigures(2, 0.0, 1, None, None, None, None, None, None, (None, None))
     found = search(2, False, nothing, nothing._replace(k=3, jaccard=(None,) * 3))
-    assert k_selection.figure(found)[:4] == b"\x89PNG"
-    assert "agrees best." in k_selection.reason(found)
+    assert k_selection.draw_k_figure(found)[:4] == b"\x89PNG"
+    assert "agrees best." in k_selection.explain_choice(found)

@@ -12,9 +12,9 @@ from segmentation.reporting import percentiles as distances
 
 def percentiles(labels: np.ndarray, values: np.ndarray, blocks: int, n_segments: int) -> np.ndarray:
     parts = list(zip(np.array_split(labels, blocks), np.array_split(values, blocks), strict=True))
-    bins = distances.merge([distances.bins_of(*part) for part in parts])
-    keys = distances.wanted(bins, n_segments)
-    fetched = [distances.fetch(*part, keys) for part in parts]
+    bins = distances.merge_histograms([distances.build_histogram(*part) for part in parts])
+    keys = distances.bins_needed(bins, n_segments)
+    fetched = [distances.values_in_bins(*part, keys) for part in parts]
     return distances.percentile_99(bins, keys, fetched, n_segments)
 
 
@@ -49,6 +49,6 @@ def test_many_in_few_bins() -> None:
     found = percentiles(labels, values, 9, 5)
     np.testing.assert_allclose(found, expected(labels, values, 5), rtol=1e-15)
     # A bin is 1/256 of its value wide: what is fetched is a small part.
-    bins = distances.bins_of(labels, values)
-    fetched = distances.fetch(labels, values, distances.wanted(bins, 5))
+    bins = distances.build_histogram(labels, values)
+    fetched = distances.values_in_bins(labels, values, distances.bins_needed(bins, 5))
     assert sum(map(len, fetched)) < len(values) / 100

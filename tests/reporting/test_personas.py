@@ -14,8 +14,12 @@ from segmentation.reporting import personas
 from segmentation.schema import KAGGLE_GENRES, SegmentProfile
 
 ORIGINAL_FIVE = [
-    "Quiet Viewers", "New Explorers", "Expanding Enthusiasts", "Loyalists", "Premium Loyalists",
-]  # fmt: skip
+    "Quiet Viewers",
+    "New Explorers",
+    "Expanding Enthusiasts",
+    "Loyalists",
+    "Premium Loyalists",
+]
 
 
 def profile(
@@ -77,10 +81,15 @@ def test_any_number_of_segments(k: int) -> None:
 )
 def test_no_name_twice_whatever_the_segments(movies: list[float], data: st.DataObject) -> None:
     profiles = [
-        profile(s, m, data.draw(st.integers(0, 20)), data.draw(st.floats(0.5, 4)),
-                data.draw(st.integers(0, 19)))
+        profile(
+            s,
+            m,
+            data.draw(st.integers(0, 20)),
+            data.draw(st.floats(0.5, 4)),
+            data.draw(st.integers(0, 19)),
+        )
         for s, m in enumerate(sorted(movies))
-    ]  # fmt: skip
+    ]
     found = names(profiles)
     assert len(set(found)) == len(profiles)
 

@@ -26,7 +26,7 @@ def users() -> UserStatistics:
 
 def test_two_segments_by_hand() -> None:
     sums = profiles.block_sums(users(), np.array([0, 0, 1, 1], np.int32), 2)
-    low, high = profiles.profiles(sums, np.array([1.0, 2.0]))
+    low, high = profiles.build_profiles(sums, np.array([1.0, 2.0]))
     assert (low.users, low.share, low.movies_per_user) == (2, 0.5, 1.5)
     assert low.mean_rating == pytest.approx((3.0 + 5.0) / 2)
     np.testing.assert_allclose(low.mean, [4.5, 1.0, 0.0])
@@ -55,7 +55,7 @@ def test_blocks_add_up(labels: list[int], cut: int) -> None:
     ]
     numbers = np.array(labels, np.int32)
     together = profiles.block_sums(whole, numbers, 3)
-    apart = profiles.merge(
+    apart = profiles.merge_sums(
         [
             profiles.block_sums(parts[0], numbers[:cut], 3),
             profiles.block_sums(parts[1], numbers[cut:], 3),
@@ -81,8 +81,14 @@ def test_the_compiled_loop_does_what_its_twin_does(
     sums, rating_sum = (counts * 2.5).astype(kind), (movies * 3.5).astype(kind)
     both = []
     for add in (kernels.add_users, kernels.add_users_numpy):
-        out = [np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3), np.zeros((3, 3)),
-               np.zeros((3, 3), np.int64), np.zeros((3, 3), np.int64)]  # fmt: skip
+        out = [
+            np.zeros(3, np.int64),
+            np.zeros(3, np.int64),
+            np.zeros(3),
+            np.zeros((3, 3)),
+            np.zeros((3, 3), np.int64),
+            np.zeros((3, 3), np.int64),
+        ]
         add(np.array(labels, np.int32), movies, rating_sum, sums, counts, *out)
         both.append(out)
     for one, other in zip(*both, strict=True):

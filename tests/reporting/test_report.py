@@ -69,9 +69,13 @@ def test_html_is_one_offline_file() -> None:
 def test_html_is_escaped_everywhere(nasty: str) -> None:
     persona = Persona(nasty, nasty, nasty, (nasty,), (nasty,))
     given = facts(
-        title=nasty, source=nasty, created=nasty, headline=((nasty, nasty),), warnings=(nasty,),
+        title=nasty,
+        source=nasty,
+        created=nasty,
+        headline=((nasty, nasty),),
+        warnings=(nasty,),
         tables={nasty: [(nasty, nasty)]},
-    )  # fmt: skip
+    )
     genres = (nasty, *KAGGLE_GENRES[1:])
     text = report.render_html(given, PROFILES, [persona] * 2, genres, {nasty: (b"x", nasty)})
     assert nasty not in text
@@ -121,14 +125,14 @@ def test_a_weak_segment_is_named_as_weak() -> None:
         assert form.count("with a similarity of") == 1
         assert "0.41 (weak)" in form
         assert "0.93" in form
-    assert "on resampled users: segment 0" in report.segment_table(
+    assert "on resampled users: segment 0" in report.format_segment_table(
         profiles, PERSONAS, KAGGLE_GENRES
     )
-    assert "weak" not in report.segment_table(PROFILES, PERSONAS, KAGGLE_GENRES)
+    assert "weak" not in report.format_segment_table(PROFILES, PERSONAS, KAGGLE_GENRES)
 
 
 def test_table_for_the_terminal() -> None:
-    lines = report.segment_table(PROFILES, PERSONAS, KAGGLE_GENRES).splitlines()
+    lines = report.format_segment_table(PROFILES, PERSONAS, KAGGLE_GENRES).splitlines()
     assert lines[0].split("  ")[0] == "#"
     assert len(lines) == 4
     assert "0 of 20" in lines[2]

@@ -165,13 +165,16 @@ def test_statistics_come_back_block_by_block(tmp_path: Path, client, copies: int
     rng = np.random.default_rng(0)
     found = [
         UserStatistics(
-            np.arange(n, dtype=np.int64) + 10 * n, rng.integers(1, 9, n), rng.random(n),
-            rng.random((n, 3)), rng.integers(0, 5, (n, 3)).astype(np.int32),
+            np.arange(n, dtype=np.int64) + 10 * n,
+            rng.integers(1, 9, n),
+            rng.random(n),
+            rng.random((n, 3)),
+            rng.integers(0, 5, (n, 3)).astype(np.int32),
         )
         for n in (4, 1)
-    ] * copies  # fmt: skip
+    ] * copies
     path = tmp_path / "s.parquet"
-    held = user_blocks.Blocks(
+    held = user_blocks.UserBlocks(
         [client.scatter([block], hash=False)[0] for block in found],
         [len(block.users) for block in found],
     )
@@ -186,7 +189,7 @@ def test_statistics_come_back_block_by_block(tmp_path: Path, client, copies: int
                 assert one.dtype == other.dtype
     # What was there before goes, whichever of the two it was.
     user_blocks.save_blocks(
-        client, path, user_blocks.Blocks(held.statistics[:1], [4]), ("a", "b", "c"), 4
+        client, path, user_blocks.UserBlocks(held.statistics[:1], [4]), ("a", "b", "c"), 4
     )
     assert path.is_file()
 

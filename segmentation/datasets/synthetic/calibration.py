@@ -19,9 +19,17 @@ MOST_RATINGS_OF_A_USER = 18_276
 
 #: Ratings of 0.5, 1, … 5 stars at full size; they add up to ROWS.
 HALF_STARS = (
-    404_897, 843_310, 403_607, 1_762_440, 1_255_358,
-    5_256_722, 3_116_213, 6_998_802, 2_170_441, 3_812_499,
-)  # fmt: skip
+    404_897,
+    843_310,
+    403_607,
+    1_762_440,
+    1_255_358,
+    5_256_722,
+    3_116_213,
+    6_998_802,
+    2_170_441,
+    3_812_499,
+)
 
 LINKS = 45_843
 LINKS_WITHOUT_TMDB = 219
@@ -87,31 +95,51 @@ class PlantedSegment:
 
 SEGMENTS = (
     PlantedSegment(
-        "Quiet Viewers", 0.26, 9.3, 0.65, -0.55,
+        "Quiet Viewers",
+        0.26,
+        9.3,
+        0.65,
+        -0.55,
         {"Action": 1.3, "Comedy": 1.2},
         {"Drama": -0.2, "Romance": -0.2},
     ),
     PlantedSegment(
-        "New Explorers", 0.26, 21.8, 0.55, -0.05,
+        "New Explorers",
+        0.26,
+        21.8,
+        0.55,
+        -0.05,
         {"Drama": 1.5, "Thriller": 1.5, "Comedy": 1.3, "Animation": 0.6, "Western": 0.5},
         {"Drama": 0.3, "Thriller": 0.3, "Comedy": 0.2, "Horror": -0.3},
     ),
     PlantedSegment(
-        "Expanding Enthusiasts", 0.22, 43.5, 0.55, 0.10,
+        "Expanding Enthusiasts",
+        0.22,
+        43.5,
+        0.55,
+        0.10,
         {"Romance": 1.5, "Drama": 1.3, "Action": 1.2, "War": 0.7},
         {"Romance": 0.3, "Drama": 0.2, "Horror": -0.2},
     ),
     PlantedSegment(
-        "Loyalists", 0.18, 145.0, 0.55, 0.10,
+        "Loyalists",
+        0.18,
+        145.0,
+        0.55,
+        0.10,
         {"TV Movie": 0.4, "Foreign": 0.4, "Western": 0.5, "Animation": 0.5},
         {"Animation": -0.4, "Western": -0.3, "Crime": 0.2},
     ),
     PlantedSegment(
-        "Premium Loyalists", 0.08, 393.0, 0.85, 0.15,
+        "Premium Loyalists",
+        0.08,
+        393.0,
+        0.85,
+        0.15,
         {"Foreign": 2.0, "Documentary": 2.0, "Western": 1.5, "TV Movie": 2.0},
         {"Documentary": 0.2, "Foreign": 0.2},
     ),
-)  # fmt: skip
+)
 
 
 def expected_ratings() -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -35,7 +35,7 @@ _BYTES_PER_ROW = 27
 _HEADER = f"{USER},{MOVIE},{RATING},{TIMESTAMP}\n".encode()
 
 
-def write(
+def write_dataset(
     rows: int,
     seed: int,
     folder: str | Path,
@@ -129,16 +129,30 @@ def group_bytes(
     key = np.uint64(np.random.SeedSequence([seed, 4]).generate_state(1, np.uint64)[0])
     films = np.empty(n, np.int32)
     kernels.draw_films(
-        key, first_user, segments, counts, tables.alias_share, tables.alias_other,
-        tables.weights, films,
-    )  # fmt: skip
+        key,
+        first_user,
+        segments,
+        counts,
+        tables.alias_share,
+        tables.alias_other,
+        tables.weights,
+        films,
+    )
     users = np.repeat(np.arange(len(counts)), counts)
     films = films[np.lexsort((tables.movie_ids[films], users))]
     scores = np.empty(n)
     kernels.judge(
-        key, first_user, segments, counts, films, tables.appeal, tables.offsets, tables.codes,
-        len(real.GENRES), scores,
-    )  # fmt: skip
+        key,
+        first_user,
+        segments,
+        counts,
+        films,
+        tables.appeal,
+        tables.offsets,
+        tables.codes,
+        len(real.GENRES),
+        scores,
+    )
     half_stars = np.empty(n, np.int8)
     half_stars[np.argsort(scores, kind="stable")] = np.repeat(np.arange(1, 11), quota)
     stamps = np.empty(n, np.int64)
@@ -178,10 +192,16 @@ def _write_ratings(
                 for group in todo:
                     first, stop = plan.first_users[group : group + 2].tolist()
                     task = client.submit(
-                        group_bytes, tables, plan.seed, first, plan.segments[first:stop],
-                        plan.counts[first:stop], shares[group], pure=False,
+                        group_bytes,
+                        tables,
+                        plan.seed,
+                        first,
+                        plan.segments[first:stop],
+                        plan.counts[first:stop],
+                        shares[group],
+                        pure=False,
                         key=f"synthesize-{plan.seed}-{plan.rows}-{group}",
-                    )  # fmt: skip
+                    )
                     window.append((group, task))
                     if len(window) >= 2 * threads:
                         break
