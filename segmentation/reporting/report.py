@@ -157,7 +157,7 @@ def _template(name: str) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("segmentation", "insight"),
+        loader=jinja2.PackageLoader("segmentation", "reporting"),
         autoescape=name.endswith(".html"),
         trim_blocks=True,
         lstrip_blocks=True,

@@ -12,7 +12,7 @@ from segmentation.datasets import partitions as pieces
 from segmentation.features import aggregate, partition_reader, shuffle, sketches, user_statistics
 from segmentation.features.partition_reader import PartitionSummary
 from segmentation.schema import ByteRange, MovieTable
-from tests.features.test_bytewise import COLUMNS, TABLE
+from tests.features.test_compiled_reader import COLUMNS, TABLE
 
 
 def summary(users: np.ndarray) -> PartitionSummary:

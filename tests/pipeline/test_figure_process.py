@@ -18,7 +18,7 @@ import pytest
 from segmentation.pipeline import figure_process
 from segmentation.reporting.figure_data import FigureData
 from segmentation.schema import KAGGLE_GENRES
-from tests.insight.test_personas import profile
+from tests.reporting.test_personas import profile
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from segmentation.reporting import figures
 from segmentation.schema import KAGGLE_GENRES
-from tests.insight.test_personas import profile
+from tests.reporting.test_personas import profile
 
 
 def pixels(png: bytes) -> np.ndarray:

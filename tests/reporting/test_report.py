@@ -10,7 +10,7 @@ import pytest
 
 from segmentation.reporting import personas, report
 from segmentation.schema import KAGGLE_GENRES, Persona
-from tests.insight.test_personas import profile
+from tests.reporting.test_personas import profile
 
 PROFILES = [profile(0, 5, 0, 1.5), profile(1, 50, 10, 3.0, lift=4)]
 PERSONAS = personas.assign_personas(PROFILES, KAGGLE_GENRES, personas.load_playbook())
