@@ -1,20 +1,62 @@
-"""What can go wrong that is not a defect of ours.
+"""Errors that a user can fix, with the exit status that a job ends with.
 
-Each error carries the exit status that a job ends with, and a message of one line that says what
-is wrong, where, and what to do about it.
+A message is one line that says what is wrong, where, and what to do. It speaks of settings by
+their field names; ``jobs`` renders the same message with the names of its options.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NO_NAMES: dict[str, str] = {}
+
 
 class SegmentationError(Exception):
-    """Base of every error that a person can mend; ``exit_status`` is what a job ends with."""
+    """Base of every error that a user can fix.
+
+    Parameters
+    ----------
+    message
+        One line. Without ``fields`` it is taken as it is; with them it is a format string.
+    fields
+        The settings that the message speaks of; it holds each one's name in braces.
+    values
+        What else it holds in braces.
+
+    Examples
+    --------
+    >>> error = UsageError("{k} {value}: choose from 1 to {limit}", "k", value=99, limit=50)
+    >>> str(error)
+    'k 99: choose from 1 to 50'
+    >>> error.render({"k": "--k"})
+    '--k 99: choose from 1 to 50'
+    """
 
     exit_status = 1
 
+    def __init__(self, message: str, *fields: str, **values: object) -> None:
+        super().__init__(message, *fields)
+        self.message = message
+        self.fields = fields
+        self.values = values
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def render(self, names: Mapping[str, str] = _NO_NAMES) -> str:
+        """Return the message; ``names`` maps a field to what the reader calls it."""
+        if not self.fields:
+            return self.message
+        return self.message.format(
+            **{field: names.get(field, field) for field in self.fields}, **self.values
+        )
+
 
 class UsageError(SegmentationError):
-    """Options that contradict each other, or ask for what does not exist."""
+    """Settings that contradict each other, or ask for what does not exist."""
 
     exit_status = 2
 

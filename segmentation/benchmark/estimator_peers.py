@@ -1,9 +1,9 @@
 """What is timed, each in a process of its own that answers one request a line.
 
-Run as ``python -m segmentation.benchmark.estimator_peers NAME MATRIX``. It loads the
-matrix, says that it is ready, and then fits once for every seed that it reads, each time
-answering with the seconds that the fit took and where its centres lie. A contestant keeps nothing from one fit to the next
-but what its library keeps by itself.
+Run as ``python -m segmentation.benchmark.estimator_peers NAME MATRIX``. It loads the matrix, says
+that it is ready, and then fits once for every seed that it reads, each time answering with the
+seconds that the fit took and where its centres lie. A contestant keeps nothing from one fit to
+the next but what its library keeps by itself.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The whole job as users of other libraries would write it, each in a cold process of its own.
 
-Run as ``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT``: ratings → each
-user's mean rating per genre → K-Means (k = 5) → PCA onto two axes → a table of users in
-``OUT``. They share how the catalogue is read and, but for Dask and Spark, the fit by scikit-learn; libraries are
-imported where they are used, since a process pays for what it imports.
+Run as ``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT``: ratings → each user's
+mean rating per genre → K-Means (k = 5) → PCA onto two axes → a table of users in ``OUT``. They
+share how the catalogue is read and, but for Dask and Spark, the fit by scikit-learn; libraries
+are imported where they are used, since a process pays for what it imports.
 """
 
 from __future__ import annotations
