@@ -103,7 +103,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     """Two runs that start together must not mix; the lock ends with the process that holds it."""
     code = (
         "import sys; from segmentation.storage.run_folder import RunFolder, RunOutputs\n"
-    """Results of a run that was killed before its first stage ended must not be published."""
+        f"f = RunFolder({str(tmp_path / 'o')!r}, RunOutputs('segment', ()), 'a', overwrite=True)\n"
         "print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
