@@ -205,6 +205,8 @@ def choose_k(run: RunContext, X: da.Array) -> KSearch:
 
     low, high = run.settings.k_range
     with run.progress.stage("choose_k", "choosing k") as stage:
+        if X.shape[0] < high:
+            raise _too_few_users_to_search(f"{X.shape[0]} user", X.shape[0], low, high)
         try:
             search = model_selection.choose_k(
                 X,
@@ -215,7 +217,9 @@ def choose_k(run: RunContext, X: da.Array) -> KSearch:
                 lambda done, total: stage.update(done, total, "steps"),
             )
         except TooFewDistinctRowsError as error:
-            raise _too_few_users_to_search(error.n_distinct, low, high) from error
+            n_users = error.n_distinct
+            message = f"{n_users} distinct user"
+            raise _too_few_users_to_search(message, n_users, low, high) from error
         stage.note = f"{search.recommended} of {low} to {high}"
     run.finish_stage("choose_k", search._asdict())
     return search
@@ -227,25 +231,21 @@ def _search_from_json(values: Mapping[str, Any]) -> KSearch:
     return KSearch(**{**values, "figures": tuple(figures)})
 
 
-def _too_few_users_to_search(n_users: int, low: int, high: int) -> DataError:
+def _too_few_users_to_search(what: str, n_users: int, low: int, high: int) -> DataError:
+    values = {"what": what + "s" * (n_users != 1), "n_users": n_users, "low": low, "high": high}
     if n_users <= 2:
         return DataError(
-            "{n_users} distinct user{s} for {k_range} {low}-{high}: there is nothing to choose "
-            "from; run segment with {k} {n_users}",
+            "{what} for {k_range} {low}-{high}: there is nothing to choose from: run segment with "
+            "{k} {n_users}",
             "k_range",
             "k",
-            n_users=n_users,
-            s="s" if n_users > 1 else "",
-            low=low,
-            high=high,
+            **values,
         )
     return DataError(
-        "{n_users} distinct users for {k_range} {low}-{high}: pass {k_range} {lowest}-{n_users}",
+        "{what} for {k_range} {low}-{high}: pass {k_range} {lowest}-{n_users}",
         "k_range",
-        n_users=n_users,
-        low=low,
-        high=high,
         lowest=min(low, n_users - 1),
+        **values,
     )
 
 
@@ -265,16 +265,12 @@ def fit_k_means(run: RunContext, X: da.Array, users: AggregatedUsers, k: int) ->
     from segmentation.estimators.kmeans import KMeans
 
     with run.progress.stage("kmeans", "K-Means") as stage:
+        if X.shape[0] < k:
+            raise _too_few_users("user", X.shape[0], k)
         try:
             model = KMeans(n_clusters=k, random_state=run.settings.seed).fit(X)
         except TooFewDistinctRowsError as error:
-            raise DataError(
-                "{n_users} distinct user{s} for {k} {value}: pass {k} {n_users} or lower",
-                "k",
-                n_users=error.n_distinct,
-                s="s" if error.n_distinct > 1 else "",
-                value=k,
-            ) from error
+            raise _too_few_users("distinct user", error.n_distinct, k) from error
         activity = _measure_activity(run.cluster.client, X, users.blocks, model.cluster_centers_)
         model.reorder(profiles.order_by_activity(activity))
         stage.note = f"k = {k}, {model.n_iter_} pass{'es' if model.n_iter_ > 1 else ''}"
@@ -283,6 +279,16 @@ def fit_k_means(run: RunContext, X: da.Array, users: AggregatedUsers, k: int) ->
     run.finish_stage("kmeans", clusters._asdict())
     run.cluster.trim_memory()
     return clusters
+
+
+def _too_few_users(noun: str, n_users: int, k: int) -> DataError:
+    return DataError(
+        "{what} for {k} {value}: pass {k} {n_users} or lower",
+        "k",
+        what=f"{n_users} {noun}" + "s" * (n_users != 1),
+        value=k,
+        n_users=n_users,
+    )
 
 
 def _measure_activity(

@@ -147,7 +147,7 @@ def test_fewer_users_than_segments(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     assert call(folder, tmp_path / "out", "--k", "7") == 3
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "error: 2 users for --k 7: use --k 2 or fewer"
+    assert line == "error: 2 users for --k 7: pass --k 2 or lower"
     # The ratings need not be read again for another k.
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
     assert (
@@ -207,7 +207,7 @@ def test_a_damaged_catalogue_is_warned_of_even_quietly(tmp_path: Path, capsys) -
     assert call(folder, tmp_path / "out", "--k", "1") == 0
     shown = capsys.readouterr().err
     assert "1 records of the catalogue have genres that can't be read" in shown
-    assert "16.7% of the ratings are of films that the catalogue lacks" in shown
+    assert "16.7% of the ratings are of movies that the catalogue lacks" in shown
     warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
     assert len(warnings) == 2
 

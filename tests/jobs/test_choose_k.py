@@ -102,7 +102,7 @@ def test_agreement_with_the_planted_segments(automatic: Path) -> None:
 def test_the_terminal(found: Path, capsys) -> None:
     arguments = ["--data", "synthetic:50000", "--k-range", "2-4", "--out", str(found)]
     assert choose_k.main(arguments) == 2
-    assert "holds a finished run already: add --resume" in capsys.readouterr().err
+    assert "already holds a finished run: pass --resume" in capsys.readouterr().err
     stamp = (found / "run.json").stat().st_mtime_ns
     assert choose_k.main([*arguments, "--resume"]) == 0
     shown = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_the_terminal(found: Path, capsys) -> None:
     assert (found / "run.json").stat().st_mtime_ns == stamp
     for change in (["--k-range", "2-5"], ["--seed", "1"], ["--preset", "taste"]):
         assert choose_k.main([*arguments, *change, "--resume"]) == 2
-        assert "was run with other" in capsys.readouterr().err
+        assert "was run with another" in capsys.readouterr().err
     assert segment.main(["--data", "synthetic:50000", "--resume", "--out", str(found)]) == 2
     assert "holds a run of choose-k: choose another --out" in capsys.readouterr().err
 
@@ -148,7 +148,7 @@ def test_a_search_that_is_no_longer_asked_for(tmp_path: Path, capsys, monkeypatc
         patch.setattr(outputs, "write_segments", lambda *_: 1 / 0)
         assert segment.main([*searching, "--k", "auto"]) == 1
     assert choose_k.main([*searching, "--resume"]) == 2
-    assert "was run with other job" in capsys.readouterr().err
+    assert "was run with another job" in capsys.readouterr().err
     assert segment.main([*arguments, "--k", "3", "--resume"]) == 0
     manifest = json.loads((out / "run.json").read_text())
     assert "choose_k" not in manifest
@@ -161,7 +161,7 @@ def test_too_few_users(tmp_path: Path, capsys) -> None:
     assert choose_k.main(["--data", str(data), "--out", str(out), "--quiet"]) == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == (
-        "error: 2 users for --k-range 2-10: there is nothing to choose from: use segment with --k 2"
+        "error: 2 users for --k-range 2-10: there is nothing to choose from: run segment with --k 2"
     )
     assert not (out / "run.json").exists()
 
@@ -176,7 +176,7 @@ def test_users_that_are_alike(tmp_path: Path, capsys) -> None:
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "error: 2 distinct users for --k-range 2-10: there is nothing to choose from: "
-        "use segment with --k 2"
+        "run segment with --k 2"
     )
 
 
