@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from jobs.options import option_names
 from jobs.signals import Terminated, lasting_interrupts
 from segmentation.errors import SegmentationError
 
@@ -95,7 +96,7 @@ def _run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
     except SegmentationError as error:
         if debug:
             traceback.print_exc()
-        _say(f"error: {error}")
+        _say(f"error: {error.render(option_names(error.fields))}")
         return error.exit_status
     except Exception as error:
         if debug:

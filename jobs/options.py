@@ -7,10 +7,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from segmentation.pipeline.settings import Execution
+
+#: Fields whose option has another name.
+_OPTION_NAMES = {"partition_bytes": "--partition-size"}
+
+
+def option_names(fields: Iterable[str]) -> dict[str, str]:
+    """Return the option of each field of the library's settings, for error messages."""
+    return {field: _OPTION_NAMES.get(field, "--" + field.replace("_", "-")) for field in fields}
 
 
 def add_data(made: argparse.ArgumentParser) -> None:

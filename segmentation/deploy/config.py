@@ -140,7 +140,7 @@ def validate(config: Any, path: str) -> None:
             )
     for key in definitions[kind].get("required", ()):
         if key not in values:
-            raise UsageError(f"{path}: {key} is missing: add {_description(properties[key])}")
+            raise UsageError(f"{path}: missing key {key!r}: add {_description(properties[key])}")
 
 
 def _unknown_key(path: str, key: object, kind: str) -> UsageError:
