@@ -135,11 +135,10 @@ def connection_problem(where: str, error: BaseException) -> str:
                 "scheduler speaks TLS and that ca_file signed the certificates on both sides"
             )
     if isinstance(error, OSError):
-        tls = ", and TLS on both sides" if where.startswith("tls://") else ""
-        return (
-            f"{where}: no scheduler answered; check that it is running (dask scheduler), the "
-            f"address{tls}"
-        )
+        checks = "that it is running (dask scheduler) and the address"
+        if where.startswith("tls://"):
+            checks = "that it is running (dask scheduler), the address, and TLS on both sides"
+        return f"{where}: no scheduler answered; check {checks}"
     message = " ".join(str(error).split())[:200]
     return (
         f"{where}: the scheduler's answer was not understood ({type(error).__name__}: {message}); "

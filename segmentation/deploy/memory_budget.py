@@ -1,8 +1,8 @@
 """Plan a run's memory, and derive workers, partition sizes, block sizes and spilling from it.
 
 The words are those of cubed: ``allowed_mem`` is what may be used, ``reserved_mem`` what a process
-takes before it holds data, ``available_mem`` the difference. Each constant is a measurement. Results
-depend on none of them.
+takes before it holds data, ``available_mem`` the difference. Results depend on none of these
+figures.
 """
 
 from __future__ import annotations

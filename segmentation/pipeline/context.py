@@ -135,12 +135,12 @@ class RunContext:
         ClusterError
             If one doesn't.
         """
-        if not self.cluster.is_elsewhere:
+        if not self.cluster.is_remote:
             return
         _refuse(self._not_seeing(folder), self.progress)
 
     def _is_shared(self, folder: Path) -> bool:
-        return not self.cluster.is_elsewhere or not self._not_seeing(folder)
+        return not self.cluster.is_remote or not self._not_seeing(folder)
 
     def _not_seeing(self, folder: Path) -> list[str]:
         # Made anew: another machine may have a folder of the same name.
@@ -154,7 +154,7 @@ class RunContext:
     def is_short_of(self, room: int) -> bool:
         """Whether so many bytes more would break the limit on this machine's memory."""
         budget = self.cluster.budget
-        return not self.cluster.is_elsewhere and self.memory.now + room > budget.total
+        return not self.cluster.is_remote and self.memory.now + room > budget.allowed_mem
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Add to a manifest what is known at the end: stages, seconds, peak memory."""
@@ -221,7 +221,7 @@ class RunContext:
             # What comes next needs it, and the packing lets go of the interpreter.
             thread.submit(importlib.import_module, "dask.array")
             save_blocks(cluster.client, kept, blocks, catalogue.genres, 2 * cluster.threads)
-        self.cluster.let_go()
+        self.cluster.trim_memory()
         rows = tally.record()
         folder.finish_stage(
             "ratings", key, {"rows": rows, "movies": tally.movies, "blocks": blocks.sizes}
@@ -288,7 +288,7 @@ def open_run(
         diagnostics.performance_report(how.performance_report),
         diagnostics.count_tasks(running.client, progress),
     ):
-        if running.is_elsewhere:
+        if running.is_remote:
             plural = "s" if running.workers > 1 else ""
             progress.say(
                 f"  cluster: {running.workers} worker{plural}, {running.threads} threads in all, "

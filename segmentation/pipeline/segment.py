@@ -100,7 +100,7 @@ class _Segmenting:
             found = stages.summarize_segments(client, X, blocks, clustering, axes, settings.seed)
             profiles = profiling.build_profiles(found.sums, found.distance_p99)
             personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
-        work.cluster.let_go()
+        work.cluster.trim_memory()
         names = [persona.name for persona in personas]
         with progress.stage("assignments", "assignments") as stage:
             stages.write_assignments(
@@ -124,7 +124,7 @@ class _Segmenting:
             replace(profile, stability=float("nan") if value is None else value)
             for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
         ]
-        work.cluster.let_go()
+        work.cluster.trim_memory()
         manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
         manifest["settings"]["playbook_sha256"] = people.playbook_digest(settings.playbook)
         manifest["data"]["catalogue"] = catalogue.notes
@@ -172,7 +172,7 @@ class _Segmenting:
             n_iter = found.record["n_iter"]
             stage.note = f"k = {k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
         work.folder.finish_stage("kmeans", key, found._asdict())
-        work.cluster.let_go()
+        work.cluster.trim_memory()
         return found
 
     def _judged(self, X: Any, clustering: stages.Clustering) -> dict[str, Any]:

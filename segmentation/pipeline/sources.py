@@ -25,13 +25,13 @@ def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> La
     Workers on other machines are given paths that don't hang on where the job was started.
     """
     found = _located(settings, cluster, progress)
-    return layouts.absolute_layout(found) if cluster.is_elsewhere else found
+    return layouts.absolute_layout(found) if cluster.is_remote else found
 
 
 @contextmanager
 def _here(cluster: Cluster) -> Iterator[Any]:
     """Yield a client whose workers write to this machine's disk."""
-    if not cluster.is_elsewhere:
+    if not cluster.is_remote:
         yield cluster.client
         return
     import dask

@@ -185,7 +185,7 @@ def write_assignments(
     def let_go(asked: int) -> None:
         given[:asked] = [None] * asked
         blocks.statistics[:asked] = given[:asked]
-        cluster.let_go()
+        cluster.trim_memory()
 
     parquet.write_parts(
         cluster.client,
