@@ -130,9 +130,10 @@ def connection_problem(where: str, error: BaseException) -> str:
             )
     for cause in causes:
         if isinstance(cause, ssl.SSLError):
+            reason = getattr(cause, "reason", None) or cause
             return (
-                f"{where}: the TLS handshake failed ({cause.reason or cause}); check that the "
-                "scheduler speaks TLS and that ca_file signed the certificates on both sides"
+                f"{where}: the TLS handshake failed ({reason}); check that the scheduler speaks "
+                "TLS and that ca_file signed the certificates on both sides"
             )
     if isinstance(error, OSError):
         checks = "that it is running (dask scheduler) and the address"

@@ -20,6 +20,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dask
 from distributed import SchedulerPlugin, WorkerPlugin
 
 if TYPE_CHECKING:
@@ -53,12 +54,16 @@ def package_digest(root: Path) -> str:
 
 
 def configure_logging() -> None:
-    """Let the logger ``segmentation`` write where and what ``distributed`` writes.
+    """Give the logger ``segmentation`` the level and the handlers of ``distributed``.
 
-    A logger that Dask's configuration sets (``logging: {segmentation: debug}``) stays as it is.
+    A logger that Dask's configuration names (``logging: {segmentation: debug}``), or that has
+    handlers of its own, stays as it is.
     """
+    configured = dask.config.get("logging", None) or {}
+    if "segmentation" in configured or "segmentation" in configured.get("loggers", {}):
+        return
     logger, model = logging.getLogger("segmentation"), logging.getLogger("distributed")
-    if logger.level or logger.handlers:
+    if any(handler not in model.handlers for handler in logger.handlers):
         return
     logger.setLevel(model.level)
     logger.handlers[:] = model.handlers
