@@ -62,7 +62,7 @@ def aggregate_ratings(
     found = reader.probe_files(layout, text_movies=catalogue.has_text_ids)
     budget = cluster.budget
     size = settings.partition_bytes or (
-        budget.detailed_bytes if settings.deduplicate else budget.partition_bytes
+        budget.detailed_partition_bytes if settings.deduplicate else budget.partition_bytes
     )
     partitions = reader.plan_partitions(found, size)
     with (
@@ -163,7 +163,7 @@ class _Reading:
     def all(self) -> _Read:
         """Sum partitions up as they are; shuffle first where their sums would be too large."""
         client = self.cluster.client
-        budget = self.cluster.budget.memory // _SUMS_SHARE
+        budget = self.cluster.budget.total_available_mem // _SUMS_SHARE
 
         def crowded(found: Sequence[PartitionSummary]) -> bool:
             # At 2, 4, 8 …: each look takes the square of their number.
@@ -254,12 +254,12 @@ class _Reading:
         self, way: shuffle.ShuffleSpec, more: Callable[[], Sequence[tuple[Any, ...]]]
     ) -> tuple[list[Any], list[PartitionSummary], StopReason]:
         self.progress.say("  ratings: in no order of users: they are shuffled first")
-        self.cluster.budget.refuse_shuffle(
-            self.rows * way.row_bytes, elsewhere=self.cluster.is_elsewhere
+        self.cluster.budget.check_shuffle(
+            self.rows * way.row_bytes, is_remote=self.cluster.is_remote
         )
         # What was read until now was read in larger partitions, and by other code.
-        self.cluster.let_go()
-        size = min(self.size, self.cluster.budget.shuffle_bytes)
+        self.cluster.trim_memory()
+        size = min(self.size, self.cluster.budget.shuffle_partition_bytes)
         self.partitions[:] = reader.plan_partitions(self.files, size)
         parts, tasks = shuffle.shuffle_by_user(
             self.cluster.client, way, self.partitions, more(), self.table, self.rows, size

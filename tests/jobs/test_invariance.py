@@ -132,7 +132,7 @@ def test_features_that_have_to_wait_on_disk(
     if preset != "engagement":
         expected = run(data, tmp_path / "expected", "--preset", preset)
     # Of 600 users with some 200 bytes each a worker holds some 50 at a time.
-    monkeypatch.setattr(Budget, "held", property(lambda self: 10_000))
+    monkeypatch.setattr(Budget, "spill_threshold", property(lambda self: 10_000))
     monkeypatch.setattr(Budget, "block_users", property(lambda self: 20))
     found = run(
         data, tmp_path / "out", "--cluster", kind, "--preset", preset, "--partition-size", "100kB"
