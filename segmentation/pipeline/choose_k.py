@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import DataError
-from segmentation.features import aggregate
 from segmentation.pipeline import stages
 from segmentation.pipeline.context import RunContext, open_run
 from segmentation.pipeline.settings import COMPARED_K, Execution
@@ -58,7 +57,7 @@ def run_choose_k(
 
 
 def _run(work: RunContext) -> ChooseKRun:
-    catalogue = aggregate.catalogue_for(work.layout, work.settings, work.progress)
+    catalogue = stages.load_catalogue(work.layout, work.settings.effective_join, work.progress)
     blocks, rows, movies = work.statistics(catalogue)
     warnings = work.warnings(catalogue, rows)
     X = stages.feature_matrix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import platform
 import sys
@@ -211,12 +212,24 @@ class RunContext:
             blocks = load_blocks(self.cluster.client, kept, done["blocks"], shared=shared)
             return blocks, done["rows"], done["movies"]
         folder.discard("rejected")
+        cluster = self.cluster
         blocks, tally = aggregate.aggregate_ratings(
-            self.layout, catalogue, self.settings, self.cluster, self.progress
+            cluster.client,
+            self.layout,
+            catalogue,
+            deduplicate=self.settings.deduplicate,
+            max_rejected=self.settings.max_rejected,
+            partition_bytes=self.settings.partition_bytes,
+            memory=cluster.budget,
+            n_threads=cluster.threads,
+            check_shuffle=functools.partial(
+                cluster.budget.refuse_shuffle, elsewhere=cluster.is_elsewhere
+            ),
+            trim_memory=cluster.let_go,
+            progress=self.progress,
         )
         if tally.rejected:
             atomic.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
-        cluster = self.cluster
         with ThreadPoolExecutor(1, "imports") as thread:
             # What comes next needs it, and the packing lets go of the interpreter.
             thread.submit(importlib.import_module, "dask.array")

@@ -9,36 +9,10 @@ from typing import TYPE_CHECKING
 from segmentation.errors import ClusterError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 _GO_ON = "then run again with --resume"
-
-
-@contextmanager
-def name_failed_partition(names: Callable[[int], str]) -> Iterator[None]:
-    """Name the partition on which workers died again and again.
-
-    ``names`` tells what one is called by its number, which tasks that read end their keys with.
-
-    Raises
-    ------
-    ClusterError
-        In place of ``KilledWorker``.
-    """
-    from distributed import KilledWorker
-
-    try:
-        yield
-    except KilledWorker as error:
-        stem, _, number = str(error.task).rpartition("-")
-        if not (stem.startswith("read-") and number.isdigit()):
-            raise
-        raise ClusterError(
-            f"workers died {error.allowed_failures + 1} times while they read "
-            f"{names(int(number))}: see a worker's log; if it is for want "
-            f"of memory, lower --partition-size or start workers with more, {_GO_ON}"
-        ) from error
 
 
 @contextmanager

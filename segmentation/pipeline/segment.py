@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.features import aggregate
 from segmentation.pipeline import choose_k, figure_process, ground_truth, stages
 from segmentation.pipeline.context import RunContext, open_run
 from segmentation.pipeline.model import SavedModel
@@ -87,7 +86,7 @@ class _Segmenting:
     def run(self, artist: figure_process.FigureRenderer) -> SegmentRun:
         work, settings = self.work, self.work.settings
         folder, progress, client = work.folder, work.progress, work.cluster.client
-        catalogue = aggregate.catalogue_for(work.layout, settings, progress)
+        catalogue = stages.load_catalogue(work.layout, settings.effective_join, progress)
         blocks, rows, movies = work.statistics(catalogue)
         if not work.is_short_of(figure_process.ROOM):
             artist.start()

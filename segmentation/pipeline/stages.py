@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
+    from segmentation.datasets.layouts import Layout
     from segmentation.deploy.core import Cluster
     from segmentation.features.user_blocks import UserBlocks
+    from segmentation.progress import Progress
     from segmentation.reporting.profiles import Activity, ProfileSums
-    from segmentation.schema import UserStatistics
+    from segmentation.schema import Catalogue, UserStatistics
     from segmentation.storage.run_folder import RunFolder
 
 _AXES = 2
@@ -219,3 +221,15 @@ def _block_activity(
 
 def _blocks(client: Any, X: da.Array) -> list[Any]:
     return list(client.compute(list(X.to_delayed().ravel())))
+
+
+def load_catalogue(
+    layout: Layout, join: Literal["links", "direct"], progress: Progress
+) -> Catalogue:
+    """Read the catalogue as a stage of its own."""
+    from segmentation.datasets import catalogue as catalogues
+
+    with progress.stage("catalogue", "catalogue") as stage:
+        catalogue = catalogues.load_catalogue(layout, join)
+        stage.note = f"{len(catalogue.movie_ids):,} movies, {len(catalogue.genres)} genres"
+    return catalogue
