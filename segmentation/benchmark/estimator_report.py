@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import tempfile
@@ -94,8 +95,19 @@ def _matrices(
                 join = settings.effective_join
             if join not in kept:
                 catalogue = catalogues.load_catalogue(layout, join)
-                own = Settings(data=settings.data, join=join, max_rejected=settings.max_rejected)
-                blocks, _ = aggregate.aggregate_ratings(layout, catalogue, own, cluster, progress)
+                blocks, _ = aggregate.aggregate_ratings(
+                    cluster.client,
+                    layout,
+                    catalogue,
+                    max_rejected=settings.max_rejected,
+                    memory=cluster.budget,
+                    n_threads=cluster.threads,
+                    check_shuffle=functools.partial(
+                        cluster.budget.refuse_shuffle, elsewhere=cluster.is_elsewhere
+                    ),
+                    trim_memory=cluster.let_go,
+                    progress=progress,
+                )
                 kept[join] = blocks, len(catalogue.genres)
             blocks, n_genres = kept[join]
             X = stages.feature_matrix(cluster.client, blocks, preset, n_genres)

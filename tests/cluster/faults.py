@@ -105,7 +105,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
 
             patch.setattr(progress.Stage, "update", told)
         elif stage == "summing":
-            submit = aggregate.submit
+            submit = aggregate.map_tasks
 
             def submitted(client: Any, name: str, *more: Any) -> Any:
                 # All are on their way out of the shuffle.
@@ -115,7 +115,7 @@ def at(stage: str, happen: Callable[[], None]) -> Any:
 
             patch.setattr(aggregate, "map_tasks", submitted)
         elif stage == "merging":
-            before(aggregate, "merge_parts")
+            before(aggregate, "merge_by_user_range")
         elif stage == "pca":
             before(stages, "find_axes")
         elif stage == "writing":

@@ -73,13 +73,13 @@ class _armed:  # noqa: N801 - a context manager, used like a function
     def __enter__(self) -> None:
         from segmentation.features import aggregate
 
-        original = aggregate.Gathering
+        original = aggregate.collect_summaries
 
         def armed(*arguments, **more):
             self.path.touch()
             return original(*arguments, **more)
 
-        self.patch.setattr(aggregate, "SummaryCollector", armed)
+        self.patch.setattr(aggregate, "collect_summaries", armed)
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()

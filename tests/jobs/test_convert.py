@@ -127,7 +127,7 @@ def test_what_was_written_is_read_again(data: Path, tmp_path: Path, monkeypatch,
     monkeypatch.setattr(pq, "write_table", badly)
     assert call(data, out, "--partition-size", "300kB") == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert "what was written doesn't read as what was meant" in line
+    assert "reads back differently from what was written" in line
     assert not (out / "run.json").exists()
     assert not (out / "ratings.parquet").exists()
 
@@ -198,11 +198,12 @@ def test_what_was_done_to_finished_parts_is_seen(
     harm(out / "ratings.parquet")
     assert call(data, out, *arguments, "--resume") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "part-00000.parquet: is missing or not what was written: add --overwrite" in line
+    assert "part-00000.parquet: is missing or differs from what was written" in line
+    assert line.endswith("add --overwrite in place of --resume")
     assert segment.main(["--data", str(out), "--out", str(tmp_path / "s"), "--quiet"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {out}/ratings.parquet: holds ")
-    assert "its run.json tells of" in line
+    assert "its run.json lists" in line
     assert call(data, out, *arguments, "--overwrite") == 0
     assert_same(run(out, tmp_path / "s"), reference)
 
@@ -262,11 +263,11 @@ def test_a_packed_file_becomes_several(
     (piece,) = partitions.plan_partitions(
         partitions.probe_files(layouts.detect_layout(str(folder))), 1 << 20
     )
-    whole = converting.write_part(piece, str(place))
+    whole = converting.write_part(piece, place)
     (tmp_path / "part_0001.parquet").unlink()
-    assert converting.write_part(piece, str(place)).used == whole.used == 60_000
+    assert converting.write_part(piece, place).used == whole.used == 60_000
     assert (tmp_path / "part_0001.parquet").exists()
-    assert len(converting._record(tmp_path / "part.json").digests) == len(parts)
+    assert len(converting.PartRecord.read(tmp_path / "part.json").files) == len(parts)
 
 
 def test_a_copy_and_results_keep_apart(copied: Path, data: Path, tmp_path: Path, capsys) -> None:

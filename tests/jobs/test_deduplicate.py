@@ -193,7 +193,7 @@ def test_timestamps_that_tell_nothing(tmp_path: Path, capsys) -> None:
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "3 of 3 ratings have no timestamp that is a whole number or a point in time" in line
-    assert line.endswith("write seconds since 1970 there, or leave the option out")
+    assert line.endswith("write seconds since 1970 there, or leave --deduplicate out")
     (folder / "ratings.csv").write_text(text.replace("2000-07-30", "5").replace("2001-07-30", "6"))
     pd.DataFrame(
         {"userId": [1], "movieId": [20], "rating": [3.0], "timestamp": pd.to_datetime(["2001"])}
@@ -201,7 +201,7 @@ def test_timestamps_that_tell_nothing(tmp_path: Path, capsys) -> None:
     (folder / "ratings.csv").rename(folder / "ratings-1.csv")
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert "ratings-2.parquet: column timestamp holds points in time, and numbers in " in line
+    assert "ratings-2.parquet: column timestamp holds datetimes, but numbers in " in line
 
 
 def test_without_timestamps(tmp_path: Path, capsys) -> None:
@@ -210,8 +210,8 @@ def test_without_timestamps(tmp_path: Path, capsys) -> None:
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"error: {folder}/ratings.csv: has no column timestamp, by which --deduplicate tells the "
-        "latest: add it, or leave the option out"
+        f"error: {folder}/ratings.csv: has no column timestamp, which --deduplicate needs to "
+        "find the latest rating: add it, or leave --deduplicate out"
     )
 
 

@@ -147,14 +147,14 @@ def refused_half_way(
     lines = lines_of(folder)
     (folder / "ratings.csv").unlink()
     write_parts(folder / "ratings", lines, 3)
-    probe, part = aggregate.reader.probe, folder / "ratings" / "part-1.csv"
+    probe, part = aggregate.probe_files, folder / "ratings" / "part-1.csv"
 
     def then_changed(layout, **more):
         files = probe(layout, **more)
         change(part)
         return files
 
-    monkeypatch.setattr(aggregate.reader, "probe", then_changed)
+    monkeypatch.setattr(aggregate, "probe_files", then_changed)
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
     assert segment.main(arguments) == 3
     (line,) = capsys.readouterr().err.splitlines()
@@ -307,4 +307,4 @@ def test_what_packed_files_cost_is_said(tmp_path: Path, capsys) -> None:
     (folder / "ratings.csv.gz").write_bytes(gzip.compress(text))
     assert segment.main(["--data", str(folder), "--k", "2", "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().err
-    assert f"note: {folder}/ratings.csv.gz is gzip, which one task alone can unpack" in told
+    assert f"note: {folder}/ratings.csv.gz is gzip, which only one task can decompress" in told

@@ -140,7 +140,7 @@ def test_resumed(data: Path, reference, tmp_path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(stages, "fit_k_means", lambda *_: 1 / 0)
         assert segment.main(arguments) == 1
-    monkeypatch.setattr(aggregate, "aggregate_ratings", lambda *_: 1 / 0)
+    monkeypatch.setattr(aggregate, "aggregate_ratings", lambda *_, **__: 1 / 0)
     assert_equal(run(folder, tmp_path / "out", "--resume"), reference, "text")
 
 

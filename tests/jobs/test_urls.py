@@ -71,8 +71,8 @@ def test_no_ranges(
     # Questions and looks at the beginning apart: whole to be told from others, whole to be read.
     assert wanted.count("GET") <= 8
     told = capsys.readouterr().err
-    assert ("gives no ranges: one task alone can read it" in told) == (not packed)
-    assert ("is gzip, which one task alone can unpack" in told) == packed
+    assert ("does not support range requests" in told) == (not packed)
+    assert ("is gzip, which only one task can decompress" in told) == packed
     if not packed:
         assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
 

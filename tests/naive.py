@@ -1,0 +1,55 @@
+"""Slow NumPy versions of the compiled kernels, which tests compare them with.
+
+As in stumpy, they live among the tests. Each has the signature of its kernel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# features
+
+
+def accumulate(
+    user_rows: np.ndarray,
+    movie_rows: np.ndarray,
+    ratings: np.ndarray,
+    offsets: np.ndarray,
+    codes: np.ndarray,
+    movies: np.ndarray,
+    rating_sum: np.ndarray,
+    sums: np.ndarray,
+    counts: np.ndarray,
+    seen: np.ndarray,
+) -> None:
+    """:func:`segmentation.features.kernels.accumulate`, one dense genre column at a time."""
+    n_users, n_genres = sums.shape
+    has_genre = np.zeros((len(seen), n_genres), dtype=bool)
+    has_genre[np.repeat(np.arange(len(seen)), np.diff(offsets)), codes] = True
+    movies += np.bincount(user_rows, minlength=n_users)
+    rating_sum += np.bincount(user_rows, weights=ratings, minlength=n_users)
+    seen[movie_rows] = True
+    for genre in range(n_genres):
+        mask = has_genre[movie_rows, genre]
+        sums[:, genre] += np.bincount(user_rows[mask], weights=ratings[mask], minlength=n_users)
+        counts[:, genre] += np.bincount(user_rows[mask], minlength=n_users).astype(np.int32)
+
+
+def find_run_starts(values: np.ndarray, starts: np.ndarray) -> int:
+    """:func:`segmentation.features.kernels.find_run_starts`."""
+    if (np.diff(values) < 0).any():
+        return -1
+    _, first = np.unique(values, return_index=True)
+    starts[: len(first)] = first
+    return len(first)
+
+
+def mean_columns(
+    sums: np.ndarray, counts: np.ndarray, means: np.ndarray, valid: np.ndarray
+) -> None:
+    """:func:`segmentation.features.kernels.mean_columns`."""
+    has_mean = counts > 0
+    quotients = np.zeros(sums.shape)
+    np.divide(sums, counts, out=quotients, where=has_mean, dtype=np.float64)
+    means[:] = quotients.T
+    valid[:] = np.packbits(has_mean.T, axis=1, bitorder="little")
