@@ -165,6 +165,16 @@ class Cluster:
         finally:
             token.unlink(missing_ok=True)
 
+    def check_shuffle(self, n_bytes: int) -> None:
+        """Check that the workers have the memory to shuffle so many bytes of rows.
+
+        Raises
+        ------
+        UsageError, ClusterError
+            As :meth:`Budget.check_shuffle` does.
+        """
+        self.budget.check_shuffle(n_bytes, is_remote=self.is_remote)
+
     def trim_memory(self) -> None:
         """Return free memory to the system, here and on the workers."""
         if self.is_remote:

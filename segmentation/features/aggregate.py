@@ -134,12 +134,12 @@ def aggregate_ratings(
     """
     memory = memory or WorkerMemory.of_client(client)
     n_threads = n_threads or sum(client.nthreads().values())
-    progress = progress or Progress(quiet=True)
+    progress = progress or Progress()
     files = probe_files(layout, text_movies=catalogue.has_text_ids)
     if deduplicate:
         _require_timestamps(files)
     if partition_bytes is None:
-        partition_bytes = memory.detailed_bytes if deduplicate else memory.partition_bytes
+        partition_bytes = memory.detailed_partition_bytes if deduplicate else memory.partition_bytes
     with progress.stage("ratings", "ratings") as stage:
         _note_unsplittable(files, n_threads, progress)
         aggregation = _Aggregation(
@@ -150,7 +150,7 @@ def aggregate_ratings(
             stage,
             deduplicate=deduplicate,
             max_rejected=max_rejected,
-            memory=memory.memory,
+            memory=memory.total_available_mem,
             partitions=plan_partitions(files, partition_bytes),
         )
         with _name_failed_partition(aggregation):
@@ -161,7 +161,9 @@ def aggregate_ratings(
                     check_shuffle(aggregation.shuffled_bytes)
                 if trim_memory is not None:
                     trim_memory()
-                partial = aggregation.shuffle_partitions(min(partition_bytes, memory.shuffle_bytes))
+                partial = aggregation.shuffle_partitions(
+                    min(partition_bytes, memory.shuffle_partition_bytes)
+                )
             counts = aggregation.count_rows(partial, progress)
             counts.check_rejected(layout.ratings, max_rejected)
             counts.check_used(layout.ratings, layout.movies)

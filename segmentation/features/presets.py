@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.schema import UserStatistics
+from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
+    import dask.array as da
+    from distributed import Client
     from numpy.typing import NDArray
+
+    from segmentation.features.user_blocks import UserBlocks
 
 #: Preset → what its matrix holds.
 PRESETS = {
@@ -79,3 +84,33 @@ def _chunk_features(statistics: UserStatistics, preset: str) -> NDArray[np.float
         counts = statistics.counts.astype(np.float64)
         means = (means - user_means[:, None]) * (counts / (counts + SHRINKAGE_MOVIES))
     return np.nan_to_num(means, nan=0.0)
+
+
+def feature_matrix(client: Client, blocks: UserBlocks, preset: str, n_genres: int) -> da.Array:
+    """Return the feature matrix as a Dask array over blocks that stay on the workers.
+
+    Parameters
+    ----------
+    client
+        The client that holds the blocks.
+    blocks
+        The user statistics.
+    preset
+        One of :data:`PRESETS`.
+    n_genres
+        The number of columns.
+
+    Returns
+    -------
+    dask.array.Array of shape (n_users, n_genres), float32
+        Rows follow the users' ids.
+    """
+    import dask.array as da
+
+    tasks = map_tasks(client, "features", compute_features, blocks.statistics, preset)
+    return da.concatenate(
+        [
+            da.from_delayed(task, shape=(size, n_genres), dtype=np.float32)
+            for task, size in zip(tasks, blocks.sizes, strict=True)
+        ]
+    )

@@ -105,7 +105,7 @@ def merge_by_user_range(
 def save_blocks(
     client: Client, path: Path, blocks: UserBlocks, genres: tuple[str, ...], ahead: int
 ) -> None:
-    """Save the merged statistics, one row group or part per block, for resume and refresh.
+    """Save the merged statistics, one part per block, for resume and refresh.
 
     ``ahead`` is the number of blocks to convert beyond those that are being written.
     """
@@ -122,28 +122,21 @@ def load_blocks(
     client
         The client to load them on.
     path
-        The file or folder.
+        The folder of parts.
     sizes
         Number of users in each block.
     shared
         Whether all workers see the path. If not, the scheduler keeps the blocks with the tasks
         that return them, so that a block can be restored if its worker dies.
     """
-    path = path.resolve()
-    is_file = not path.is_dir()
-    numbers = range(len(sizes))
-    paths = [path if is_file else parquet.part_path(path, number) for number in numbers]
-    groups = [number if is_file else 0 for number in numbers]
+    paths = [parquet.part_path(path.resolve(), number) for number in range(len(sizes))]
     if shared:
-        statistics = map_tasks(client, "load", read_statistics, paths, groups)
+        statistics = map_tasks(client, "load", read_statistics, paths)
     else:
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-            statistics = [
-                submit_value(client, "load", read_statistics(part, group))
-                for part, group in zip(paths, groups, strict=True)
-            ]
+            statistics = [submit_value(client, "load", read_statistics(part)) for part in paths]
     return UserBlocks(statistics, list(sizes))
 
 
@@ -161,11 +154,11 @@ def to_arrow(block: UserStatistics, genres: Sequence[str]) -> pa.Table:
     return pa.table({name: arrow_array(column) for name, column in columns.items()})
 
 
-def read_statistics(path: Path, group: int = 0) -> UserStatistics:
-    """Read one row group of a file of :func:`to_arrow` tables."""
+def read_statistics(path: Path) -> UserStatistics:
+    """Read a part that holds a :func:`to_arrow` table."""
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read_row_group(group)
+    table = pq.ParquetFile(path).read()
     n_genres = (table.num_columns - 3) // 2
     columns = [column.to_numpy() for column in table.columns]
     if columns[0].dtype.kind == "O":

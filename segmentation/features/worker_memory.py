@@ -29,7 +29,7 @@ class MemoryBudget(Protocol):
     """
 
     @property
-    def memory(self) -> int:
+    def total_available_mem(self) -> int:
         """Bytes that all workers together have for data."""
 
     @property
@@ -37,11 +37,11 @@ class MemoryBudget(Protocol):
         """Bytes of text that one task reads."""
 
     @property
-    def detailed_bytes(self) -> int:
+    def detailed_partition_bytes(self) -> int:
         """The same where the task keeps and sorts its rows, for deduplication."""
 
     @property
-    def shuffle_bytes(self) -> int:
+    def shuffle_partition_bytes(self) -> int:
         """The same where the rows are shuffled."""
 
     @property
@@ -53,10 +53,10 @@ class MemoryBudget(Protocol):
 class WorkerMemory:
     """A :class:`MemoryBudget` that follows from the memory limits of a client's workers."""
 
-    memory: int
+    total_available_mem: int
     partition_bytes: int
-    detailed_bytes: int
-    shuffle_bytes: int
+    detailed_partition_bytes: int
+    shuffle_partition_bytes: int
     block_users: int
 
     @classmethod
@@ -80,10 +80,10 @@ class WorkerMemory:
         per_thread = available // n_threads
         partition_bytes = _clip(per_thread // _PARSE_FACTOR, _PARTITION_BYTES)
         return cls(
-            memory=len(workers) * available,
+            total_available_mem=len(workers) * available,
             partition_bytes=partition_bytes,
-            detailed_bytes=max(partition_bytes // 2, _PARTITION_BYTES[0]),
-            shuffle_bytes=_clip(per_thread // _SHUFFLE_FACTOR, _PARTITION_BYTES),
+            detailed_partition_bytes=max(partition_bytes // 2, _PARTITION_BYTES[0]),
+            shuffle_partition_bytes=_clip(per_thread // _SHUFFLE_FACTOR, _PARTITION_BYTES),
             block_users=_clip(per_thread // _USER_BYTES, _BLOCK_USERS),
         )
 

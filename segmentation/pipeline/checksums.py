@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import filesystem
 from segmentation.errors import DataError, UsageError
-from segmentation.storage.run_folder import CONVERT, MANIFEST, PARTS
+from segmentation.storage.run_folder import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from segmentation.datasets.layouts import Layout
+
+
+#: The job that leaves a copy, and the folder of its parts.
+JOB = "convert"
+PARTS = "ratings.parquet"
 
 
 def file_sha256(path: Path) -> str:
@@ -41,7 +46,7 @@ def check_copy(layout: Layout) -> None:
         return
     try:
         manifest = json.loads(filesystem.read_bytes(path))
-        if manifest["job"] != CONVERT:
+        if manifest["job"] != JOB:
             return
         n_parts, n_bytes = (int(manifest["parquet"][name]) for name in ("parts", "bytes"))
     except (ValueError, KeyError, TypeError):
@@ -56,15 +61,22 @@ def check_copy(layout: Layout) -> None:
         )
 
 
-def check_finished(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Compare the files of a finished copy with their digests in the manifest.
+def check_finished(folder: Path, parquet: Mapping[str, Any]) -> None:
+    """Compare the files of a finished copy with their digests in its manifest.
+
+    Parameters
+    ----------
+    folder
+        The folder of the run.
+    parquet
+        What the manifest records of the copy.
 
     Raises
     ------
     UsageError
         If a file is missing or differs: a finished copy can't be resumed.
     """
-    corrupt = first_corrupt_file(folder / PARTS, manifest["parquet"].get("sha256", {}))
+    corrupt = first_corrupt_file(folder / PARTS, parquet.get("sha256", {}))
     if corrupt is not None:
         raise UsageError(
             "{path}: is missing or differs from what was written: add {overwrite} in place of "

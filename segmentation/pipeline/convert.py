@@ -17,11 +17,13 @@ from segmentation.errors import DataError
 from segmentation.features.partition_reader import FragmentReport, PartitionSummary, read_rows
 from segmentation.features.row_counts import RowCounts, collect_summaries, sum_counts
 from segmentation.pipeline import checksums, ground_truth
-from segmentation.pipeline.context import RunContext, open_run, versions
-from segmentation.pipeline.settings import Execution
+from segmentation.pipeline.checksums import PARTS
+from segmentation.pipeline.context import open_run
+from segmentation.pipeline.manifest import build_manifest, load_finished
+from segmentation.pipeline.stages import write_rejected_rows
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 from segmentation.storage import atomic
-from segmentation.storage.run_folder import CONVERT, PARTS
+from segmentation.storage.run_folder import RunOutputs
 from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
@@ -33,16 +35,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.partitions import Fragment
-    from segmentation.pipeline.settings import Settings
+    from segmentation.pipeline.context import RunContext
+    from segmentation.pipeline.manifest import RunManifest
+    from segmentation.pipeline.settings import Execution, Settings
     from segmentation.progress import Progress
 
-JOB = CONVERT
+#: The parts, the catalogue under its own names, and what marks the ratings as synthetic.
+OUTPUTS = RunOutputs(
+    checksums.JOB,
+    (
+        PARTS,
+        "rejected/ratings.csv",
+        "movies_metadata.csv",
+        "links.csv",
+        "links_small.csv",
+        "movies.csv",
+        "movies.dat",
+        ground_truth.MARKER,
+        ground_truth.PLANTED,
+    ),
+    required=(PARTS,),
+    resumable=(PARTS, "rejected/ratings.csv"),
+)
 #: Rows in a row group: about 8 MB once typed, so that a reader can combine as many as it likes.
 ROW_GROUP = 1 << 18
 #: Rows after which a partition continues in another file; twice those of a usual partition.
 FILE_ROWS = 1 << 21
-#: Files that `synthesize` writes next to its ratings.
-_SYNTHETIC = ("synthetic.json", "planted.parquet")
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class ConvertRun:
     """A finished copy: its folder and its manifest."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: RunManifest
 
 
 class PartFile(NamedTuple):
@@ -121,7 +139,7 @@ class PartRecord(NamedTuple):
 def run_convert(
     settings: Settings,
     out: str | Path,
-    how: Execution | None = None,
+    execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> ConvertRun:
     """Copy ratings into Parquet and their catalogue next to them, so that every job reads ``out``.
@@ -131,13 +149,12 @@ def run_convert(
     SegmentationError
         If the settings, the data or the cluster can't be used.
     """
-    how = how or Execution()
-    with open_run(settings, out, JOB, how, progress) as run:
-        if how.resume and (manifest := run.earlier(JOB, settings.key(JOB))):
-            checksums.check_finished(run.out, manifest)
-            run.progress.say("  every part is finished: nothing is left to do")
-            return ConvertRun(run.out, manifest)
-        with run.in_folder(JOB):
+    with open_run(OUTPUTS, settings, out, execution, progress) as run:
+        finished = load_finished(run, settings.stage_key("convert"))
+        if finished is not None:
+            checksums.check_finished(run.out, finished.parquet or {})
+            return ConvertRun(run.out, finished)
+        with run.open_folder():
             return _convert(run)
 
 
@@ -147,27 +164,29 @@ def _convert(run: RunContext) -> ConvertRun:
     partition_bytes = settings.partition_bytes or run.cluster.budget.partition_bytes
     partitions = plan_partitions(files, partition_bytes)
     key = {
-        **settings.key(JOB),
+        **settings.stage_key("convert"),
         "partition_bytes": partition_bytes,
         "parts": len(partitions),
         # Parts whose records have another form are written again.
         "record": [*PartRecord._fields, *PartFile._fields],
     }
-    if folder.stage("plan", key) is None:
+    if folder.stage_result("plan", key) is None:
         folder.discard(PARTS)
         folder.finish_stage("plan", key, {})
-    parts = folder.product(f"{PARTS}/part").parent
+    parts = folder.result_path(PARTS)
     parts.mkdir(parents=True, exist_ok=True)
-    run.share_folder(parts)
+    run.cluster.require_shared_folder(parts, run.progress.warn)
     counts, records = _write_parts(run, partitions, parts, sum(file.size for file in files))
-    if counts.rejected:
-        atomic.write_rejected(folder.product("rejected/ratings.csv"), counts.rejected)
+    write_rejected_rows(run, counts.rejected)
     _copy_catalogue(run)
     for number in range(len(partitions)):
         _record_path(parts / _part_name(number)).unlink()
-    manifest = _manifest(run, counts, records)
-    run.finish(manifest)
-    folder.publish(manifest)
+    files_written = [file for record in records for file in record.files]
+    manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
+    names = ("data", "ratings", "seed", "max_rejected")
+    manifest.settings = {name: manifest.settings[name] for name in names}
+    run.record_costs(manifest)
+    folder.publish(manifest.to_json())
     return ConvertRun(folder.path, manifest)
 
 
@@ -327,37 +346,25 @@ def _copy_catalogue(run: RunContext) -> None:
     paths = [layout.movies, *([layout.links] if layout.links else [])]
     folder = ground_truth.synthetic_folder(layout)
     if folder is not None:
-        paths += [f"{folder}/{name}" for name in _SYNTHETIC]
+        paths += [f"{folder}/{name}" for name in (ground_truth.MARKER, ground_truth.PLANTED)]
     for path in paths:
-        target = run.folder.product(path.rpartition("/")[2])
+        target = run.folder.result_path(path.rpartition("/")[2])
         if not filesystem.exists(path):
             continue
         with filesystem.open_file(path) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
 
 
-def _manifest(run: RunContext, counts: RowCounts, records: Sequence[PartRecord]) -> dict[str, Any]:
-    files = [file for record in records for file in record.files]
+def _describe_files(files: Sequence[PartFile]) -> dict[str, Any]:
+    """Return what the manifest records of the copy."""
     return {
-        "status": "complete",
-        "job": JOB,
-        "settings": {
-            name: run.settings.record()[name]
-            for name in ("data", "ratings", "seed", "max_rejected")
-        },
-        "data": run.source(),
-        "rows": counts.record(),
-        "parquet": {
-            "folder": PARTS,
-            "parts": len(files),
-            "bytes": sum(file.bytes for file in files),
-            "row_group_rows": ROW_GROUP,
-            "sorted_by_user": _is_sorted_by_user(files),
-            "sha256": {file.name: file.sha256 for file in files},
-            "checked": "every part was read back and compared with what was read from the source",
-        },
-        "cluster": run.cluster.record(),
-        "versions": versions(),
+        "folder": PARTS,
+        "parts": len(files),
+        "bytes": sum(file.bytes for file in files),
+        "row_group_rows": ROW_GROUP,
+        "sorted_by_user": _is_sorted_by_user(files),
+        "sha256": {file.name: file.sha256 for file in files},
+        "checked": "every part was read back and compared with what was read from the source",
     }
 
 
