@@ -8,10 +8,12 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from jobs import cli, entrypoint
 from segmentation.errors import ClusterError, DataError
+from segmentation.schema import KAGGLE_GENRES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -105,6 +107,13 @@ def test_shared_options_name_real_jobs() -> None:
         assert row[3] == "all" or set(row[3].split(", ")) <= set(cli.JOBS), row
 
 
+def test_the_size_of_synthetic_data_is_the_programs() -> None:
+    from segmentation.pipeline.settings import SYNTHETIC_ROWS
+
+    meanings = {row[0]: row[1] for row in option_rows(section("Shared options"))}
+    assert f"`synthetic` ({SYNTHETIC_ROWS:,} ratings)" in meanings["`--data`"]
+
+
 @pytest.mark.parametrize("text", [README, JOBS_PAGE], ids=["README.md", "jobs.md"])
 def test_no_option_is_mentioned_that_does_not_exist(text: str) -> None:
     options = set().union(*(options_of(job) for job in cli.JOBS))
@@ -148,6 +157,19 @@ def test_the_output_shown_is_the_output(command: str, output: str, tmp_path: Pat
     assert words[0] == "segmentation"
     assert cli.main([*words[1:], "--out", str(tmp_path / "out"), "--quiet"]) == 0
     assert output in capsys.readouterr().out
+    for path in (tmp_path / "out").iterdir():
+        assert is_described(path.name, is_folder=path.is_dir()), path.name
+    if (tmp_path / "out" / "assignments.parquet").exists():
+        columns = pd.read_parquet(tmp_path / "out" / "assignments.parquet").columns
+        for column in set(columns) - set(KAGGLE_GENRES):
+            assert f"`{column}`" in section("The run's folder"), column
+
+
+def is_described(name: str, *, is_folder: bool) -> bool:
+    """Whether the table of the run's folder names a file, or a folder with a slash."""
+    text = section("The run's folder")
+    # A Parquet data set is a folder of parts and named like a file.
+    return f"`{name}`" in text or (is_folder and f"`{name}/`" in text)
 
 
 def test_both_outputs_are_shown() -> None:
@@ -160,10 +182,9 @@ def test_both_outputs_are_shown() -> None:
 def test_the_run_folder_is_described() -> None:
     from segmentation.storage.run_folder import PRODUCTS
 
-    text = section("The run's folder")
     for name in PRODUCTS:
         top, slash, _ = name.partition("/")
-        assert f"`{top}{slash}`" in text, name
+        assert is_described(top, is_folder=bool(slash)), name
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
