@@ -131,7 +131,8 @@ def superseded_rows(
         The catalogue's movies.
     """
     rejected = []
-    for row in rows.itertuples(index=False):
+    columns = [USER, MOVIE, RATING, TIMESTAMP, LINE, FRAGMENT]
+    for row in rows[columns].itertuples(index=False):
         user, movie, stars, timestamp, line, fragment = row
         path, first_line = fragments[fragment]
         text = f"{user},{format_id(table.movie_ids[movie])},{stars:g}"
