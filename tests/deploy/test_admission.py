@@ -41,9 +41,9 @@ REQUIREMENTS = admission.Requirements(
 @pytest.fixture
 def findings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the check of the worker finds."""
-    found: list[str] = []
-    monkeypatch.setattr(preflight, "check_new_worker", lambda worker, requirements: list(found))
-    return found
+    results: list[str] = []
+    monkeypatch.setattr(preflight, "check_new_worker", lambda worker, requirements: list(results))
+    return results
 
 
 def set_up(worker: FakeWorker) -> FakeWorker:
