@@ -12,7 +12,7 @@ from segmentation.pipeline import choose_k, figure_process, ground_truth, stages
 from segmentation.pipeline.context import RunContext, open_run
 from segmentation.pipeline.model import SavedModel
 from segmentation.pipeline.settings import Execution
-from segmentation.reporting import figure_data, outputs
+from segmentation.reporting import figures, outputs
 from segmentation.reporting import personas as people
 from segmentation.reporting import profiles as profiling
 from segmentation.schema import Axes
@@ -89,7 +89,7 @@ class _Segmenting:
         folder, progress, client = work.folder, work.progress, work.cluster.client
         catalogue = aggregate.catalogue_for(work.layout, settings, progress)
         blocks, rows, movies = work.statistics(catalogue)
-        if not work.is_short_of(figure_process.ROOM):
+        if not work.is_short_of(figure_process.REQUIRED_MEMORY):
             artist.start()
         warnings = work.warnings(catalogue, rows)
         X = stages.feature_matrix(client, blocks, settings.preset, len(catalogue.genres))
@@ -107,7 +107,7 @@ class _Segmenting:
                 work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
             )
             stage.note = f"{blocks.users:,} users"
-        wanted = figure_data.FigureData(
+        wanted = figures.FigureData(
             found.points,
             found.labels,
             blocks.users,
@@ -117,7 +117,7 @@ class _Segmenting:
             tuple(profiles),
             settings.seed,
         )
-        artist.begin(wanted)
+        artist.submit(wanted)
         # Last of what is computed, since assignments don't wait for it.
         judged = self._judged(X, clustering)
         profiles = [
@@ -149,7 +149,7 @@ class _Segmenting:
         if search is not None:
             manifest["choose_k"] = choose_k.search_record(search)
         with progress.stage("report", "figures and report"):
-            drawn = outputs.write_figures(folder, artist.figures(), search)
+            drawn = outputs.write_figures(folder, artist.result(), search)
             outputs.write_segments(folder, profiles, personas, catalogue.genres)
             work.finish(manifest)
             outputs.write_reports(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,51 @@ def _plain(name: str) -> str:
 
 def _marker(segment: int) -> str:
     return _MARKERS[segment // len(COLOURS) % len(_MARKERS)]
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """What the figures of a run show.
+
+    Parameters
+    ----------
+    points
+        A sample of the users on the first two principal axes, of shape (n_points, 2).
+    labels
+        Their segments, int32 of shape (n_points,).
+    users
+        Number of users in the run.
+    names
+        Persona of each segment.
+    genres
+        Genre names, in the order of the profiles' arrays.
+    explained
+        Share of the variance on each axis.
+    profiles
+        One per segment.
+    seed
+        Selects the points that are drawn.
+    """
+
+    points: NDArray[np.float64]
+    labels: NDArray[np.int32]
+    users: int
+    names: tuple[str, ...]
+    genres: tuple[str, ...]
+    explained: tuple[float, ...]
+    profiles: tuple[SegmentProfile, ...]
+    seed: int
+
+
+def draw_figures(data: FigureData) -> dict[str, bytes]:
+    """Draw the figures of a run; return PNGs by name."""
+    return {
+        "pca": pca_scatter(
+            data.points, data.labels, data.users, data.names, data.explained, data.seed
+        ),
+        "genres": genre_heatmap(data.profiles, data.genres, data.names),
+        "sizes": segment_sizes(data.profiles, data.names),
+    }
 
 
 def pca_scatter(
