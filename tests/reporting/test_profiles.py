@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.reporting import kernels, profiles
+from segmentation.reporting import profiles
 from segmentation.schema import UserStatistics
 
 GENRES = ("Drama", "Comedy", "War")
@@ -63,36 +63,6 @@ def test_blocks_add_up(labels: list[int], cut: int) -> None:
     )
     for one, other in zip(together, apart, strict=True):
         np.testing.assert_allclose(one, other)
-
-
-@given(
-    labels=st.lists(st.integers(0, 2), min_size=1, max_size=40),
-    seed=st.integers(0, 99),
-    narrow=st.booleans(),
-)
-def test_the_compiled_loop_does_what_its_twin_does(
-    labels: list[int], seed: int, narrow: bool
-) -> None:
-    rng = np.random.default_rng(seed)
-    n = len(labels)
-    counts = rng.integers(0, 4, (n, 3)).astype(np.uint16 if narrow else np.int32)
-    movies = rng.integers(1, 9, n).astype(np.int32 if narrow else np.int64)
-    kind = np.float32 if narrow else np.float64
-    sums, rating_sum = (counts * 2.5).astype(kind), (movies * 3.5).astype(kind)
-    both = []
-    for add in (kernels.add_users, kernels.add_users_numpy):
-        out = [
-            np.zeros(3, np.int64),
-            np.zeros(3, np.int64),
-            np.zeros(3),
-            np.zeros((3, 3)),
-            np.zeros((3, 3), np.int64),
-            np.zeros((3, 3), np.int64),
-        ]
-        add(np.array(labels, np.int32), movies, rating_sum, sums, counts, *out)
-        both.append(out)
-    for one, other in zip(*both, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 def test_activity_is_the_same_as_in_the_sums() -> None:
