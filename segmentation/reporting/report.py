@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segmentation.reporting.figures import colour
+from segmentation.reporting.figures import segment_colour
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +124,7 @@ def _segments(
         out.append(
             {
                 "number": profile.segment,
-                "colour": colour(profile.segment),
+                "colour": segment_colour(profile.segment),
                 "name": persona.name,
                 "tagline": persona.tagline,
                 "summary": persona.summary,

@@ -87,7 +87,7 @@ def test_the_job_draws_when_no_process_was_started(
 def test_the_process_draws_the_same_figures(
     data: FigureData, pngs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "pca_scatter", lambda *_: pytest.fail("drawn by the job"))
+    monkeypatch.setattr(figures, "draw_pca_scatter", lambda *_: pytest.fail("drawn by the job"))
     with started() as (renderer, process):
         renderer.submit(data)
         assert renderer.result() == pngs
@@ -173,7 +173,7 @@ def test_ctrl_c_is_for_the_job_only(
     data: FigureData, pngs: dict[str, bytes], is_idle: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    monkeypatch.setattr(figures, "pca_scatter", lambda *_: pytest.fail("drawn by the job"))
+    monkeypatch.setattr(figures, "draw_pca_scatter", lambda *_: pytest.fail("drawn by the job"))
     with started() as (renderer, process):
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
         if is_idle:
@@ -196,7 +196,7 @@ def test_the_process_prints_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(figure_process, "draw_figures", draw_noisily)
-    monkeypatch.setattr(figures, "pca_scatter", lambda *_: pytest.fail("drawn by the job"))
+    monkeypatch.setattr(figures, "draw_pca_scatter", lambda *_: pytest.fail("drawn by the job"))
     with started() as (renderer, _):
         renderer.submit(data)
         assert renderer.result() == pngs
