@@ -148,7 +148,10 @@ def test_a_playbook_of_ones_own(tmp_path: Path) -> None:
         (PERSONA + PERSONA + EVERYONE, "two personas share a name: make each unique"),
         (PERSONA.replace("tagline", "tag") + EVERYONE, "'Us': missing or unknown: tag, tagline"),
         (PERSONA.replace("$users", "$nobody") + EVERYONE, r"unknown word \$nobody: use \$users"),
-        (PERSONA.replace('["a"]', "[]") + EVERYONE, "the two lists are not empty"),
+        (
+            PERSONA.replace('["a"]', "[]") + EVERYONE,
+            "product_strategy and marketing_actions non-empty lists",
+        ),
         (
             PERSONA.replace("= 5,", "= 0,") + EVERYONE,
             "needs finite numbers, and movies_per_user above 0",
