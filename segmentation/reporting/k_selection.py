@@ -76,13 +76,10 @@ def _explain_stable(search: KSearch, chosen: KFigures) -> str:
         return text
     if following.weakest is None:
         return f"{text} With {following.k}, there are too few resampled users to tell."
-    similarity = _format_number(following.weakest, 2)
+    text += f" With {following.k}, the least stable has {_format_number(following.weakest, 2)}"
     if following.weakest >= SOUND:
-        return (
-            f"{text} With {following.k}, the least stable has {similarity}, which would do as "
-            + ("well: a wider range may allow more.")
-        )
-    return f"{text} With {following.k}, the least stable has only {similarity}."
+        return f"{text}, too: a wider range may allow more."
+    return f"{text}."
 
 
 def _explain_unstable(search: KSearch, chosen: KFigures) -> str:

@@ -1,4 +1,4 @@
-"""Profiles: sums by segment, worked out by hand, whatever the blocks."""
+"""Profiles: sums per segment, worked out by hand, whatever the blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GENRES = ("Drama", "Comedy", "War")
 
 
 def users() -> UserStatistics:
-    """Four users: A and B in segment 0, C and D in segment 1; nobody has seen War."""
+    """Four users: A and B in segment 0, C and D in segment 1; nobody rated War."""
     return UserStatistics(
         np.array([1, 2, 3, 4]),
         np.array([2, 1, 3, 3]),
@@ -32,7 +32,7 @@ def test_two_segments_by_hand() -> None:
     np.testing.assert_allclose(low.mean, [4.5, 1.0, 0.0])
     np.testing.assert_allclose(low.mean_rated, [4.5, 2.0, np.nan])
     np.testing.assert_allclose(low.coverage, [1.0, 0.5, 0.0])
-    # 2 of the segment's 3 genre ratings are Drama, 4 of everybody's 9.
+    # Drama has 2 of the segment's 3 genre ratings, and 4 of all 9.
     np.testing.assert_allclose(low.lift, [(2 / 3) / (4 / 9), (1 / 3) / (5 / 9), np.nan])
     assert low.high_rated(GENRES) == ["Drama"]
     assert low.satisfaction == pytest.approx(5.5 / 3)
@@ -41,7 +41,7 @@ def test_two_segments_by_hand() -> None:
     assert high.distance_p99 == 2.0
 
 
-def test_segments_come_by_rising_movies_per_user() -> None:
+def test_order_is_by_rising_movies_per_user() -> None:
     sums = profiles.block_sums(users(), np.array([2, 2, 0, 1], np.int32), 3)
     assert profiles.order_by_activity(sums) == [2, 0, 1]
 
@@ -65,11 +65,10 @@ def test_blocks_add_up(labels: list[int], cut: int) -> None:
         np.testing.assert_allclose(one, other)
 
 
-def test_activity_is_the_same_as_in_the_sums() -> None:
+def test_activity_agrees_with_the_sums() -> None:
     labels = np.array([2, 2, 0, 1], np.int32)
-    whole, counted = (
-        of(users(), labels, 3) for of in (profiles.block_sums, profiles.block_activity)
-    )
-    np.testing.assert_array_equal(counted.users, whole.users)
-    np.testing.assert_array_equal(counted.movies, whole.movies)
-    assert profiles.order_by_activity(counted) == profiles.order_by_activity(whole)
+    sums = profiles.block_sums(users(), labels, 3)
+    activity = profiles.merge_activity([profiles.block_activity(users(), labels, 3)])
+    np.testing.assert_array_equal(activity.users, sums.users)
+    np.testing.assert_array_equal(activity.movies, sums.movies)
+    assert profiles.order_by_activity(activity) == profiles.order_by_activity(sums)
