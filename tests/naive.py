@@ -5,7 +5,10 @@ As in stumpy, they live among the tests. Each has the signature of its kernel.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 # features
 
@@ -53,3 +56,30 @@ def mean_columns(
     np.divide(sums, counts, out=quotients, where=has_mean, dtype=np.float64)
     means[:] = quotients.T
     valid[:] = np.packbits(has_mean.T, axis=1, bitorder="little")
+
+
+# reporting
+
+
+def add_users(
+    labels: NDArray[np.int32],
+    user_movies: NDArray[Any],
+    rating_sum: NDArray[Any],
+    sums: NDArray[Any],
+    counts: NDArray[Any],
+    users: NDArray[np.int64],
+    movies: NDArray[np.int64],
+    rating_means: NDArray[np.float64],
+    genre_means: NDArray[np.float64],
+    covered: NDArray[np.int64],
+    genre_ratings: NDArray[np.int64],
+) -> None:
+    """Add each user to the sums of its segment: ``segmentation.reporting.kernels.add_users``."""
+    means = np.zeros(counts.shape)
+    np.divide(sums, counts, out=means, where=counts > 0, dtype=np.float64)
+    np.add.at(users, labels, 1)
+    np.add.at(movies, labels, user_movies)
+    np.add.at(rating_means, labels, rating_sum / user_movies)
+    np.add.at(genre_means, labels, means)
+    np.add.at(covered, labels, counts > 0)
+    np.add.at(genre_ratings, labels, counts)
