@@ -95,7 +95,7 @@ def _run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
     except SegmentationError as error:
         if debug:
             traceback.print_exc()
-        _say(f"error: {error}")
+        _say(f"error: {error.render({field: _option(field) for field in error.fields})}")
         return error.exit_status
     except Exception as error:
         if debug:
@@ -106,6 +106,10 @@ def _run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) ->
         )
         return DEFECT
     return 0
+
+
+def _option(field: str) -> str:
+    return "--partition-size" if field == "partition_bytes" else f"--{field.replace('_', '-')}"
 
 
 def _say(message: str) -> None:
