@@ -71,9 +71,8 @@ def test_rows_users_and_order(dataset: Path) -> None:
         ratings[["userId", "movieId"]].sort_values(["userId", "movieId"], ignore_index=True)
     )
     counts = ratings.groupby("userId").size()
-    assert counts.index.tolist() == list(
-        range(1, round(ROWS * calibration.USERS / calibration.ROWS) + 1)
-    )
+    n_users = round(ROWS * calibration.USERS / calibration.ROWS)
+    assert counts.index.tolist() == list(range(1, n_users + 1))
     assert counts.min() < 20, "the full set has no floor of 20 ratings"
     assert counts.median() < counts.mean() / 2, "a heavy tail"
     assert ratings["timestamp"].between(calibration.TIMESTAMPS[0], calibration.TIMESTAMPS[-1]).all()
@@ -217,9 +216,7 @@ def test_is_written_recognizes_a_complete_dataset(dataset: Path, tmp_path: Path,
     assert not writer.is_written(2_000, 0, copy)
 
 
-def test_too_little_disk_space_is_an_error_before_anything_is_written(
-    tmp_path: Path, client
-) -> None:
+def test_too_little_disk_space_is_an_error_before_writing(tmp_path: Path, client) -> None:
     with pytest.raises(DataError, match=r"take about 2,700,000.0 MB, and only .* MB are free"):
         # Planning so many users takes minutes; this tests the arithmetic only.
         with pytest.MonkeyPatch.context() as patch:
