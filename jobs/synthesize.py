@@ -41,13 +41,13 @@ def job(arguments: argparse.Namespace) -> None:
     validate_synthetic_rows(arguments.rows, f"--rows {arguments.rows}")
     Settings(seed=arguments.seed)
     if not arguments.out.strip():
-        raise UsageError("--out is empty; name a folder")
+        raise UsageError("--out is empty: name a folder")
     out = Path(arguments.out)
     writer.check_folder(out, overwrite=arguments.overwrite)
     if load_config(arguments.cluster)["kind"] not in ("threads", "local"):
         raise UsageError(
             f"--cluster {arguments.cluster} runs on other machines, and data is written on this "
-            "one; choose threads or local"
+            "one: choose threads or local"
         )
     progress = Progress(sys.stderr, quiet=arguments.quiet)
     with (

@@ -257,4 +257,4 @@ def test_synthetic_data_is_made_here(tmp_path: Path, capsys) -> None:
 
     options = ["--rows", "1000", "--out", str(tmp_path / "s"), "--cluster", "remote"]
     assert synthesize.main(options) == 2
-    assert "data is written on this one; choose threads or local" in capsys.readouterr().err
+    assert "data is written on this one: choose threads or local" in capsys.readouterr().err

@@ -253,7 +253,7 @@ class TestSynthesize:
         assert synthesize.main(arguments) == 0
         assert str(out / "planted.parquet") in capsys.readouterr().out
         assert synthesize.main(arguments) == 2
-        assert "is not empty; pass --overwrite" in capsys.readouterr().err
+        assert "is not empty: pass --overwrite" in capsys.readouterr().err
         assert synthesize.main([*arguments, "--overwrite", "--seed", "4"]) == 0
 
     def test_bad_usage(self, tmp_path: Path, capsys) -> None:
@@ -262,7 +262,7 @@ class TestSynthesize:
         assert "--rows 3: from 1,000 to" in capsys.readouterr().err
         (tmp_path / "file").write_text("")
         assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "file")]) == 2
-        assert "is a file; choose a folder for --out" in capsys.readouterr().err
+        assert "is a file: choose a folder for --out" in capsys.readouterr().err
         assert not out.exists()
 
 

@@ -46,12 +46,12 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         If ``folder`` is a file, or is not empty and ``overwrite`` is False.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError("{path}: is a file; choose a folder for {out}", "out", path=folder)
+        raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=folder)
     # An interrupted run leaves partial files, which may be replaced.
     files = [p for p in folder.iterdir() if p.suffix != _PARTIAL] if folder.exists() else []
     if files and not overwrite:
         raise UsageError(
-            "{path}: is not empty; pass {overwrite} to replace a data set there, or choose another "
+            "{path}: is not empty: pass {overwrite} to replace a data set there, or choose another "
             "{out}",
             "overwrite",
             "out",
@@ -113,7 +113,7 @@ def write_dataset(
         if need > free:
             raise DataError(
                 f"{folder}: {rows:,} ratings take about {need / 1e6:,.1f} MB, and only "
-                f"{free / 1e6:,.1f} MB are free; free some space, write fewer rows, or choose "
+                f"{free / 1e6:,.1f} MB are free: free some space, write fewer rows, or choose "
                 "another folder"
             )
         plan = make_plan(rows, seed)
@@ -131,7 +131,7 @@ def write_dataset(
         is_complete = True
     except OSError as error:
         raise DataError(
-            f"{folder}: can't be written ({error.strerror or error}); choose another folder"
+            f"{folder}: can't be written ({error.strerror or error}): choose another folder"
         ) from error
     finally:
         if not is_complete:
