@@ -260,4 +260,4 @@ def test_synthetic_data_is_written_on_this_machine(tmp_path: Path, capsys) -> No
 
     options = ["--rows", "1000", "--out", str(tmp_path / "s"), "--cluster", "remote"]
     assert synthesize.main(options) == 2
-    assert "data is made on this machine: take threads or local" in capsys.readouterr().err
+    assert "data is written on this one: choose threads or local" in capsys.readouterr().err
