@@ -59,7 +59,7 @@ def aggregate_ratings(
         If too many rows are rejected, or none matches the catalogue; if the latest rating of
         each movie is wanted and a file has no timestamps.
     """
-    found = reader.probe_files(layout, text_movies=catalogue.has_text_ids)
+    found = reader.probe_files(layout, string_movie_ids=catalogue.has_text_ids)
     budget = cluster.budget
     size = settings.partition_bytes or (
         budget.detailed_bytes if settings.deduplicate else budget.partition_bytes
@@ -158,7 +158,7 @@ class _Reading:
     @property
     def texts(self) -> tuple[str, ...]:
         """Columns whose ids are texts, the same in all files."""
-        return self.partitions[0][0].file.texts
+        return self.partitions[0][0].file.string_columns
 
     def all(self) -> _Read:
         """Sum partitions up as they are; shuffle first where their sums would be too large."""
@@ -274,17 +274,17 @@ def _need_timestamps(files: Sequence[RatingsFormat]) -> None:
                 f"{file.path}: has no column {TIMESTAMP}, by which --deduplicate tells the latest: "
                 "add it, or leave the option out"
             )
-        if file.dated != files[0].dated:
+        if file.has_datetime_timestamps != files[0].has_datetime_timestamps:
             raise DataError(
-                f"{file.path}: column {TIMESTAMP} holds {_KINDS[file.dated]}, and "
-                f"{_KINDS[not file.dated]} in {files[0].path}: --deduplicate can't compare them: "
+                f"{file.path}: column {TIMESTAMP} holds {_KINDS[file.has_datetime_timestamps]}, and "
+                f"{_KINDS[not file.has_datetime_timestamps]} in {files[0].path}: --deduplicate can't compare them: "
                 "write all parts with one type"
             )
 
 
 def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Progress) -> None:
     """Say what a packed file costs, where there are too few of them for all threads."""
-    packed = [file for file in files if file.codec in ("gzip", "zstd") or file.streamed]
+    packed = [file for file in files if file.codec in ("gzip", "zstd") or file.is_streamed]
     if not len(packed) == len(files) < threads:
         return
     if packed[0].codec is None:

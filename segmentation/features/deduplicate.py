@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets import format
-from segmentation.datasets.identifiers import TEXT_DTYPE
+from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import sketches, user_statistics
 from segmentation.features.factorize import factorize, format_id
 from segmentation.features.partition_reader import (
@@ -52,7 +52,7 @@ def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
     import pandas as pd
 
     columns: dict[str, Any] = {name: np.empty(0, np.int64) for name in (TIMESTAMP, LINE)}
-    columns[USER] = pd.Series([], dtype=TEXT_DTYPE if USER in texts else np.int64)
+    columns[USER] = pd.Series([], dtype=STRING_DTYPE if USER in texts else np.int64)
     columns |= {name: np.empty(0, np.int32) for name in (MOVIE, PIECE)}
     return pd.DataFrame({**columns, RATING: np.empty(0)})[
         [USER, MOVIE, RATING, TIMESTAMP, LINE, PIECE]
@@ -68,7 +68,7 @@ def read_rows(
     """
     import pandas as pd
 
-    frames = [no_rows(pieces[0].file.texts)]
+    frames = [no_rows(pieces[0].file.string_columns)]
     reports = []
     unmapped = 0
     for number, piece in enumerate(pieces, start=first_piece):

@@ -121,9 +121,9 @@ def aggregate_partition(
 
 
 def _summed(
-    file: RatingsFormat, chunk: bytes | memoryview | format.Partition, table: MovieTable
+    file: RatingsFormat, chunk: bytes | memoryview | format.ParsedChunk, table: MovieTable
 ) -> tuple[user_statistics.PartitionStatistics, int, Sequence[LineReject]]:
-    if not isinstance(chunk, format.Partition):
+    if not isinstance(chunk, format.ParsedChunk):
         known = strict_grammar(file)
         quick = known and compiled_reader.read_statistics(chunk, known, table)
         if quick is not None:
@@ -132,7 +132,7 @@ def _summed(
     return user_statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
 
 
-def parse_chunks(piece: Fragment, *, detailed: bool = False) -> Iterator[format.Partition]:
+def parse_chunks(piece: Fragment, *, detailed: bool = False) -> Iterator[format.ParsedChunk]:
     """Read the rows of a piece, a few MiB of text at a time.
 
     Raises
@@ -141,7 +141,7 @@ def parse_chunks(piece: Fragment, *, detailed: bool = False) -> Iterator[format.
         If a packed or Parquet file is damaged.
     """
     for chunk in partitions.read_chunks(piece, detailed=detailed):
-        if isinstance(chunk, format.Partition):
+        if isinstance(chunk, format.ParsedChunk):
             yield chunk
             continue
         start = 0
@@ -154,7 +154,7 @@ def parse_chunks(piece: Fragment, *, detailed: bool = False) -> Iterator[format.
 
 def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return how the compiled reader cuts a file's lines; None where it doesn't."""
-    if file.positions != (0, 1, 2) or file.texts:
+    if file.positions != (0, 1, 2) or file.string_columns:
         return None
     return compiled_reader.Grammar(
         len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale

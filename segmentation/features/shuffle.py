@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets.identifiers import TEXT_DTYPE
+from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import sketches, user_statistics
 from segmentation.features.partition_reader import (
     FragmentReport,
@@ -145,7 +145,7 @@ def read_rows(
     """Read one partition; return its used ratings, and what the driver learns of it."""
     import pandas as pd
 
-    frames = [no_rows(pieces[0].file.texts)]
+    frames = [no_rows(pieces[0].file.string_columns)]
     reports = []
     unmapped = 0
     for piece in pieces:
@@ -175,7 +175,7 @@ def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
     """Return a table of rows without any; ``texts`` names columns whose ids are texts."""
     import pandas as pd
 
-    users = pd.Series([], dtype=TEXT_DTYPE if USER in texts else np.int64)
+    users = pd.Series([], dtype=STRING_DTYPE if USER in texts else np.int64)
     return pd.DataFrame({USER: users, MOVIE: np.empty(0, np.int32), RATING: np.empty(0)})
 
 

@@ -168,7 +168,8 @@ def write_part(pieces: Sequence[Fragment], place: str) -> PartitionSummary:
     def flush() -> None:
         written.append(
             _write(
-                _arrow(frames, pieces[0].file.texts, stamped=stamped), _file(place, len(written))
+                _arrow(frames, pieces[0].file.string_columns, stamped=stamped),
+                _file(place, len(written)),
             )
         )
         frames.clear()
@@ -179,7 +180,7 @@ def write_part(pieces: Sequence[Fragment], place: str) -> PartitionSummary:
         for chunk in reader.read_chunks(piece, detailed=True):
             part = (
                 chunk
-                if isinstance(chunk, format.Partition)
+                if isinstance(chunk, format.ParsedChunk)
                 else csv_reader.parse_lines(piece.file, bytes(chunk), detailed=True)
             )
             frames.append(part.ratings)
