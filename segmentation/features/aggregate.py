@@ -276,9 +276,10 @@ def _need_timestamps(files: Sequence[RatingsFormat]) -> None:
             )
         if file.has_datetime_timestamps != files[0].has_datetime_timestamps:
             raise DataError(
-                f"{file.path}: column {TIMESTAMP} holds {_KINDS[file.has_datetime_timestamps]}, and "
-                f"{_KINDS[not file.has_datetime_timestamps]} in {files[0].path}: --deduplicate can't compare them: "
-                "write all parts with one type"
+                f"{file.path}: column {TIMESTAMP} holds "
+                f"{_KINDS[file.has_datetime_timestamps]}, and "
+                f"{_KINDS[files[0].has_datetime_timestamps]} in {files[0].path}: --deduplicate "
+                "can't compare them: write all parts with one type"
             )
 
 
