@@ -168,9 +168,9 @@ def test_bad_texts_are_rejected(tmp_path: Path) -> None:
         "userId is empty",
         "userId is empty",
         "userId is longer than 256 bytes",
-        "userId holds a NUL",
-        "movieId is no whole number",
-        "userId is no UTF-8",
+        "userId contains a NUL byte",
+        "movieId is not an integer",
+        "userId is not valid UTF-8",
     ]
 
 
@@ -179,7 +179,7 @@ def test_numbers_with_damage_stay_numbers(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny", text)
     line = refused(capsys, folder, tmp_path / "out")
     assert "4 of 14 rows (28.6%) are not ratings" in line
-    assert "userId is no whole number" in line
+    assert "userId is not an integer" in line
 
 
 FORMAT = RatingsFormat(
