@@ -16,7 +16,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    parser = entrypoint.parser("certificates", __doc__ or "")
+    parser = entrypoint.new_parser("certificates", __doc__ or "")
     parser.add_argument(
         "--out",
         metavar="FOLDER",
@@ -76,7 +76,7 @@ segmentation segment --cluster tls --address tls://HOST:8786"""  # noqa: E501 - 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from segmentation.benchmark.results import Results, format_row
 from segmentation.datasets import catalogue as catalogues
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
-from segmentation.features import aggregate
-from segmentation.pipeline import ground_truth, sources, stages
+from segmentation.features import aggregate, presets
+from segmentation.pipeline import ground_truth, sources
 from segmentation.pipeline.settings import PRESET_NAMES, Settings
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ def aggregate_ratings(
     memory = memory or WorkerMemory.of_client(client)
     n_threads = n_threads or sum(client.nthreads().values())
     progress = progress or Progress()
-    files = probe_files(layout, text_movies=catalogue.has_text_ids)
+    files = probe_files(layout, string_movie_ids=catalogue.has_text_ids)
     if deduplicate:
         _require_timestamps(files)
     if partition_bytes is None:
@@ -380,7 +380,7 @@ class _Aggregation:
         import pandas as pd
 
         # The first one gives the dtypes where there is no other.
-        empty = empty_rows(self.files[0].texts, detailed=True)
+        empty = empty_rows(self.files[0].string_columns, detailed=True)
         return pd.concat([empty, *frames], ignore_index=True)
 
     def _first_fragments(self) -> list[int]:
@@ -431,22 +431,22 @@ def _require_timestamps(files: Sequence[RatingsFormat]) -> None:
                 path=file.path,
                 column=TIMESTAMP,
             )
-        if file.dated != files[0].dated:
+        if file.has_datetime_timestamps != files[0].has_datetime_timestamps:
             raise DataError(
                 "{path}: column {column} holds {kind}, but {first_kind} in {first_path}, which "
                 "{deduplicate} can't compare: write all files with one type",
                 "deduplicate",
                 path=file.path,
                 column=TIMESTAMP,
-                kind=kinds[file.dated],
-                first_kind=kinds[files[0].dated],
+                kind=kinds[file.has_datetime_timestamps],
+                first_kind=kinds[files[0].has_datetime_timestamps],
                 first_path=files[0].path,
             )
 
 
 def _note_unsplittable(files: Sequence[RatingsFormat], n_threads: int, progress: Progress) -> None:
     """Say so if files that only one task can read leave threads idle."""
-    unsplittable = [file for file in files if file.codec in ("gzip", "zstd") or file.streamed]
+    unsplittable = [file for file in files if file.codec in ("gzip", "zstd") or file.is_streamed]
     if not len(unsplittable) == len(files) < n_threads:
         return
     first = files[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from segmentation.datasets import csv_reader, format, partitions
-from segmentation.datasets.identifiers import TEXT_DTYPE
+from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import compiled_reader, sketches, user_statistics
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
@@ -119,7 +119,7 @@ class PartitionReader(Generic[ChunkT]):
     def __init__(
         self,
         fragments: Sequence[Fragment],
-        parse: Callable[[RatingsFormat, bytes | memoryview | format.Partition], Iterator[ChunkT]],
+        parse: Callable[[RatingsFormat, bytes | memoryview | format.ParsedChunk], Iterator[ChunkT]],
         *,
         detailed: bool = False,
     ) -> None:
@@ -153,7 +153,7 @@ class PartitionReader(Generic[ChunkT]):
 
 def read_rows(
     fragments: Sequence[Fragment], *, detailed: bool = False
-) -> PartitionReader[format.Partition]:
+) -> PartitionReader[format.ParsedChunk]:
     """Return a reader of a partition's typed rows, a few MiB of text at a time.
 
     With ``detailed``, rows have the columns ``timestamp`` and ``line`` as well.
@@ -163,9 +163,9 @@ def read_rows(
 
 
 def _parse_rows(
-    file: RatingsFormat, data: bytes | memoryview | format.Partition, *, detailed: bool
-) -> Iterator[format.Partition]:
-    if isinstance(data, format.Partition):
+    file: RatingsFormat, data: bytes | memoryview | format.ParsedChunk, *, detailed: bool
+) -> Iterator[format.ParsedChunk]:
+    if isinstance(data, format.ParsedChunk):
         yield data
         return
     start = 0
@@ -209,9 +209,9 @@ def aggregate_partition(
 
 
 def _aggregate_chunk(
-    file: RatingsFormat, data: bytes | memoryview | format.Partition, *, table: MovieTable
+    file: RatingsFormat, data: bytes | memoryview | format.ParsedChunk, *, table: MovieTable
 ) -> Iterator[ChunkStatistics]:
-    if not isinstance(data, format.Partition):
+    if not isinstance(data, format.ParsedChunk):
         grammar = strict_grammar(file)
         if grammar is not None:
             statistics = compiled_reader.aggregate_lines(data, grammar, table)
@@ -224,7 +224,7 @@ def _aggregate_chunk(
 
 def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return how the compiled reader splits a file's lines; None if it can't read the file."""
-    if file.positions != (0, 1, 2) or file.texts:
+    if file.positions != (0, 1, 2) or file.string_columns:
         return None
     return compiled_reader.Grammar(
         len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale
@@ -266,7 +266,7 @@ def read_used_rows(
     """
     import pandas as pd
 
-    frames = [empty_rows(fragments[0].file.texts, detailed=detailed)]
+    frames = [empty_rows(fragments[0].file.string_columns, detailed=detailed)]
     unmapped = 0
     reader = read_rows(fragments, detailed=detailed)
     for index, first_line, chunk in reader:
@@ -296,7 +296,7 @@ def empty_rows(string_columns: Sequence[str] = (), *, detailed: bool = False) ->
     """
     import pandas as pd
 
-    users = pd.Series([], dtype=TEXT_DTYPE if USER in string_columns else np.int64)
+    users = pd.Series([], dtype=STRING_DTYPE if USER in string_columns else np.int64)
     columns = {USER: users, MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
     if detailed:
         columns |= {name: np.empty(0, np.int64) for name in (TIMESTAMP, LINE)}

@@ -138,7 +138,7 @@ def shuffle_by_user(
         pairs.append(read(own_fragments, shared_table, first_fragment, dask_key_name=key))
         first_fragment += len(fragments)
     n_parts = max(1, -(-n_rows * row_bytes(detailed=deduplicate) // partition_bytes))
-    meta = empty_rows(partitions[0][0].file.texts, detailed=deduplicate)
+    meta = empty_rows(partitions[0][0].file.string_columns, detailed=deduplicate)
     frame = dd.from_delayed([take_rows(pair) for pair in pairs], meta=meta, verify_meta=False)
     shuffled = frame.shuffle(USER, npartitions=n_parts, shuffle_method="p2p", ignore_index=True)
     parts = [aggregate(rows, shared_table) for rows in shuffled.to_delayed()]

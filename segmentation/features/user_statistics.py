@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from segmentation.datasets.format import LineReject, Partition
+    from segmentation.datasets.format import LineReject, ParsedChunk
     from segmentation.schema import MovieTable
 
 #: Up to this id, movies are looked up in a table (4 bytes per id); beyond it, by binary search.
@@ -54,7 +54,7 @@ class ChunkStatistics(NamedTuple):
     rejected: tuple[LineReject, ...] = ()
 
 
-def aggregate_chunk(chunk: Partition, table: MovieTable) -> ChunkStatistics:
+def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
     """Count and sum the rows of one chunk.
 
     Parameters

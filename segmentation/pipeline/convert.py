@@ -240,7 +240,7 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
         if checksums.first_corrupt_file(part.parent, digests) is None:
             return record.summary()
     has_timestamps = [TIMESTAMP in fragment.file.columns for fragment in fragments]
-    string_columns = fragments[0].file.texts
+    string_columns = fragments[0].file.string_columns
     files: list[PartFile] = []
     frames: list[pd.DataFrame] = []
     without_timestamp = 0

@@ -73,7 +73,7 @@ def _download_kaggle(ratings: str | None, progress: Progress) -> str:
 
     with progress.stage("download", "Kaggle") as stage:
         # A ratings file of the user's own, for Kaggle's catalogue, is not downloaded.
-        if ratings is not None and discovery.ratings_exist(ratings):
+        if ratings is not None and discovery.has_files(ratings):
             name = None
         else:
             name = ratings or kaggle.DEFAULT_RATINGS

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segmentation.datasets.format import Partition, RatingsFormat
+from segmentation.datasets.format import ParsedChunk, RatingsFormat
 from segmentation.datasets.partitions import Fragment
 from segmentation.features import sketches, user_statistics
 from segmentation.features.partition_reader import PartitionSummary
@@ -40,7 +40,7 @@ def to_frame(rows: list[tuple[int, int, float]]) -> pd.DataFrame:
 
 def aggregate(rows: list[tuple[int, int, float]]) -> user_statistics.ChunkStatistics:
     """Aggregate ratings with the program."""
-    return user_statistics.aggregate_chunk(Partition(to_frame(rows), (), len(rows)), TABLE)
+    return user_statistics.aggregate_chunk(ParsedChunk(to_frame(rows), (), len(rows)), TABLE)
 
 
 def expected_statistics(rows: list[tuple[int, int, float]]) -> UserStatistics:

@@ -148,7 +148,7 @@ def test_which_files_the_compiled_reader_reads(tmp_path: Path) -> None:
     assert partition_reader.strict_grammar(colons) == grammar._replace(delimiter=58, width=2)
     for other in (
         replace(file, columns=(COLUMNS[1], COLUMNS[0], *COLUMNS[2:])),
-        replace(file, texts=("userId",)),
+        replace(file, string_columns=("userId",)),
     ):
         assert partition_reader.strict_grammar(other) is None
 

@@ -108,11 +108,11 @@ def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
     kept = pd.read_csv(out / "rejected" / "ratings.csv")
     assert kept["line"].tolist() == [2, 3, 4, 5, 6]
     assert kept["reason"].tolist() == [
-        "rating is no number",
-        "rating is no number",
+        "rating is not a number",
+        "rating is not a number",
         "rating is outside 0.5 to 5",
-        "userId is no whole number within 64 bits",
-        "userId is no whole number within 64 bits",
+        "userId is not a 64-bit integer",
+        "userId is not a 64-bit integer",
     ]
 
 
@@ -174,8 +174,8 @@ def test_a_file_that_is_cut_while_it_is_read(
     part, line = refused_half_way(
         tmp_path, capsys, monkeypatch, lambda path: path.write_bytes(path.read_bytes()[:size])
     )
-    assert line.startswith(f"error: {part}: is shorter than the 54 bytes that it had when the run")
-    assert line.endswith("began: let nobody write to it, and run again")
+    assert line.startswith(f"error: {part}: is shorter than the 54 bytes it had when the run began")
+    assert line.endswith("make sure that nothing writes to it, and run again")
 
 
 def test_parts_of_several_kinds_belong_together(data: Path, reference, tmp_path: Path) -> None:
@@ -253,7 +253,10 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     (folder / "ratings").mkdir()
     frame.to_parquet(folder / "ratings" / "0.parquet")
     for change, told in (
-        (frame.rename(columns={"rating": "stars"}), "has no column rating (it has: userId, movieI"),
+        (
+            frame.rename(columns={"rating": "stars"}),
+            "no column rating (it has userId, movieId, timestamp); name",
+        ),
         (frame.astype({"userId": str}), "column userId is of type"),
         (frame.astype({"rating": str}), "column rating is of type"),
     ):
@@ -270,7 +273,7 @@ def test_a_damaged_part(tmp_path: Path, capsys) -> None:
     packed.write_bytes(packed.read_bytes()[:-200])
     (folder / "ratings.csv").unlink()
     line = refused(capsys, folder, tmp_path / "out")
-    assert line.startswith(f"error: {packed}: can't be unpacked")
+    assert line.startswith(f"error: {packed}: can't be decompressed")
     frame = pd.read_csv(folder / "ratings" / "0.csv.gz")
     shutil.rmtree(folder / "ratings")
     frame.to_parquet(folder / "ratings.parquet")
@@ -283,10 +286,10 @@ def test_a_damaged_part(tmp_path: Path, capsys) -> None:
 def test_nothing_is_called_like_that(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     line = refused(capsys, folder, tmp_path / "out", "--ratings", "log-*.csv")
-    assert "log-*.csv: no file is called like that" in line
+    assert "log-*.csv: no file matches this pattern" in line
     (folder / "empty").mkdir()
     line = refused(capsys, folder, tmp_path / "out", "--ratings", "empty")
-    assert "is a folder without a part of ratings" in line
+    assert "empty: this folder holds no ratings" in line
 
 
 def test_parts_by_url(data: Path, reference, tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ def test_bad_texts_are_rejected(tmp_path: Path) -> None:
         "userId is empty",
         "userId is empty",
         "userId is longer than 256 bytes",
-        "userId holds a NUL",
-        "movieId is no whole number",
-        "userId is no UTF-8",
+        "userId contains a NUL byte",
+        "movieId is not an integer",
+        "userId is not valid UTF-8",
     ]
 
 
@@ -179,11 +179,11 @@ def test_numbers_with_damage_stay_numbers(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny", text)
     line = refused(capsys, folder, tmp_path / "out")
     assert "4 of 14 rows (28.6%) are not ratings" in line
-    assert "userId is no whole number" in line
+    assert "userId is not an integer" in line
 
 
 FORMAT = RatingsFormat(
-    "x.csv", 1, b",", ("userId", "movieId", "rating"), 0, 0, (0.5, 5.0), texts=("userId",)
+    "x.csv", 1, b",", ("userId", "movieId", "rating"), 0, 0, (0.5, 5.0), string_columns=("userId",)
 )
 
 
@@ -217,7 +217,7 @@ def test_the_quick_way_reads_what_the_slow_one_does(rows: list[tuple[str, str, s
     st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=5))
 )
 def test_codes(texts: list[str]) -> None:
-    names, codes = factorize(pd.Series(texts, dtype=identifiers.TEXT_DTYPE))
+    names, codes = factorize(pd.Series(texts, dtype=identifiers.STRING_DTYPE))
     assert [name.decode() for name in names] == sorted(set(texts), key=str.encode)
     assert [names[code].decode() for code in codes] == texts
 
@@ -225,9 +225,9 @@ def test_codes(texts: list[str]) -> None:
 def test_a_broken_number_makes_no_texts() -> None:
     numbers = [str(number).encode() for number in range(200)]
     wide = str(2**64).encode()
-    assert not identifiers.are_texts([*numbers, wide, b"anna"])
-    assert identifiers.are_texts([*numbers, *[wide] * 10])
-    assert not identifiers.are_texts([])
+    assert not identifiers.is_string_column([*numbers, wide, b"anna"])
+    assert identifiers.is_string_column([*numbers, *[wide] * 10])
+    assert not identifiers.is_string_column([])
 
 
 def test_one_kind_for_all_files(tmp_path: Path) -> None:
@@ -235,6 +235,6 @@ def test_one_kind_for_all_files(tmp_path: Path) -> None:
     (folder / "ratings.csv").unlink()
     (folder / "ratings-1.csv").write_text(HEADER + "1,10,3.0,1\n")
     (folder / "ratings-2.csv").write_text(HEADER + "anna,10,3.0,1\n")
-    assert {file.texts for file in partitions.probe_files(layouts.detect_layout(str(folder)))} == {
-        ("userId",)
-    }
+    assert {
+        file.string_columns for file in partitions.probe_files(layouts.detect_layout(str(folder)))
+    } == {("userId",)}

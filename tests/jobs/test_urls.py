@@ -109,11 +109,14 @@ def tiny_web(tmp_path: Path, name: str, status: int) -> tuple[Path, dict[str, in
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (403, "403 Forbidden): check the address, the rights and that the link has not expired"),
-        (401, "401 Unauthorized): check the address"),
+        (
+            403,
+            "403 Forbidden); check the address, the permissions and whether the link has expired",
+        ),
+        (401, "401 Unauthorized); check the address"),
         (404, None),
-        (500, "500 Internal Server Error, 4 times): check the address, or try again later"),
-        (418, "can't be read (418 I'm a Teapot): check the address"),
+        (500, "500 Internal Server Error, 4 attempts); check the address, or try again later"),
+        (418, "can't be read (418 I'm a Teapot); check the address"),
     ],
 )
 def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | None) -> None:
@@ -127,25 +130,25 @@ def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | Non
     elif name == "links.csv":
         assert "neither links.csv nor links_small.csv" in line
     else:
-        assert "holds no ratings.csv or ratings_small.csv: add it" in line
+        assert "holds no ratings.csv or ratings_small.csv; add it" in line
 
 
 def test_gone_while_it_is_read(data: Path, tmp_path: Path, capsys) -> None:
     with serving(data, gone_after={"ratings.csv": 75}) as web:
         line = refused(capsys, web.url, tmp_path / "out", "--partition-size", "100kB")
-    assert f"{web.url}/ratings.csv: no such file: check its name and folder" in line
+    assert f"{web.url}/ratings.csv: no such file; check its name and folder" in line
 
 
 def test_nobody_listens(tmp_path: Path, capsys) -> None:
     line = refused(capsys, "http://127.0.0.1:9", tmp_path / "out")
     assert "127.0.0.1:9" in line
-    assert "4 times): check the address, or try again later" in line
+    assert "4 attempts); check the address, or try again later" in line
 
 
 def test_no_size(tmp_path: Path, capsys) -> None:
     with serving(write_tiny(tmp_path / "tiny"), sizes=False) as web:
         line = refused(capsys, web.url, tmp_path / "out")
-    assert "its server doesn't tell how large it is: download it and name the file" in line
+    assert "its server does not report its size; download it and pass the local file" in line
 
 
 def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> None:
@@ -161,7 +164,7 @@ def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> Non
         fsspec.AbstractFileSystem.clear_instance_cache()
         capsys.readouterr()
         line = refused(capsys, web.url, tmp_path / "other")
-    assert "its server gives no ranges, without which Parquet can't be read: download it" in line
+    assert "Parquet needs range requests, which its server does not support; download it" in line
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +223,7 @@ def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
 def test_s3_without_a_bucket(tmp_path: Path, capsys, store: str) -> None:
     line = refused(capsys, "s3://nowhere/data", tmp_path / "out")
     assert "s3://nowhere/data/movies_metadata.csv: can't be read" in line
-    assert "The specified bucket does not exist): check the address" in line
+    assert "The specified bucket does not exist); check the address" in line
 
 
 def test_a_protocol_without_its_package(tmp_path: Path, capsys) -> None:
