@@ -16,6 +16,7 @@ import pytest
 from jobs import convert, segment
 from segmentation.datasets import filesystem, layouts, retry
 from tests.conftest import write_tiny
+from tests.jobs.reading import assert_same_users, read
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import assert_same, data, reference, result, run
 from tests.web_server import WebServer, serving
@@ -37,10 +38,10 @@ def _fresh(monkeypatch) -> Iterator[None]:
     fsspec.AbstractFileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_ranges(data: Path, reference, tmp_path: Path, cluster: str) -> None:
+def test_ranges(data: Path, reference, tmp_path: Path) -> None:
     with serving(data) as web:
-        found = run(web.url, tmp_path / "out", "--partition-size", "300kB", "--cluster", cluster)
+        options = ["--partition-size", "300kB", "--cluster", "local"]
+        found = run(web.url, tmp_path / "out", *options)
         ranges = web.ranged("ratings.csv")
     assert_same(found, reference)
     size = (data / "ratings.csv").stat().st_size
@@ -78,7 +79,7 @@ def test_no_ranges(
 
 
 @pytest.mark.parametrize("what", ["500", "broken off"])
-def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
+def test_stumbling(data: Path, reference, client, what: str) -> None:
     """Each file fails twice at a time that is none of the driver's choosing."""
     with serving(data) as web:
         names = ["ratings.csv", "movies_metadata.csv", "links.csv"]
@@ -87,9 +88,9 @@ def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
             web.stumbles = trouble
         else:
             web.cut = trouble
-        found = run(web.url, tmp_path / "out", "--partition-size", "300kB")
+        found = read(client, web.url, "--partition-size", "300kB")
         assert not +trouble
-    assert_same(found, reference)
+    assert_same_users(found, reference)
 
 
 def test_stumbling_at_work(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_no_size(tmp_path: Path, capsys) -> None:
     assert "its server does not report its size; download it and pass the local file" in line
 
 
-def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> None:
+def test_parquet_by_ranges(data: Path, reference, client, tmp_path: Path, capsys) -> None:
     copied = tmp_path / "copy"
     assert convert.main(["--data", str(data), "--out", str(copied), "--quiet"]) == 0
     (part,) = copied.rglob("part-*.parquet")
@@ -159,7 +160,7 @@ def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> Non
     shutil.rmtree(part.parent)
     (copied / "ratings.parquet").write_bytes(content)
     with serving(copied) as web:
-        assert_same(run(web.url, tmp_path / "out"), reference)
+        assert_same_users(read(client, web.url), reference)
         web.ranges = "ignored"
         fsspec.AbstractFileSystem.clear_instance_cache()
         capsys.readouterr()
@@ -192,24 +193,15 @@ def store() -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_s3(data: Path, reference, tmp_path: Path, store: str, cluster: str) -> None:
+def test_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
     fs = fsspec.filesystem("s3")
-    bucket = f"audience-{cluster}"
-    fs.mkdir(bucket)
-    fs.put(f"{data}/", f"{bucket}/movielens", recursive=True)
-    found = run(
-        f"s3://{bucket}/movielens",
-        tmp_path / "out",
-        "--partition-size",
-        "300kB",
-        "--cluster",
-        cluster,
-    )
-    assert_same(found, reference)
+    fs.mkdir("audience")
+    fs.put(f"{data}/", "audience/movielens", recursive=True)
+    options = ["--partition-size", "300kB", "--cluster", "local"]
+    assert_same(run("s3://audience/movielens", tmp_path / "out", *options), reference)
 
 
-def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
+def test_parts_in_s3(data: Path, reference, client, store: str) -> None:
     fs = fsspec.filesystem("s3")
     fs.mkdir("parts")
     for name in ("links.csv", "movies_metadata.csv"):
@@ -217,7 +209,7 @@ def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
     frame = pd.read_csv(data / "ratings.csv")
     for i in range(3):
         fs.pipe(f"parts/ratings-{i}.csv", frame[i::3].to_csv(index=False).encode())
-    assert_same(run("s3://parts", tmp_path / "out", "--partition-size", "300kB"), reference)
+    assert_same_users(read(client, "s3://parts", "--partition-size", "300kB"), reference)
 
 
 def test_s3_without_a_bucket(tmp_path: Path, capsys, store: str) -> None:
