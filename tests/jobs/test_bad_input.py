@@ -119,9 +119,7 @@ def test_a_directory_where_a_file_should_be(tmp_path: Path, capsys) -> None:
     assert "is a folder, not a file; name a file" in refused(capsys, folder, tmp_path / "o")
     (folder / "ratings.csv").unlink()
     (folder / "ratings.csv").mkdir()
-    assert "ratings.csv: this folder holds no ratings" in refused(
-        capsys, folder, tmp_path / "o"
-    )
+    assert "ratings.csv: this folder holds no ratings" in refused(capsys, folder, tmp_path / "o")
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys) -> None:
@@ -181,8 +179,16 @@ def test_the_first_bad_line_is_named_however_early_the_run_stops(tmp_path: Path,
     [
         ("ratings.csv", b"userId,movieId,rating\r1,10,4.0\r", "its lines end in CR alone"),
         ("ratings.csv", b"userId,rating,movieId,rating\n1,1,10,4\n", "names column rating twice"),
-        ("links.csv", b'movieId,imdbId,tmdbId\n10,"1,100\n20,2,200\n', "a quoted field spans lines"),
-        ("links.csv", b"movieId,imdbId,tmdbId\n10,1," + b"9" * 5000 + b"\n", "none of its tmdbId values"),
+        (
+            "links.csv",
+            b'movieId,imdbId,tmdbId\n10,"1,100\n20,2,200\n',
+            "a quoted field spans lines",
+        ),
+        (
+            "links.csv",
+            b"movieId,imdbId,tmdbId\n10,1," + b"9" * 5000 + b"\n",
+            "none of its tmdbId values",
+        ),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, capsys, name: str, content: bytes, message: str):
@@ -195,9 +201,7 @@ def test_a_catalogue_without_readable_genres(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     text = (folder / "movies_metadata.csv").read_text()
     (folder / "movies_metadata.csv").write_text(text.replace("[{'id'", "[{id"))
-    assert "no movie has a readable genre" in refused(
-        capsys, folder, tmp_path / "out"
-    )
+    assert "no movie has a readable genre" in refused(capsys, folder, tmp_path / "out")
 
 
 def test_a_damaged_catalogue_is_warned_of_even_quietly(tmp_path: Path, capsys) -> None:

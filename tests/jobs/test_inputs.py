@@ -253,7 +253,10 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     (folder / "ratings").mkdir()
     frame.to_parquet(folder / "ratings" / "0.parquet")
     for change, told in (
-        (frame.rename(columns={"rating": "stars"}), "no column rating (it has userId, movieId, timestamp); name"),
+        (
+            frame.rename(columns={"rating": "stars"}),
+            "no column rating (it has userId, movieId, timestamp); name",
+        ),
         (frame.astype({"userId": str}), "column userId is of type"),
         (frame.astype({"rating": str}), "column rating is of type"),
     ):
