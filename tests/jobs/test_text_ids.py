@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import convert, segment
-from segmentation.datasets import identifiers, layouts, partitions
-from segmentation.datasets.csv_reader import parse_line, parse_lines
-from segmentation.datasets.format import RatingsFormat
+from segmentation.datasets import identifiers
 from segmentation.features import aggregate
 from segmentation.features.factorize import factorize
 from segmentation.pipeline import stages
@@ -188,37 +186,6 @@ def test_numbers_with_damage_stay_numbers(tmp_path: Path, capsys) -> None:
     assert "userId is not an integer" in line
 
 
-FORMAT = RatingsFormat(
-    "x.csv", 1, b",", ("userId", "movieId", "rating"), 0, 0, (0.5, 5.0), string_columns=("userId",)
-)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.text('ab ü\0"x,\t\r7\x80', max_size=4),
-            st.sampled_from(["1", "-2", "0x1", " 3", "y", ""]),
-            st.sampled_from(["0.5", "5", "6", "x"]),
-        ),
-        max_size=30,
-    )
-)
-def test_the_quick_way_reads_what_the_slow_one_does(rows: list[tuple[str, str, str]]) -> None:
-    data = "\n".join(",".join(row) for row in rows).encode()
-    found = parse_lines(FORMAT, data)
-    expected = [
-        parse_line(FORMAT, line.removesuffix(b"\r"))
-        for line in data.split(b"\n")
-        if line.removesuffix(b"\r")
-    ]
-    good = [row for row in expected if not isinstance(row, str)]
-    assert [(u.encode(), m, s) for u, m, s in found.ratings.itertuples(index=False)] == good
-    assert [reject.reason for reject in found.rejected] == [
-        r for r in expected if isinstance(r, str)
-    ]
-
-
 @given(
     st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=5))
 )
@@ -226,21 +193,3 @@ def test_codes(texts: list[str]) -> None:
     names, codes = factorize(pd.Series(texts, dtype=identifiers.STRING_DTYPE))
     assert [name.decode() for name in names] == sorted(set(texts), key=str.encode)
     assert [names[code].decode() for code in codes] == texts
-
-
-def test_a_broken_number_makes_no_texts() -> None:
-    numbers = [str(number).encode() for number in range(200)]
-    wide = str(2**64).encode()
-    assert not identifiers.is_string_column([*numbers, wide, b"anna"])
-    assert identifiers.is_string_column([*numbers, *[wide] * 10])
-    assert not identifiers.is_string_column([])
-
-
-def test_one_kind_for_all_files(tmp_path: Path) -> None:
-    folder = write_tiny(tmp_path / "tiny")
-    (folder / "ratings.csv").unlink()
-    (folder / "ratings-1.csv").write_text(HEADER + "1,10,3.0,1\n")
-    (folder / "ratings-2.csv").write_text(HEADER + "anna,10,3.0,1\n")
-    assert {
-        file.string_columns for file in partitions.probe_files(layouts.detect_layout(str(folder)))
-    } == {("userId",)}

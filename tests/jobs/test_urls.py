@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from jobs import convert, segment
-from segmentation.datasets import filesystem, layouts, retry
+from segmentation.datasets import retry
 from tests.conftest import write_tiny
 from tests.jobs.reading import assert_same_users, read
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import assert_same, data, reference, result, run
-from tests.web_server import WebServer, serving
+from tests.web_server import WebServer, serve
 
 __all__ = ["data", "reference"]  # fixtures
 
@@ -39,10 +39,10 @@ def _fresh(monkeypatch) -> Iterator[None]:
 
 
 def test_ranges(data: Path, reference, tmp_path: Path) -> None:
-    with serving(data) as web:
+    with serve(WebServer(data)) as web:
         options = ["--partition-size", "300kB", "--cluster", "local"]
         found = run(web.url, tmp_path / "out", *options)
-        ranges = web.ranged("ratings.csv")
+        ranges = web.requested_ranges("ratings.csv")
     assert_same(found, reference)
     size = (data / "ratings.csv").stat().st_size
     # Each byte came about once, in pieces of the partitions' size; not the whole file to each.
@@ -62,12 +62,12 @@ def test_no_ranges(
         text = (folder / "ratings.csv").read_bytes()
         (folder / "ratings.csv").unlink()
         (folder / "ratings.csv.gz").write_bytes(gzip.compress(text, 1))
-    with serving(folder, ranges=ranges) as web:
+    with serve(WebServer(folder, ranges=ranges)) as web:
         options = ["--data", web.url, "--out", str(tmp_path / "out"), "--partition-size", "300kB"]
         assert segment.main(options) == 0
         found = result(tmp_path / "out")
         name = "ratings.csv.gz" if packed else "ratings.csv"
-        wanted = [method for method, asked, _ in web.asked if asked == name]
+        wanted = [method for method, requested, _ in web.requests if requested == name]
     assert_same(found, reference)
     # Questions and looks at the beginning apart: whole to be told from others, whole to be read.
     assert wanted.count("GET") <= 8
@@ -81,29 +81,16 @@ def test_no_ranges(
 @pytest.mark.parametrize("what", ["500", "broken off"])
 def test_stumbling(data: Path, reference, client, what: str) -> None:
     """Each file fails twice at a time that is none of the driver's choosing."""
-    with serving(data) as web:
+    with serve(WebServer(data)) as web:
         names = ["ratings.csv", "movies_metadata.csv", "links.csv"]
         trouble = Counter(dict.fromkeys(names, 2))
         if what == "500":
-            web.stumbles = trouble
+            web.failures = trouble
         else:
-            web.cut = trouble
+            web.broken_off = trouble
         found = read(client, web.url, "--partition-size", "300kB")
         assert not +trouble
     assert_same_users(found, reference)
-
-
-def test_stumbling_at_work(tmp_path: Path) -> None:
-    with serving(write_tiny(tmp_path / "tiny")) as web:
-        size = filesystem.file_info(f"{web.url}/ratings.csv")["size"]
-        web.stumbles = Counter({"ratings.csv": 3})
-        with filesystem.open_file(f"{web.url}/ratings.csv", size) as file:
-            assert file.read() == (tmp_path / "tiny" / "ratings.csv").read_bytes()
-        assert [answer for *_, answer in web.asked[-4:]] == [f"bytes=0-{size - 1}"] * 4
-
-
-def tiny_web(tmp_path: Path, name: str, status: int) -> tuple[Path, dict[str, int]]:
-    return write_tiny(tmp_path / "tiny"), {name: status}
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "links.csv", "movies_metadata.csv"])
@@ -121,7 +108,7 @@ def tiny_web(tmp_path: Path, name: str, status: int) -> tuple[Path, dict[str, in
     ],
 )
 def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | None) -> None:
-    with serving(write_tiny(tmp_path / "tiny"), answers={name: status}) as web:
+    with serve(WebServer(write_tiny(tmp_path / "tiny"), statuses={name: status})) as web:
         line = refused(capsys, web.url, tmp_path / "out")
     if told is not None:
         assert f"{web.url}/{name}" in line
@@ -135,7 +122,7 @@ def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | Non
 
 
 def test_gone_while_it_is_read(data: Path, tmp_path: Path, capsys) -> None:
-    with serving(data, gone_after={"ratings.csv": 75}) as web:
+    with serve(WebServer(data, gone_after={"ratings.csv": 75})) as web:
         line = refused(capsys, web.url, tmp_path / "out", "--partition-size", "100kB")
     assert f"{web.url}/ratings.csv: no such file; check its name and folder" in line
 
@@ -147,7 +134,7 @@ def test_nobody_listens(tmp_path: Path, capsys) -> None:
 
 
 def test_no_size(tmp_path: Path, capsys) -> None:
-    with serving(write_tiny(tmp_path / "tiny"), sizes=False) as web:
+    with serve(WebServer(write_tiny(tmp_path / "tiny"), sends_size=False)) as web:
         line = refused(capsys, web.url, tmp_path / "out")
     assert "its server does not report its size; download it and pass the local file" in line
 
@@ -159,7 +146,7 @@ def test_parquet_by_ranges(data: Path, reference, client, tmp_path: Path, capsys
     content = part.read_bytes()
     shutil.rmtree(part.parent)
     (copied / "ratings.parquet").write_bytes(content)
-    with serving(copied) as web:
+    with serve(WebServer(copied)) as web:
         assert_same_users(read(client, web.url), reference)
         web.ranges = "ignored"
         fsspec.AbstractFileSystem.clear_instance_cache()
@@ -222,14 +209,3 @@ def test_a_protocol_without_its_package(tmp_path: Path, capsys) -> None:
     line = refused(capsys, "gs://bucket/data", tmp_path / "out")
     assert "install" in line
     assert segment.main(["--data", "nothing://x", "--out", str(tmp_path / "o"), "--quiet"]) == 3
-
-
-def test_a_server_that_changes_its_mind(tmp_path: Path) -> None:
-    """What is larger than the range that was asked for is no part of the file."""
-    web: WebServer
-    with serving(write_tiny(tmp_path / "tiny")) as web:
-        path = f"{web.url}/ratings.csv"
-        with filesystem.open_file(path) as file:
-            web.ranges = "ignored"
-            with pytest.raises(layouts.DataError, match="gives no ranges where it gave some"):
-                file.read(10)
