@@ -193,7 +193,7 @@ def _format_number(value: float | None, digits: int) -> str:
 def draw_k_figure(search: KSearch) -> bytes:
     """Draw inertia, silhouette, Davies–Bouldin, Caliński–Harabasz and stability over k as a PNG."""
     figure = new_figure(10.4, 6.4)
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.1)
+    figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.1)
     panels = figure.subplots(2, 3).ravel()
     criteria: tuple[tuple[str, str, Callable[[KFigures], float | None]], ...] = (
         ("Inertia", "lower is tighter; look for the bend", lambda f: f.inertia),
