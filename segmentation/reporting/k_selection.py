@@ -17,6 +17,7 @@ from segmentation.reporting.figures import (
     render_png,
     style_axes,
 )
+from segmentation.reporting.text import format_table, join_names
 from segmentation.schema import MOST_SEGMENTS, SOUND, WEAK
 
 if TYPE_CHECKING:
@@ -117,15 +118,12 @@ def _compare_criteria(search: KSearch) -> str:
     groups: dict[int, list[str]] = {}
     for name, k in best:
         groups.setdefault(k, []).append(name)
-    parts = [
-        f"{_join_names(names)} favour{'s' * (len(names) == 1)} {k}" for k, names in groups.items()
-    ]
+    parts = []
+    for k, names in groups.items():
+        verb = "favours" if len(names) == 1 else "favour"
+        parts.append(f"{join_names(names)} {verb} {k}")
     text = ", ".join(parts)
     return text[0].upper() + text[1:] + "."
-
-
-def _join_names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
 def format_k_table(search: KSearch) -> str:
@@ -144,30 +142,25 @@ def format_k_table(search: KSearch) -> str:
         )
     ]
     previous: KFigures | None = None
-    for figures in search.figures:
+    for candidate in search.figures:
         saved = ""
-        if previous is not None and previous.k == figures.k - 1 and previous.inertia > 0:
-            saved = f"{1 - figures.inertia / previous.inertia:.1%}"
+        if previous is not None and previous.k == candidate.k - 1 and previous.inertia > 0:
+            saved = f"{1 - candidate.inertia / previous.inertia:.1%}"
         rows.append(
             (
-                "→" if figures.k == search.recommended else "",
-                str(figures.k),
-                _format_inertia(figures.inertia),
+                "→" if candidate.k == search.recommended else "",
+                str(candidate.k),
+                _format_inertia(candidate.inertia),
                 saved,
-                _format_number(figures.silhouette, 3),
-                _format_number(figures.davies_bouldin, 2),
-                _format_number(figures.calinski_harabasz, 0),
-                _format_number(figures.resampled_ari, 2),
-                _format_number(figures.weakest, 2),
+                _format_number(candidate.silhouette, 3),
+                _format_number(candidate.davies_bouldin, 2),
+                _format_number(candidate.calinski_harabasz, 0),
+                _format_number(candidate.resampled_ari, 2),
+                _format_number(candidate.weakest, 2),
             )
         )
-        previous = figures
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("─" * width for width in widths))
+        previous = candidate
+    lines = format_table(rows)
     lines += [
         "",
         "saved: reduction of the inertia compared with one segment fewer.",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segmentation.schema import KSearch
     from segmentation.storage.run_folder import RunFolder
 
+_PROFILE_COLUMNS = ("segment", "users", "share", "movies_per_user", "mean_rating")
 _GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
 
 #: Caption and alternative text of each figure.
@@ -125,35 +126,8 @@ def read_segments(
     try:
         records = json.loads(path.read_text("utf-8"))
         genres = tuple(records[0]["genres"])
-        columns: list[dict[str, Any]] = [
-            {
-                column: np.array([record["genres"][genre][column] for genre in genres], np.float64)
-                for column in _GENRE_COLUMNS
-            }
-            for record in records
-        ]
-        profiles = [
-            SegmentProfile(
-                record["segment"],
-                record["users"],
-                record["share"],
-                record["movies_per_user"],
-                record["mean_rating"],
-                **arrays,
-                stability=float("nan") if record["stability"] is None else record["stability"],
-            )
-            for record, arrays in zip(records, columns, strict=True)
-        ]
-        personas = [
-            Persona(
-                record["persona"],
-                record["tagline"],
-                record["summary"],
-                tuple(record["product_strategy"]),
-                tuple(record["marketing_actions"]),
-            )
-            for record in records
-        ]
+        profiles = [_parse_profile(record, genres) for record in records]
+        personas = [_parse_persona(record) for record in records]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
             "{path}: can't be read ({error}): run again with {overwrite}",
@@ -162,6 +136,29 @@ def read_segments(
             error=repr(error),
         ) from error
     return genres, profiles, personas
+
+
+def _parse_profile(record: Mapping[str, Any], genres: tuple[str, ...]) -> SegmentProfile:
+    arrays: dict[str, Any] = {
+        column: np.array([record["genres"][genre][column] for genre in genres], np.float64)
+        for column in _GENRE_COLUMNS
+    }
+    stability = record["stability"]
+    return SegmentProfile(
+        **{name: record[name] for name in _PROFILE_COLUMNS},
+        **arrays,
+        stability=float("nan") if stability is None else stability,
+    )
+
+
+def _parse_persona(record: Mapping[str, Any]) -> Persona:
+    return Persona(
+        record["persona"],
+        record["tagline"],
+        record["summary"],
+        tuple(record["product_strategy"]),
+        tuple(record["marketing_actions"]),
+    )
 
 
 def write_reports(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import UsageError
+from segmentation.reporting.text import join_names
 from segmentation.schema import HIGH_RATED, Persona, SegmentProfile
 
 if TYPE_CHECKING:
@@ -271,10 +272,10 @@ def _describe_profile(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[
         "rating": f"{profile.mean_rating:.2f}",
         "breadth": breadth,
         "genre_count": str(len(high)),
-        "top_genres": _join_names((high or best)[:3]) or "no genre in particular",
+        "top_genres": join_names((high or best)[:3]) or "no genre in particular",
         "best_genre": best[0] if best else "no genre in particular",
-        "weak_genres": _join_names([genres[g] for g in weak[:3]]) or "no genre in particular",
-        "lift_genres": _join_names(lifted) if lifted else "none in particular",
+        "weak_genres": join_names([genres[g] for g in weak[:3]]) or "no genre in particular",
+        "lift_genres": join_names(lifted) if lifted else "none in particular",
     }
 
 
@@ -299,7 +300,3 @@ def _format_number(value: float) -> str:
 
 def _format_percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
-
-
-def _join_names(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -8,6 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from segmentation.reporting.figures import segment_colour
+from segmentation.reporting.text import format_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,16 +105,7 @@ def format_segment_table(
                 + (" …" if len(high) > 3 else ""),
             )
         )
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    right = {0, 2, 3, 4, 5}
-    lines = [
-        "  ".join(
-            cell.rjust(width) if c in right else cell.ljust(width)
-            for c, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("─" * width for width in widths))
+    lines = format_table(rows, left={1, 6})
     weak = [str(profile.segment) for profile in profiles if profile.weak]
     if weak:
         lines += [
