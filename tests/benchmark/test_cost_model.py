@@ -86,7 +86,7 @@ def test_every_four_users_are_merged(tmp_path: Path) -> None:
 
 
 def test_the_scheduler_is_measured() -> None:
-    load = cost_model.measure_scheduler(1, Progress(quiet=True))
+    load = cost_model.measure_scheduler(1, Progress())
     assert load["blocks"] == 64
     assert 0 < load["cpu_milliseconds_per_task"] < 100
     assert 0.01 < load["milliseconds_per_task"] < 100

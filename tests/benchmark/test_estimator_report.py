@@ -72,7 +72,7 @@ def test_every_size_is_a_multiple_of_the_matrix(monkeypatch) -> None:
         return [EstimatorTimes(name, name, [2.0], [centers]) for name in names]
 
     monkeypatch.setattr(estimator_report, "time_estimators", time_estimators)
-    sizes = estimator_report.compare_peers(X, [1, 3], 1, ["pca", "ours"], Progress(quiet=True))
+    sizes = estimator_report.compare_peers(X, [1, 3], 1, ["pca", "ours"], Progress())
     assert [(size["rows"], size["features"], size["copies"]) for size in sizes] == [
         (20, 3, 1),
         (60, 3, 3),
