@@ -30,17 +30,12 @@ def make_parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--estimators",
-        dest="mode",
-        action="store_const",
-        const="estimators",
-        default="job",
+        action="store_true",
         help="time K-Means and PCA alone, on the user features of --data",
     )
     mode.add_argument(
         "--scaling",
-        dest="mode",
-        action="store_const",
-        const="scaling",
+        action="store_true",
         help="fit what a run costs on synthetic data of all --sizes but the last, and check the "
         "fit on that one",
     )
@@ -98,9 +93,9 @@ def job(arguments: argparse.Namespace) -> None:
     shared = {"rounds": arguments.rounds, "overwrite": arguments.overwrite}
     if arguments.sizes is not None:
         shared["sizes"] = arguments.sizes
-    if arguments.mode == "scaling":
+    if arguments.scaling:
         results = benchmark.benchmark_scaling(out, progress, seed=arguments.seed, **shared)
-    elif arguments.mode == "estimators":
+    elif arguments.estimators:
         settings = Settings(
             data=arguments.data,
             ratings=arguments.ratings,
@@ -132,7 +127,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
     from segmentation.errors import UsageError
 
     defaults = make_parser()
-    mode = arguments.mode
+    mode = "scaling" if arguments.scaling else "estimators" if arguments.estimators else "job"
     for name, modes in _MODES.items():
         if mode in modes or getattr(arguments, name) == defaults.get_default(name):
             continue

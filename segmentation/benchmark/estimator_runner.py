@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _LONG_SECONDS = 60.0
 #: A fit that takes longer hangs, and its process is killed.
 _TIMEOUT_SECONDS = 1_800.0
+#: Time for a process to exit by itself before it is killed.
+_EXIT_SECONDS = 30.0
 #: Environment variables without which libraries use every core.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -182,7 +184,7 @@ class PeerProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -224,6 +226,9 @@ class PeerProcess:
             answer = json.loads(line)
             if isinstance(answer, dict):
                 return answer
+        # Its output ends shortly before the process does: wait for its own exit status.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_EXIT_SECONDS)
         self._process.kill()
         status = self._process.wait()
         self._stderr.seek(0)
