@@ -121,7 +121,7 @@ def search_k(work: RunContext, X: Any) -> KSearch:
     if done is not None:
         work.progress.say("  k: taken from the finished stage")
         return search_from_json(done)
-    from segmentation.estimators._k_means import TooFewRowsError
+    from segmentation.estimators.exceptions import TooFewDistinctRowsError
     from segmentation.estimators.model_selection import choose_k
 
     low, high = work.settings.k_range
@@ -137,8 +137,8 @@ def search_k(work: RunContext, X: Any) -> KSearch:
                 COMPARED_K,
                 lambda done, total: stage.update(done, total, "steps"),
             )
-        except TooFewRowsError as error:
-            raise _too_few(error.distinct, low, high, "distinct ") from error
+        except TooFewDistinctRowsError as error:
+            raise _too_few(error.n_distinct, low, high, "distinct ") from error
         stage.note = f"{found.recommended} of {low} to {high}"
     work.folder.finish_stage("choose_k", key, found._asdict())
     return found

@@ -68,17 +68,17 @@ def fit_k_means(client: Any, X: da.Array, blocks: UserBlocks, k: int, seed: int)
         If the audience has fewer distinct users than segments.
     """
     from segmentation.estimators import _k_means
+    from segmentation.estimators.exceptions import TooFewDistinctRowsError
     from segmentation.reporting.profiles import order_by_activity
 
     if X.shape[0] < k:
         users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
         raise DataError(f"{users} for --k {k}: use --k {X.shape[0]} or fewer")
     try:
-        found = _k_means.fit_together([_k_means.Task(k, _k_means.seed_of(seed))], X)[0]
-    except ValueError as error:
-        # The estimator speaks of rows and n_clusters; here they are users and --k.
-        told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
-        raise DataError(f"K-Means can't make the segments: {told}") from error
+        found = _k_means.k_means(X, k, random_state=seed)
+    except TooFewDistinctRowsError as error:
+        limit = error.n_distinct
+        raise DataError(f"{limit} distinct users for --k {k}: use --k {limit} or fewer") from error
     activity = _activity(client, X, blocks, found.centers)
     record = {"n_clusters": k, "inertia": found.inertia, "n_iter": found.n_iter}
     return Clustering(found.centers[order_by_activity(activity)], record)
