@@ -180,7 +180,7 @@ def choose_k(run: RunContext, X: da.Array) -> KSearch:
         run.progress.say("  k: taken from the finished stage")
         return _search_from_json(result)
     from segmentation.estimators import model_selection
-    from segmentation.estimators._k_means import TooFewDistinctRowsError
+    from segmentation.estimators.exceptions import TooFewDistinctRowsError
     from segmentation.pipeline.settings import COMPARED_K
 
     low, high = run.settings.k_range
@@ -241,7 +241,7 @@ def fit_k_means(run: RunContext, X: da.Array, users: AggregatedUsers, k: int) ->
     if result is not None:
         run.progress.say("  K-Means: taken from the finished stage")
         return Clustering(np.array(result["centers"]), result["record"])
-    from segmentation.estimators._k_means import TooFewDistinctRowsError
+    from segmentation.estimators.exceptions import TooFewDistinctRowsError
     from segmentation.estimators.kmeans import KMeans
 
     with run.progress.stage("kmeans", "K-Means") as stage:
