@@ -189,7 +189,7 @@ def test_a_direct_join_goes_as_wrong_as_in_the_real_data(made: Path) -> None:
     direct = catalogue.load_catalogue(layouts.detect_layout(str(made)), "direct")
     kept = ratings["movieId"].isin(direct.movie_ids).mean()
     assert 0.35 < kept < 0.55
-    assert set(catalogue.wrong_anchors(direct)) == {296, 318}
+    assert set(catalogue.find_wrong_anchors(direct)) == {296, 318}
 
 
 def test_planted_segments(made: Path) -> None:
