@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from segmentation.pipeline.manifest import RunManifest
     from segmentation.pipeline.settings import Execution
@@ -147,7 +147,7 @@ def add_earlier_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
 
-def parse_out(arguments: argparse.Namespace) -> str | Path:
+def parse_out(arguments: argparse.Namespace) -> Path:
     """Return the run's folder: the one that is named, or a new one.
 
     Raises
@@ -166,7 +166,7 @@ def parse_out(arguments: argparse.Namespace) -> str | Path:
         return default_out()
     if not arguments.out.strip():
         raise UsageError("{out}: is empty: name a folder, or leave the option out", "out")
-    return str(arguments.out)
+    return Path(arguments.out)
 
 
 def parse_execution(arguments: argparse.Namespace) -> Execution:

@@ -1,4 +1,4 @@
-"""Write a MovieLens-shaped data set of any size, with each user's planted segment beside it."""
+"""Write a MovieLens-shaped data set of any size, with the planted segment of each user."""
 
 from __future__ import annotations
 
@@ -13,51 +13,45 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the job's options."""
-    made = entrypoint.parser("synthesize", __doc__ or "")
-    made.add_argument(
+    """Return the parser of the job's options."""
+    parser = entrypoint.new_parser("synthesize", __doc__ or "")
+    parser.add_argument(
         "--rows",
         type=int,
         required=True,
         help="number of ratings; the real file has 26024289",
     )
-    made.add_argument("--out", required=True, metavar="FOLDER", help="where to write it")
-    options.add_seed(made)
-    options.add_cluster(made)
-    made.add_argument("--overwrite", action="store_true", help="replace a data set in --out")
-    return made
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write the files")
+    options.add_seed(parser)
+    options.add_cluster(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set in --out")
+    return parser
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Write the data set as the options say."""
+    """Write the data set that the options describe."""
     from pathlib import Path
 
-    from segmentation.errors import UsageError
-    from segmentation.pipeline.settings import Settings, validate_synthetic_rows
-
-    validate_synthetic_rows(arguments.rows, f"--rows {arguments.rows}")
-    Settings(seed=arguments.seed)
-    if not arguments.out.strip():
-        raise UsageError("--out: is empty: name a folder")
-    out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file: choose a folder for --out")
-    # What a killed attempt left half-written is nobody's.
-    rest = [p for p in out.iterdir() if p.suffix != ".partial"] if out.exists() else []
-    if rest and not arguments.overwrite:
-        raise UsageError(
-            f"{out}: is not empty: add --overwrite to replace a data set there, or choose "
-            "another --out"
-        )
     from segmentation.datasets.synthetic import writer
     from segmentation.deploy.core import load_config, open_cluster
-    from segmentation.progress import Progress
+    from segmentation.errors import UsageError
+    from segmentation.pipeline.settings import Settings, validate_synthetic_rows
+    from segmentation.progress import TerminalProgress
 
+    validate_synthetic_rows(arguments.rows, "rows", arguments.rows)
+    Settings(seed=arguments.seed)
+    if not arguments.out.strip():
+        raise UsageError("{out}: is empty: name a folder", "out")
+    out = Path(arguments.out)
+    writer.check_folder(out, overwrite=arguments.overwrite)
     if load_config(arguments.cluster)["kind"] not in ("threads", "local"):
         raise UsageError(
-            f"--cluster {arguments.cluster}: data is made on this machine: take threads or local"
+            "{cluster} {name} runs on other machines, and the data is written on this one: choose "
+            "threads or local",
+            "cluster",
+            name=arguments.cluster,
         )
-    progress = Progress(sys.stderr, quiet=arguments.quiet)
+    progress = TerminalProgress(sys.stderr, quiet=arguments.quiet)
     with (
         open_cluster(arguments.cluster, debug=arguments.debug) as cluster,
         progress.stage("synthesize", "synthetic data") as stage,
@@ -75,7 +69,7 @@ def job(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

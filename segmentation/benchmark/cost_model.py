@@ -1,15 +1,13 @@
-"""What a run costs by its rows, users and threads: fitted on measured runs, checked on another.
+"""Fit what a run costs by its rows, users and threads, and check the fit on another run.
 
-Each run is a cold process. A stage's seconds are taken for a sum of terms that grow with the rows
-and the users that a thread has, and with the users that the job's own process writes; no term may
-be negative (Lawson and Hanson 1974, non-negative least squares).
+Each run is a cold process. The seconds of a stage are modelled as a sum of terms that grow with
+the rows and the users per thread, and with the users, whose assignments one process writes. No
+coefficient may be negative (non-negative least squares, Lawson and Hanson 1974).
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,27 +15,50 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from segmentation.benchmark import results
+from segmentation.benchmark.job_report import SIZES
+from segmentation.benchmark.job_runner import run_process, segment_command
+from segmentation.benchmark.results import Results, format_row
 from segmentation.deploy.core import open_cluster
+from segmentation.errors import UsageError
 from segmentation.pipeline.settings import Settings
 from segmentation.pipeline.sources import resolve_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from segmentation.progress import Progress
 
-#: stage of the model → the stages of a run, and the terms that it may have.
+#: Rows of the runs that the model is fitted on, and of the run that it is checked on.
+DEFAULT_SIZES = 2_600_000, 26_024_289, 104_097_156
+
+
+class ModelStage(NamedTuple):
+    """A stage of the model: the stages of a run in it, None for all the rest, and its terms."""
+
+    run_stages: tuple[str, ...] | None
+    terms: tuple[str, ...]
+
+
 MODEL = {
-    "reading": (("ratings",), ("1", "rows / thread", "users / thread")),
-    "users": (("kmeans", "pca", "profiles", "assignments"), ("1", "users / thread", "users")),
-    "rest": (None, ("1", "users / thread", "users")),
+    "reading": ModelStage(("ratings",), ("1", "rows / thread", "users / thread")),
+    "users": ModelStage(
+        ("kmeans", "pca", "profiles", "assignments"), ("1", "users / thread", "users")
+    ),
+    "rest": ModelStage(None, ("1", "users / thread", "users")),
 }
-#: Users of these data sets are joined by so many, so that rows and users don't grow alike.
-JOINED = 4
+#: One data set has each so many users merged into one, so that rows and users do not grow together.
+_USERS_PER_MERGED = 4
+#: Passes over the blocks that measure the scheduler.
+_PASSES = 5
+_WORKERS = 2, 8, 32
+_READ_BYTES = 1 << 24
 
 
-class Point(NamedTuple):
-    """One measured run; ``stages`` in seconds, ``results`` bytes of tasks' results."""
+class RunCost(NamedTuple):
+    """One measured run: seconds in all and per stage, peak memory, tasks, bytes they returned."""
 
     rows: int
     users: int
@@ -49,163 +70,141 @@ class Point(NamedTuple):
     results: int
 
 
-def terms(names: Sequence[str], point: Point) -> list[float]:
-    """Return the value of each term for a run."""
-    known = {
-        "1": 1.0,
-        "rows / thread": point.rows / point.threads,
-        "users / thread": point.users / point.threads,
-        "users": float(point.users),
-    }
-    return [known[name] for name in names]
-
-
-def measure(
-    sizes: Sequence[int], held_out: int, rounds: int, seed: int, progress: Progress
-) -> dict[str, Any]:
-    """Run the job on each size, on fewer users, and on one thread; fit, and predict ``held_out``.
+def benchmark_scaling(
+    out: str | Path,
+    progress: Progress,
+    *,
+    sizes: Sequence[int] = DEFAULT_SIZES,
+    seed: int = 0,
+    rounds: int = 5,
+    overwrite: bool = False,
+) -> Results:
+    """Fit the model to runs on synthetic data, check it on another, and write the results.
 
     Parameters
     ----------
+    out
+        Folder of the results.
     sizes
-        Rows of synthetic data that the model is fitted on; the last also with one thread, and with
-        a quarter of the users.
-    held_out
-        Rows of the run that it is checked on.
+        Rows of at least three data sets. The model is fitted on all but the last: each with two
+        threads, and the largest also with one thread and with a quarter of its users. It is
+        checked on the last.
+    seed
+        Seed of the data.
     rounds
-        Cold runs of each; the medians count.
+        Runs of each; the median counts.
+    overwrite
+        Replace an earlier benchmark in ``out``.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range, or ``out`` can't be used.
     """
-    points = []
-    with tempfile.TemporaryDirectory() as scratch:
-        places = {rows: _data(rows, seed, progress) for rows in [*sizes, held_out]}
-        fewer = _joined(places[sizes[-1]], Path(scratch) / "fewer")
-        plan = [(places[rows], 2) for rows in sizes]
-        plan += [(places[sizes[-1]], 1), (fewer, 2), (places[held_out], 2)]
-        for folder, threads in plan:
-            runs = [_run(folder, threads, Path(scratch)) for _ in range(rounds)]
-            runs.sort(key=lambda run: run.seconds)
-            points.append(runs[len(runs) // 2])
-            found = points[-1]
-            progress.say(
-                f"  {found.rows:,} rows, {found.users:,} users, {threads} threads: "
-                f"{found.seconds:.2f} s, {found.peak / 1e6:,.0f} MB"
-            )
-    fitted = {name: fit(name, points[:-1]) for name in MODEL}
-    return {
-        "points": [point._asdict() for point in points],
-        "model": fitted,
-        "held_out": {
-            "measured": points[-1].seconds,
-            "predicted": predict(fitted, points[-1]),
-            "stages": {
-                name: [measured(name, points[-1]), predict({name: fitted[name]}, points[-1])]
-                for name in MODEL
+    results.check_rounds(rounds)
+    sizes = results.check_numbers("sizes", sizes, *SIZES)
+    if len(sizes) < 3:
+        raise UsageError(
+            "{sizes} {values}: give at least three: the model is fitted on all but the last, and "
+            "checked on that",
+            "sizes",
+            values=",".join(map(str, sizes)),
+        )
+    Settings(seed=seed)
+    with results.open_folder(Path(out), overwrite=overwrite):
+        *costs, check = measure_runs(sizes, seed, rounds, progress)
+        model = {name: fit_stage(name, costs) for name in MODEL}
+        record = {
+            "points": [cost._asdict() for cost in (*costs, check)],
+            "model": model,
+            "held_out": {
+                "measured": check.seconds,
+                "predicted": predict_seconds(model, check),
+                "stages": {
+                    name: [
+                        stage_seconds(name, check),
+                        predict_seconds({name: model[name]}, check),
+                    ]
+                    for name in MODEL
+                },
             },
-        },
-        "scheduler": [scheduler_load(workers, progress) for workers in (2, 8, 32)],
-    }
+            "scheduler": [measure_scheduler(workers, progress) for workers in _WORKERS],
+        }
+        return results.write_results(Path(out), format_table(record), record)
 
 
-def fit(name: str, points: Sequence[Point]) -> dict[str, float]:
-    """Fit one stage of the model; seconds a unit of each term.
+def measure_runs(sizes: Sequence[int], seed: int, rounds: int, progress: Progress) -> list[RunCost]:
+    """Run the job on each data set, and on the largest to fit in variants; the last is the check.
 
-    Runs weigh by the inverse of their seconds, so that it is shares that are fitted.
+    Returns
+    -------
+    list of RunCost
+        The median run of each.
     """
-    from scipy.optimize import nnls
-
-    names = MODEL[name][1]
-    seconds = np.array([measured(name, point) for point in points])
-    matrix = np.array([terms(names, point) for point in points])
-    weights = 1 / np.maximum(seconds, 1e-3)
-    scale = np.abs(matrix).max(axis=0)
-    found, _ = nnls(matrix / scale * weights[:, None], seconds * weights)
-    return dict(zip(names, (found / scale).tolist(), strict=True))
-
-
-def measured(name: str, point: Point) -> float:
-    """Return the seconds that a run spent in a stage of the model."""
-    stages = MODEL[name][0]
-    if stages is not None:
-        return sum(point.stages[stage] for stage in stages)
-    named = [stage for own, _ in MODEL.values() if own for stage in own]
-    return point.seconds - sum(point.stages[stage] for stage in named)
+    costs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [_prepare_data(rows, seed, progress) for rows in sizes]
+        *fitted, check = folders
+        merged = merge_users(fitted[-1], Path(scratch) / "merged")
+        plan = [*((folder, 2) for folder in fitted), (fitted[-1], 1), (merged, 2), (check, 2)]
+        for folder, threads in plan:
+            runs = [_run_job(folder, threads, Path(scratch)) for _ in range(rounds)]
+            runs.sort(key=lambda run: run.seconds)
+            cost = runs[len(runs) // 2]
+            costs.append(cost)
+            progress.say(
+                f"  {cost.rows:,} rows, {cost.users:,} users, {cost.threads} threads: "
+                f"{cost.seconds:.2f} s, {cost.peak / 1e6:,.0f} MB"
+            )
+    return costs
 
 
-def predict(fitted: dict[str, dict[str, float]], point: Point) -> float:
-    """Return the seconds that the model gives a run."""
-    return sum(
-        cost * term
-        for costs in fitted.values()
-        for cost, term in zip(costs.values(), terms(list(costs), point), strict=True)
-    )
-
-
-def _data(rows: int, seed: int, progress: Progress) -> Path:
+def _prepare_data(rows: int, seed: int, progress: Progress) -> Path:
+    """Generate a data set unless it is cached, and bring it into the page cache."""
     with open_cluster("threads") as cluster:
-        found = resolve_data(Settings(data=f"synthetic:{rows}", seed=seed), cluster, progress)
-    # Read once, so that all runs find it cached.
-    with open(found.ratings, "rb") as file:
-        while file.read(1 << 24):
+        layout = resolve_data(Settings(data=f"synthetic:{rows}", seed=seed), cluster, progress)
+    with open(layout.ratings, "rb") as file:
+        while file.read(_READ_BYTES):
             pass
-    return Path(found.folder)
+    return Path(layout.folder)
 
 
-def _joined(folder: Path, target: Path) -> Path:
-    """Copy a data set with every few users made one."""
+def merge_users(folder: Path, target: Path) -> Path:
+    """Copy a data set with every four consecutive users merged into one; return ``target``."""
     import pyarrow as pa
     import pyarrow.compute as pc
-    from pyarrow import csv
+    import pyarrow.csv as pa_csv
 
     target.mkdir()
     for path in folder.glob("*.csv"):
         if path.name != "ratings.csv":
             (target / path.name).symlink_to(path.resolve())
-    # Without quotes, as everybody's ratings are.
-    plain = csv.WriteOptions(quoting_style="none")
+    # Without quotes, like other ratings files: the fast reader accepts no quotes.
+    options = pa_csv.WriteOptions(quoting_style="none")
     with (
-        csv.open_csv(folder / "ratings.csv") as reader,
-        csv.CSVWriter(target / "ratings.csv", reader.schema, write_options=plain) as writer,
+        pa_csv.open_csv(folder / "ratings.csv") as reader,
+        pa_csv.CSVWriter(target / "ratings.csv", reader.schema, write_options=options) as writer,
     ):
         for batch in reader:
-            users = pc.divide(batch.column(0), pa.scalar(JOINED))
+            users = pc.divide(batch.column(0), pa.scalar(_USERS_PER_MERGED))
             columns = [users, *batch.columns[1:]]
             writer.write(pa.RecordBatch.from_arrays(columns, schema=reader.schema))
     return target
 
 
-def _run(folder: Path, threads: int, scratch: Path) -> Point:
+def _run_job(folder: Path, threads: int, scratch: Path) -> RunCost:
+    """Run the job in a cold process; raise RuntimeError if it fails."""
     config = scratch / f"threads-{threads}.yaml"
     config.write_text(f"kind: threads\nthreads: {threads}\n", "utf-8")
     out = scratch / "out"
-    began = time.perf_counter()
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "jobs.segment",
-            "--quiet",
-            "--overwrite",
-            "--data",
-            str(folder),
-            "--out",
-            str(out),
-            "--cluster",
-            str(config),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-300:])
+    process = run_process([*segment_command(folder, out, config), "--overwrite"])
     manifest = json.loads((out / "run.json").read_text("utf-8"))
     stages = manifest["stages"]
-    return Point(
+    return RunCost(
         manifest["rows"]["read"],
         manifest["users"],
         threads,
-        seconds,
+        process.seconds,
         {stage["name"]: stage["seconds"] for stage in stages},
         manifest["peak_memory_bytes"],
         sum(stage.get("tasks", 0) for stage in stages),
@@ -213,16 +212,62 @@ def _run(folder: Path, threads: int, scratch: Path) -> Point:
     )
 
 
-def scheduler_load(workers: int, progress: Progress) -> dict[str, float]:
+def fit_stage(name: str, costs: Sequence[RunCost]) -> dict[str, float]:
+    """Fit one stage of the model; return the seconds per unit of each term.
+
+    Runs are weighted by the inverse of their seconds, so that relative errors are minimized.
+    """
+    from scipy.optimize import nnls
+
+    terms = MODEL[name].terms
+    seconds = np.array([stage_seconds(name, cost) for cost in costs])
+    matrix = np.array([_term_values(terms, cost) for cost in costs])
+    weights = 1 / np.maximum(seconds, 1e-3)
+    scale = np.abs(matrix).max(axis=0)
+    coefficients, _ = nnls(matrix / scale * weights[:, None], seconds * weights)
+    return dict(zip(terms, (coefficients / scale).tolist(), strict=True))
+
+
+def _term_values(terms: Sequence[str], cost: RunCost) -> list[float]:
+    values = {
+        "1": 1.0,
+        "rows / thread": cost.rows / cost.threads,
+        "users / thread": cost.users / cost.threads,
+        "users": float(cost.users),
+    }
+    return [values[term] for term in terms]
+
+
+def stage_seconds(name: str, cost: RunCost) -> float:
+    """Return the seconds that a run spent in a stage of the model."""
+    run_stages = MODEL[name].run_stages
+    if run_stages is not None:
+        return sum(cost.stages[stage] for stage in run_stages)
+    others = sum(stage_seconds(stage, cost) for stage in MODEL if stage != name)
+    return cost.seconds - others
+
+
+def predict_seconds(model: dict[str, dict[str, float]], cost: RunCost) -> float:
+    """Return the seconds that the fitted stages predict for a run of the same size."""
+    return sum(
+        coefficient * value
+        for coefficients in model.values()
+        for coefficient, value in zip(
+            coefficients.values(), _term_values(list(coefficients), cost), strict=True
+        )
+    )
+
+
+def measure_scheduler(workers: int, progress: Progress) -> dict[str, float]:
     """Measure what a task costs the scheduler, with workers of one thread each.
 
-    Passes over blocks too small to take any time: what is left is the scheduler, its messages and
-    the client.
+    The tasks run on blocks too small to take any time, so the scheduler, its messages and the
+    client take all of it.
     """
     import psutil
     from distributed import Client, LocalCluster
 
-    blocks = 64 * workers
+    n_blocks = 64 * workers
     with (
         LocalCluster(
             n_workers=workers,
@@ -234,82 +279,83 @@ def scheduler_load(workers: int, progress: Progress) -> dict[str, float]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        held = client.map(_block, range(blocks), pure=False)
-        client.gather(client.map(_step, held, pure=False))
-        own = psutil.Process()
-        before, began = sum(own.cpu_times()[:2]), time.perf_counter()
-        passes = 5
-        for _ in range(passes):
-            client.gather(client.map(_step, held, pure=False))
-        seconds = time.perf_counter() - began
-        cpu = sum(own.cpu_times()[:2]) - before
-    found = {
+        blocks = client.map(_make_block, range(n_blocks), pure=False)
+        client.gather(client.map(_sum_block, blocks, pure=False))
+        process = psutil.Process()
+        cpu_started, started = sum(process.cpu_times()[:2]), time.perf_counter()
+        for _ in range(_PASSES):
+            client.gather(client.map(_sum_block, blocks, pure=False))
+        seconds = time.perf_counter() - started
+        cpu_seconds = sum(process.cpu_times()[:2]) - cpu_started
+    load = {
         "workers": workers,
-        "blocks": blocks,
-        "milliseconds_a_task": 1e3 * seconds / passes / blocks,
-        "cpu_milliseconds_a_task": 1e3 * cpu / passes / blocks,
+        "blocks": n_blocks,
+        "milliseconds_per_task": 1e3 * seconds / _PASSES / n_blocks,
+        "cpu_milliseconds_per_task": 1e3 * cpu_seconds / _PASSES / n_blocks,
     }
     progress.say(
-        f"  {workers} workers, {blocks:,} blocks: {found['milliseconds_a_task']:.2f} ms a task, "
-        f"{found['cpu_milliseconds_a_task']:.2f} ms of the scheduler's CPU"
+        f"  {workers} workers, {n_blocks:,} blocks: {load['milliseconds_per_task']:.2f} ms per "
+        f"task, {load['cpu_milliseconds_per_task']:.2f} ms of it CPU of the scheduler and client"
     )
-    return found
+    return load
 
 
-def _block(number: int) -> Any:
+def _make_block(number: int) -> NDArray[np.float32]:
     return np.full((8, 20), number, np.float32)
 
 
-def _step(block: Any) -> Any:
-    return block.sum(axis=0)
+def _sum_block(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(block.sum(axis=0))
 
 
-def table(record: dict[str, Any], told: Callable[[float], str] = "{:.2f}".format) -> str:
-    """Return measurements, model and check as Markdown."""
+def format_table(record: dict[str, Any]) -> str:
+    """Return a record as Markdown."""
+    check = record["held_out"]
+    lines = [
+        *_format_costs([RunCost(**values) for values in record["points"]]),
+        "",
+        *_format_model(record["model"]),
+        "",
+        f"The last run was not fitted: {check['predicted']:.2f} s predicted, "
+        f"{check['measured']:.2f} s measured.",
+        "",
+        "| workers of one thread | blocks | ms per task | CPU of scheduler and client, ms |",
+        "|--:|--:|--:|--:|",
+    ]
+    for load in record["scheduler"]:
+        milliseconds = (load["milliseconds_per_task"], load["cpu_milliseconds_per_task"])
+        cells = [str(load["workers"]), f"{load['blocks']:,}", *_format_numbers(milliseconds)]
+        lines.append(format_row(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _format_costs(costs: Sequence[RunCost]) -> list[str]:
     lines = [
         "| rows | users | threads | seconds | reading | users' stages | rest | peak MB | tasks |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for values in record["points"]:
-        point = Point(**values)
-        cells = [
-            f"{point.rows:,}",
-            f"{point.users:,}",
-            str(point.threads),
-            told(point.seconds),
-            *(told(measured(name, point)) for name in MODEL),
-            f"{point.peak / 1e6:,.0f}",
-            f"{point.tasks:,}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| stage | constant, s | a million rows a thread, s | a million users a thread, s "
-        "| a million users, s |",
+    for cost in costs:
+        seconds = (cost.seconds, *(stage_seconds(name, cost) for name in MODEL))
+        sizes = [f"{cost.rows:,}", f"{cost.users:,}", str(cost.threads)]
+        totals = [f"{cost.peak / 1e6:,.0f}", f"{cost.tasks:,}"]
+        lines.append(format_row([*sizes, *_format_numbers(seconds), *totals]))
+    return lines
+
+
+def _format_model(model: dict[str, dict[str, float]]) -> list[str]:
+    lines = [
+        "| stage | constant, s | s per million rows per thread | s per million users per thread "
+        "| s per million users |",
         "|---|--:|--:|--:|--:|",
     ]
-    for name, costs in record["model"].items():
-        cells = [told(costs.get("1", 0))]
-        cells += [
-            told(1e6 * costs[term]) if costs.get(term) else "–"
-            for term in ("rows / thread", "users / thread", "users")
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    held = record["held_out"]
-    lines += [
-        "",
-        f"The last run was not fitted: {told(held['predicted'])} s predicted, "
-        f"{told(held['measured'])} s measured.",
-        "",
-        "| workers of one thread | blocks | ms a task | of it the scheduler's and client's CPU |",
-        "|--:|--:|--:|--:|",
-    ]
-    for load in record["scheduler"]:
-        cells = [
-            str(load["workers"]),
-            f"{load['blocks']:,}",
-            told(load["milliseconds_a_task"]),
-            told(load["cpu_milliseconds_a_task"]),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    for name, coefficients in model.items():
+        cells = [name, *_format_numbers([coefficients.get("1", 0)])]
+        for term in ("rows / thread", "users / thread", "users"):
+            coefficient = coefficients.get(term)
+            cells += _format_numbers([1e6 * coefficient]) if coefficient else ["–"]
+        lines.append(format_row(cells))
+    return lines
+
+
+def _format_numbers(values: Sequence[float]) -> list[str]:
+    return [f"{value:.2f}" for value in values]

@@ -1,9 +1,9 @@
-"""What is timed, each in a process of its own that answers one request a line.
+"""Peers of the estimators: each library's K-Means or PCA, in a process that fits on request.
 
-Run as ``python -m segmentation.benchmark.estimator_peers NAME MATRIX``. It loads the matrix, says
-that it is ready, and then fits once for every seed that it reads, each time answering with the
-seconds that the fit took and where its centres lie. A contestant keeps nothing from one fit to
-the next but what its library keeps by itself.
+``python -m segmentation.benchmark.estimator_peers NAME MATRIX`` loads a matrix from a ``.npy``
+file, reports that it is ready, and then fits once per line of JSON on its standard input. Each
+answer is a line of JSON with the seconds of the fit, the cluster centres (null for PCA) and the
+peak memory so far. Nothing is kept between fits except what the library itself keeps.
 """
 
 from __future__ import annotations
@@ -16,82 +16,86 @@ import os
 import sys
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from segmentation.benchmark.job_peers import THREADS, K, start_spark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import dask.array as da
     from numpy.typing import NDArray
 
+    #: Fits with a seed; returns the centres of shape (K, n_features), or None for PCA.
     Fit = Callable[[int], NDArray[np.float64] | None]
-
-#: Threads that each of them has.
-THREADS = 2
-K = 5
+    #: Prepares a matrix for a library, and yields its fit.
+    OpenPeer = Callable[[NDArray[np.float32]], contextlib.AbstractContextManager[Fit]]
 
 
 @contextlib.contextmanager
-def _on_dask(X: NDArray[np.float32]) -> Iterator[Any]:
-    """Persist the matrix in a block a thread on a scheduler in this process."""
+def _persist(X: NDArray[np.float32]) -> Iterator[da.Array]:
+    """Yield the matrix persisted on a scheduler in this process, one block per thread."""
     import dask
     import dask.array as da
     from distributed import Client, LocalCluster, wait
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"})
     with (
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}),
         LocalCluster(
             1, threads_per_worker=THREADS, processes=False, dashboard_address=None, memory_limit=0
         ) as cluster,
         Client(cluster),
     ):
-        held = da.from_array(X, chunks=(-(-len(X) // THREADS), X.shape[1])).persist()
-        wait(held)
-        yield held
+        array = da.from_array(X, chunks=(-(-len(X) // THREADS), X.shape[1])).persist()
+        wait(array)
+        yield array
 
 
 @contextlib.contextmanager
-def ours(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """:class:`segmentation.KMeans` through `distributed`."""
+def open_segmentation(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield :class:`segmentation.KMeans` on a distributed scheduler."""
     from segmentation import KMeans
 
-    with _on_dask(X) as held:
-        yield lambda seed: np.asarray(KMeans(K, random_state=seed).fit(held).cluster_centers_)
+    with _persist(X) as array:
+        yield lambda seed: np.asarray(KMeans(K, random_state=seed).fit(array).cluster_centers_)
 
 
 @contextlib.contextmanager
-def dask_ml(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """:class:`dask_ml.cluster.KMeans` with its own defaults, through `distributed`."""
+def open_dask_ml(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield :class:`dask_ml.cluster.KMeans` with its defaults on a distributed scheduler."""
     from dask_ml.cluster import KMeans
 
-    with _on_dask(X) as held:
-        yield lambda seed: np.asarray(KMeans(K, random_state=seed).fit(held).cluster_centers_)
+    with _persist(X) as array:
+        yield lambda seed: np.asarray(KMeans(K, random_state=seed).fit(array).cluster_centers_)
 
 
-def _scikit_learn(n_init: int) -> Any:
+def open_scikit_learn(n_init: int) -> OpenPeer:
+    """Return what yields :class:`sklearn.cluster.KMeans` with ``n_init`` initializations."""
+
     @contextlib.contextmanager
-    def contestant(X: NDArray[np.float32]) -> Iterator[Fit]:
+    def open_peer(X: NDArray[np.float32]) -> Iterator[Fit]:
         from sklearn.cluster import KMeans
 
         yield lambda seed: np.asarray(
             KMeans(K, n_init=n_init, random_state=seed).fit(X).cluster_centers_
         )
 
-    return contestant
+    return open_peer
 
 
 @contextlib.contextmanager
-def faiss(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """``faiss.Kmeans`` on all rows, its 25 iterations, one start."""
-    import faiss as library
+def open_faiss(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield ``faiss.Kmeans`` on all rows, with its default of 25 iterations."""
+    import faiss
 
-    library.omp_set_num_threads(THREADS)
+    faiss.omp_set_num_threads(THREADS)
 
     def fit(seed: int) -> NDArray[np.float64]:
-        # Unless told otherwise it takes a sample of 256 rows a centre.
-        model = library.Kmeans(X.shape[1], K, seed=seed + 1, max_points_per_centroid=len(X))
+        # By default faiss fits a sample of 256 rows per centre.
+        model = faiss.Kmeans(X.shape[1], K, seed=seed + 1, max_points_per_centroid=len(X))
         model.train(X)
         return np.asarray(model.centroids, np.float64)
 
@@ -99,26 +103,16 @@ def faiss(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 
 @contextlib.contextmanager
-def spark(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Spark MLlib's KMeans with its own defaults on a cached frame, ``local[2]``."""
+def open_spark(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield Spark MLlib's KMeans with its defaults on a cached data frame."""
     import tempfile
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyspark.ml.clustering import KMeans
     from pyspark.ml.feature import VectorAssembler
-    from pyspark.sql import SparkSession
 
-    session = (
-        SparkSession.builder.master(f"local[{THREADS}]")
-        .config("spark.driver.memory", "8g")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
+    session = start_spark()
     with tempfile.TemporaryDirectory() as folder:
         names = [f"g{column}" for column in range(X.shape[1])]
         path = f"{folder}/matrix.parquet"
@@ -136,32 +130,32 @@ def spark(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 
 @contextlib.contextmanager
-def our_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """:class:`segmentation.IncrementalPCA` through `distributed`."""
+def open_segmentation_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield :class:`segmentation.IncrementalPCA` on a distributed scheduler."""
     from segmentation import IncrementalPCA
 
-    with _on_dask(X) as held:
+    with _persist(X) as array:
 
         def fit(seed: int) -> None:
-            IncrementalPCA(2).fit(held)
+            IncrementalPCA(2).fit(array)
 
         yield fit
 
 
 @contextlib.contextmanager
-def one_read(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Sum up the same array on the same scheduler: the floor for PCA."""
-    with _on_dask(X) as held:
+def open_sum(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield one sum of the matrix on a distributed scheduler, the floor for PCA."""
+    with _persist(X) as array:
 
         def fit(seed: int) -> None:
-            held.sum().compute()
+            array.sum().compute()
 
         yield fit
 
 
 @contextlib.contextmanager
-def scikit_learn_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """scikit-learn's IncrementalPCA with a batch a block."""
+def open_scikit_learn_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
+    """Yield :class:`sklearn.decomposition.IncrementalPCA` with one batch per Dask block."""
     from sklearn.decomposition import IncrementalPCA
 
     def fit(seed: int) -> None:
@@ -170,55 +164,67 @@ def scikit_learn_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
     yield fit
 
 
-#: name → (what it is, the module that it needs, how it is made)
-KMEANS: dict[str, tuple[str, str, Any]] = {
-    "ours": ("segmentation.KMeans", "segmentation", ours),
-    "sklearn-1": ("scikit-learn, n_init=1", "sklearn", _scikit_learn(1)),
-    "sklearn-10": ("scikit-learn, n_init=10", "sklearn", _scikit_learn(10)),
-    "faiss": ("faiss, 25 iterations", "faiss", faiss),
-    "spark": ("Spark MLlib", "pyspark", spark),
-    "dask-ml": ("dask-ml as it comes", "dask_ml", dask_ml),
+class EstimatorPeer(NamedTuple):
+    """A peer: its title in tables, the module that it needs, and what prepares it."""
+
+    title: str
+    module: str
+    open: OpenPeer
+
+
+KMEANS = {
+    "ours": EstimatorPeer("segmentation.KMeans", "segmentation", open_segmentation),
+    "sklearn-1": EstimatorPeer("scikit-learn, n_init=1", "sklearn", open_scikit_learn(1)),
+    "sklearn-10": EstimatorPeer("scikit-learn, n_init=10", "sklearn", open_scikit_learn(10)),
+    "faiss": EstimatorPeer("faiss, 25 iterations", "faiss", open_faiss),
+    "spark": EstimatorPeer("Spark MLlib", "pyspark", open_spark),
+    "dask-ml": EstimatorPeer("dask-ml, defaults", "dask_ml", open_dask_ml),
 }
-PCA: dict[str, tuple[str, str, Any]] = {
-    "pca": ("segmentation.IncrementalPCA", "segmentation", our_pca),
-    "read": ("one sum of the matrix", "dask", one_read),
-    "sklearn-pca": ("scikit-learn IncrementalPCA, a batch a block", "sklearn", scikit_learn_pca),
+PCA = {
+    "pca": EstimatorPeer("segmentation.IncrementalPCA", "segmentation", open_segmentation_pca),
+    "read": EstimatorPeer("one sum of the matrix", "dask", open_sum),
+    "sklearn-pca": EstimatorPeer(
+        "scikit-learn IncrementalPCA, one batch per block", "sklearn", open_scikit_learn_pca
+    ),
 }
-ALL = {**KMEANS, **PCA}
-#: What the others are compared with.
+PEERS = {**KMEANS, **PCA}
+#: The entries of this package, which ratios refer to.
 OURS = ("ours", "pca")
 
 
-def missing(name: str) -> str | None:
-    """Return the module that a contestant needs and that isn't installed, or None."""
-    module = ALL[name][1]
+def missing_module(name: str) -> str | None:
+    """Return the module that a peer needs and that isn't installed, or None."""
+    module = PEERS[name].module
     return None if importlib.util.find_spec(module) else module
 
 
 def main(argv: list[str]) -> None:
-    """Answer requests until there are no more."""
+    """Fit once per request, until standard input ends."""
     from segmentation.deploy.memory import PeakMemory
 
-    name, matrix = argv
-    # Whatever a library, or a process that it starts, prints must not be taken for an answer.
+    name, path = argv
+    # What a library or its child processes print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
 
-    def say(**answer: Any) -> None:
+    def send(**answer: Any) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
     with PeakMemory() as memory:
-        X = np.load(matrix, allow_pickle=False)
-        with ALL[name][2](X) as fit:
-            say(ready=True)
+        X = np.load(path, allow_pickle=False)
+        with PEERS[name].open(X) as fit:
+            send(ready=True)
             for line in sys.stdin:
-                request = json.loads(line)
-                began = time.perf_counter()
-                centers = fit(request["seed"])
-                seconds = time.perf_counter() - began
-                found = None if centers is None else centers.tolist()
-                say(seconds=seconds, centers=found, peak_memory_bytes=memory.bytes)
+                seed = json.loads(line)["seed"]
+                started = time.perf_counter()
+                centers = fit(seed)
+                seconds = time.perf_counter() - started
+                send(
+                    seconds=seconds,
+                    centers=None if centers is None else centers.tolist(),
+                    peak_memory_bytes=memory.bytes,
+                )
 
 
 if __name__ == "__main__":

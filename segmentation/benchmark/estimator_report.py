@@ -1,300 +1,325 @@
-"""The benchmark of the estimators: from ratings to matrices, races, recovery, and a table."""
+"""Time K-Means and PCA on user features next to their peers, and report times and quality."""
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.benchmark import estimator_peers
-from segmentation.benchmark.estimator_runner import race
+from segmentation.benchmark import estimator_peers, results
+from segmentation.benchmark.estimator_runner import time_estimators
+from segmentation.benchmark.job_peers import K
+from segmentation.benchmark.results import Results, format_row
 from segmentation.datasets import catalogue as catalogues
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
-from segmentation.features import aggregate
-from segmentation.pipeline import ground_truth, sources, stages
-from segmentation.pipeline.context import versions
+from segmentation.features import aggregate, presets
+from segmentation.pipeline import ground_truth, sources
 from segmentation.pipeline.settings import PRESET_NAMES, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from segmentation.benchmark.estimator_runner import Times
+    from segmentation.benchmark.estimator_runner import EstimatorTimes
+    from segmentation.deploy.core import Cluster
     from segmentation.features.user_blocks import UserBlocks
     from segmentation.progress import Progress
 
+_MOST_COPIES = 1_000
+#: Standard deviation of the noise that tells copies of a row apart.
+_JITTER = 0.05
+#: Rows per step of the inertia, for the memory that it takes.
+_CHUNK_ROWS = 65_536
+#: Initializations of the scikit-learn fit that ours is compared with.
+_N_INIT = 20
+#: Packages whose versions the table names.
+_SHOWN_VERSIONS = ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "pyspark")
 
-def run_estimators(
+
+class Audience(NamedTuple):
+    """The users that the estimators are timed on.
+
+    ``matrices`` has a matrix of shape (n_users, n_genres) per preset; ``planted``, for synthetic
+    data, the planted segment of each of its rows, -1 for a user without one.
+    """
+
+    matrices: dict[str, NDArray[np.float32]]
+    planted: dict[str, NDArray[np.int64]]
+    is_synthetic: bool
+
+
+def benchmark_estimators(
     settings: Settings,
-    sizes: Sequence[int],
-    rounds: int,
-    names: Sequence[str],
+    out: str | Path,
     progress: Progress,
-) -> dict[str, Any]:
-    """Measure everyone on the user features of some ratings and on multiples of them.
+    *,
+    copies: Sequence[int] = (1, 10),
+    rounds: int = 5,
+    peers: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Results:
+    """Time every peer on the user features of some ratings, and write the results.
+
+    On synthetic data, also measure how well K-Means recovers the planted segments.
 
     Parameters
     ----------
     settings
-        Name the data and the preset.
-    sizes
-        How many copies of the features make a matrix.
+        Names the data, the preset and the seed.
+    out
+        Folder of the results.
+    copies
+        Sizes of the matrices, as multiples of the audience.
     rounds
-        Fits of each contestant; the median is what counts.
-    names
-        Contestants.
+        Fits per peer; the median counts.
+    peers
+        Keys of :data:`estimator_peers.PEERS`; None for all.
+    overwrite
+        Replace an earlier benchmark in ``out``.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range, or ``out`` can't be used.
+    DataError
+        If the audience has too few distinct users.
     """
-    matrices, planted, synthetic = _matrices(settings, progress)
-    X = matrices[settings.preset]
-    distinct = len(np.unique(X, axis=0))
-    if distinct < estimator_peers.K:
-        raise DataError(
-            f"{settings.data}: {distinct} users that differ, and the benchmark makes "
-            f"{estimator_peers.K} segments: give it more ratings"
-        )
-    results = compare(X, sizes, rounds, names, lambda line: progress.say(f"  {line}"))
-    recovered = []
-    if planted is not None:
-        for preset, matrix in matrices.items():
-            progress.say(f"  recovery: {preset}")
-            recovered.append(recovery(preset, matrix, planted[preset], settings.seed))
-    return {
-        "data": settings.data,
-        "synthetic": synthetic,
-        "preset": settings.preset,
-        "join": settings.effective_join,
-        "seed": settings.seed,
-        "rounds": rounds,
-        **machine(),
-        "results": results,
-        "recovery": recovered,
-    }
+    results.check_rounds(rounds)
+    copies = results.check_numbers("copies", copies, 1, _MOST_COPIES)
+    names = results.check_peers(peers, tuple(estimator_peers.PEERS))
+    with results.open_folder(Path(out), overwrite=overwrite):
+        audience = read_audience(settings, progress)
+        X = audience.matrices[settings.preset]
+        n_distinct = len(np.unique(X, axis=0))
+        if n_distinct < K:
+            raise DataError(
+                f"{settings.data}: {n_distinct} distinct users, and the benchmark fits {K} "
+                "segments: use more ratings"
+            )
+        record = {
+            "data": settings.data,
+            "synthetic": audience.is_synthetic,
+            "preset": settings.preset,
+            "join": settings.effective_join,
+            "seed": settings.seed,
+            "rounds": rounds,
+            **results.describe_machine(),
+            "results": compare_peers(X, copies, rounds, names, progress),
+            "recovery": [
+                measure_recovery(preset, audience, settings.seed, progress)
+                for preset in audience.planted
+            ],
+        }
+        return results.write_results(Path(out), format_table(record), record)
 
 
-def _matrices(
-    settings: Settings, progress: Progress
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.int64]] | None, bool]:
-    """Read the ratings; return features by preset, planted segments, and whether all is made up."""
+def read_audience(settings: Settings, progress: Progress) -> Audience:
+    """Aggregate the ratings into feature matrices: of all presets for synthetic data."""
     matrices: dict[str, NDArray[np.float32]] = {}
     planted: dict[str, NDArray[np.int64]] = {}
+    statistics: dict[str, tuple[UserBlocks, int]] = {}
     with open_cluster("threads") as cluster:
         layout = sources.resolve_data(settings, cluster, progress)
-        kept: dict[str, tuple[UserBlocks, int]] = {}
         folder = ground_truth.synthetic_folder(layout)
+        truth = None if folder is None else ground_truth.GroundTruth.read(folder)
         for preset in PRESET_NAMES if folder else (settings.preset,):
-            # Two presets share the join, and so the statistics.
             join = Settings(preset=preset).effective_join
             if preset == settings.preset:
                 join = settings.effective_join
-            if join not in kept:
+            # Presets with the same join share the statistics.
+            if join not in statistics:
                 catalogue = catalogues.load_catalogue(layout, join)
-                own = Settings(data=settings.data, join=join, max_rejected=settings.max_rejected)
-                blocks, _ = aggregate.aggregate_ratings(layout, catalogue, own, cluster, progress)
-                kept[join] = blocks, len(catalogue.genres)
-            blocks, n_genres = kept[join]
-            X = stages.feature_matrix(cluster.client, blocks, preset, n_genres)
-            matrix = np.asarray(X.compute())
-            users = np.concatenate([block.result().users for block in blocks.statistics])
-            known = None if folder is None else ground_truth.GroundTruth.read(folder)
-            if known is not None:
-                planted[preset] = known.of(users)
-            matrices[preset] = matrix
-    return matrices, planted or None, folder is not None
+                blocks, _ = aggregate.aggregate_ratings(
+                    cluster.client,
+                    layout,
+                    catalogue,
+                    max_rejected=settings.max_rejected,
+                    memory=cluster.budget,
+                    n_threads=cluster.threads,
+                    check_shuffle=cluster.check_shuffle,
+                    trim_memory=cluster.trim_memory,
+                    progress=progress,
+                )
+                statistics[join] = blocks, len(catalogue.genres)
+            blocks, n_genres = statistics[join]
+            matrices[preset] = _compute_features(cluster, blocks, preset, n_genres)
+            if truth is not None:
+                users = np.concatenate([block.result().users for block in blocks.statistics])
+                planted[preset] = truth.segments_of(users)
+    return Audience(matrices, planted, folder is not None)
 
 
-def table(record: dict[str, Any]) -> str:
-    """Return the figures as Markdown."""
-    told = "synthetic ratings" if record["synthetic"] else "ratings"
-    lines = [
-        f"Features ({record['preset']}) of {told}: {record['data']}. {record['threads']} threads, "
-        f"{record['machine']}, {record['cores']} cores, {_versions(record['versions'])}. "
-        + (
-            f"Medians of {record['rounds']} fits with other seeds, in turns, "
-            if record["rounds"] > 1
-            else "One fit each, "
-        )
-        + "after one to warm up.",
-    ]
-    for result in record["results"]:
-        copies = "" if result["copies"] == 1 else f" ({result['copies']} copies, jittered)"
-        lines += ["", f"### {result['rows']:,} × {result['features']}{copies}"]
-        if result["kmeans"]:
-            least = min(
-                (value for row in result["kmeans"] for value in row["inertia"]),
-                default=float("nan"),
-            )
-            lines += [
-                "",
-                "| K-Means, k = 5 | seconds | of ours | inertia above the least | at worst "
-                "| peak MB |",
-                "|---|--:|--:|--:|--:|--:|",
-                *_rows(result["kmeans"], least),
-            ]
-        if result["pca"]:
-            lines += ["", "| PCA, two axes | seconds | of ours | peak MB |", "|---|--:|--:|--:|"]
-            lines += _rows(result["pca"], None)
-    if record["recovery"]:
-        lines += [
-            "",
-            "### Planted segments found again (adjusted Rand index)",
-            "",
-            "| preset | users | ours | scikit-learn, best of 20 starts |",
-            "|---|--:|--:|--:|",
-            *(
-                f"| {row['preset']} | {row['rows']:,} | {row['ours']:.4f} | {row['ceiling']:.4f} |"
-                for row in record["recovery"]
-            ),
-        ]
-    return "\n".join(lines) + "\n"
+def _compute_features(
+    cluster: Cluster, blocks: UserBlocks, preset: str, n_genres: int
+) -> NDArray[np.float32]:
+    X = presets.feature_matrix(cluster.client, blocks, preset, n_genres)
+    return np.asarray(X.compute())
 
 
-def _rows(rows: Sequence[dict[str, Any]], least: float | None) -> list[str]:
-    own = next((row["median_seconds"] for row in rows if row["name"] in estimator_peers.OURS), None)
-    lines = []
-    for row in rows:
-        median = row["median_seconds"]
-        if median is None:
-            lines.append(f"| {row['title']} | {row['failure'] or 'no fit'} |")
-            continue
-        told = " (one fit)" if len(row["seconds"]) == 1 else ""
-        if row["failure"]:
-            told = f" ({len(row['seconds'])} fits, then: {row['failure']})"
-        cells = [row["title"] + told]
-        cells += [f"{median:.3f}", "–" if not own else f"{median / own:.2f} ×"]
-        if least is not None:
-            over = [100 * (value / least - 1) for value in row["inertia"]] if least else []
-            cells += [f"+{np.median(over):.3f} %", f"+{max(over):.3f} %"] if over else ["–", "–"]
-        cells.append(f"{row['peak_memory_bytes'] / 1e6:,.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+def compare_peers(
+    X: NDArray[np.float32],
+    copies: Sequence[int],
+    rounds: int,
+    names: Sequence[str],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Time the peers' K-Means and PCA on multiples of a matrix of shape (n_users, n_features)."""
+
+    def report(line: str) -> None:
+        progress.say(f"  {line}")
+
+    sizes = []
+    for n_copies in copies:
+        larger = enlarge_matrix(X, n_copies, seed=n_copies)
+        size = {"rows": larger.shape[0], "features": larger.shape[1], "copies": n_copies}
+        with tempfile.TemporaryDirectory() as folder:
+            matrix = Path(folder) / "matrix.npy"
+            with matrix.open("wb") as file:
+                np.lib.format.write_array(file, larger, allow_pickle=False)
+            for group, peers in (("kmeans", estimator_peers.KMEANS), ("pca", estimator_peers.PCA)):
+                report(f"{group} on {larger.shape[0]:,} × {larger.shape[1]}")
+                members = [name for name in peers if name in names]
+                times = time_estimators(members, matrix, rounds, report)
+                size[group] = [_make_record(entry, larger) for entry in times]
+        sizes.append(size)
+    return sizes
 
 
-def _versions(versions: dict[str, str]) -> str:
-    names = ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "pyspark")
-    return ", ".join(f"{name} {versions[name]}" for name in names)
+def _make_record(times: EstimatorTimes, X: NDArray[np.float32]) -> dict[str, Any]:
+    """Return what ``benchmark.json`` has of a peer, with the inertia of each fit."""
+    return {
+        "name": times.name,
+        "title": times.title,
+        "seconds": times.seconds,
+        "median_seconds": times.median,
+        "inertia": [
+            compute_inertia(X, np.array(rows)) for rows in times.centers if rows is not None
+        ],
+        "peak_memory_bytes": times.peak_memory_bytes,
+        "failure": times.failure,
+    }
 
 
-#: Rows whose distances are computed at a time.
-_ROWS = 65_536
-_STARTS = 20
-
-
-def enlarged(X: NDArray[np.float32], times: int, seed: int) -> NDArray[np.float32]:
-    """Return ``times`` as many rows: copies, each value moved by a little noise of its own."""
-    if times == 1:
+def enlarge_matrix(X: NDArray[np.float32], n_copies: int, seed: int) -> NDArray[np.float32]:
+    """Return ``n_copies`` copies of the rows, each value with noise of its own; one as it is."""
+    if n_copies == 1:
         return X
     rng = np.random.default_rng(seed)
-    out = np.empty((times * len(X), X.shape[1]), np.float32)
-    for copy in range(times):
-        noise = rng.normal(0.0, 0.05, X.shape).astype(np.float32)
+    out = np.empty((n_copies * len(X), X.shape[1]), np.float32)
+    for copy in range(n_copies):
+        noise = rng.normal(0.0, _JITTER, X.shape).astype(np.float32)
         np.add(X, noise, out=out[copy * len(X) : (copy + 1) * len(X)])
     return out
 
 
-def inertia(X: NDArray[np.float32], centers: NDArray[np.float64]) -> float:
-    """Return the sum of squared distances to the nearest centre, by NumPy alone, in float64."""
+def compute_inertia(X: NDArray[np.float32], centers: NDArray[np.float64]) -> float:
+    """Return the sum of squared distances to the nearest centre, in float64.
+
+    It uses NumPy only, so that all peers are judged by the same code and none by its own.
+    """
     total = 0.0
-    for start in range(0, len(X), _ROWS):
-        rows = X[start : start + _ROWS].astype(np.float64)
-        total += float(
-            np.min([((rows - center) ** 2).sum(axis=1) for center in centers], axis=0).sum()
-        )
+    for start in range(0, len(X), _CHUNK_ROWS):
+        rows = X[start : start + _CHUNK_ROWS].astype(np.float64)
+        distances = [((rows - center) ** 2).sum(axis=1) for center in centers]
+        total += float(np.min(distances, axis=0).sum())
     return total
 
 
-def compare(
-    X: NDArray[np.float32],
-    sizes: Sequence[int],
-    rounds: int,
-    names: Sequence[str],
-    told: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Time K-Means and PCA of everyone on the matrix and on multiples of it."""
-    results = []
-    for times in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            matrix = Path(folder) / "matrix.npy"
-            larger = enlarged(X, times, seed=times)
-            with matrix.open("wb") as file:
-                np.lib.format.write_array(file, larger, allow_pickle=False)
-            shape = f"{larger.shape[0]:,} × {larger.shape[1]}"
-            groups = {}
-            for group, all_names in (
-                ("kmeans", estimator_peers.KMEANS),
-                ("pca", estimator_peers.PCA),
-            ):
-                told(f"{group} on {shape}")
-                own = [name for name in all_names if name in names]
-                groups[group] = [
-                    _record(found, larger) for found in race(own, matrix, rounds, told)
-                ]
-        results.append(
-            {"rows": larger.shape[0], "features": larger.shape[1], "copies": times, **groups}
-        )
-    return results
-
-
-def _record(found: Times, X: NDArray[np.float32]) -> dict[str, Any]:
-    ends = [np.array(centers) for centers in found.centers if centers is not None]
-    return {
-        "name": found.name,
-        "title": found.title,
-        "seconds": found.seconds,
-        "median_seconds": found.median,
-        "inertia": [inertia(X, centers) for centers in ends],
-        "peak_memory_bytes": found.peak_memory_bytes,
-        "failure": found.failure,
-    }
-
-
-def recovery(
-    preset: str, X: NDArray[np.float32], planted: NDArray[np.int64], seed: int
+def measure_recovery(
+    preset: str, audience: Audience, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """Return how far our clusters, and those of scikit-learn's best of 20 starts, are the planted.
+    """Return how well K-Means recovers planted segments, as adjusted Rand indices.
 
-    Parameters
-    ----------
-    X, planted
-        The matrix that is clustered, and the planted segment of each of its rows.
+    Next to ours stands the best of 20 initializations of scikit-learn's on the same matrix: the
+    segments overlap, so no clustering recovers all of them.
     """
     import dask.array as da
-    from sklearn.cluster import KMeans as Theirs
+    import sklearn.cluster
     from sklearn.metrics import adjusted_rand_score
 
-    from segmentation.estimators.kmeans import KMeans
+    from segmentation import KMeans
 
-    k = estimator_peers.K
-    X, planted = X[planted >= 0], planted[planted >= 0]
-    model = KMeans(k, random_state=seed).fit(da.from_array(X, chunks=(-(-len(X) // 2), -1)))
-    peer = Theirs(k, n_init=_STARTS, random_state=seed).fit(X)
+    progress.say(f"  recovery: {preset}")
+    planted = audience.planted[preset]
+    X = audience.matrices[preset][planted >= 0]
+    planted = planted[planted >= 0]
+    ours = KMeans(K, random_state=seed).fit(da.from_array(X, chunks=(-(-len(X) // 2), -1)))
+    peer = sklearn.cluster.KMeans(K, n_init=_N_INIT, random_state=seed).fit(X)
     return {
         "preset": preset,
         "rows": len(X),
-        "ours": float(adjusted_rand_score(planted, model.labels_.compute())),
+        "ours": float(adjusted_rand_score(planted, ours.labels_.compute())),
         "ceiling": float(adjusted_rand_score(planted, peer.labels_)),
-        "ceiling_starts": _STARTS,
+        "ceiling_starts": _N_INIT,
     }
 
 
-def machine() -> dict[str, Any]:
-    """Return what figures hang on."""
-    peers = {}
-    for name in ("duckdb", "faiss-cpu", "polars", "pyspark"):
-        from importlib import metadata
+def format_table(record: dict[str, Any]) -> str:
+    """Return a record as Markdown."""
+    data = "synthetic ratings" if record["synthetic"] else "ratings"
+    rounds = record["rounds"]
+    fits = f"Medians of {rounds} interleaved fits with different seeds" if rounds > 1 else "One fit"
+    versions = ", ".join(f"{name} {record['versions'][name]}" for name in _SHOWN_VERSIONS)
+    lines = [
+        f"User features ({record['preset']}) of {data}: {record['data']}. {record['threads']} "
+        f"threads, {record['machine']}, {record['cores']} cores, {versions}. {fits}, after a "
+        "warm-up fit.",
+    ]
+    for size in record["results"]:
+        lines += _format_size(size)
+    if record["recovery"]:
+        lines += [
+            "",
+            "### Recovery of the planted segments (adjusted Rand index)",
+            "",
+            f"| preset | users | ours | scikit-learn, n_init={_N_INIT} |",
+            "|---|--:|--:|--:|",
+        ]
+        for row in record["recovery"]:
+            scores = [f"{row['ours']:.4f}", f"{row['ceiling']:.4f}"]
+            lines.append(format_row([row["preset"], f"{row['rows']:,}", *scores]))
+    return "\n".join(lines) + "\n"
 
-        try:
-            peers[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            peers[name] = "not installed"
-    return {
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": estimator_peers.THREADS,
-        "versions": {**versions(), **peers},
-    }
+
+def _format_size(size: dict[str, Any]) -> list[str]:
+    """Return the tables of one matrix."""
+    copies = "" if size["copies"] == 1 else f" ({size['copies']} copies, jittered)"
+    lines = ["", f"### {size['rows']:,} × {size['features']}{copies}"]
+    if size["kmeans"]:
+        least = min((value for row in size["kmeans"] for value in row["inertia"]), default=0.0)
+        lines += [
+            "",
+            f"| K-Means, k = {K} | seconds | ratio to ours | median inertia above least "
+            "| highest | peak MB |",
+            "|---|--:|--:|--:|--:|--:|",
+            *format_rows(size["kmeans"], least),
+        ]
+    if size["pca"]:
+        lines += ["", "| PCA, two axes | seconds | ratio to ours | peak MB |", "|---|--:|--:|--:|"]
+        lines += format_rows(size["pca"], None)
+    return lines
+
+
+def format_rows(rows: Sequence[dict[str, Any]], least: float | None) -> list[str]:
+    """Return one row per peer; ``least`` is the lowest inertia of all, None for PCA."""
+    seconds = {row["name"]: row["median_seconds"] for row in rows}
+    ours = next((seconds[name] for name in seconds if name in estimator_peers.OURS), None)
+    return [_format_peer(row, ours, least) for row in rows]
+
+
+def _format_peer(row: dict[str, Any], ours: float | None, least: float | None) -> str:
+    median, n_fits = row["median_seconds"], len(row["seconds"])
+    if median is None:
+        return format_row([row["title"], row["failure"] or "no fit"])
+    note = " (one fit)" if n_fits == 1 else ""
+    if row["failure"]:
+        note = f" ({n_fits} fits, then: {row['failure']})"
+    cells = [row["title"] + note, f"{median:.3f}", f"{median / ours:.2f} ×" if ours else "–"]
+    if least is not None:
+        excess = [100 * (value / least - 1) for value in row["inertia"]] if least else []
+        cells += [f"+{np.median(excess):.3f} %", f"+{max(excess):.3f} %"] if excess else ["–", "–"]
+    return format_row([*cells, f"{row['peak_memory_bytes'] / 1e6:,.0f}"])

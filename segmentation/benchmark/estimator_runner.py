@@ -1,4 +1,7 @@
-"""Contestants in processes of their own take turns, so that the machine's moods hit all alike."""
+"""Run the estimators' peers: each in a process of its own, in an order that rotates every round.
+
+A slow spell of a shared machine then affects all peers alike.
+"""
 
 from __future__ import annotations
 
@@ -14,161 +17,220 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from segmentation.benchmark import estimator_peers
+from segmentation.benchmark.job_peers import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-#: A fit that takes longer than this is not repeated: five of them would tell no more.
+#: A peer whose first fit takes longer is timed by that fit only.
 _LONG_SECONDS = 60.0
-#: One that takes longer than this has hung.
-_PATIENCE_SECONDS = 1_800.0
-#: What libraries read that would otherwise take every core.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+#: A fit that takes longer hangs, and its process is killed.
+_TIMEOUT_SECONDS = 1_800.0
+#: Time for a process to exit by itself before it is killed.
+_EXIT_SECONDS = 30.0
+#: Environment variables without which libraries use every core.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass
-class Times:
-    """What was measured of one contestant: a figure a round."""
+class EstimatorTimes:
+    """The measurements of one peer: seconds and centres per round, and its peak memory.
+
+    ``failure`` says why rounds are missing.
+    """
 
     name: str
     title: str
     seconds: list[float] = field(default_factory=list)
-    centers: list[Any] = field(default_factory=list)
+    centers: list[list[list[float]] | None] = field(default_factory=list)
     peak_memory_bytes: int = 0
     failure: str | None = None
 
     @property
     def median(self) -> float | None:
-        """Seconds of the middle round; None where there was none."""
+        """The median of the seconds, None without a round."""
         return statistics.median(self.seconds) if self.seconds else None
 
+    def add(self, answer: dict[str, Any]) -> None:
+        """Add the answer of a peer's process to one request."""
+        self.seconds.append(answer["seconds"])
+        self.centers.append(answer["centers"])
+        self.peak_memory_bytes = answer["peak_memory_bytes"]
 
-def race(
-    names: Sequence[str], matrix: Path, rounds: int, told: Callable[[str], None]
-) -> list[Times]:
-    """Let every contestant fit ``rounds`` times, after one fit to warm up, in a rotating order.
 
-    Each round has a seed of its own, the same for all. One that fails, or whose module isn't
-    installed, is kept with the reason.
+def time_estimators(
+    names: Sequence[str], matrix: Path, rounds: int, report: Callable[[str], None]
+) -> list[EstimatorTimes]:
+    """Time one fit of every peer per round, after a warm-up fit.
+
+    Parameters
+    ----------
+    names
+        Keys of :data:`estimator_peers.PEERS`.
+    matrix
+        A ``.npy`` file.
+    rounds
+        Number of fits. All peers fit with the same seed in a round, another one in each.
+    report
+        Called with a line of progress.
+
+    Returns
+    -------
+    list of EstimatorTimes
+        One per name. A peer that fails, or whose module is not installed, has the reason in
+        ``failure``.
     """
-    times = [Times(name, estimator_peers.ALL[name][0]) for name in names]
+    times = [EstimatorTimes(name, estimator_peers.PEERS[name].title) for name in names]
     with contextlib.ExitStack() as stack:
-        running: dict[str, _Process] = {}
-        for entry in times:
-            module = estimator_peers.missing(entry.name)
-            if module is not None:
-                entry.failure = f"{module} is not installed"
-                continue
-            try:
-                running[entry.name] = stack.enter_context(_Process(entry.name, matrix))
-                # To warm up: compiled code is loaded, a JVM has seen the loop.
-                warm = running[entry.name].fit(seed=1_000)
-            except RuntimeError as error:
-                entry.failure = str(error)
-                _end(running, entry.name)
-                continue
-            told(f"{entry.title}: ready, first fit {warm['seconds']:.2f} s")
-            if warm["seconds"] > _LONG_SECONDS:
-                _add(entry, warm)
-                _end(running, entry.name)
+        processes = _start_processes(times, matrix, stack)
+        _warm_up(times, processes, report)
         for number in range(rounds):
-            order = [times[(i + number) % len(times)] for i in range(len(times))]
-            for entry in order:
-                if entry.name not in running:
-                    continue
-                try:
-                    _add(entry, running[entry.name].fit(seed=number))
-                except RuntimeError as error:
-                    entry.failure = str(error)
-                    _end(running, entry.name)
-            told(f"round {number + 1} of {rounds}")
+            shift = number % len(times) if times else 0
+            for entry in times[shift:] + times[:shift]:
+                if entry.name in processes:
+                    _fit(entry, processes, seed=number)
+            report(f"round {number + 1} of {rounds}")
     return times
 
 
-def _end(running: dict[str, _Process], name: str) -> None:
-    """Let one go that takes no further part, with all that it holds."""
-    process = running.pop(name, None)
-    if process is not None:
-        process.close()
+def _start_processes(
+    times: Sequence[EstimatorTimes], matrix: Path, stack: contextlib.ExitStack
+) -> dict[str, PeerProcess]:
+    """Start the processes of all installed peers together, since imports take seconds."""
+    processes = {}
+    for entry in times:
+        module = estimator_peers.missing_module(entry.name)
+        if module is None:
+            processes[entry.name] = stack.enter_context(PeerProcess(entry.name, matrix))
+        else:
+            entry.failure = f"{module} is not installed"
+    for entry in times:
+        if entry.name in processes:
+            try:
+                processes[entry.name].wait_until_ready()
+            except RuntimeError as error:
+                entry.failure = str(error)
+                processes.pop(entry.name).close()
+    return processes
 
 
-def _add(entry: Times, answer: dict[str, Any]) -> None:
-    entry.seconds.append(answer["seconds"])
-    entry.centers.append(answer["centers"])
-    entry.peak_memory_bytes = answer["peak_memory_bytes"]
+def _warm_up(
+    times: Sequence[EstimatorTimes],
+    processes: dict[str, PeerProcess],
+    report: Callable[[str], None],
+) -> None:
+    """Let each peer fit once, which loads compiled code and warms up a JVM."""
+    for entry in times:
+        if entry.name not in processes:
+            continue
+        try:
+            answer = processes[entry.name].fit(seed=1_000)
+        except RuntimeError as error:
+            entry.failure = str(error)
+            processes.pop(entry.name).close()
+            continue
+        report(f"{entry.title}: ready, first fit {answer['seconds']:.2f} s")
+        if answer["seconds"] > _LONG_SECONDS:
+            entry.add(answer)
+            processes.pop(entry.name).close()
 
 
-class _Process:
-    """A contestant's process: started, asked a fit at a time, ended with the block."""
+def _fit(entry: EstimatorTimes, processes: dict[str, PeerProcess], seed: int) -> None:
+    """Add the time of one fit; close the process of a peer that fails."""
+    try:
+        entry.add(processes[entry.name].fit(seed))
+    except RuntimeError as error:
+        entry.failure = str(error)
+        processes.pop(entry.name).close()
+
+
+class PeerProcess:
+    """The process of one peer, which fits on request; a context manager that ends it.
+
+    Parameters
+    ----------
+    name
+        Key of :data:`estimator_peers.PEERS`.
+    matrix
+        The ``.npy`` file to fit.
+    """
 
     def __init__(self, name: str, matrix: Path) -> None:
-        # A file, since nobody reads a pipe while an answer is waited for, and a full one blocks.
-        self._words = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
+        # A file, since nobody would read a pipe meanwhile, and a full pipe blocks its writer.
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "segmentation.benchmark.estimator_peers", name, str(matrix)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._words,
+            stderr=self._stderr,
             text=True,
-            env={**os.environ, **dict.fromkeys(_THREADS, str(estimator_peers.THREADS))},
+            env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(THREADS))},
         )
 
     def __enter__(self) -> Self:
-        try:
-            self._answer()
-        except BaseException:
-            self.close()
-            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            # Nobody waits for an answer any more, least of all whoever pressed Ctrl-C.
+            # After an error or Ctrl-C nothing waits for the fit to end.
             self._process.kill()
         self.close()
 
     def close(self) -> None:
-        """End the process; once is enough, twice does no harm."""
+        """End the process; closing it again does nothing."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._words.close()
+        self._stderr.close()
 
-    def fit(self, seed: int) -> dict[str, Any]:
-        """Ask for one fit and wait for it.
+    def wait_until_ready(self) -> None:
+        """Wait until the libraries are imported and the matrix is loaded.
 
         Raises
         ------
         RuntimeError
-            If the process ended instead, with the last that it said.
+            If the process ended instead, with the last line that it printed.
+        """
+        self._read_answer()
+
+    def fit(self, seed: int) -> dict[str, Any]:
+        """Request one fit and wait for its answer.
+
+        Raises
+        ------
+        RuntimeError
+            If the process ended instead, with the last line that it printed.
         """
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps({"seed": seed}) + "\n")
             self._process.stdin.flush()
-        return self._answer()
+        return self._read_answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        # A limit for what hangs: without its process the line is empty.
-        limit = threading.Timer(_PATIENCE_SECONDS, self._process.kill)
-        limit.start()
+        # Killing a process that hangs ends its output, so that readline returns.
+        timer = threading.Timer(_TIMEOUT_SECONDS, self._process.kill)
+        timer.start()
         line = self._process.stdout.readline()
-        limit.cancel()
+        timer.cancel()
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
             if isinstance(answer, dict):
                 return answer
+        # Its output ends shortly before the process does: wait for its own exit status.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_EXIT_SECONDS)
         self._process.kill()
         status = self._process.wait()
-        self._words.seek(0)
-        words = self._words.read().strip().splitlines() or ["ended without a word"]
-        raise RuntimeError(f"{words[-1][:200]} (status {status})")
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines() or ["no output"]
+        raise RuntimeError(f"{lines[-1][:200]} (status {status})")

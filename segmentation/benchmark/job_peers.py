@@ -1,9 +1,9 @@
-"""The whole job as users of other libraries would write it, each in a cold process of its own.
+"""Peers of the whole job: the same job as users of other libraries would write it.
 
-Run as ``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT``: ratings → each user's
-mean rating per genre → K-Means (k = 5) → PCA onto two axes → a table of users in ``OUT``. They
-share how the catalogue is read and, but for Dask and Spark, the fit by scikit-learn; libraries
-are imported where they are used, since a process pays for what it imports.
+``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT`` runs one in a cold process:
+ratings → mean rating per user and genre → K-Means (k = 5) → PCA onto two axes → a table of users
+in ``OUT``. All of them read the catalogue with the same code, and all but Dask and Spark fit with
+scikit-learn. Libraries are imported where they are used, since a process pays for its imports.
 """
 
 from __future__ import annotations
@@ -11,21 +11,33 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
+    from numpy.typing import NDArray
+    from pyspark.sql import SparkSession
 
+#: Number of clusters that every peer fits.
 K = 5
+#: Threads that every peer may use.
 THREADS = 2
+ASSIGNMENTS = "assignments.parquet"
 _COLUMNS = ["userId", "movieId", "rating"]
-_TYPES = {"userId": "int32", "movieId": "int32", "rating": "float32"}
+_DTYPES = {"userId": "int32", "movieId": "int32", "rating": "float32"}
+_SPARK_OPTIONS = {
+    "spark.driver.memory": "8g",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
 
 
-def genres_of(folder: Path) -> pd.DataFrame:
-    """Return a row for each genre of each movie: ``movieId`` and ``genre``."""
+def read_movie_genres(folder: Path) -> pd.DataFrame:
+    """Return one row per movie and genre, with the columns ``movieId`` and ``genre``."""
     import pandas as pd
 
     if (folder / "movies.csv").exists():
@@ -33,31 +45,33 @@ def genres_of(folder: Path) -> pd.DataFrame:
         movies["genre"] = movies["genres"].str.split("|")
         movies = movies[movies["genres"] != "(no genres listed)"]
     else:
-        found = pd.read_csv(folder / "movies_metadata.csv", usecols=["id", "genres"], dtype=str)
-        found["tmdbId"] = pd.to_numeric(found["id"], errors="coerce")
-        found = found.dropna().drop_duplicates("tmdbId")
-        found["genre"] = [[g["name"] for g in ast.literal_eval(text)] for text in found["genres"]]
+        records = pd.read_csv(folder / "movies_metadata.csv", usecols=["id", "genres"], dtype=str)
+        records["tmdbId"] = pd.to_numeric(records["id"], errors="coerce")
+        records = records.dropna().drop_duplicates("tmdbId")
+        records["genre"] = [
+            [genre["name"] for genre in ast.literal_eval(text)] for text in records["genres"]
+        ]
         links = next(p for p in (folder / "links.csv", folder / "links_small.csv") if p.exists())
-        movies = pd.read_csv(links).dropna().merge(found, on="tmdbId")
+        movies = pd.read_csv(links).dropna().merge(records, on="tmdbId")
     pairs = movies[["movieId", "genre"]].explode("genre").dropna()
     return pairs.astype({"movieId": "int32", "genre": "category"})
 
 
-def with_pandas(folder: Path, ratings: Path, out: Path) -> None:
-    """Read everything, merge, group."""
+def run_pandas(folder: Path, ratings: Path, out: Path) -> None:
+    """Read all rows, merge and group."""
     import pandas as pd
 
-    rows = pd.read_csv(ratings, usecols=_COLUMNS, dtype=_TYPES)
-    merged = rows.merge(genres_of(folder), on="movieId")
+    rows = pd.read_csv(ratings, usecols=_COLUMNS, dtype=_DTYPES)
+    merged = rows.merge(read_movie_genres(folder), on="movieId")
     means = merged.groupby(["userId", "genre"], observed=True)["rating"].mean()
-    _by_scikit_learn(means.unstack(fill_value=0), out)
+    _fit_scikit_learn(means.unstack(fill_value=0), out)
 
 
-def with_polars(folder: Path, ratings: Path, out: Path) -> None:
-    """Scan lazily, join, group, collect by the streaming engine."""
+def run_polars(folder: Path, ratings: Path, out: Path) -> None:
+    """Scan lazily, join, group, and collect with the streaming engine."""
     import polars as pl
 
-    pairs = pl.from_pandas(genres_of(folder)).lazy()
+    pairs = pl.from_pandas(read_movie_genres(folder)).lazy()
     means = (
         pl.scan_csv(ratings, schema_overrides={"userId": pl.Int32, "movieId": pl.Int32})
         .select(_COLUMNS)
@@ -69,27 +83,27 @@ def with_polars(folder: Path, ratings: Path, out: Path) -> None:
         .fill_null(0.0)
         .sort("userId")
     )
-    _by_scikit_learn(means.to_pandas().set_index("userId"), out)
+    _fit_scikit_learn(means.to_pandas().set_index("userId"), out)
 
 
-def with_duckdb(folder: Path, ratings: Path, out: Path) -> None:
+def run_duckdb(folder: Path, ratings: Path, out: Path) -> None:
     """Join and pivot in SQL."""
     import duckdb
 
     connection = duckdb.connect()
     connection.execute(f"SET threads = {THREADS}")
-    connection.register("pairs", genres_of(folder).astype({"genre": str}))
+    connection.register("pairs", read_movie_genres(folder).astype({"genre": str}))
     means = connection.execute(
         f"""
         PIVOT (SELECT userId, genre, rating FROM read_csv('{ratings}') JOIN pairs USING (movieId))
         ON genre USING avg(rating) GROUP BY userId ORDER BY userId
         """
     ).df()
-    _by_scikit_learn(means.fillna(0.0).set_index("userId"), out)
+    _fit_scikit_learn(means.fillna(0.0).set_index("userId"), out)
 
 
-def with_dask(folder: Path, ratings: Path, out: Path) -> None:
-    """``dask.dataframe`` merge and groupby, then dask-ml's estimators as they come."""
+def run_dask(folder: Path, ratings: Path, out: Path) -> None:
+    """Merge and group with ``dask.dataframe``, then fit dask-ml's estimators."""
     import dask.array as da
     import dask.dataframe as dd
     import numpy as np
@@ -103,8 +117,8 @@ def with_dask(folder: Path, ratings: Path, out: Path) -> None:
         ) as cluster,
         Client(cluster),
     ):
-        rows = dd.read_csv(ratings, usecols=_COLUMNS, dtype=_TYPES)
-        merged = rows.merge(genres_of(folder).astype({"genre": str}), on="movieId")
+        rows = dd.read_csv(ratings, usecols=_COLUMNS, dtype=_DTYPES)
+        merged = rows.merge(read_movie_genres(folder).astype({"genre": str}), on="movieId")
         means = merged.groupby(["userId", "genre"])["rating"].mean().compute()
         table = means.unstack(fill_value=0.0).sort_index()
         X = da.from_array(
@@ -112,31 +126,20 @@ def with_dask(folder: Path, ratings: Path, out: Path) -> None:
         ).persist()
         wait(X)
         labels = KMeans(K, random_state=0).fit(X).labels_.compute()
-        # Its default batch of 5 rows a feature takes minutes here; a batch a block is its best.
-        axes = IncrementalPCA(2, batch_size=X.chunksize[0]).fit(X)
-        _write(table, labels, np.asarray(axes.transform(X)), out)
+        # The default batch of 5 rows per feature takes minutes; one batch per block is fastest.
+        pca = IncrementalPCA(2, batch_size=X.chunksize[0]).fit(X)
+        _write_assignments(table, labels, np.asarray(pca.transform(X)), out)
 
 
-def with_spark(folder: Path, ratings: Path, out: Path) -> None:
-    """Spark SQL and MLlib, ``local[2]``, as it would be on a cluster."""
+def run_spark(folder: Path, ratings: Path, out: Path) -> None:
+    """Join and pivot with Spark SQL, then fit MLlib's estimators."""
     from pyspark.ml.clustering import KMeans
     from pyspark.ml.feature import PCA, VectorAssembler
     from pyspark.ml.functions import vector_to_array
-    from pyspark.sql import SparkSession
-    from pyspark.sql import functions as f
+    from pyspark.sql import functions
 
-    session = (
-        SparkSession.builder.master(f"local[{THREADS}]")
-        .config("spark.driver.memory", "8g")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.sql.shuffle.partitions", 4 * THREADS)
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    pairs = genres_of(folder).astype({"genre": str})
+    session = start_spark({"spark.sql.shuffle.partitions": str(4 * THREADS)})
+    pairs = read_movie_genres(folder).astype({"genre": str})
     genres = sorted(pairs["genre"].unique())
     means = (
         session.read.csv(
@@ -144,34 +147,47 @@ def with_spark(folder: Path, ratings: Path, out: Path) -> None:
             header=True,
             schema="userId int, movieId int, rating float, timestamp long",
         )
-        .join(f.broadcast(session.createDataFrame(pairs)), "movieId")
+        .join(functions.broadcast(session.createDataFrame(pairs)), "movieId")
         .groupBy("userId")
         .pivot("genre", genres)
-        .agg(f.mean("rating"))
+        .agg(functions.mean("rating"))
         .fillna(0.0)
     )
     users = VectorAssembler(inputCols=genres, outputCol="features").transform(means).cache()
     model = KMeans(k=K, seed=0).fit(users)
-    axes = PCA(k=2, inputCol="features", outputCol="axes").fit(users)
-    placed = axes.transform(model.transform(users)).withColumnRenamed("prediction", "segment")
+    pca = PCA(k=2, inputCol="features", outputCol="axes").fit(users)
+    table = pca.transform(model.transform(users)).withColumnRenamed("prediction", "segment")
     points = vector_to_array("axes")
-    placed.select(
+    table.select(
         "userId", "segment", points[0].alias("pc1"), points[1].alias("pc2"), *genres
-    ).write.parquet(str(out / "assignments.parquet"))
+    ).write.parquet(str(out / ASSIGNMENTS))
     session.stop()
 
 
-def floor(folder: Path, ratings: Path, out: Path) -> None:
-    """Pyarrow reading the three columns, and nothing else: the floor."""
-    from pyarrow import csv
+def start_spark(options: dict[str, str] | None = None) -> SparkSession:
+    """Return a Spark session with :data:`THREADS` threads that listens on loopback only."""
+    from pyspark.sql import SparkSession
 
-    options = csv.ConvertOptions(include_columns=_COLUMNS)
-    with csv.open_csv(ratings, convert_options=options) as reader:
+    builder = SparkSession.builder.master(f"local[{THREADS}]")
+    for name, value in {**_SPARK_OPTIONS, **(options or {})}.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def read_columns(folder: Path, ratings: Path, out: Path) -> None:
+    """Read the three columns with pyarrow and do nothing else, the floor for every job."""
+    import pyarrow.csv as pa_csv
+
+    options = pa_csv.ConvertOptions(include_columns=_COLUMNS)
+    with pa_csv.open_csv(ratings, convert_options=options) as reader:
         rows = sum(batch.num_rows for batch in reader)
     (out / "rows").write_text(str(rows), "utf-8")
 
 
-def _by_scikit_learn(means: pd.DataFrame, out: Path) -> None:
+def _fit_scikit_learn(means: pd.DataFrame, out: Path) -> None:
+    """Fit K-Means and incremental PCA to means of shape (n_users, n_genres); write the table."""
     import numpy as np
     from sklearn.cluster import KMeans
     from sklearn.decomposition import IncrementalPCA
@@ -179,31 +195,44 @@ def _by_scikit_learn(means: pd.DataFrame, out: Path) -> None:
     X = means.to_numpy(np.float32)
     labels = KMeans(K, random_state=0).fit_predict(X)
     points = IncrementalPCA(2, batch_size=100_000).fit_transform(X)
-    _write(means, labels, points, out)
+    _write_assignments(means, labels, points, out)
 
 
-def _write(means: pd.DataFrame, labels: Any, points: Any, out: Path) -> None:
+def _write_assignments(
+    means: pd.DataFrame, labels: NDArray[Any], points: NDArray[Any], out: Path
+) -> None:
     means.columns = [str(name) for name in means.columns]
-    means.assign(segment=labels, pc1=points[:, 0], pc2=points[:, 1]).to_parquet(
-        out / "assignments.parquet"
-    )
+    table = means.assign(segment=labels, pc1=points[:, 0], pc2=points[:, 1])
+    table.to_parquet(out / ASSIGNMENTS)
 
 
-#: name → (what it is, the module that it needs, what runs)
-RIVALS: dict[str, tuple[str, str, Callable[[Path, Path, Path], None]]] = {
-    "polars": ("Polars (streaming) + scikit-learn", "polars", with_polars),
-    "duckdb": ("DuckDB + scikit-learn", "duckdb", with_duckdb),
-    "pandas": ("pandas + scikit-learn", "pandas", with_pandas),
-    "dask": ("dask.dataframe + dask-ml as it comes", "dask_ml", with_dask),
-    "spark": ("Spark SQL + MLlib", "pyspark", with_spark),
-    "floor": ("pyarrow reading three columns, no more", "pyarrow", floor),
+class JobPeer(NamedTuple):
+    """A peer: its title in tables, the module that it needs, and the function that runs it.
+
+    The function takes the folder of the catalogue, the ratings as CSV, and the folder to write to.
+    """
+
+    title: str
+    module: str
+    run: Callable[[Path, Path, Path], None]
+
+
+#: The peer that does nothing but read.
+FLOOR = "floor"
+PEERS = {
+    "polars": JobPeer("Polars (streaming) + scikit-learn", "polars", run_polars),
+    "duckdb": JobPeer("DuckDB + scikit-learn", "duckdb", run_duckdb),
+    "pandas": JobPeer("pandas + scikit-learn", "pandas", run_pandas),
+    "dask": JobPeer("dask.dataframe + dask-ml, defaults", "dask_ml", run_dask),
+    "spark": JobPeer("Spark SQL + MLlib", "pyspark", run_spark),
+    FLOOR: JobPeer("pyarrow, reading three columns only", "pyarrow", read_columns),
 }
 
 
 def main(argv: list[str]) -> None:
-    """Run one of them."""
+    """Run the peer that the arguments name."""
     name, folder, ratings, out = argv
-    RIVALS[name][2](Path(folder), Path(ratings), Path(out))
+    PEERS[name].run(Path(folder), Path(ratings), Path(out))
 
 
 if __name__ == "__main__":

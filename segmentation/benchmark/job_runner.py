@@ -1,9 +1,14 @@
-"""The whole job beside its peers: cold processes on one file, in a rotating order, medians."""
+"""Run the whole job and its peers: cold processes on one file, in an order that rotates.
+
+A slow spell of a shared machine then affects all of them alike.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import math
 import os
 import shutil
 import signal
@@ -13,40 +18,70 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from segmentation.benchmark.job_peers import RIVALS, THREADS
+from segmentation.benchmark import job_peers
+from segmentation.benchmark.job_peers import ASSIGNMENTS, FLOOR, THREADS
 from segmentation.storage.parquet import list_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: This program's own entries: how it runs, and what it reads.
+    import pandas as pd
+
+
+class OurJob(NamedTuple):
+    """How this program runs: its title in tables, its cluster, and whether it reads Parquet."""
+
+    title: str
+    cluster: str
+    reads_parquet: bool
+
+
 OURS = {
-    "threads": ("segmentation, threads", "threads", "csv"),
-    "local": ("segmentation, local", "local", "csv"),
-    "threads-parquet": ("segmentation, threads, Parquet", "threads", "parquet"),
-    "local-parquet": ("segmentation, local, Parquet", "local", "parquet"),
+    "threads": OurJob("segmentation, threads", "threads", False),
+    "local": OurJob("segmentation, local", "local", False),
+    "threads-parquet": OurJob("segmentation, threads, Parquet", "threads", True),
+    "local-parquet": OurJob("segmentation, local, Parquet", "local", True),
 }
-NAMES = (*OURS, *RIVALS)
-#: What took longer than this is not repeated.
+NAMES = (*OURS, *job_peers.PEERS)
+#: A job that took longer is not repeated.
 _LONG_SECONDS = 300.0
-_PATIENCE_SECONDS = 3_600.0
+#: A job that takes longer hangs, and is killed.
+_TIMEOUT_SECONDS = 3_600.0
+#: Interval between two samples of memory.
 _SAMPLE_SECONDS = 0.02
-#: Who takes more than this share of the machine's memory, or its cgroup's, has run out of it.
+#: A job that takes a larger share of the memory of the machine, or its cgroup, is out of memory.
 _MEMORY_SHARE = 0.8
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-#: Means of float32 ratings differ by no more than this from those of float64.
+#: Environment variables without which libraries use every core.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
+#: Largest difference between means of float32 and of float64 ratings.
 _TOLERANCE = 1e-3
-_ASSIGNMENTS = "assignments.parquet"
+#: Columns of an assignments table that are not genres.
+_OTHER_COLUMNS = {
+    "segment",
+    "persona",
+    "distance",
+    "runner_up",
+    "margin",
+    "pc1",
+    "pc2",
+    "movies",
+    "mean_rating",
+}
 
 
-class Data(NamedTuple):
-    """What a size is measured on: the folder with the catalogue, ratings as text, as Parquet."""
+class JobData(NamedTuple):
+    """A data set: the folder with the catalogue, the ratings as CSV and as Parquet."""
 
     folder: Path
     csv: Path
@@ -55,8 +90,12 @@ class Data(NamedTuple):
 
 
 @dataclass
-class Measured:
-    """What was measured of one entry: a figure a run; seconds, bytes."""
+class JobTimes:
+    """The measurements of one job: seconds and bytes per run.
+
+    ``to_assignments`` are the seconds until the assignments are on disk, where the peers end and
+    this program goes on to its report. ``failure`` says why runs are missing.
+    """
 
     name: str
     title: str
@@ -68,127 +107,166 @@ class Measured:
     failure: str | None = None
     out_of_memory_bytes: int | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Return all of it, with the medians."""
-        middle = {
-            f"median_{name}": statistics.median(values) if values else None
-            for name, values in (
-                ("seconds", self.seconds),
-                ("to_assignments", self.to_assignments),
-                ("cpu_seconds", self.cpu_seconds),
-                ("peak_memory_bytes", self.peak_memory_bytes),
-            )
+    def to_json(self) -> dict[str, Any]:
+        """Return the measurements with their medians."""
+        names = ("seconds", "to_assignments", "cpu_seconds", "peak_memory_bytes")
+        medians = {
+            f"median_{name}": statistics.median(values) if (values := getattr(self, name)) else None
+            for name in names
         }
-        return {**self.__dict__, **middle}
+        return {**asdict(self), **medians}
 
 
-def measure(
-    data: Data, names: Sequence[str], rounds: int, told: Callable[[str], None]
-) -> list[Measured]:
-    """Run every entry ``rounds`` times, each time in a cold process, in a rotating order.
+def time_jobs(
+    data: JobData, names: Sequence[str], rounds: int, report: Callable[[str], None]
+) -> list[JobTimes]:
+    """Run every job once per round in a cold process.
 
-    One that fails, whose module isn't installed, or whose genre means are not ours, is kept with
-    the reason.
+    Parameters
+    ----------
+    data
+        What they read.
+    names
+        Of :data:`NAMES`.
+    rounds
+        Runs of each job.
+    report
+        Called with a line of progress.
+
+    Returns
+    -------
+    list of JobTimes
+        One per name. A job that fails, whose module is not installed, or whose genre means differ
+        from those of the first one, has the reason in ``failure``.
     """
-    found = [Measured(name, (OURS.get(name) or RIVALS[name])[0]) for name in names]
-    for entry in found:
-        module = None if entry.name in OURS else RIVALS[entry.name][1]
-        if module and not importlib.util.find_spec(module):
-            entry.failure = f"{module} is not installed"
+    times = [_new_times(name) for name in names]
+    expected: pd.DataFrame | None = None
     with tempfile.TemporaryDirectory(dir=data.csv.parent) as scratch:
-        expected: Any = None
         for number in range(rounds):
-            for entry in [found[(i + number) % len(found)] for i in range(len(found))]:
-                if entry.failure or (entry.seconds and max(entry.seconds) > _LONG_SECONDS):
+            shift = number % len(times) if times else 0
+            for entry in times[shift:] + times[:shift]:
+                if entry.failure or max(entry.seconds, default=0.0) > _LONG_SECONDS:
                     continue
                 out = Path(scratch) / "out"
                 out.mkdir()
                 try:
-                    _run(entry, data, out)
-                    if entry.name != "floor":
-                        means = genre_means(out / _ASSIGNMENTS)
+                    _time_job(entry, data, out)
+                    if entry.name != FLOOR:
+                        means = read_genre_means(out / ASSIGNMENTS)
                         expected = means if expected is None else expected
-                        _check(means, expected)
+                        check_genre_means(means, expected)
                 except RuntimeError as error:
                     entry.failure = str(error)
                 finally:
                     shutil.rmtree(out)
                 last = f"{entry.seconds[-1]:.1f} s" if entry.seconds else "–"
-                told(
+                report(
                     f"{data.rows:,} rows, round {number + 1}: {entry.title}: "
                     f"{entry.failure or last}"
                 )
-    return found
+    return times
 
 
-def _command(name: str, data: Data, out: Path) -> list[str]:
-    if name not in OURS:
-        module = "segmentation.benchmark.job_peers"
-        return [sys.executable, "-m", module, name, str(data.folder), str(data.csv), str(out)]
-    _, cluster, kind = OURS[name]
-    ratings = data.csv if kind == "csv" else data.parquet
-    return [
-        sys.executable,
-        "-m",
-        "jobs.segment",
-        "--quiet",
-        "--data",
-        str(data.folder),
-        "--ratings",
-        str(ratings),
-        "--cluster",
-        cluster,
-        "--out",
-        str(out),
-    ]
+def _new_times(name: str) -> JobTimes:
+    if name in OURS:
+        return JobTimes(name, OURS[name].title)
+    peer = job_peers.PEERS[name]
+    times = JobTimes(name, peer.title)
+    if not importlib.util.find_spec(peer.module):
+        times.failure = f"{peer.module} is not installed"
+    return times
 
 
-def _run(entry: Measured, data: Data, out: Path) -> None:
-    environment = {**os.environ, **dict.fromkeys(_THREADS, str(THREADS))}
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
-        most = int(_MEMORY_SHARE * _machine_memory())
-        clock, began = time.perf_counter(), time.time()
-        process = subprocess.Popen(
-            _command(entry.name, data, out),
-            stdout=words,
-            stderr=words,
-            env=environment,
-            start_new_session=True,
-        )
-        limit = threading.Timer(_PATIENCE_SECONDS, _kill, (process.pid,))
-        limit.start()
-        try:
-            with _TreeMemory(process.pid, most) as memory:
-                # Not Popen's own wait, which keeps what the process used to itself.
-                _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            _kill(process.pid)
-            raise
-        finally:
-            limit.cancel()
-        seconds = time.perf_counter() - clock
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if memory.exceeded:
-            entry.out_of_memory_bytes = most
-            raise RuntimeError(f"out of memory: more than {most / 1e9:.1f} GB")
-        if process.returncode:
-            words.seek(0)
-            last = words.read().strip().splitlines()[-1:] or ["ended without a word"]
-            raise RuntimeError(f"{last[0][:200]} (status {process.returncode})")
-    entry.seconds.append(seconds)
-    entry.cpu_seconds.append(max(usage.ru_utime + usage.ru_stime, memory.cpu_seconds))
-    entry.peak_memory_bytes.append(memory.peak)
+def segment_command(
+    folder: Path, out: Path, cluster: str | Path, ratings: Path | None = None
+) -> list[str]:
+    """Return the command that segments the data in ``folder``."""
+    command = [sys.executable, "-m", "jobs.segment", "--quiet", "--data", str(folder)]
+    if ratings is not None:
+        command += ["--ratings", str(ratings)]
+    return [*command, "--cluster", str(cluster), "--out", str(out)]
+
+
+def _job_command(name: str, data: JobData, out: Path) -> list[str]:
+    if name in OURS:
+        ratings = data.parquet if OURS[name].reads_parquet else data.csv
+        return segment_command(data.folder, out, OURS[name].cluster, ratings)
+    module = "segmentation.benchmark.job_peers"
+    return [sys.executable, "-m", module, name, str(data.folder), str(data.csv), str(out)]
+
+
+def _time_job(entry: JobTimes, data: JobData, out: Path) -> None:
+    """Run a job and add its measurements; raise RuntimeError if it fails."""
+    memory_limit = int(_MEMORY_SHARE * _machine_memory())
+    started = time.time()
+    try:
+        cost = run_process(_job_command(entry.name, data, out), memory_limit)
+    except OutOfMemoryError:
+        entry.out_of_memory_bytes = memory_limit
+        raise
+    entry.seconds.append(cost.seconds)
+    entry.cpu_seconds.append(cost.cpu_seconds)
+    entry.peak_memory_bytes.append(cost.peak_memory_bytes)
     if entry.name in OURS:
-        import json
-
-        # Of a folder the parts tell, which keep their time when they are put in place.
-        written = max(path.stat().st_mtime for path in list_parts(out / _ASSIGNMENTS))
-        entry.to_assignments.append(written - began)
+        # The parts keep their modification time when the folder is published.
+        written = max(path.stat().st_mtime for path in list_parts(out / ASSIGNMENTS))
+        entry.to_assignments.append(written - started)
         manifest = json.loads((out / "run.json").read_text("utf-8"))
         entry.stages.append({stage["name"]: stage["seconds"] for stage in manifest["stages"]})
     else:
-        # It is the last that they do.
-        entry.to_assignments.append(seconds)
+        # Assignments are the last thing that the peers write.
+        entry.to_assignments.append(cost.seconds)
+
+
+class ProcessCost(NamedTuple):
+    """What a process and its children took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+class OutOfMemoryError(RuntimeError):
+    """A process and its children took more memory than they may."""
+
+
+def run_process(command: Sequence[str], memory_limit: float = math.inf) -> ProcessCost:
+    """Run a command, with :data:`THREADS` threads per library, and measure it.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If it took more than ``memory_limit`` bytes; it is killed then.
+    RuntimeError
+        If it failed, with the last line that it printed.
+    """
+    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(THREADS))}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+        timer = threading.Timer(_TIMEOUT_SECONDS, _kill_group, (process.pid,))
+        timer.start()
+        try:
+            with ProcessTreeMonitor(process.pid, memory_limit) as monitor:
+                # Unlike Popen.wait, wait4 returns the resource usage.
+                _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            _kill_group(process.pid)
+            raise
+        finally:
+            timer.cancel()
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if monitor.exceeded:
+            raise OutOfMemoryError(f"out of memory: more than {memory_limit / 1e9:.1f} GB")
+        if process.returncode:
+            output.seek(0)
+            lines = output.read().strip().splitlines() or ["no output"]
+            raise RuntimeError(f"{lines[-1][:200]} (status {process.returncode})")
+    cpu_seconds = max(usage.ru_utime + usage.ru_stime, monitor.cpu_seconds)
+    return ProcessCost(seconds, cpu_seconds, monitor.peak_memory_bytes)
 
 
 def _machine_memory() -> int:
@@ -197,27 +275,28 @@ def _machine_memory() -> int:
     return int(MEMORY_LIMIT)
 
 
-def _kill(pid: int) -> None:
+def _kill_group(pid: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(pid, signal.SIGKILL)
 
 
-class _TreeMemory:
-    """Samples the resident memory of a process and its children, summed, and their CPU time.
+class ProcessTreeMonitor:
+    """Sample the resident memory and CPU time of a process and its children, summed.
 
-    The kernel adds up the CPU time of those children alone that their parents waited for. They
-    are ended once they take more than ``limit`` bytes, before the machine has to choose whom.
+    The kernel's own sum of CPU time leaves out children that nobody waited for. Once the tree
+    takes more than ``memory_limit`` bytes it is killed, before the system runs out of memory and
+    kills another process.
     """
 
-    def __init__(self, pid: int, limit: int) -> None:
+    def __init__(self, pid: int, memory_limit: float) -> None:
         self._pid = pid
-        self._limit = limit
-        self.peak = 0
-        self._cpu: dict[int, float] = {}
+        self._memory_limit = memory_limit
+        self.peak_memory_bytes = 0
+        self._cpu_seconds: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> _TreeMemory:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -227,62 +306,59 @@ class _TreeMemory:
 
     @property
     def exceeded(self) -> bool:
-        """Whether it took more than it may."""
-        return self.peak > self._limit
+        """Whether the tree took more memory than it may."""
+        return self.peak_memory_bytes > self._memory_limit
 
     @property
     def cpu_seconds(self) -> float:
-        """What each was last seen to have used, summed."""
-        return sum(self._cpu.values())
+        """CPU time of all processes, as of their last samples."""
+        return sum(self._cpu_seconds.values())
 
     def _watch(self) -> None:
         import psutil
 
-        from segmentation.deploy.memory import peak_rss
-
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._pid)
             while not self._stop.wait(_SAMPLE_SECONDS):
-                total = 0
-                for member in [process, *process.children(recursive=True)]:
-                    with contextlib.suppress(psutil.Error):
-                        total += member.memory_info().rss
-                        # Between two samples; getrusage would count from the fork on, with the
-                        # size of the one who forked.
-                        self.peak = max(self.peak, peak_rss(member.pid))
-                        times = member.cpu_times()
-                        self._cpu[member.pid] = times.user + times.system
-                self.peak = max(self.peak, total)
+                self._sample(process)
                 if self.exceeded:
-                    _kill(self._pid)
+                    _kill_group(self._pid)
+
+    def _sample(self, process: Any) -> None:
+        import psutil
+
+        from segmentation.deploy.memory import peak_rss
+
+        total = 0
+        for member in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                total += member.memory_info().rss
+                # The kernel's peak covers the time between samples. getrusage would not do: it
+                # starts with the size of the process that forked.
+                self.peak_memory_bytes = max(self.peak_memory_bytes, peak_rss(member.pid))
+                times = member.cpu_times()
+                self._cpu_seconds[member.pid] = times.user + times.system
+        self.peak_memory_bytes = max(self.peak_memory_bytes, total)
 
 
-def genre_means(path: Path) -> Any:
-    """Return a table of users × genres from anybody's assignments; 0 where unseen."""
+def read_genre_means(path: Path) -> pd.DataFrame:
+    """Return users × genres from the assignments of any job, 0 for genres that are unseen.
+
+    Users and genres without a rating are left out: some libraries have no row or column for them.
+    """
     import pandas as pd
 
     table = pd.read_parquet(path)
-    others = {
-        "segment",
-        "persona",
-        "distance",
-        "runner_up",
-        "margin",
-        "pc1",
-        "pc2",
-        "movies",
-        "mean_rating",
-    }
     if "userId" in table:
         table = table.set_index("userId")
-    means = table.drop(columns=[name for name in table if name in others])
-    # Users and genres without a rating have no row or column where rows were exploded.
+    means = table.drop(columns=[name for name in table if name in _OTHER_COLUMNS])
     means = means.astype(np.float64).fillna(0.0)
     means = means.loc[(means > 0).any(axis=1), (means > 0).any(axis=0)]
     return means.sort_index().sort_index(axis=1)
 
 
-def _check(means: Any, expected: Any) -> None:
+def check_genre_means(means: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """Raise RuntimeError unless two tables of :func:`read_genre_means` agree."""
     same = means.shape == expected.shape and (means.index == expected.index).all()
     if not same or not np.allclose(means.to_numpy(), expected.to_numpy(), atol=_TOLERANCE):
-        raise RuntimeError("its genre means are not ours")
+        raise RuntimeError("its genre means differ from ours")

@@ -148,7 +148,7 @@ def open_run(
         One of its subclasses, with a message for the user.
     """
     execution = execution or Execution()
-    progress = progress or Progress(quiet=True)
+    progress = progress or Progress()
     out = Path(out)
     # The folder checks again when it is opened; here it saves a download or a cluster's start.
     check_available(out, outputs, resume=execution.resume, overwrite=execution.overwrite)

@@ -103,9 +103,9 @@ def planted_agreement(folder: str, assignments: Path) -> float | None:
         if not pa.types.is_integer(file.schema_arrow.field(USER).type):
             return None
         for batch in file.iter_batches(columns=[USER, "segment"]):
-            columns: list[Any] = [batch.column(i) for i in range(2)]
-            users, labels = (np.from_dlpack(column) for column in columns)
-            planted = truth.segments_of(users)
+            ids: Any = batch.column(0)
+            labels: Any = np.from_dlpack(batch.column(1))
+            planted = truth.segments_of(np.from_dlpack(ids).astype(np.int64, copy=False))
             has_truth = planted >= 0
             pairs = labels[has_truth].astype(np.int64) * n_planted + planted[has_truth]
             counts = np.bincount(pairs, minlength=len(pair_counts))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.pipeline import ground_truth, stages
 from segmentation.pipeline.context import RESULT_FILES, RESUMABLE_FILES, open_run
-from segmentation.pipeline.figure_process import FigureRenderer
+from segmentation.pipeline.figure_process import REQUIRED_MEMORY, FigureRenderer
 from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.pipeline.model import SavedModel
 from segmentation.reporting import outputs, personas
-from segmentation.reporting.figure_data import FigureData
+from segmentation.reporting.figures import FigureData
 from segmentation.storage.run_folder import RunOutputs
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def run_segment(
         with run.open_folder(), FigureRenderer() as renderer:
             catalogue = stages.load_catalogue(run)
             users = stages.aggregate_ratings(run, catalogue)
-            renderer.start_if(run.has_spare_memory)
+            if run.has_spare_memory(REQUIRED_MEMORY):
+                renderer.start()
             warnings = stages.collect_warnings(run, catalogue, users.rows)
             X = stages.feature_matrix(run, users, len(catalogue.genres))
             search = stages.choose_k(run, X) if settings.k == "auto" else None

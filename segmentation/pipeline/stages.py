@@ -99,16 +99,17 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
     folder.discard("rejected")
     with _imports_in_background():
         blocks, counts = aggregate.aggregate_ratings(
+            cluster.client,
             run.layout,
             catalogue,
-            cluster.client,
-            memory=cluster.budget,
-            n_threads=cluster.threads,
             deduplicate=settings.deduplicate,
             max_rejected=settings.max_rejected,
             partition_bytes=settings.partition_bytes,
-            progress=run.progress,
+            memory=cluster.budget,
+            n_threads=cluster.threads,
+            check_shuffle=cluster.check_shuffle,
             trim_memory=cluster.trim_memory,
+            progress=run.progress,
         )
         write_rejected_rows(run, counts.rejected)
         user_blocks.save_blocks(cluster.client, path, blocks, catalogue.genres, 2 * cluster.threads)
@@ -162,29 +163,8 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, rows: Mapping[str, i
 
 
 def feature_matrix(run: RunContext, users: AggregatedUsers, n_genres: int) -> da.Array:
-    """Return the matrix to cluster as a Dask array over persisted blocks.
-
-    Returns
-    -------
-    dask.array.Array of shape (n_users, n_genres), float32
-        Rows follow the users' ids.
-    """
-    import dask.array as da
-
-    blocks = users.blocks
-    tasks = map_tasks(
-        run.cluster.client,
-        "features",
-        presets.compute_features,
-        blocks.statistics,
-        [run.settings.preset] * len(blocks.sizes),
-    )
-    return da.concatenate(
-        [
-            da.from_delayed(task, shape=(size, n_genres), dtype=np.float32)
-            for task, size in zip(tasks, blocks.sizes, strict=True)
-        ]
-    )
+    """Return the matrix to cluster, of shape (n_users, n_genres)."""
+    return presets.feature_matrix(run.cluster.client, users.blocks, run.settings.preset, n_genres)
 
 
 def choose_k(run: RunContext, X: da.Array) -> KSearch:

@@ -1,4 +1,4 @@
-"""The generator: the bytes hang on rows and seed alone, and the figures are the published ones."""
+"""The generator: rows and seed determine every byte, and the marginals are the published ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 from segmentation.datasets import catalogue, layouts
-from segmentation.datasets.synthetic import calibration as real
-from segmentation.datasets.synthetic import kernels, model, writer
+from segmentation.datasets.synthetic import calibration, kernels, model, writer
 from segmentation.errors import DataError
 from segmentation.schema import KAGGLE_GENRES
 
@@ -23,15 +22,15 @@ ROWS = 60_000
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, client) -> Path:
-    folder = tmp_path_factory.mktemp("made")
+def dataset(tmp_path_factory: pytest.TempPathFactory, client) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic")
     writer.write_dataset(ROWS, 0, folder, client)
     return folder
 
 
 @pytest.fixture(scope="module")
 def full_plan() -> model.Plan:
-    return model.make_plan(real.ROWS, 0)
+    return model.make_plan(calibration.ROWS, 0)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -43,7 +42,7 @@ def records(folder: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
-def test_every_byte_follows_from_rows_and_seed(made: Path, tmp_path: Path) -> None:
+def test_rows_and_seed_determine_every_byte(dataset: Path, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
     with (
@@ -58,13 +57,13 @@ def test_every_byte_follows_from_rows_and_seed(made: Path, tmp_path: Path) -> No
     ):
         writer.write_dataset(ROWS, 0, tmp_path / "again", other)
         writer.write_dataset(ROWS, 1, tmp_path / "other", other)
-    assert digest(tmp_path / "again") == digest(made)
+    assert digest(tmp_path / "again") == digest(dataset)
     differ = digest(tmp_path / "other")
-    assert all(differ[name] != value for name, value in digest(made).items())
+    assert all(differ[name] != value for name, value in digest(dataset).items())
 
 
-def test_rows_users_and_order(made: Path) -> None:
-    ratings = pd.read_csv(made / "ratings.csv")
+def test_rows_users_and_order(dataset: Path) -> None:
+    ratings = pd.read_csv(dataset / "ratings.csv")
     assert list(ratings.columns) == ["userId", "movieId", "rating", "timestamp"]
     assert len(ratings) == ROWS
     assert not ratings.duplicated(["userId", "movieId"]).any()
@@ -72,18 +71,19 @@ def test_rows_users_and_order(made: Path) -> None:
         ratings[["userId", "movieId"]].sort_values(["userId", "movieId"], ignore_index=True)
     )
     counts = ratings.groupby("userId").size()
-    assert counts.index.tolist() == list(range(1, round(ROWS * real.USERS / real.ROWS) + 1))
+    n_users = round(ROWS * calibration.USERS / calibration.ROWS)
+    assert counts.index.tolist() == list(range(1, n_users + 1))
     assert counts.min() < 20, "the full set has no floor of 20 ratings"
     assert counts.median() < counts.mean() / 2, "a heavy tail"
-    assert ratings["timestamp"].between(real.TIMESTAMPS[0], real.TIMESTAMPS[-1]).all()
+    assert ratings["timestamp"].between(calibration.TIMESTAMPS[0], calibration.TIMESTAMPS[-1]).all()
     assert set(ratings["rating"]) == {half / 2 for half in range(1, 11)}
 
 
-def test_half_stars_in_the_real_shares(made: Path) -> None:
-    ratings = pd.read_csv(made / "ratings.csv")
-    found = ratings["rating"].value_counts().sort_index().to_numpy()
-    wanted = np.array(real.HALF_STARS) * (ROWS / real.ROWS)
-    assert np.abs(found - wanted).max() <= 1
+def test_half_stars_in_the_real_shares(dataset: Path) -> None:
+    ratings = pd.read_csv(dataset / "ratings.csv")
+    counts = ratings["rating"].value_counts().sort_index().to_numpy()
+    expected = np.array(calibration.HALF_STARS) * (ROWS / calibration.ROWS)
+    assert np.abs(counts - expected).max() <= 1
 
 
 def test_full_size_meets_the_published_figures(full_plan: model.Plan) -> None:
@@ -91,69 +91,67 @@ def test_full_size_meets_the_published_figures(full_plan: model.Plan) -> None:
     assert full_plan.counts.sum() == 26_024_289
     assert full_plan.counts.max() == 18_276
     assert full_plan.counts.min() == 1
-    quotas = writer.quotas(full_plan)
-    assert (quotas >= 0).all()
-    assert quotas.sum(axis=0).tolist() == list(real.HALF_STARS)
-    # A group's histogram must have room for exactly its rows.
-    np.testing.assert_array_equal(quotas.sum(axis=1), np.diff(full_plan.first_rows))
+    half_stars = writer.count_half_stars(full_plan)
+    assert (half_stars >= 0).all()
+    assert half_stars.sum(axis=0).tolist() == list(calibration.HALF_STARS)
+    np.testing.assert_array_equal(half_stars.sum(axis=1), np.diff(full_plan.first_rows))
     stars = np.arange(1, 11) / 2
-    mean = (stars * real.HALF_STARS).sum() / real.ROWS
+    mean = (stars * calibration.HALF_STARS).sum() / calibration.ROWS
     assert mean == pytest.approx(3.528090, abs=1e-6)
-    variance = ((stars - mean) ** 2 * real.HALF_STARS).sum() / (real.ROWS - 1)
+    variance = ((stars - mean) ** 2 * calibration.HALF_STARS).sum() / (calibration.ROWS - 1)
     assert np.sqrt(variance) == pytest.approx(1.065443, abs=1e-6)
 
 
-def test_groups_agree_whoever_makes_them(full_plan: model.Plan) -> None:
-    """A user's films hang on (seed, user), not on the group the user is drawn in."""
+def test_movies_of_a_user_do_not_depend_on_the_group() -> None:
     small = model.make_plan(30_000, 3)
-    t = small.tables
+    tables = small.tables
     key = np.uint64(7)
 
     def draw(first: int, stop: int) -> np.ndarray:
-        films = np.empty(int(small.counts[first:stop].sum()), np.int32)
-        kernels.draw_films(
+        movies = np.empty(int(small.counts[first:stop].sum()), np.int32)
+        kernels.draw_movies(
             key,
             first,
             small.segments[first:stop],
             small.counts[first:stop],
-            t.alias_share,
-            t.alias_other,
-            t.weights,
-            films,
+            tables.alias_share,
+            tables.alias_other,
+            tables.weights,
+            movies,
         )
-        return films
+        return movies
 
     np.testing.assert_array_equal(draw(0, 40), np.concatenate([draw(0, 13), draw(13, 40)]))
 
 
-def test_alias_tables_hold_their_weights() -> None:
+def test_alias_table_samples_its_weights() -> None:
     weights = np.array([0.1, 5.0, 0.0, 2.5, 1.4])
-    share, other = kernels.alias_table(weights)
+    share, other = kernels.build_alias_table(weights)
     chance = share / len(weights)
     np.add.at(chance, other, (1.0 - share) / len(weights))
     np.testing.assert_allclose(chance, weights / weights.sum())
 
 
-def test_metadata_in_its_raw_messy_form(made: Path) -> None:
-    header, *rows = records(made)
+def test_metadata_has_the_defects_of_the_real_file(dataset: Path) -> None:
+    header, *rows = records(dataset)
     assert len(header) == 24
-    # Three records are torn in two, which makes three records more of the wrong width.
-    assert len(rows) == real.RECORDS
+    # Three records are torn in two; RECORDS counts both halves.
+    assert len(rows) == calibration.RECORDS
     whole = [row for row in rows if len(row) == 24 and row[5].isdigit()]
     torn = [row for row in rows if len(row) != 24]
     tails = [row for row in torn if row[0] != "False"]
     assert len(tails) == 3
     at = header.index("genres")
-    assert all("'name'" in row[at] for row in tails), "companies stand under genres"
+    assert all("'name'" in row[at] for row in tails), "companies end up under genres"
     ids = Counter(row[5] for row in rows if len(row) > 5 and row[5].isdigit())
-    assert sum(n - 1 for n in ids.values()) == real.DUPLICATES
+    assert sum(n - 1 for n in ids.values()) == calibration.DUPLICATES
     assert any("\n" in row[9] for row in whole)
     assert any('"' in row[9] and "," in row[9] for row in whole)
 
 
-def test_catalogue_of_the_synthetic_set(made: Path) -> None:
-    found = catalogue.load_catalogue(layouts.detect_layout(str(made)))
-    notes = found.notes
+def test_catalogue_of_the_synthetic_set(dataset: Path) -> None:
+    movies = catalogue.load_catalogue(layouts.detect_layout(str(dataset)))
+    notes = movies.notes
     assert notes["records"] == 45_466
     assert notes["malformed_repaired"] + notes["malformed_set_aside"] == 3
     assert notes["duplicates"] == 30
@@ -161,56 +159,56 @@ def test_catalogue_of_the_synthetic_set(made: Path) -> None:
     assert notes["links"] == 45_843
     assert notes["links_without_tmdb"] == 219
     assert notes["unknown_genres"] == 0
-    titles = {int(m): t for m, t in zip(found.movie_ids, found.titles, strict=True)}
+    titles = {int(m): t for m, t in zip(movies.movie_ids, movies.titles, strict=True)}
     assert titles[296] == "Pulp Fiction"
     assert titles[318] == "The Shawshank Redemption"
 
 
-def test_genres_have_their_published_number_of_titles(made: Path) -> None:
-    header, *rows = records(made)
+def test_genres_have_their_published_number_of_titles(dataset: Path) -> None:
+    header, *rows = records(dataset)
     at = header.index("genres")
-    found: Counter[str] = Counter()
+    titles: Counter[str] = Counter()
     for row in rows:
         if len(row) == 24 or row[0] == "False":
-            found.update(name for name in KAGGLE_GENRES if f"'name': '{name}'" in row[at])
-    assert dict(found) == {name: titles for name, (_, titles, *_) in real.GENRES.items()}
+            titles.update(name for name in KAGGLE_GENRES if f"'name': '{name}'" in row[at])
+    assert dict(titles) == {name: count for name, (_, count, *_) in calibration.GENRES.items()}
 
 
-def test_tmdb_ids_differ_from_movielens_ids(made: Path) -> None:
-    links = pd.read_csv(made / "links.csv")
+def test_tmdb_ids_differ_from_movielens_ids(dataset: Path) -> None:
+    links = pd.read_csv(dataset / "links.csv")
     assert len(links) == 45_843
     assert links["tmdbId"].isna().sum() == 219
     assert not (links["movieId"] == links["tmdbId"]).any()
     assert links["movieId"].is_unique
 
 
-def test_a_direct_join_goes_as_wrong_as_in_the_real_data(made: Path) -> None:
-    ratings = pd.read_csv(made / "ratings.csv")
-    direct = catalogue.load_catalogue(layouts.detect_layout(str(made)), "direct")
-    kept = ratings["movieId"].isin(direct.movie_ids).mean()
-    assert 0.35 < kept < 0.55
-    assert set(catalogue.find_wrong_anchors(direct)) == {296, 318}
+def test_a_direct_join_fails_as_in_the_real_data(dataset: Path) -> None:
+    ratings = pd.read_csv(dataset / "ratings.csv")
+    direct = catalogue.load_catalogue(layouts.detect_layout(str(dataset)), "direct")
+    share = ratings["movieId"].isin(direct.movie_ids).mean()
+    assert 0.35 < share < 0.55
+    assert set(catalogue.wrong_anchors(direct)) == {296, 318}
 
 
-def test_planted_segments(made: Path) -> None:
-    planted = pd.read_parquet(made / "planted.parquet")
-    ratings = pd.read_csv(made / "ratings.csv")
+def test_planted_segments(dataset: Path) -> None:
+    planted = pd.read_parquet(dataset / "planted.parquet")
+    ratings = pd.read_csv(dataset / "ratings.csv")
     counts = ratings.groupby("userId").size()
     assert planted["userId"].tolist() == counts.index.tolist()
     assert planted["movies"].tolist() == counts.tolist()
-    assert set(planted["persona"]) == {segment.name for segment in real.SEGMENTS}
+    assert set(planted["persona"]) == {segment.name for segment in calibration.SEGMENTS}
     by_segment = planted.groupby("segment")["movies"].median()
     assert by_segment.is_monotonic_increasing
     names = planted.groupby("segment")["persona"].unique()
-    assert [list(n) for n in names] == [[segment.name] for segment in real.SEGMENTS]
+    assert [list(n) for n in names] == [[segment.name] for segment in calibration.SEGMENTS]
 
 
-def test_marker_tells_a_finished_set(made: Path, tmp_path: Path, client) -> None:
-    assert writer.is_written(ROWS, 0, made)
-    assert not writer.is_written(ROWS, 1, made)
-    assert not writer.is_written(ROWS + 1, 0, made)
+def test_is_written_recognizes_a_complete_dataset(dataset: Path, tmp_path: Path, client) -> None:
+    assert writer.is_written(ROWS, 0, dataset)
+    assert not writer.is_written(ROWS, 1, dataset)
+    assert not writer.is_written(ROWS + 1, 0, dataset)
     assert not writer.is_written(ROWS, 0, tmp_path)
-    assert json.loads((made / "synthetic.json").read_text())["synthetic"] is True
+    assert json.loads((dataset / "synthetic.json").read_text())["synthetic"] is True
     copy = tmp_path / "copy"
     writer.write_dataset(2_000, 0, copy, client)
     with (copy / "ratings.csv").open("ab") as file:
@@ -218,9 +216,9 @@ def test_marker_tells_a_finished_set(made: Path, tmp_path: Path, client) -> None
     assert not writer.is_written(2_000, 0, copy)
 
 
-def test_no_room_is_told_before_anything_is_written(tmp_path: Path, client) -> None:
-    with pytest.raises(DataError, match=r"ratings take about 2,700,000.0 MB and .* MB are free"):
-        # The plan alone of so many users would take minutes; only the arithmetic is tried.
+def test_too_little_disk_space_is_an_error_before_writing(tmp_path: Path, client) -> None:
+    with pytest.raises(DataError, match=r"take about 2,700,000.0 MB, and only .* MB are free"):
+        # Planning so many users takes minutes; this tests the arithmetic only.
         with pytest.MonkeyPatch.context() as patch:
             small = model.make_plan(2_000, 0)
             patch.setattr(writer, "make_plan", lambda rows, seed: small)

@@ -262,7 +262,7 @@ class TestSynthesize:
         assert synthesize.main(arguments) == 0
         assert str(out / "planted.parquet") in capsys.readouterr().out
         assert synthesize.main(arguments) == 2
-        assert "is not empty: add --overwrite" in capsys.readouterr().err
+        assert "is not empty: pass --overwrite" in capsys.readouterr().err
         assert synthesize.main([*arguments, "--overwrite", "--seed", "4"]) == 0
 
     def test_bad_usage(self, tmp_path: Path, capsys) -> None:

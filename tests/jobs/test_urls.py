@@ -16,6 +16,7 @@ import pytest
 from jobs import convert, segment
 from segmentation.datasets import retry
 from tests.conftest import write_tiny
+from tests.jobs.reading import assert_same_users, read
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import assert_same, data, reference, result, run
 from tests.web_server import WebServer, serve
@@ -37,10 +38,10 @@ def _fresh(monkeypatch) -> Iterator[None]:
     fsspec.AbstractFileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_ranges(data: Path, reference, tmp_path: Path, cluster: str) -> None:
+def test_ranges(data: Path, reference, tmp_path: Path) -> None:
     with serve(WebServer(data)) as web:
-        found = run(web.url, tmp_path / "out", "--partition-size", "300kB", "--cluster", cluster)
+        options = ["--partition-size", "300kB", "--cluster", "local"]
+        found = run(web.url, tmp_path / "out", *options)
         ranges = web.requested_ranges("ratings.csv")
     assert_same(found, reference)
     size = (data / "ratings.csv").stat().st_size
@@ -71,14 +72,14 @@ def test_no_ranges(
     # Questions and looks at the beginning apart: whole to be told from others, whole to be read.
     assert wanted.count("GET") <= 8
     told = capsys.readouterr().err
-    assert ("gives no ranges: one task alone can read it" in told) == (not packed)
-    assert ("is gzip, which one task alone can unpack" in told) == packed
+    assert ("does not support range requests" in told) == (not packed)
+    assert ("is gzip, which only one task can decompress" in told) == packed
     if not packed:
         assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
 
 
 @pytest.mark.parametrize("what", ["500", "broken off"])
-def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
+def test_stumbling(data: Path, reference, client, what: str) -> None:
     """Each file fails twice at a time that is none of the driver's choosing."""
     with serve(WebServer(data)) as web:
         names = ["ratings.csv", "movies_metadata.csv", "links.csv"]
@@ -87,9 +88,9 @@ def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
             web.failures = trouble
         else:
             web.broken_off = trouble
-        found = run(web.url, tmp_path / "out", "--partition-size", "300kB")
+        found = read(client, web.url, "--partition-size", "300kB")
         assert not +trouble
-    assert_same(found, reference)
+    assert_same_users(found, reference)
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "links.csv", "movies_metadata.csv"])
@@ -138,7 +139,7 @@ def test_no_size(tmp_path: Path, capsys) -> None:
     assert "its server does not report its size; download it and pass the local file" in line
 
 
-def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> None:
+def test_parquet_by_ranges(data: Path, reference, client, tmp_path: Path, capsys) -> None:
     copied = tmp_path / "copy"
     assert convert.main(["--data", str(data), "--out", str(copied), "--quiet"]) == 0
     (part,) = copied.rglob("part-*.parquet")
@@ -146,7 +147,7 @@ def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> Non
     shutil.rmtree(part.parent)
     (copied / "ratings.parquet").write_bytes(content)
     with serve(WebServer(copied)) as web:
-        assert_same(run(web.url, tmp_path / "out"), reference)
+        assert_same_users(read(client, web.url), reference)
         web.ranges = "ignored"
         fsspec.AbstractFileSystem.clear_instance_cache()
         capsys.readouterr()
@@ -179,24 +180,15 @@ def store() -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_s3(data: Path, reference, tmp_path: Path, store: str, cluster: str) -> None:
+def test_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
     fs = fsspec.filesystem("s3")
-    bucket = f"audience-{cluster}"
-    fs.mkdir(bucket)
-    fs.put(f"{data}/", f"{bucket}/movielens", recursive=True)
-    found = run(
-        f"s3://{bucket}/movielens",
-        tmp_path / "out",
-        "--partition-size",
-        "300kB",
-        "--cluster",
-        cluster,
-    )
-    assert_same(found, reference)
+    fs.mkdir("audience")
+    fs.put(f"{data}/", "audience/movielens", recursive=True)
+    options = ["--partition-size", "300kB", "--cluster", "local"]
+    assert_same(run("s3://audience/movielens", tmp_path / "out", *options), reference)
 
 
-def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
+def test_parts_in_s3(data: Path, reference, client, store: str) -> None:
     fs = fsspec.filesystem("s3")
     fs.mkdir("parts")
     for name in ("links.csv", "movies_metadata.csv"):
@@ -204,7 +196,7 @@ def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
     frame = pd.read_csv(data / "ratings.csv")
     for i in range(3):
         fs.pipe(f"parts/ratings-{i}.csv", frame[i::3].to_csv(index=False).encode())
-    assert_same(run("s3://parts", tmp_path / "out", "--partition-size", "300kB"), reference)
+    assert_same_users(read(client, "s3://parts", "--partition-size", "300kB"), reference)
 
 
 def test_s3_without_a_bucket(tmp_path: Path, capsys, store: str) -> None:

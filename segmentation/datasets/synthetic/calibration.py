@@ -1,8 +1,9 @@
-"""Figures of the full data set that the synthetic one is made to meet.
+"""Figures of the real data set that the synthetic one reproduces.
 
-Counts are those of ``ratings.csv``, ``links.csv`` and ``movies_metadata.csv`` in version 7 of
-``rounakbanik/the-movies-dataset``. Each genre's share of the ratings, which decides how far it is
-tied to popular films, was measured on the 100,004 real ratings of ``ratings_small.csv``.
+Counts come from ``ratings.csv``, ``links.csv`` and ``movies_metadata.csv`` in version 7 of
+``rounakbanik/the-movies-dataset``. Each genre's share of the ratings, which sets how strongly its
+titles lean towards popular movies, was measured on the 100,004 real ratings of
+``ratings_small.csv``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ROWS = 26_024_289
 USERS = 270_896
 MOST_RATINGS_OF_A_USER = 18_276
 
-#: Ratings of 0.5, 1, … 5 stars at full size; they add up to ROWS.
+#: Numbers of ratings of 0.5, 1, …, 5 stars at full size; they add up to ROWS.
 HALF_STARS = (
     404_897,
     843_310,
@@ -37,21 +38,21 @@ RECORDS = 45_466
 MALFORMED = 3
 DUPLICATES = 30
 WITHOUT_GENRE = 2_442
-#: Distinct films with a record; torn and duplicate records are not among them.
-FILMS = RECORDS - MALFORMED - DUPLICATES
+#: Distinct movies with a record, not counting torn and duplicate records.
+MOVIES = RECORDS - MALFORMED - DUPLICATES
 LARGEST_MOVIE_ID = 176_275
 LARGEST_TMDB_ID = 469_172
 
-#: Ratings of the three most rated films: Forrest Gump, Shawshank Redemption, Pulp Fiction.
+#: Ratings of the three most rated movies: Forrest Gump, Shawshank Redemption, Pulp Fiction.
 TOP_RATINGS = (91_921, 91_082, 87_901)
-#: The others follow a stretched exponential in their rank. The two constants were solved for
-#: ROWS ratings in all and 45,115 films with at least one.
+#: The other movies follow a stretched exponential of their rank. Its power and its scale in ranks
+#: were solved so that ratings add up to ROWS and 45,115 movies have at least one.
 POPULARITY_TOP, POPULARITY_POWER, POPULARITY_RANKS = 87_000.0, 0.3652, 68.37
 
 TIMESTAMPS = (789_652_009, 990_754_500, 1_151_716_000, 1_357_578_000, 1_501_829_870)
 
-#: genre → (TMDB's id, titles, how steeply its titles lean to popular films, mean-rating offset).
-#: The lean is the exponent that gives the genre its measured share of the ratings.
+#: genre → (TMDB id, number of titles, lean, offset of its mean rating). The lean is the exponent of
+#: popularity in the weight of a title; it gives the genre its measured share of the ratings.
 GENRES: dict[str, tuple[int, int, float, float]] = {
     "Action": (28, 6_596, 0.12, -0.12),
     "Adventure": (12, 3_496, 0.26, -0.07),
@@ -78,10 +79,22 @@ GENRES: dict[str, tuple[int, int, float, float]] = {
 
 @dataclass(frozen=True)
 class PlantedSegment:
-    """One planted segment: how many ratings its users give, what they watch, how they judge.
+    """One planted segment: how much its users rate, which genres they watch, which they like.
 
-    ``ratings`` are lognormal with the given median and spread. ``viewing`` multiplies the chance
-    of a genre's films, ``liking`` shifts their stars before the scale is fitted.
+    Parameters
+    ----------
+    name
+        The persona.
+    share
+        Share of the users.
+    median, spread
+        Ratings per user are lognormal with this median and standard deviation of the logarithm.
+    satisfaction
+        Shift of all the segment's scores.
+    viewing
+        Genre → factor on the chance that a user of the segment rates one of its movies.
+    liking
+        Genre → shift of the scores of its movies. Scores become stars by rank.
     """
 
     name: str
@@ -143,7 +156,10 @@ SEGMENTS = (
 
 
 def expected_ratings() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the ratings of each linked film at full size, by falling popularity; (LINKS,)."""
+    """Return the expected number of ratings of each linked movie at full size.
+
+    The array has shape (LINKS,) and is sorted by falling popularity.
+    """
     ranks = np.arange(LINKS)
     expected = POPULARITY_TOP * np.exp(-((ranks / POPULARITY_RANKS) ** POPULARITY_POWER))
     expected[: len(TOP_RATINGS)] = TOP_RATINGS

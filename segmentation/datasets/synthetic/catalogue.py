@@ -1,4 +1,4 @@
-"""The synthetic catalogue: ids, genres, and the raw, messy form of the real files."""
+"""The synthetic catalogue: ids, genres, and files with the defects of the real ones."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets.synthetic import calibration as real
+from segmentation.datasets.synthetic import calibration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-#: popularity rank → (movieId, tmdbId, title, genres); everyone knows these three.
+#: popularity rank → (movieId, tmdbId, title, genres) of the three most rated movies.
 _KNOWN = {
     0: (356, 13, "Forrest Gump", ("Comedy", "Drama", "Romance")),
     1: (318, 278, "The Shawshank Redemption", ("Drama", "Crime")),
     2: (296, 680, "Pulp Fiction", ("Thriller", "Crime")),
 }
-#: TMDB ids that a direct join mistakes for two of the above.
+#: TMDB ids that equal the movieIds of two of the above; a direct join confuses them.
 _MISTAKEN = {296: "Terminator 3: Rise of the Machines", 318: "The Million Dollar Hotel"}
 
 _LOW_IDS = 10_000
-#: Share of low TMDB ids in use. It decides what a direct join keeps: some 43 % of the ratings,
-#: as in the real data.
+#: Share of the TMDB ids below ``_LOW_IDS`` in use. It sets what a direct join matches: about 43 %
+#: of the ratings, as in the real data.
 _LOW_TMDB_SHARE = 0.51
 
 COLUMNS = (
@@ -103,12 +103,12 @@ _SECOND = (
 _STUDIOS = ("Harbour Lights", "Ninth Reel", "Paper Moon & Sons", "Tall Pine Pictures", "O'Dea Film")
 
 
-class Films(NamedTuple):
-    """Every linked film by falling popularity; all of shape (LINKS,) unless stated.
+class Movies(NamedTuple):
+    """Every movie of ``links.csv`` by falling popularity; arrays have shape (LINKS,).
 
-    ``tmdb_ids`` is 0 where ``links.csv`` has a gap; ``recorded`` tells which films
-    ``movies_metadata.csv`` knows; ``indicator`` is bool of shape (LINKS, 20); ``titles`` go with
-    the recorded ones.
+    ``tmdb_ids`` is 0 where ``links.csv`` has no TMDB id; ``recorded`` is whether
+    ``movies_metadata.csv`` has the movie; ``indicator``, of shape (LINKS, n_genres), is whether it
+    has the genre; ``titles`` has one title per movie.
     """
 
     movie_ids: NDArray[np.int64]
@@ -118,35 +118,38 @@ class Films(NamedTuple):
     titles: list[str]
 
 
-def make_films(seed: int) -> Films:
-    """Draw the catalogue; it hangs on the seed alone, not on the number of ratings."""
+def draw_catalogue(seed: int) -> Movies:
+    """Draw the catalogue; it depends on the seed only, not on the number of ratings."""
     rng = np.random.default_rng([seed, 1])
-    ranks = np.arange(real.LINKS)
-    # Gaps lie among the least popular: films without a link, then films without a record.
-    leaning = np.log1p(ranks) + 2.0 * rng.random(real.LINKS)
-    leaning[: len(_KNOWN)] = -1.0
-    tail = np.argsort(-leaning, kind="stable")[: real.LINKS - real.FILMS]
-    recorded = np.ones(real.LINKS, bool)
+    ranks = np.arange(calibration.LINKS)
+    # Unpopular movies are the ones without a record, and some of these have no TMDB id.
+    obscurity = np.log1p(ranks) + 2.0 * rng.random(calibration.LINKS)
+    obscurity[: len(_KNOWN)] = -1.0
+    tail = np.argsort(-obscurity, kind="stable")[: calibration.LINKS - calibration.MOVIES]
+    recorded = np.ones(calibration.LINKS, bool)
     recorded[tail] = False
-    unlinked = rng.choice(tail, real.LINKS_WITHOUT_TMDB, replace=False)
-    movie_ids = _movie_ids(rng)
-    tmdb_ids = _tmdb_ids(rng, movie_ids, recorded)
+    unlinked = rng.choice(tail, calibration.LINKS_WITHOUT_TMDB, replace=False)
+    movie_ids = _draw_movie_ids(rng)
+    tmdb_ids = _draw_tmdb_ids(rng, movie_ids, recorded)
     tmdb_ids[unlinked] = 0
-    indicator = np.zeros((real.LINKS, len(real.GENRES)), bool)
-    indicator[recorded] = _genres(rng, real.expected_ratings()[recorded])
-    titles = [_title(int(rank), int(tmdb)) for rank, tmdb in zip(ranks, tmdb_ids, strict=True)]
-    return Films(movie_ids, tmdb_ids, recorded, indicator, titles)
+    indicator = np.zeros((calibration.LINKS, len(calibration.GENRES)), bool)
+    indicator[recorded] = _draw_genres(rng, calibration.expected_ratings()[recorded])
+    titles = [_make_title(int(rank), int(tmdb)) for rank, tmdb in zip(ranks, tmdb_ids, strict=True)]
+    return Movies(movie_ids, tmdb_ids, recorded, indicator, titles)
 
 
-def _movie_ids(rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw_movie_ids(rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw distinct movieIds; low ones tend to go to popular movies."""
     low = rng.permutation(np.arange(1, _LOW_IDS))[: int(0.93 * _LOW_IDS)]
-    known = np.array([movie for movie, *_ in _KNOWN.values()])
-    high = rng.permutation(np.arange(_LOW_IDS, real.LARGEST_MOVIE_ID + 1))
-    pool = np.union1d(low, known)
-    pool = np.sort(np.concatenate([pool, high[: real.LINKS - len(pool)]]))
-    # Films that entered MovieLens early have low ids and many ratings.
-    order = np.argsort(np.log1p(np.arange(real.LINKS)) + 1.2 * _normal(rng, real.LINKS))
-    ids = np.empty(real.LINKS, np.int64)
+    anchors = np.array([movie for movie, *_ in _KNOWN.values()])
+    high = rng.permutation(np.arange(_LOW_IDS, calibration.LARGEST_MOVIE_ID + 1))
+    pool = np.union1d(low, anchors)
+    pool = np.sort(np.concatenate([pool, high[: calibration.LINKS - len(pool)]]))
+    # Movies that entered MovieLens early have low ids and many ratings.
+    order = np.argsort(
+        np.log1p(np.arange(calibration.LINKS)) + 1.2 * draw_normal(rng, calibration.LINKS)
+    )
+    ids = np.empty(calibration.LINKS, np.int64)
     ids[order] = pool
     for rank, (movie, *_) in _KNOWN.items():
         at = int(np.flatnonzero(ids == movie)[0])
@@ -154,56 +157,57 @@ def _movie_ids(rng: np.random.Generator) -> NDArray[np.int64]:
     return ids
 
 
-def _tmdb_ids(
+def _draw_tmdb_ids(
     rng: np.random.Generator, movie_ids: NDArray[np.int64], recorded: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    wanted = [tmdb for _, tmdb, *_ in _KNOWN.values()] + list(_MISTAKEN)
+    """Draw distinct TMDB ids, none of them equal to its movie's movieId."""
+    fixed = [tmdb for _, tmdb, *_ in _KNOWN.values()] + list(_MISTAKEN)
     low = rng.permutation(np.arange(2, _LOW_IDS))[: int(_LOW_TMDB_SHARE * _LOW_IDS)]
-    high = rng.permutation(np.arange(_LOW_IDS, real.LARGEST_TMDB_ID + 1))
-    pool = np.union1d(low, wanted)
-    pool = rng.permutation(np.concatenate([pool, high[: real.LINKS - len(pool)]]))
-    # Ids in use by records must include the wanted ones: they go to well-rated films.
-    for place, tmdb in enumerate(wanted):
+    high = rng.permutation(np.arange(_LOW_IDS, calibration.LARGEST_TMDB_ID + 1))
+    pool = np.union1d(low, fixed)
+    pool = rng.permutation(np.concatenate([pool, high[: calibration.LINKS - len(pool)]]))
+    # The fixed ids go to the most popular movies, which have records.
+    for place, tmdb in enumerate(fixed):
         at = int(np.flatnonzero(pool == tmdb)[0])
         pool[[place, at]] = pool[[at, place]]
     clash = np.flatnonzero(pool == movie_ids)
     if len(clash):
-        others = clash[clash >= len(wanted)]
+        others = clash[clash >= len(fixed)]
         pool[others] = np.roll(pool[others], 1) if len(others) > 1 else pool[others] + 500_000
-    assert recorded[: len(wanted)].all()
+    assert recorded[: len(fixed)].all()
     return pool
 
 
-def _genres(rng: np.random.Generator, expected: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Give each genre exactly its number of titles, leaning to popular films as measured."""
-    n, names = len(expected), list(real.GENRES)
+def _draw_genres(rng: np.random.Generator, expected: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Give each genre its exact number of titles, leaning towards popular movies as measured."""
+    n, names = len(expected), list(calibration.GENRES)
     chosen = np.zeros((n, len(names)), bool)
     fixed = {rank: genres for rank, (*_, genres) in _KNOWN.items()}
-    bare = np.zeros(n, bool)
-    bare[rng.choice(np.arange(n // 20, n), real.WITHOUT_GENRE, replace=False)] = True
+    genreless = np.zeros(n, bool)
+    genreless[rng.choice(np.arange(n // 20, n), calibration.WITHOUT_GENRE, replace=False)] = True
     log_expected = np.log(expected)
-    for g, (name, (_, titles, lean, _)) in enumerate(real.GENRES.items()):
-        # Gumbel keys: the largest are a weighted draw without replacement (Vieira 2014).
+    for g, (name, (_, titles, lean, _)) in enumerate(calibration.GENRES.items()):
+        # The largest Gumbel keys are a weighted draw without replacement (Vieira 2014).
         keys = lean * log_expected - np.log(-np.log(rng.random(n)))
-        keys[bare] = -np.inf
+        keys[genreless] = -np.inf
         for rank, genres in fixed.items():
             keys[rank] = np.inf if name in genres else -np.inf
-        # Duplicate records are of Drama alone, and the counts are counts of records.
-        count = titles - (real.DUPLICATES if name == "Drama" else 0)
+        # The counts are of records, and the duplicate records are movies with Drama only.
+        count = titles - (calibration.DUPLICATES if name == "Drama" else 0)
         chosen[np.argpartition(-keys, count)[:count], g] = True
-    _hand_on(chosen, bare)
+    _share_genres(chosen, genreless)
     return chosen
 
 
-def _hand_on(chosen: NDArray[np.bool_], bare: NDArray[np.bool_]) -> None:
-    """Let films with several genres hand one on to films of like popularity that got none."""
+def _share_genres(chosen: NDArray[np.bool_], genreless: NDArray[np.bool_]) -> None:
+    """Move a genre from movies with at least three to movies of similar popularity with none."""
     counts = chosen.sum(axis=1)
     spare = np.where(counts >= 3, counts - 2, 0)
     spare[: len(_KNOWN)] = 0
-    needy = np.flatnonzero((counts == 0) & ~bare)
+    needy = np.flatnonzero((counts == 0) & ~genreless)
     donors = np.repeat(np.arange(len(spare)), spare)
     if len(donors) < len(needy):
-        raise AssertionError("more films without a genre than genres to spare")
+        raise AssertionError("more movies without a genre than genres to spare")
     pairs = donors[np.linspace(0, len(donors) - 1, len(needy)).astype(np.int64)]
     for giver, taker in zip(pairs, needy, strict=True):
         genre = np.flatnonzero(chosen[giver])[taker % int(chosen[giver].sum())]
@@ -211,11 +215,12 @@ def _hand_on(chosen: NDArray[np.bool_], bare: NDArray[np.bool_]) -> None:
         chosen[taker, genre] = True
 
 
-def _normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+def draw_normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Draw ``n`` approximately standard normal numbers (Irwin–Hall, four terms)."""
     return np.asarray((rng.random((4, n)).sum(axis=0) - 2.0) * np.sqrt(3.0))
 
 
-def _title(rank: int, tmdb: int) -> str:
+def _make_title(rank: int, tmdb: int) -> str:
     if rank in _KNOWN:
         return _KNOWN[rank][2]
     if tmdb in _MISTAKEN:
@@ -225,62 +230,65 @@ def _title(rank: int, tmdb: int) -> str:
     return f"The {first} {second}" + (f" {part + 1}" if part else "")
 
 
-def links_csv(films: Films) -> bytes:
-    """Return ``links.csv``, by movieId."""
-    order = np.argsort(films.movie_ids)
+def format_links(movies: Movies) -> bytes:
+    """Return the bytes of ``links.csv``, sorted by movieId."""
+    order = np.argsort(movies.movie_ids)
     lines = ["movieId,imdbId,tmdbId"]
     for at in order:
-        tmdb = films.tmdb_ids[at]
-        lines.append(f"{films.movie_ids[at]},{_imdb(at)},{tmdb or ''}")
+        tmdb = movies.tmdb_ids[at]
+        lines.append(f"{movies.movie_ids[at]},{_make_imdb_id(at)},{tmdb or ''}")
     return ("\n".join(lines) + "\n").encode()
 
 
-def metadata_csv(films: Films, seed: int) -> bytes:
-    """Return ``movies_metadata.csv`` with torn, duplicate and genreless records."""
+def format_metadata(movies: Movies, seed: int) -> bytes:
+    """Return the bytes of ``movies_metadata.csv``, with torn, duplicate and genreless records."""
     rng = np.random.default_rng([seed, 2])
-    order = rng.permutation(np.flatnonzero(films.recorded))
-    plain = np.zeros(films.indicator.shape[1], bool)
-    plain[list(real.GENRES).index("Drama")] = True
-    drama_only = np.flatnonzero((films.indicator == plain).all(axis=1))
-    twice = set(rng.choice(drama_only[len(_KNOWN) :], real.DUPLICATES, replace=False).tolist())
-    ordinary = order[(order >= len(_KNOWN)) & ~np.isin(order, list(twice))]
-    torn = set(rng.choice(ordinary, real.MALFORMED, replace=False).tolist())
+    order = rng.permutation(np.flatnonzero(movies.recorded))
+    drama = np.zeros(movies.indicator.shape[1], bool)
+    drama[list(calibration.GENRES).index("Drama")] = True
+    drama_only = np.flatnonzero((movies.indicator == drama).all(axis=1))
+    duplicated = set(
+        rng.choice(drama_only[len(_KNOWN) :], calibration.DUPLICATES, replace=False).tolist()
+    )
+    ordinary = order[(order >= len(_KNOWN)) & ~np.isin(order, list(duplicated))]
+    torn = set(rng.choice(ordinary, calibration.MALFORMED, replace=False).tolist())
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    again: list[list[str]] = []
+    duplicates: list[list[str]] = []
     for at in order:
         rank = int(at)
-        row = _record(films, rank)
+        row = _make_record(movies, rank)
         if rank in torn:
-            # As in the real file: a newline within the overview ended the record.
+            # As in the real file, a line break in the overview ends the record.
             head, tail = row[:10], row[9:]
             writer.writerow(head)
-            writer.writerow([" - retold from the other side", *_companies(rank, tail)])
+            writer.writerow([" - retold from the other side", *_shift_columns(rank, tail)])
         else:
             writer.writerow(row)
-        if rank in twice:
-            again.append(row)
-        elif again and rank % 97 == 0:
-            writer.writerow(again.pop())
-    writer.writerows(again)
+        if rank in duplicated:
+            duplicates.append(row)
+        elif duplicates and rank % 97 == 0:
+            writer.writerow(duplicates.pop())
+    writer.writerows(duplicates)
     return out.getvalue().encode()
 
 
-def _companies(rank: int, tail: list[str]) -> Iterator[str]:
-    """Yield the rest of a torn record: production companies come to stand under `genres`."""
+def _shift_columns(rank: int, tail: list[str]) -> Iterator[str]:
+    """Yield the rest of a torn record; its production companies end up under ``genres``."""
     yield from tail[1:3]
     yield str([{"name": _STUDIOS[rank % 5], "id": 10_000 + rank % 5}])
     yield from tail[4:]
 
 
-def _record(films: Films, rank: int) -> list[str]:
-    tmdb = int(films.tmdb_ids[rank])
-    title = films.titles[rank]
+def _make_record(movies: Movies, rank: int) -> list[str]:
+    """Return one row of ``movies_metadata.csv``."""
+    tmdb = int(movies.tmdb_ids[rank])
+    title = movies.titles[rank]
     genres = [
         {"id": tmdb_genre, "name": name}
         for (name, (tmdb_genre, *_)), has in zip(
-            real.GENRES.items(), films.indicator[rank], strict=True
+            calibration.GENRES.items(), movies.indicator[rank], strict=True
         )
         if has
     ]
@@ -304,7 +312,7 @@ def _record(films: Films, rank: int) -> list[str]:
         str(genres),
         "",
         str(tmdb),
-        f"tt{_imdb(rank)}",
+        f"tt{_make_imdb_id(rank)}",
         "en" if rank % 4 else "fr",
         title,
         overview,
@@ -325,5 +333,5 @@ def _record(films: Films, rank: int) -> list[str]:
     ]
 
 
-def _imdb(rank: int) -> str:
+def _make_imdb_id(rank: int) -> str:
     return f"{(int(rank) * 48_271) % 9_999_991:07d}"

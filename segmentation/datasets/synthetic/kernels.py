@@ -1,4 +1,4 @@
-"""Compiled loops of the generator. Every random number is a function of (seed, user)."""
+"""Compiled loops of the generator; every random number is a function of (seed, user)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _TO_UNIT = 1.0 / (1 << 53)
 
-#: From this many films on, all films race; below, films are drawn until enough are distinct.
-HEAVY = 1_500
+#: A user with at least this many movies ranks all of them by random keys; with fewer, movies are
+#: drawn until enough are distinct.
+HEAVY_USER = 1_500
 
 
 @_compiled  # type: ignore[untyped-decorator]
@@ -32,21 +33,25 @@ def _mix(state: np.uint64) -> np.uint64:
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _unit(bits: np.uint64) -> float:
+def _to_unit(bits: np.uint64) -> float:
+    """Turn 64 random bits into a number in [0, 1)."""
     return float(bits >> _S11) * _TO_UNIT
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _bell(state: np.uint64) -> float:
-    """Return a nearly normal number (Irwin–Hall of four), exact on every machine."""
+def _normal(state: np.uint64) -> float:
+    """Return an approximately standard normal number (Irwin–Hall, four terms).
+
+    It uses additions and one product only, so it is the same on every machine.
+    """
     total = 0.0
     for i in range(4):
-        total += _unit(_mix(state + np.uint64(i + 1) * _GOLDEN))
+        total += _to_unit(_mix(state + np.uint64(i + 1) * _GOLDEN))
     return (total - 2.0) * 1.7320508075688772
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def draw_films(
+def draw_movies(
     seed: np.uint64,
     first_user: int,
     segments: NDArray[np.int8],
@@ -54,118 +59,136 @@ def draw_films(
     alias_share: NDArray[np.float64],
     alias_other: NDArray[np.int32],
     weights: NDArray[np.float64],
-    films: NDArray[np.int32],
+    movies: NDArray[np.int32],
 ) -> None:
-    """Draw each user's distinct films, likelier the heavier their weight, in place.
+    """Draw each user's movies without replacement, in proportion to their weights.
 
-    Drawing until enough are distinct and letting all films race (the smallest of
-    ``exponential / weight``, Efraimidis & Spirakis 2006) are the same distribution.
+    Light users draw with replacement and skip repeats. Heavy users take the movies with the
+    smallest keys ``exponential / weight`` (Efraimidis and Spirakis 2006). Both have the same
+    distribution.
 
     Parameters
     ----------
     first_user
-        Number of the first user of this group; users count on from it.
+        Index of the group's first user in the data set.
     segments, counts
-        Planted segment and number of films a user; shape (n_users,).
+        Planted segment and number of movies of each user, both of shape (n_users,).
     alias_share, alias_other, weights
-        A segment's alias table (Walker 1977) and its plain weights; (n_segments, n_films).
-    films
-        Output: film numbers, a user's together; shape (sum(counts),).
+        Alias tables (Walker 1977) and the weights that they sample from, each of shape
+        (n_segments, n_movies).
+    movies
+        Output of shape (sum(counts),): indices of movies, user by user.
     """
-    n_films = weights.shape[1]
-    taken = np.full(n_films, -1, np.int64)
-    keys = np.empty(n_films)
+    n_movies = weights.shape[1]
+    taken = np.full(n_movies, -1, np.int64)
+    keys = np.empty(n_movies)
     at = 0
     for u in range(len(counts)):
         state = _mix(seed + np.uint64(first_user + u + 1) * _GOLDEN)
         segment = segments[u]
         count = counts[u]
-        if count >= HEAVY:
-            for f in range(n_films):
+        if count >= HEAVY_USER:
+            for f in range(n_movies):
                 state += _GOLDEN
-                keys[f] = -np.log(1.0 - _unit(_mix(state))) / weights[segment, f]
+                keys[f] = -np.log(1.0 - _to_unit(_mix(state))) / weights[segment, f]
             chosen = np.argsort(keys)[:count]
             for i in range(count):
-                films[at + i] = chosen[i]
+                movies[at + i] = chosen[i]
         else:
-            found = 0
-            while found < count:
+            n_drawn = 0
+            while n_drawn < count:
                 state += _GOLDEN
-                place = _unit(_mix(state)) * n_films
+                place = _to_unit(_mix(state)) * n_movies
                 f = int(place)
                 if place - f >= alias_share[segment, f]:
                     f = alias_other[segment, f]
                 if taken[f] != u:
                     taken[f] = u
-                    films[at + found] = f
-                    found += 1
+                    movies[at + n_drawn] = f
+                    n_drawn += 1
         at += count
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def judge(
+def score_ratings(
     seed: np.uint64,
     first_user: int,
     segments: NDArray[np.int8],
     counts: NDArray[np.int64],
-    films: NDArray[np.int32],
+    movies: NDArray[np.int32],
     appeal: NDArray[np.float64],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
     n_genres: int,
     scores: NDArray[np.float64],
 ) -> None:
-    """Score each rating: the user's mildness and taste, the film's appeal, and chance.
+    """Score each rating: the movie's appeal, the user's leniency and taste, and noise.
 
-    ``appeal`` has shape (n_segments, n_films); ``scores`` is the output, one a film of ``films``.
+    Parameters
+    ----------
+    first_user, segments, counts, movies
+        As in :func:`draw_movies`.
+    appeal
+        How well each segment likes each movie, of shape (n_segments, n_movies).
+    offsets, codes
+        Genres of each movie as compressed rows: movie ``i`` has
+        ``codes[offsets[i] : offsets[i + 1]]``.
+    n_genres
+        Number of genres.
+    scores
+        Output of shape (sum(counts),).
     """
     at = 0
     taste = np.empty(n_genres)
     for u in range(len(counts)):
         state = _mix((seed ^ _MIX1) + np.uint64(first_user + u + 1) * _GOLDEN)
-        mild = 0.40 * _bell(state)
+        leniency = 0.40 * _normal(state)
         for g in range(n_genres):
             state += _MIX2
-            taste[g] = 0.25 * _bell(state)
+            taste[g] = 0.25 * _normal(state)
         for i in range(at, at + counts[u]):
             state += _MIX2
-            film = films[i]
-            score = appeal[segments[u], film] + mild + 0.75 * _bell(state)
-            for j in range(offsets[film], offsets[film + 1]):
+            movie = movies[i]
+            score = appeal[segments[u], movie] + leniency + 0.75 * _normal(state)
+            for j in range(offsets[movie], offsets[movie + 1]):
                 score += taste[codes[j]]
             scores[i] = score
         at += counts[u]
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def stamp(
+def draw_timestamps(
     seed: np.uint64,
     first_user: int,
     counts: NDArray[np.int64],
     quartiles: NDArray[np.int64],
     stamps: NDArray[np.int64],
 ) -> None:
-    """Give each user a first day by the quartiles and spread the ratings over its sessions."""
+    """Draw timestamps: each user's first one by ``quartiles``, the others in the time after it.
+
+    ``stamps`` is the output, of shape (sum(counts),), in seconds since 1970.
+    """
     at = 0
     parts = len(quartiles) - 1
     last = quartiles[parts]
     for u in range(len(counts)):
         state = _mix((seed ^ _MIX2) + np.uint64(first_user + u + 1) * _GOLDEN)
-        place = _unit(_mix(state)) * parts
+        place = _to_unit(_mix(state)) * parts
         part = int(place)
         low, high = quartiles[part], quartiles[part + 1]
         begin = low + int((place - part) * (high - low))
         for i in range(at, at + counts[u]):
             state += _GOLDEN
-            late = _unit(_mix(state))
-            # Half a minute a film, and a session now and then for those who rate many.
+            late = _to_unit(_mix(state))
+            # 30 seconds per movie; users with many ratings spread them over more sessions.
             spread = counts[u] * 30.0 * (1.0 + counts[u] / 50.0)
             stamps[i] = min(last, begin + int(late * late * spread))
         at += counts[u]
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _digits(out: NDArray[np.uint8], at: int, value: int) -> int:
+def _write_integer(out: NDArray[np.uint8], at: int, value: int) -> int:
+    """Write ``value`` in decimal digits at ``out[at]``; return where the next byte goes."""
     length = 1
     rest = value // 10
     while rest > 0:
@@ -178,7 +201,7 @@ def _digits(out: NDArray[np.uint8], at: int, value: int) -> int:
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def write_rows(
+def format_rows(
     first_user: int,
     counts: NDArray[np.int64],
     movie_ids: NDArray[np.int64],
@@ -186,35 +209,49 @@ def write_rows(
     stamps: NDArray[np.int64],
     out: NDArray[np.uint8],
 ) -> int:
-    """Write ``userId,movieId,rating,timestamp`` lines; return how many bytes they took.
+    """Format ratings as ``userId,movieId,rating,timestamp`` lines; return the number of bytes.
 
-    Users are numbered from ``first_user + 1``; ``half_stars`` counts halves, 1 to 10.
+    Parameters
+    ----------
+    first_user, counts
+        As in :func:`draw_movies`; ids start at ``first_user + 1``.
+    movie_ids, half_stars, stamps
+        The ratings, each array of shape (sum(counts),); ``half_stars`` runs from 1 to 10.
+    out
+        Output of at least ``LINE_BYTES * sum(counts)`` bytes.
     """
     at = 0
     row = 0
     for u in range(len(counts)):
         for _ in range(counts[u]):
-            at = _digits(out, at, first_user + u + 1)
+            at = _write_integer(out, at, first_user + u + 1)
             out[at] = 44
-            at = _digits(out, at + 1, movie_ids[row])
+            at = _write_integer(out, at + 1, movie_ids[row])
             out[at] = 44
             out[at + 1] = 48 + half_stars[row] // 2
             out[at + 2] = 46
             out[at + 3] = 53 if half_stars[row] % 2 else 48
             out[at + 4] = 44
-            at = _digits(out, at + 5, stamps[row])
+            at = _write_integer(out, at + 5, stamps[row])
             out[at] = 10
             at += 1
             row += 1
     return at
 
 
-#: Bytes that a line takes at most: three ids of 19 digits, the stars and the punctuation.
+#: Upper bound of a line in bytes: three integers of 19 digits, the rating and the punctuation.
 LINE_BYTES = 64
 
 
-def alias_table(weights: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Build Walker's alias table (1977) of one row of weights, by Vose's method (1991)."""
+def build_alias_table(weights: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Build the alias table (Walker 1977) of an array of weights by Vose's method (1991).
+
+    Returns
+    -------
+    share, other
+        Both of shape (n,). To draw an index, take ``i`` uniformly, and keep it with probability
+        ``share[i]``; otherwise take ``other[i]``.
+    """
     n = len(weights)
     scaled = (weights * (n / weights.sum())).tolist()
     other = list(range(n))

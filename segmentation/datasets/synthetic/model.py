@@ -1,4 +1,4 @@
-"""Who rates how many films, which films, and how they are judged: all that rows follow from."""
+"""Plan a data set: users, their segments and numbers of ratings, and the tables to draw from."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentation.datasets.synthetic import calibration as real
-from segmentation.datasets.synthetic import kernels
-from segmentation.datasets.synthetic.catalogue import Films, make_films
+from segmentation.datasets.synthetic import calibration, kernels
+from segmentation.datasets.synthetic.catalogue import Movies, draw_catalogue, draw_normal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Users whose ratings are drawn and fitted to the histogram together. It is part of what the
-#: bytes hang on, so it does not follow from the machine.
+#: Users per group; the ratings of a group are drawn and fitted to the histogram together. The
+#: bytes depend on it, so it must not depend on the machine.
 GROUP_USERS = 4_096
 
+#: Points by which the calibration represents each segment's distribution of ratings per user.
 _QUANTILES = 12
-_TAIL_FROM, _TAIL_STEP = 3_000, 64
-_ROUNDS = 60
+#: From this popularity rank on, the calibration handles movies in bins of ``_TAIL_STEP``.
+_TAIL_START, _TAIL_STEP = 3_000, 64
+_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
-class FilmTables:
-    """What a worker needs of the films; arrays run by popularity rank.
+class MovieTables:
+    """What a worker needs to know about the movies, by falling popularity.
 
-    ``weights`` and ``appeal`` have shape (n_segments, LINKS): how likely and how well liked a
-    film is in a planted segment. ``alias_share`` and ``alias_other`` sample from ``weights``.
+    ``movie_ids`` has shape (LINKS,). ``offsets`` and ``codes`` hold the genres as compressed rows:
+    movie ``i`` has ``codes[offsets[i] : offsets[i + 1]]``. ``weights`` and ``appeal``, of shape
+    (n_segments, LINKS), say how likely a planted segment rates a movie and how well it likes it.
+    ``alias_share`` and ``alias_other`` are alias tables that sample from ``weights``.
     """
 
     movie_ids: NDArray[np.int64]
@@ -44,14 +47,15 @@ class FilmTables:
 class Plan:
     """A data set before it is written.
 
-    ``segments`` (int8) and ``counts`` (int64) have shape (n_users,); ``first_rows`` the number of
-    rows before each group of users, of shape (n_groups + 1,).
+    ``segments`` and ``counts``, of shape (n_users,), are each user's planted segment and number of
+    ratings. ``first_users`` and ``first_rows``, of shape (n_groups + 1,), are the numbers of users
+    and of rows before each group of users.
     """
 
     rows: int
     seed: int
-    films: Films
-    tables: FilmTables
+    movies: Movies
+    tables: MovieTables
     segments: NDArray[np.int8]
     counts: NDArray[np.int64]
     first_users: NDArray[np.int64]
@@ -69,30 +73,42 @@ class Plan:
 
 
 def make_plan(rows: int, seed: int) -> Plan:
-    """Plan a data set of exactly ``rows`` ratings; it hangs on ``rows`` and ``seed`` alone."""
-    films = make_films(seed)
+    """Plan a data set of exactly ``rows`` ratings; it depends on ``rows`` and ``seed`` only."""
+    movies = draw_catalogue(seed)
     rng = np.random.default_rng([seed, 3])
-    users = max(1, round(rows * real.USERS / real.ROWS))
-    shares = np.cumsum([segment.share for segment in real.SEGMENTS])
+    users = max(1, round(rows * calibration.USERS / calibration.ROWS))
+    shares = np.cumsum([segment.share for segment in calibration.SEGMENTS])
     segments = np.searchsorted(shares[:-1], rng.random(users), side="right").astype(np.int8)
-    counts = _counts(rng, segments, rows)
+    counts = _draw_counts(rng, segments, rows)
     groups = max(1, users // GROUP_USERS)
     first_users = users * np.arange(groups + 1) // groups
     first_rows = np.concatenate([[0], np.cumsum(counts)])[first_users]
-    return Plan(rows, seed, films, _tables(films, rng), segments, counts, first_users, first_rows)
+    return Plan(
+        rows,
+        seed,
+        movies,
+        _draw_movie_tables(movies, rng),
+        segments,
+        counts,
+        first_users,
+        first_rows,
+    )
 
 
-def _counts(rng: np.random.Generator, segments: NDArray[np.int8], rows: int) -> NDArray[np.int64]:
+def _draw_counts(
+    rng: np.random.Generator, segments: NDArray[np.int8], rows: int
+) -> NDArray[np.int64]:
+    """Draw each user's number of ratings; they add up to ``rows``."""
     from scipy.special import ndtri
 
-    medians = np.array([segment.median for segment in real.SEGMENTS])[segments]
-    spreads = np.array([segment.spread for segment in real.SEGMENTS])[segments]
+    medians = np.array([segment.median for segment in calibration.SEGMENTS])[segments]
+    spreads = np.array([segment.spread for segment in calibration.SEGMENTS])[segments]
     draws = medians * np.exp(spreads * ndtri(1.0 - rng.random(len(segments))))
-    most = real.MOST_RATINGS_OF_A_USER
+    most = calibration.MOST_RATINGS_OF_A_USER
     counts = np.clip(np.rint(draws * (rows / draws.sum())), 1, most).astype(np.int64)
-    if rows >= real.ROWS:
+    if rows >= calibration.ROWS:
         counts[np.argmax(counts)] = most
-    # What rounding and clipping left over is spread over users that can take it.
+    # Rounding and clipping change the sum: spread the difference over users that can take it.
     while (rest := rows - int(counts.sum())) != 0:
         able = np.flatnonzero((counts > 1) & (counts < most) if rest < 0 else counts < most - 1)
         if len(able) == 0:
@@ -102,28 +118,29 @@ def _counts(rng: np.random.Generator, segments: NDArray[np.int8], rows: int) -> 
     return np.asarray(counts)
 
 
-def _tables(films: Films, rng: np.random.Generator) -> FilmTables:
-    tilt = np.ones((len(real.SEGMENTS), real.LINKS))
-    liking = np.zeros((len(real.SEGMENTS), real.LINKS))
-    names = list(real.GENRES)
-    breadth = np.maximum(films.indicator.sum(axis=1), 1)
-    for s, segment in enumerate(real.SEGMENTS):
+def _draw_movie_tables(movies: Movies, rng: np.random.Generator) -> MovieTables:
+    """Derive weights and appeal of every movie in every planted segment."""
+    tilt = np.ones((len(calibration.SEGMENTS), calibration.LINKS))
+    liking = np.zeros((len(calibration.SEGMENTS), calibration.LINKS))
+    names = list(calibration.GENRES)
+    breadth = np.maximum(movies.indicator.sum(axis=1), 1)
+    for s, segment in enumerate(calibration.SEGMENTS):
         for name, factor in segment.viewing.items():
-            has = films.indicator[:, names.index(name)]
+            has = movies.indicator[:, names.index(name)]
             tilt[s] *= np.where(has, factor ** (1.0 / np.sqrt(breadth)), 1.0)
         for name, shift in segment.liking.items():
-            liking[s] += np.where(films.indicator[:, names.index(name)], shift, 0.0)
+            liking[s] += np.where(movies.indicator[:, names.index(name)], shift, 0.0)
         liking[s] += segment.satisfaction
-    weights = _calibrate(tilt)
-    offset = np.array([genre[3] for genre in real.GENRES.values()])
-    quality = films.indicator @ offset / breadth + 0.40 * _bell(rng, real.LINKS)
-    # Films that many rate are rated somewhat higher.
-    quality += 0.08 * (np.log(real.expected_ratings()) - np.log(1_000.0)) / 2.0
-    flat = np.nonzero(films.indicator)
-    tables = [kernels.alias_table(row) for row in weights]
-    return FilmTables(
-        films.movie_ids,
-        np.concatenate([[0], np.cumsum(films.indicator.sum(axis=1))]).astype(np.int32),
+    weights = _calibrate_weights(tilt)
+    offset = np.array([genre[3] for genre in calibration.GENRES.values()])
+    quality = movies.indicator @ offset / breadth + 0.40 * draw_normal(rng, calibration.LINKS)
+    # Popular movies are rated somewhat higher.
+    quality += 0.08 * (np.log(calibration.expected_ratings()) - np.log(1_000.0)) / 2.0
+    flat = np.nonzero(movies.indicator)
+    tables = [kernels.build_alias_table(row) for row in weights]
+    return MovieTables(
+        movies.movie_ids,
+        np.concatenate([[0], np.cumsum(movies.indicator.sum(axis=1))]).astype(np.int32),
         flat[1].astype(np.int32),
         weights,
         np.array([share for share, _ in tables]),
@@ -132,40 +149,48 @@ def _tables(films: Films, rng: np.random.Generator) -> FilmTables:
     )
 
 
-def _calibrate(tilt: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Find weights under which films are expected to get their real numbers of ratings.
+def _calibrate_weights(tilt: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find weights that give each movie its real number of ratings in expectation.
 
-    A user who draws ``n`` distinct films gets film ``f`` with a chance of about
-    ``1 − exp(−t·w_f)``, where ``t`` makes the chances add up to ``n``. Heavy users have seen the
-    popular films anyway, so popularity itself would be too flat a weight. ``t`` and ``w`` are
-    improved in turn; tail films, whose chances are nearly linear, are handled 64 at a time.
+    A user who draws ``n`` distinct movies draws movie ``i`` with a probability of about
+    ``1 − exp(−t·w_i)``, where ``t`` makes the probabilities add up to ``n``. Heavy users draw the
+    popular movies almost surely, so weights proportional to popularity would be too flat. ``t``
+    and ``w`` are improved in turn. The tail, whose probabilities are nearly linear in ``w``, is
+    handled in bins of 64 movies.
+
+    Parameters
+    ----------
+    tilt
+        Factor on each movie's weight in each segment, of shape (n_segments, LINKS).
+
+    Returns
+    -------
+    ndarray of shape (n_segments, LINKS)
     """
     from scipy.special import ndtri
 
-    expected = real.expected_ratings() / real.USERS
-    starts = np.concatenate([np.arange(_TAIL_FROM), np.arange(_TAIL_FROM, real.LINKS, _TAIL_STEP)])
-    sizes = np.diff(starts, append=real.LINKS)
+    expected = calibration.expected_ratings() / calibration.USERS
+    starts = np.concatenate(
+        [np.arange(_TAIL_START), np.arange(_TAIL_START, calibration.LINKS, _TAIL_STEP)]
+    )
+    sizes = np.diff(starts, append=calibration.LINKS)
     target = np.add.reduceat(expected, starts) / sizes
     lean = np.add.reduceat(tilt, starts, axis=1) / sizes
     quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    drawn = np.array([s.median * np.exp(s.spread * ndtri(quantiles)) for s in real.SEGMENTS])
-    drawn *= np.array([s.share for s in real.SEGMENTS])[:, None] / _QUANTILES
+    drawn = np.array([s.median * np.exp(s.spread * ndtri(quantiles)) for s in calibration.SEGMENTS])
+    drawn *= np.array([s.share for s in calibration.SEGMENTS])[:, None] / _QUANTILES
     drawn *= expected.sum() / drawn.sum()
-    share = np.array([s.share for s in real.SEGMENTS])[:, None] / _QUANTILES
-    wanted = drawn / share
+    share = np.array([s.share for s in calibration.SEGMENTS])[:, None] / _QUANTILES
+    n_movies = drawn / share
     weight = target.copy()
-    pull = wanted / target.sum()
-    for _ in range(_ROUNDS):
+    pull = n_movies / target.sum()
+    for _ in range(_ITERATIONS):
         heaviness = lean * weight
         missed = np.exp(-pull[:, :, None] * heaviness[:, None, :])
         chance = 1.0 - missed
-        films = (chance * sizes).sum(axis=2)
+        expected_n = (chance * sizes).sum(axis=2)
         slope = (missed * heaviness[:, None, :] * sizes).sum(axis=2)
-        pull = np.maximum(pull + (wanted - films) / slope, pull / 4)
+        pull = np.maximum(pull + (n_movies - expected_n) / slope, pull / 4)
         weight *= target / (share[:, :, None] * chance).sum(axis=(0, 1))
     base = np.repeat(weight / target, sizes) * expected
     return np.asarray(tilt * base)
-
-
-def _bell(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    return np.asarray((rng.random((4, n)).sum(axis=0) - 2.0) * np.sqrt(3.0))

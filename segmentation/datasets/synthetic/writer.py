@@ -1,4 +1,4 @@
-"""Write a planned data set in Kaggle's layout, its ratings in partitions made by Dask."""
+"""Write a planned data set in Kaggle's layout; Dask tasks format the ratings."""
 
 from __future__ import annotations
 
@@ -7,102 +7,143 @@ import os
 import shutil
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentation.datasets.synthetic import calibration as real
-from segmentation.datasets.synthetic import kernels
-from segmentation.datasets.synthetic.catalogue import links_csv, metadata_csv
-from segmentation.datasets.synthetic.model import FilmTables, Plan, make_plan
-from segmentation.errors import DataError
+from segmentation.datasets.synthetic import calibration, kernels
+from segmentation.datasets.synthetic.catalogue import format_links, format_metadata
+from segmentation.datasets.synthetic.model import MovieTables, Plan, make_plan
+from segmentation.errors import DataError, UsageError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from distributed import Client, Future
     from numpy.typing import NDArray
 
-#: Written last; a folder without it is not finished.
+#: Written last: a folder without it holds no complete data set.
 MARKER = "synthetic.json"
 PLANTED = "planted.parquet"
-#: All files of a data set, in the order in which they are put in place.
+#: All files of a data set, in the order in which they are moved into place.
 FILES = ("links.csv", "movies_metadata.csv", PLANTED, "ratings.csv", MARKER)
-#: Raised whenever the bytes change, so that a cached data set is never taken for a newer one.
+#: Increased whenever the bytes change, so that a cached data set of an older version is not used.
 VERSION = 1
 
+#: Average size of a row, to check the free disk space.
 _BYTES_PER_ROW = 27
+_PARTIAL = ".partial"
 _HEADER = f"{USER},{MOVIE},{RATING},{TIMESTAMP}\n".encode()
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, unless a data set in it may be replaced.
+
+    Raises
+    ------
+    UsageError
+        If ``folder`` is a file, or is not empty and ``overwrite`` is False.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=folder)
+    # An interrupted run leaves partial files, which may be replaced.
+    files = [p for p in folder.iterdir() if p.suffix != _PARTIAL] if folder.exists() else []
+    if files and not overwrite:
+        raise UsageError(
+            "{path}: is not empty: pass {overwrite} to replace a data set there, or choose another "
+            "{out}",
+            "overwrite",
+            "out",
+            path=folder,
+        )
 
 
 def write_dataset(
     rows: int,
     seed: int,
     folder: str | Path,
-    client: Any,
+    client: Client,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
-    """Write ``rows`` ratings and their catalogue to ``folder``, byte for byte by the seed.
+    """Write ``rows`` ratings and their catalogue to ``folder``.
 
-    A window of partitions is in flight at a time and each is appended in order, so memory does
-    not grow with the rows.
+    A bounded number of groups of users is in flight, and their bytes are appended in order, so
+    memory does not grow with the rows.
 
     Parameters
     ----------
     rows
         Number of ratings; 26,024,289 is the size of the real file.
     seed
-        Every byte follows from it and ``rows``.
+        With ``rows``, it determines every byte.
     folder
-        Made if need be; files there are replaced only when the new ones are whole.
+        Created if it does not exist; files in it are replaced once the new ones are complete.
     client
-        A ``distributed.Client``.
+        Its workers format the ratings; this process writes them.
     progress
-        Called with (rows written, rows in all).
+        Called with the rows written so far and the rows in all.
+
+    Returns
+    -------
+    Plan
+        What was written.
 
     Raises
     ------
     DataError
-        If the folder can't be written or the disk is too small.
+        If the folder can't be written or the disk has too little space.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from distributed import Client
+    >>> options = {"processes": False, "dashboard_address": None}
+    >>> with tempfile.TemporaryDirectory() as folder, Client(**options) as client:
+    ...     plan = write_dataset(2_000, seed=0, folder=folder, client=client)
+    >>> plan.rows, plan.users
+    (2000, 21)
     """
     folder = Path(folder)
-    made = not folder.exists()
-    done = False
+    is_new = not folder.exists()
+    is_complete = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         need, free = rows * _BYTES_PER_ROW, shutil.disk_usage(folder).free
         if need > free:
             raise DataError(
-                f"{folder}: {rows:,} ratings take about {need / 1e6:,.1f} MB and "
-                f"{free / 1e6:,.1f} MB are free: make room, ask for fewer rows, or go elsewhere"
+                f"{folder}: {rows:,} ratings take about {need / 1e6:,.1f} MB, and only "
+                f"{free / 1e6:,.1f} MB are free: free some space, write fewer rows, or choose "
+                "another folder"
             )
         plan = make_plan(rows, seed)
-        _partial(folder / "links.csv").write_bytes(links_csv(plan.films))
-        _partial(folder / "movies_metadata.csv").write_bytes(metadata_csv(plan.films, seed))
+        _partial(folder / "links.csv").write_bytes(format_links(plan.movies))
+        _partial(folder / "movies_metadata.csv").write_bytes(format_metadata(plan.movies, seed))
         _write_planted(plan, _partial(folder / PLANTED))
         size = _write_ratings(plan, _partial(folder / "ratings.csv"), client, progress)
         _partial(folder / MARKER).write_text(json.dumps(_marker(rows, seed, size)))
-        # Ratings go first and come last: files of two data sets are never taken for one.
+        # The marker and the ratings are removed first and replaced last, so that a mix of files of
+        # two data sets never passes for one.
         for name in reversed(FILES):
             (folder / name).unlink(missing_ok=True)
         for name in FILES:
             os.replace(_partial(folder / name), folder / name)
-        done = True
+        is_complete = True
     except OSError as error:
         raise DataError(
             f"{folder}: can't be written ({error.strerror or error}): choose another folder"
         ) from error
     finally:
-        if not done:
+        if not is_complete:
             for name in FILES:
                 _partial(folder / name).unlink(missing_ok=True)
-            if made and folder.is_dir() and not any(folder.iterdir()):
+            if is_new and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
     return plan
 
 
 def is_written(rows: int, seed: int, folder: str | Path) -> bool:
-    """Tell whether ``folder`` holds exactly this data set, finished."""
+    """Return whether ``folder`` holds exactly this data set, complete."""
     folder = Path(folder)
     try:
         marker = json.loads((folder / MARKER).read_text())
@@ -112,23 +153,34 @@ def is_written(rows: int, seed: int, folder: str | Path) -> bool:
     return bool(marker == _marker(rows, seed, size))
 
 
-def group_bytes(
-    tables: FilmTables,
+def format_group(
+    tables: MovieTables,
     seed: int,
     first_user: int,
     segments: NDArray[np.int8],
     counts: NDArray[np.int64],
-    quota: NDArray[np.int64],
+    half_stars: NDArray[np.int64],
 ) -> bytes:
-    """Return the lines of one group of users, by user and movie.
+    """Return the lines of one group of users, sorted by user and movie.
 
-    ``quota`` says how many ratings of 0.5, 1, … 5 stars the group holds: the lowest scores get
-    the lowest stars, so the histogram is met exactly.
+    Parameters
+    ----------
+    tables
+        The movies.
+    seed
+        The seed of the data set.
+    first_user
+        Index of the group's first user in the data set.
+    segments, counts
+        Planted segment and number of ratings of each user, both of shape (n_users,).
+    half_stars
+        Numbers of ratings of 0.5, 1, …, 5 stars in the group, of shape (10,). The lowest scores
+        get the fewest stars, so the group matches this histogram exactly.
     """
     n = int(counts.sum())
     key = np.uint64(np.random.SeedSequence([seed, 4]).generate_state(1, np.uint64)[0])
-    films = np.empty(n, np.int32)
-    kernels.draw_films(
+    movies = np.empty(n, np.int32)
+    kernels.draw_movies(
         key,
         first_user,
         segments,
@@ -136,83 +188,84 @@ def group_bytes(
         tables.alias_share,
         tables.alias_other,
         tables.weights,
-        films,
+        movies,
     )
     users = np.repeat(np.arange(len(counts)), counts)
-    films = films[np.lexsort((tables.movie_ids[films], users))]
+    movies = movies[np.lexsort((tables.movie_ids[movies], users))]
     scores = np.empty(n)
-    kernels.judge(
+    kernels.score_ratings(
         key,
         first_user,
         segments,
         counts,
-        films,
+        movies,
         tables.appeal,
         tables.offsets,
         tables.codes,
-        len(real.GENRES),
+        len(calibration.GENRES),
         scores,
     )
-    half_stars = np.empty(n, np.int8)
-    half_stars[np.argsort(scores, kind="stable")] = np.repeat(np.arange(1, 11), quota)
+    ratings = np.empty(n, np.int8)
+    ratings[np.argsort(scores, kind="stable")] = np.repeat(np.arange(1, 11), half_stars)
     stamps = np.empty(n, np.int64)
-    kernels.stamp(key, first_user, counts, np.array(real.TIMESTAMPS), stamps)
+    kernels.draw_timestamps(key, first_user, counts, np.array(calibration.TIMESTAMPS), stamps)
     out = np.empty(n * kernels.LINE_BYTES, np.uint8)
-    size = kernels.write_rows(first_user, counts, tables.movie_ids[films], half_stars, stamps, out)
+    size = kernels.format_rows(first_user, counts, tables.movie_ids[movies], ratings, stamps, out)
     return out[:size].tobytes()
 
 
-def quotas(plan: Plan) -> NDArray[np.int64]:
-    """Return how many ratings of each half-star a group holds; (n_groups, 10).
+def count_half_stars(plan: Plan) -> NDArray[np.int64]:
+    """Return each group's numbers of ratings of 0.5, 1, …, 5 stars, of shape (n_groups, 10).
 
-    The cumulative histogram is rounded at each group's end, so that the groups add up to the
-    real histogram exactly at full size, and to its nearest below and above.
+    The cumulative histogram is rounded at the end of each group, so the groups add up to the real
+    histogram at full size, and to within one rating of its shares at any other size.
     """
-    cumulative = np.cumsum(real.HALF_STARS).tolist()
+    cumulative = np.cumsum(calibration.HALF_STARS).tolist()
     ends = [
-        [rows * total // real.ROWS for total in cumulative[:-1]] + [rows]
+        [rows * total // calibration.ROWS for total in cumulative[:-1]] + [rows]
         for rows in plan.first_rows.tolist()
     ]
     return np.diff(np.diff(np.array(ends), axis=0), axis=1, prepend=0)
 
 
 def _write_ratings(
-    plan: Plan, path: Path, client: Any, progress: Callable[[int, int], None]
+    plan: Plan, path: Path, client: Client, progress: Callable[[int, int], None]
 ) -> int:
+    """Write ``ratings.csv``, two groups of users per thread in flight; return its bytes."""
     tables = client.scatter(plan.tables, broadcast=True, hash=False)
-    shares = quotas(plan)
+    half_stars = count_half_stars(plan)
     threads = sum(client.nthreads().values()) or 1
-    window: deque[tuple[int, Any]] = deque()
-    todo = iter(range(plan.groups))
+    window: deque[tuple[int, Future]] = deque()
+    groups = iter(range(plan.groups))
     size = 0
     try:
         with path.open("wb") as file:
             size += file.write(_HEADER)
             while True:
-                for group in todo:
+                for group in groups:
                     first, stop = plan.first_users[group : group + 2].tolist()
-                    task = client.submit(
-                        group_bytes,
+                    future = client.submit(
+                        format_group,
                         tables,
                         plan.seed,
                         first,
                         plan.segments[first:stop],
                         plan.counts[first:stop],
-                        shares[group],
+                        half_stars[group],
                         pure=False,
                         key=f"synthesize-{plan.seed}-{plan.rows}-{group}",
                     )
-                    window.append((group, task))
+                    window.append((group, future))
                     if len(window) >= 2 * threads:
                         break
                 if not window:
                     break
-                group, task = window.popleft()
-                size += file.write(task.result())
+                group, future = window.popleft()
+                size += file.write(future.result())
                 progress(int(plan.first_rows[group + 1]), plan.rows)
     finally:
-        for _, task in window:
-            task.cancel()
+        for _, future in window:
+            future.cancel()
     return size
 
 
@@ -220,7 +273,7 @@ def _write_planted(plan: Plan, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = pa.array([segment.name for segment in real.SEGMENTS])
+    names = pa.array([segment.name for segment in calibration.SEGMENTS])
     table = pa.table(
         {
             USER: np.arange(1, plan.users + 1),
@@ -237,4 +290,4 @@ def _marker(rows: int, seed: int, size: int) -> dict[str, int | bool]:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
+    return path.with_name(path.name + _PARTIAL)
