@@ -38,13 +38,6 @@ class FigureRenderer:
     then. The figures are the same whichever process draws them. If the other one can't be started,
     dies, hangs or fails, the job's own process draws. Leaving the context kills a process that is
     still running.
-
-    Examples
-    --------
-    >>> with FigureRenderer() as renderer:  # doctest: +SKIP
-    ...     renderer.start()
-    ...     renderer.submit(figure_data)
-    ...     pngs = renderer.result()
     """
 
     def __init__(self) -> None:
