@@ -46,7 +46,7 @@ ARROWS = {
         "pipeline",
         "package",
     },
-    "jobs": GROUND | {"pipeline", "benchmark", "reporting", "deploy", "datasets", "package"},
+    "jobs": GROUND | TRADES - {"estimators", "features"} | {"benchmark", "pipeline", "package"},
     # The public API: `segmentation/__init__.py`.
     "package": {"estimators"},
 }

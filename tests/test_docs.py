@@ -180,9 +180,10 @@ def test_both_outputs_are_shown() -> None:
 
 
 def test_the_run_folder_is_described() -> None:
-    from segmentation.storage.run_folder import PRODUCTS
+    from segmentation.pipeline.context import RESULT_FILES
+    from segmentation.storage.run_folder import MANIFEST
 
-    for name in PRODUCTS:
+    for name in (MANIFEST, *RESULT_FILES):
         top, slash, _ = name.partition("/")
         assert is_described(top, is_folder=bool(slash)), name
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.pipeline import stages
-from segmentation.pipeline.context import RESULT_FILES, RESUMABLE_FILES, open_run
+from segmentation.pipeline.context import (
+    EXCLUSIVE_FOLDERS,
+    RESULT_FILES,
+    RESUMABLE_FILES,
+    open_run,
+)
 from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.reporting import k_selection
 from segmentation.storage import atomic
@@ -29,6 +34,7 @@ OUTPUTS = RunOutputs(
     RESULT_FILES,
     required=("figures/choose_k.png", "choose_k.json", "choose_k.csv"),
     resumable=RESUMABLE_FILES,
+    exclusive=EXCLUSIVE_FOLDERS,
     replaces=("segment",),
 )
 

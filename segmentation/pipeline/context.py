@@ -47,6 +47,8 @@ RESULT_FILES = (
 )
 #: Those of them that the ratings stage leaves, and a resumed run reads again.
 RESUMABLE_FILES = ("model/user_statistics.parquet", "rejected/ratings.csv")
+#: Those that are read as folders of parts.
+EXCLUSIVE_FOLDERS = ("assignments.parquet", "model/user_statistics.parquet")
 
 
 @dataclass

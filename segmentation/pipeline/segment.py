@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segmentation.pipeline import ground_truth, stages
-from segmentation.pipeline.context import RESULT_FILES, RESUMABLE_FILES, open_run
+from segmentation.pipeline.context import (
+    EXCLUSIVE_FOLDERS,
+    RESULT_FILES,
+    RESUMABLE_FILES,
+    open_run,
+)
 from segmentation.pipeline.figure_process import REQUIRED_MEMORY, FigureRenderer
 from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.pipeline.model import SavedModel
@@ -31,6 +36,7 @@ OUTPUTS = RunOutputs(
         name for name in RESULT_FILES if "choose_k" not in name and not name.startswith("rejected/")
     ),
     resumable=RESUMABLE_FILES,
+    exclusive=EXCLUSIVE_FOLDERS,
     replaces=("choose-k",),
 )
 

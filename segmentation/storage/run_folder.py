@@ -46,6 +46,8 @@ class RunOutputs:
         Those that every finished run has.
     resumable
         Those that a finished stage leaves and a later attempt reads again.
+    exclusive
+        Folders of parts that are read as a whole, so that no other file may lie in them.
     replaces
         The jobs whose runs ``overwrite`` may replace. A job that leaves data does not replace
         results, nor the other way round.
@@ -55,6 +57,7 @@ class RunOutputs:
     files: tuple[str, ...]
     required: tuple[str, ...] = ()
     resumable: tuple[str, ...] = ()
+    exclusive: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
 
     @property
@@ -247,7 +250,7 @@ def _find_run(path: Path, outputs: RunOutputs) -> str | None:
     """Return "a finished", "an unfinished" or None; raise where foreign files are in the way."""
     if path.exists() and not path.is_dir():
         raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=path)
-    for folder in (path / name for name in outputs.files if name.endswith(".parquet")):
+    for folder in (path / name for name in outputs.exclusive):
         if folder.is_dir() and any(not file.match(PART_PATTERN) for file in folder.iterdir()):
             raise UsageError(
                 "{folder}: holds files that no run wrote: move them away, or choose another {out}",

@@ -18,7 +18,7 @@ from segmentation.errors import ClusterError, DataError
 from segmentation.features import aggregate, presets
 from segmentation.features.aggregate import aggregate_ratings, choose_method
 from segmentation.features.worker_memory import WorkerMemory
-from segmentation.progress import Progress
+from segmentation.progress import TerminalProgress
 from tests import oracles
 from tests.conftest import write_tiny
 from tests.features.helpers import split, summarize, write_file
@@ -92,7 +92,7 @@ def test_on_a_plain_client(
         max_rejected=0.9,
         partition_bytes=3_000,
         memory=memory,
-        progress=Progress(out),
+        progress=TerminalProgress(out),
     )
     used = ratings[ratings["movieId"] != 40]
     latest = used.sort_values("timestamp").drop_duplicates(["userId", "movieId"], keep="last")
@@ -242,5 +242,5 @@ def test_a_compressed_file_leaves_threads_idle(tmp_path: Path) -> None:
     files = partitions.probe_files(layouts.detect_layout(str(folder)))
     for n_threads, is_noted in ((1, False), (2, True)):
         out = io.StringIO()
-        aggregate._note_unsplittable(files, n_threads, Progress(out))
+        aggregate._note_unsplittable(files, n_threads, TerminalProgress(out))
         assert ("ratings.csv.gz is gzip, which only one task" in out.getvalue()) == is_noted

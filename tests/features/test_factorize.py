@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets.identifiers import TEXT_DTYPE
+from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features.factorize import factorize, format_id
 
 
@@ -27,7 +27,7 @@ def test_integers(is_sorted: bool, values: list[int]) -> None:
     st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=5))
 )
 def test_strings(values: list[str]) -> None:
-    ids, codes = factorize(pd.Series(values, dtype=TEXT_DTYPE))
+    ids, codes = factorize(pd.Series(values, dtype=STRING_DTYPE))
     assert [key.decode() for key in ids] == sorted(set(values), key=str.encode)
     assert [ids[code].decode() for code in codes] == values
 

@@ -90,7 +90,7 @@ def test_missing_timestamps() -> None:
 
 def collect(client, summaries, **options):
     tasks = client.map(lambda one: one, summaries, pure=False)
-    with Progress(quiet=True).stage("ratings", "ratings") as stage:
+    with Progress().stage("ratings", "ratings") as stage:
         return row_counts.collect_summaries(tasks, stage, "a.csv", **options)
 
 

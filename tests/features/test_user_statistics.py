@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.datasets import catalogue, layouts, partitions
-from segmentation.datasets.identifiers import TEXT_DTYPE
+from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import presets, sketches, user_statistics
 from segmentation.features.partition_reader import aggregate_partition
 from segmentation.schema import MOVIE, RATING, USER, MovieTable, UserStatistics
@@ -105,7 +105,7 @@ def test_movies_with_string_ids() -> None:
     ids = np.array([b"a", b"bb"])
     table = MovieTable(ids, np.array([0, 1, 1], np.int32), np.zeros(1, np.int32), 1)
     ratings = to_frame([(1, 0, 3.0), (1, 0, 4.0), (2, 0, 5.0)])
-    ratings[MOVIE] = pd.array(["bb", "x", "a"], dtype=TEXT_DTYPE)
+    ratings[MOVIE] = pd.array(["bb", "x", "a"], dtype=STRING_DTYPE)
     rows = user_statistics.map_movies(ratings, table)
     assert rows[[USER, MOVIE, RATING]].values.tolist() == [[1, 1, 3.0], [2, 0, 5.0]]
 

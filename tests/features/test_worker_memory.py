@@ -15,18 +15,18 @@ MIB = 1 << 20
 def test_by_hand() -> None:
     # The smaller worker has 2,048 − 224 MiB for data, 456 MiB for each of the most threads.
     memory = WorkerMemory.of_workers([(4096 * MIB, 2), (2048 * MIB, 4)])
-    assert memory.memory == 2 * 1824 * MIB
+    assert memory.total_available_mem == 2 * 1824 * MIB
     assert memory.partition_bytes == 32 * MIB
-    assert memory.detailed_bytes == 16 * MIB
-    assert memory.shuffle_bytes == 19 * MIB
+    assert memory.detailed_partition_bytes == 16 * MIB
+    assert memory.shuffle_partition_bytes == 19 * MIB
     assert memory.block_users == 65_536
 
 
 @pytest.mark.parametrize("workers", [[(1, 64)], [(100 * MIB, 1)]])
 def test_small_workers_read_small_partitions(workers: list[tuple[int, int]]) -> None:
     memory = WorkerMemory.of_workers(workers)
-    assert memory.shuffle_bytes >= MIB
-    assert memory.detailed_bytes >= MIB
+    assert memory.shuffle_partition_bytes >= MIB
+    assert memory.detailed_partition_bytes >= MIB
     assert memory.block_users >= 2_048
 
 

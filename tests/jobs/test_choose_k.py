@@ -12,7 +12,7 @@ import sklearn.cluster
 import sklearn.metrics
 
 from jobs import choose_k, segment
-from segmentation.pipeline import choose_k as searching
+from segmentation.pipeline import stages
 from segmentation.schema import KAGGLE_GENRES
 from tests.conftest import write_tiny
 
@@ -184,18 +184,18 @@ def test_a_range_that_nothing_is_chosen_from(tmp_path: Path, capsys) -> None:
     arguments = ["--data", "synthetic:20000", "--k-range", "2-3", "--out", str(tmp_path / "out")]
     assert segment.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == ("error: --k-range is what --k auto chooses from: add that, or leave it out")
+    assert line == ("error: --k-range is what --k auto chooses from: pass both, or leave it out")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("5", "'5' is no range: give two numbers, as in 2-10"),
-        ("2-x", "is no range"),
-        ("-3-4", "is no range"),
-        ("1-4", "--k-range 1-4: give two numbers that rise, from 2 to 50"),
-        ("7-3", "give two numbers that rise"),
+        ("5", "'5' is not a range: give two numbers, as in 2-10"),
+        ("2-x", "is not a range"),
+        ("-3-4", "is not a range"),
+        ("1-4", "--k-range 1-4: give two rising numbers, from 2 to 50"),
+        ("7-3", "give two rising numbers"),
         ("2-51", "from 2 to 50"),
     ],
 )
@@ -212,9 +212,7 @@ def test_no_range(given: str, message: str, tmp_path: Path, capsys) -> None:
 
 
 def test_what_is_kept_comes_back_whole(found: Path) -> None:
-    from segmentation.pipeline.choose_k import _restored
-
     record = json.loads((found / "choose_k.json").read_text())
-    search = _restored(record)
-    assert json.loads(json.dumps(searching.search_record(search))) == record
+    search = stages.search_from_record(record)
+    assert json.loads(json.dumps(stages.search_record(search))) == record
     assert np.isfinite([f.inertia for f in search.figures]).all()

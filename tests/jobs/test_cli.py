@@ -268,7 +268,7 @@ class TestSynthesize:
     def test_bad_usage(self, tmp_path: Path, capsys) -> None:
         out = tmp_path / "data"
         assert synthesize.main(["--rows", "3", "--out", str(out), "--quiet"]) == 2
-        assert "--rows 3: from 1,000 to" in capsys.readouterr().err
+        assert "--rows 3: choose from 1,000 to" in capsys.readouterr().err
         (tmp_path / "file").write_text("")
         assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "file")]) == 2
         assert "is a file: choose a folder for --out" in capsys.readouterr().err

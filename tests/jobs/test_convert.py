@@ -154,7 +154,7 @@ def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, ca
     write = pq.write_table
     with full_after_three_parts() as written:
         assert call(data, out, *arguments) == 3
-    assert "no space left on the disk: make room, then run again with --resume" in (
+    assert "no space left on the disk: free some, then run again with --resume" in (
         capsys.readouterr().err
     )
     assert segment.main(["--data", str(data), "--out", str(out), "--quiet"]) == 2
@@ -284,7 +284,7 @@ def test_copies_and_runs_do_not_overwrite_each_other(
     # The folder of the source is no place for its copy.
     shutil.copytree(data, tmp_path / "source")
     assert call(tmp_path / "source", tmp_path / "source", "--overwrite") == 2
-    assert "which is not of a run that ended well" in capsys.readouterr().err
+    assert "which belongs to no finished run" in capsys.readouterr().err
     assert (tmp_path / "source" / "ratings.csv").exists()
 
 

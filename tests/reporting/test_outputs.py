@@ -16,7 +16,7 @@ import segmentation.reporting
 from segmentation.errors import DataError
 from segmentation.reporting import outputs
 from segmentation.schema import KFigures, KSearch, Persona, SegmentProfile
-from segmentation.storage.run_folder import RunFolder
+from segmentation.storage.run_folder import RunFolder, RunOutputs
 
 GENRES = ("Drama", "Comedy", "War")
 PROFILES = [
@@ -61,8 +61,7 @@ SEARCH = KSearch(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    identity = {"fingerprint": "f", "job": "segment"}
-    folder = RunFolder(tmp_path / "out", identity, resume=False, overwrite=False)
+    folder = RunFolder(tmp_path / "out", RunOutputs("segment", ()), "fingerprint")
     yield folder
     folder.abandon()
 
@@ -103,7 +102,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 
 def test_segments_json(folder: RunFolder) -> None:
     outputs.write_segments(folder, PROFILES, PERSONAS, GENRES)
-    first, second = json.loads(folder.product("segments.json").read_text("utf-8"))
+    first, second = json.loads(folder.result_path("segments.json").read_text("utf-8"))
     assert first == {
         "segment": 0,
         "persona": "Quiet",
@@ -129,7 +128,7 @@ def test_segments_json(folder: RunFolder) -> None:
 
 def test_segments_csv(folder: RunFolder) -> None:
     outputs.write_segments(folder, PROFILES, PERSONAS, GENRES)
-    table = pd.read_csv(folder.product("segments.csv"))
+    table = pd.read_csv(folder.result_path("segments.csv"))
     assert list(table.columns) == [
         *("segment", "persona", "tagline", "users", "share", "movies_per_user", "mean_rating"),
         *("stability", "high_rated", "summary", "product_strategy", "marketing_actions"),
@@ -146,7 +145,7 @@ def test_segments_csv(folder: RunFolder) -> None:
 
 def test_segments_are_read_back(folder: RunFolder) -> None:
     outputs.write_segments(folder, PROFILES, PERSONAS, GENRES)
-    genres, profiles, personas = outputs.read_segments(folder.product("segments.json"))
+    genres, profiles, personas = outputs.read_segments(folder.result_path("segments.json"))
     assert genres == GENRES
     assert personas == PERSONAS
     for profile, original in zip(profiles, PROFILES, strict=True):
@@ -178,16 +177,16 @@ def test_damaged_segments(tmp_path: Path, content: str | None, error: str) -> No
 def test_figures(folder: RunFolder) -> None:
     pngs = {"pca": b"1", "sizes": b"2"}
     assert outputs.write_figures(folder, pngs, None) == pngs
-    assert folder.product("figures/pca.png").read_bytes() == b"1"
-    assert folder.product("figures/sizes.png").read_bytes() == b"2"
-    assert not folder.product("figures/choose_k.png").exists()
+    assert folder.result_path("figures/pca.png").read_bytes() == b"1"
+    assert folder.result_path("figures/sizes.png").read_bytes() == b"2"
+    assert not folder.result_path("figures/choose_k.png").exists()
 
 
 def test_figure_of_a_search(folder: RunFolder) -> None:
     figures = outputs.write_figures(folder, {"pca": b"1"}, SEARCH)
     assert list(figures) == ["pca", "choose_k"]
     assert figures["choose_k"].startswith(b"\x89PNG")
-    assert folder.product("figures/choose_k.png").read_bytes() == figures["choose_k"]
+    assert folder.result_path("figures/choose_k.png").read_bytes() == figures["choose_k"]
 
 
 @pytest.mark.parametrize("search", [None, SEARCH])
@@ -195,12 +194,12 @@ def test_reports_show_the_figures_of_the_run(folder: RunFolder, search: KSearch 
     pngs = {name: name.encode() for name in ("pca", "genres", "sizes")}
     figures = outputs.write_figures(folder, pngs, search)
     outputs.write_reports(folder, manifest(), PROFILES, PERSONAS, GENRES, figures, search)
-    page = folder.product("report.html").read_text("utf-8")
-    text = folder.product("report.md").read_text("utf-8")
+    page = folder.result_path("report.html").read_text("utf-8")
+    text = folder.result_path("report.md").read_text("utf-8")
     assert page.count("<figure>") == len(figures)
     paths = re.findall(r"\]\((figures/.*?)\)", text)
     assert paths == [f"figures/{name}.png" for name in figures]
-    assert all(folder.product(path).exists() for path in paths)
+    assert all(folder.result_path(path).exists() for path in paths)
     for form in (page, text):
         assert ("Take k = 4" in form) == (search is not None)
         assert "12,345" in form

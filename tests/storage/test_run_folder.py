@@ -25,6 +25,7 @@ OUTPUTS = RunOutputs(
         "rejected/ratings.csv",
     ),
     resumable=("model/statistics",),
+    exclusive=("assignments.parquet",),
     replaces=("choose-k",),
 )
 KEY = {"k": 5}
