@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import dask.array as da
@@ -39,7 +40,7 @@ def test_optima_are_distinct_and_in_order(n: int) -> None:
     optima = _init.init_plus_plus(as_sample(X), n, 8, budget, 1e-8, rng, n_init=4)
     inertia = [oracles.inertia(X, centers) for centers in optima]
     assert 1 <= len(optima) <= 4
-    assert all(b > a * 1.00005 for a, b in zip(inertia, inertia[1:], strict=False))
+    assert all(b > a * 1.00005 for a, b in itertools.pairwise(inertia))
 
 
 def test_a_pool_of_threads_gives_the_same_centres() -> None:
