@@ -1,4 +1,4 @@
-"""Hundreds of passes through a scheduler and a worker in processes of their own."""
+"""Hundreds of passes on a scheduler and a worker in separate processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from distributed import Client, wait
 
 from segmentation.estimators import _lloyd
-from segmentation.estimators._blockwise import rows_of
+from segmentation.estimators._blockwise import split_rows
 
 pytestmark = pytest.mark.cluster
 
@@ -22,8 +22,8 @@ _PASSES = 300
 
 
 @pytest.fixture
-def standing(tmp_path: Path):
-    """A scheduler and a worker as their own command lines start them."""
+def separate_processes(tmp_path: Path):
+    """A client of a scheduler and a worker, both started by command line; and the scheduler."""
     file = tmp_path / "scheduler.json"
     common = [sys.executable, "-m", "dask"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -75,26 +75,26 @@ def standing(tmp_path: Path):
             process.wait(30)
 
 
-def test_the_scheduler_does_not_grow(standing) -> None:
-    client, scheduler = standing
-    X = np.random.default_rng(0).normal(size=(4_000, 5))
-    held = da.from_array(X, chunks=(1_000, 5)).persist()
-    wait(held)
-    rows, sets = rows_of(held), [X[:4]]
+def test_the_scheduler_does_not_grow(separate_processes) -> None:
+    client, scheduler = separate_processes
+    array = np.random.default_rng(0).normal(size=(4_000, 5))
+    X = da.from_array(array, chunks=(1_000, 5)).persist()
+    wait(X)
+    rows, center_sets = split_rows(X), [array[:4]]
 
-    def state() -> tuple[int, int]:
-        tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
-        return tasks, scheduler.memory_info().rss
+    def measure() -> tuple[int, int]:
+        n_tasks = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        return n_tasks, scheduler.memory_info().rss
 
     for _ in range(50):
-        _lloyd.lloyd_pass(rows, sets)
-    tasks, memory = state()
+        _lloyd.lloyd_pass(rows, center_sets)
+    n_tasks, memory = measure()
     for _ in range(_PASSES):
-        _lloyd.lloyd_pass(rows, sets)
-    # What a pass leaves is let go of a moment after it.
+        _lloyd.lloyd_pass(rows, center_sets)
+    # The tasks of a pass are released a moment after it.
     deadline = time.monotonic() + 10
-    while (after := state())[0] > tasks and time.monotonic() < deadline:
+    while (after := measure())[0] > n_tasks and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert after[0] <= tasks, "tasks of earlier passes are still known"
-    # Logs of bounded length fill up: some kilobytes a pass would be a leak of the rows.
+    assert after[0] <= n_tasks, "the scheduler still knows tasks of earlier passes"
+    # Bounded logs may still fill up; 40 kB per pass would mean that results leak.
     assert after[1] - memory < _PASSES * 40_000
