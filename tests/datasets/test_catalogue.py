@@ -302,7 +302,9 @@ def test_a_catalogue_without_readable_genres(tmp_path: Path) -> None:
 
 def test_warnings_count_the_damage(tiny: Path) -> None:
     append(tiny, 'False,,0,"[{",,500,tt,en,E,x,1,,[],[],,0,1,[],R,,E,F,1,1\n')
-    (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,100\n20,1,200\n30,1,300\nx,2,200\n70,3,z\n")
+    (tiny / "links.csv").write_text(
+        "movieId,imdbId,tmdbId\n10,1,100\n20,1,200\n30,1,300\nx,2,200\n70,3,z\n"
+    )
     assert catalogue.catalogue_warnings(load(tiny)) == [
         "1 catalogue records have unreadable genres",
         "2 malformed records of the links file were skipped",
