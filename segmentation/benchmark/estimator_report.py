@@ -205,7 +205,7 @@ def _make_record(times: EstimatorTimes, X: NDArray[np.float32]) -> dict[str, Any
 
 
 def enlarge_matrix(X: NDArray[np.float32], n_copies: int, seed: int) -> NDArray[np.float32]:
-    """Return ``n_copies`` copies of the rows, each value with noise of its own; one as it is."""
+    """Return ``n_copies`` copies of the rows with independent noise; X itself for one copy."""
     if n_copies == 1:
         return X
     rng = np.random.default_rng(seed)
@@ -219,7 +219,7 @@ def enlarge_matrix(X: NDArray[np.float32], n_copies: int, seed: int) -> NDArray[
 def compute_inertia(X: NDArray[np.float32], centers: NDArray[np.float64]) -> float:
     """Return the sum of squared distances to the nearest centre, in float64.
 
-    It uses NumPy only, so that all peers are judged by the same code and none by its own.
+    It uses NumPy only, so that all peers are judged by the same code.
     """
     total = 0.0
     for start in range(0, len(X), _CHUNK_ROWS):

@@ -226,7 +226,7 @@ class PeerProcess:
             answer = json.loads(line)
             if isinstance(answer, dict):
                 return answer
-        # Its output ends shortly before the process does: wait for its own exit status.
+        # The output ends shortly before the process: wait for the exit status.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_EXIT_SECONDS)
         self._process.kill()

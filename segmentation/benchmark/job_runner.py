@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
+    import psutil
 
 
 class OurJob(NamedTuple):
@@ -324,7 +325,7 @@ class ProcessTreeMonitor:
                 if self.exceeded:
                     _kill_group(self._pid)
 
-    def _sample(self, process: Any) -> None:
+    def _sample(self, process: psutil.Process) -> None:
         import psutil
 
         from segmentation.deploy.memory import peak_rss

@@ -33,11 +33,11 @@ def full_plan() -> model.Plan:
     return model.make_plan(calibration.ROWS, 0)
 
 
-def digest(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
-def records(folder: Path) -> list[list[str]]:
+def read_records(folder: Path) -> list[list[str]]:
     text = (folder / "movies_metadata.csv").read_text("utf-8")
     return list(csv.reader(io.StringIO(text, newline="")))
 
@@ -57,9 +57,9 @@ def test_rows_and_seed_determine_every_byte(dataset: Path, tmp_path: Path) -> No
     ):
         writer.write_dataset(ROWS, 0, tmp_path / "again", other)
         writer.write_dataset(ROWS, 1, tmp_path / "other", other)
-    assert digest(tmp_path / "again") == digest(dataset)
-    differ = digest(tmp_path / "other")
-    assert all(differ[name] != value for name, value in digest(dataset).items())
+    assert hash_files(tmp_path / "again") == hash_files(dataset)
+    differ = hash_files(tmp_path / "other")
+    assert all(differ[name] != value for name, value in hash_files(dataset).items())
 
 
 def test_rows_users_and_order(dataset: Path) -> None:
@@ -133,7 +133,7 @@ def test_alias_table_samples_its_weights() -> None:
 
 
 def test_metadata_has_the_defects_of_the_real_file(dataset: Path) -> None:
-    header, *rows = records(dataset)
+    header, *rows = read_records(dataset)
     assert len(header) == 24
     # Three records are torn in two; RECORDS counts both halves.
     assert len(rows) == calibration.RECORDS
@@ -165,7 +165,7 @@ def test_catalogue_of_the_synthetic_set(dataset: Path) -> None:
 
 
 def test_genres_have_their_published_number_of_titles(dataset: Path) -> None:
-    header, *rows = records(dataset)
+    header, *rows = read_records(dataset)
     at = header.index("genres")
     titles: Counter[str] = Counter()
     for row in rows:
