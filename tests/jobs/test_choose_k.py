@@ -194,7 +194,7 @@ def test_a_range_that_nothing_is_chosen_from(tmp_path: Path, capsys) -> None:
         ("5", "'5' is not a range: give two numbers, as in 2-10"),
         ("2-x", "is not a range"),
         ("-3-4", "is not a range"),
-        ("1-4", "--k-range 1-4: give two rising numbers, from 2 to 50"),
+        ("1-4", "--k-range 1-4: give two rising numbers from 2 to 50"),
         ("7-3", "give two rising numbers"),
         ("2-51", "from 2 to 50"),
     ],

@@ -257,7 +257,7 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     for change, told in (
         (
             frame.rename(columns={"rating": "stars"}),
-            "no column rating (it has userId, movieId, timestamp); name",
+            "no column rating (it has userId, movieId, stars, timestamp); name",
         ),
         (frame.astype({"userId": str}), "column userId is of type"),
         (frame.astype({"rating": str}), "column rating is of type"),
