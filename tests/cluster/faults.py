@@ -14,7 +14,7 @@ from distributed import Client
 
 from jobs import segment
 from segmentation import progress
-from segmentation.estimators import _lloyd
+from segmentation.estimators import _lloyd, metrics, stability
 from segmentation.features import aggregate, shuffle
 from segmentation.pipeline import stages
 from tests.cluster.processes import Process, RunningCluster
@@ -29,6 +29,8 @@ STAGES = (
     *(f"pass {n}" for n in range(1, PASSES + 1)),
     "pca",
     "writing",
+    "quality",
+    "stability",
 )
 
 
@@ -102,6 +104,11 @@ def at_stage(stage: str, inject: Callable[[], None]) -> Iterator[None]:
             _call_before(patch, stages, "fit_pca", once)
         elif stage == "writing":
             _call_before(patch, stages, "write_assignments", once)
+        elif stage == "quality":
+            _call_before(patch, metrics, "silhouette_score", once)
+        elif stage == "stability":
+            # The sample is put on the cluster, and the fits are about to be repeated on it.
+            _call_before(patch, stability, "share_value", once)
         else:
             passes = iter(range(1, 1000))
             number = int(stage.split()[1])
