@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 .PHONY: help run test lint format types lock clean env benchmark
-help:  ## what can be made
+help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
 
 run: $(VENV)/.ready  ## segment a synthetic audience (ARGS="--data PATH ..." for your own)
@@ -40,7 +40,7 @@ lock: $(VENV)/.ready  ## pin every version again, with hashes
 
 env: $(VENV)/.ready  ## only the environment
 
-benchmark: $(VENV)/.peers  ## this program beside its peers (ARGS="--data PATH ...")
+benchmark: $(VENV)/.peers  ## this program and its peers (ARGS="--data PATH ...")
 	@$(BIN)/python -m jobs.benchmark $(ARGS)
 
 clean:  ## remove the environment and caches, keep runs/

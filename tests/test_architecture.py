@@ -66,19 +66,19 @@ def name_of(path: Path) -> str:
 
 def imports_of(path: Path) -> set[str]:
     """Every module of this project that a file imports, wherever in it."""
-    found: set[str] = set()
+    actual: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            actual |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             base = node.module or ""
             for alias in node.names:
                 inner = ROOT.joinpath(*base.split("."), alias.name)
                 is_module = inner.is_dir() or inner.with_suffix(".py").exists()
-                found.add(f"{base}.{alias.name}" if is_module else base)
+                actual.add(f"{base}.{alias.name}" if is_module else base)
     return {
-        name for name in found if name.split(".")[0] in ("segmentation", "jobs", "cluster_config")
+        name for name in actual if name.split(".")[0] in ("segmentation", "jobs", "cluster_config")
     }
 
 

@@ -139,13 +139,13 @@ def test_every_exit_status_is_documented() -> None:
 
 def shown_outputs() -> list[tuple[str, str]]:
     """Each command whose console block goes on with its output, and that output."""
-    shown = []
+    captured = []
     for page in (README, JOBS_PAGE):
         for block in re.findall(r"```console\n(.*?)```", page, re.S):
             match = re.search(r"(?m)^\$ ([^\n]*)\n(?!\$)(.+)\Z", block, re.S)
             if match:
-                shown.append((match[1], match[2]))
-    return shown
+                captured.append((match[1], match[2]))
+    return captured
 
 
 @pytest.mark.parametrize(

@@ -63,12 +63,12 @@ def test_conda_environment_says_what_pyproject_says() -> None:
             name, version = requirement(entry.replace(" ", ""))
             conda[name] = version
     names = {"matplotlib-base": "matplotlib"}
-    found = {names.get(name, name): version for name, version in {**conda, **pip}.items()}
-    assert found.pop("python") == PROJECT["project"]["requires-python"]
-    found.pop("pip", None)
+    actual = {names.get(name, name): version for name, version in {**conda, **pip}.items()}
+    assert actual.pop("python") == PROJECT["project"]["requires-python"]
+    actual.pop("pip", None)
     wanted = dict(requirement(text) for text in PROJECT["project"]["dependencies"])
     wanted |= dict(requirement(t) for t in PROJECT["project"]["optional-dependencies"]["dashboard"])
-    assert found == wanted
+    assert actual == wanted
 
 
 def test_lock_pins_everything_with_hashes_and_names_no_host() -> None:
@@ -115,10 +115,10 @@ def test_version_stands_in_the_changelog() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="make")
 def test_make_lists_what_can_be_made() -> None:
-    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0
+    output = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True)
+    assert output.returncode == 0
     for target in ("run", "test", "lint", "types", "lock"):
-        assert re.search(rf"(?m)^{target} ", shown.stdout)
+        assert re.search(rf"(?m)^{target} ", output.stdout)
 
 
 def test_make_names_the_remedy_where_python_is_missing(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def caused(error: Exception, cause: Exception) -> Exception:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, without making them."""
-    made: list[float] = []
-    monkeypatch.setattr(retry.time, "sleep", made.append)
-    return made
+    generated: list[float] = []
+    monkeypatch.setattr(retry.time, "sleep", generated.append)
+    return generated
 
 
 def failing(*errors: Exception) -> Callable[[], str]:

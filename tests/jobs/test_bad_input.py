@@ -1,4 +1,4 @@
-"""Bad input: what is read all the same, what is set aside, what is refused in one line."""
+"""Bad input: what is read anyway, what is rejected, what is refused in one line."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def call(data: Path | str, out: Path, *options: str) -> int:
 
 
 def refused(capsys, data: Path | str, out: Path, *options: str) -> str:
-    """Run, and return the one line that stderr got; nothing else may be left or shown."""
+    """Run a job that fails; return its one line on stderr, and check that nothing else is left."""
     assert call(data, out, *options) == 3
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    (line,) = shown.err.splitlines()
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
     assert line.startswith("error: ")
     assert not out.exists()
     return line
@@ -40,7 +40,7 @@ def refused(capsys, data: Path | str, out: Path, *options: str) -> str:
         ("no last newline", (HEADER + SOUND).rstrip("\n").encode()),
     ],
 )
-def test_read_all_the_same(tmp_path: Path, name: str, content: bytes) -> None:
+def test_read_anyway(tmp_path: Path, name: str, content: bytes) -> None:
     folder = write_tiny(tmp_path / "tiny")
     (folder / "ratings.csv").write_bytes(content)
     assert call(folder, tmp_path / "out") == 0, name
@@ -52,8 +52,8 @@ def test_ids_beyond_32_bits(tmp_path: Path) -> None:
     big = 2**40 + 7
     folder = write_tiny(tmp_path / "tiny", HEADER + SOUND + f"{big},20,3.0,7\n")
     assert call(folder, tmp_path / "out") == 0
-    found = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
-    assert found["userId"].tolist() == [1, 2, big]
+    actual = pd.read_parquet(tmp_path / "out" / "assignments.parquet")
+    assert actual["userId"].tolist() == [1, 2, big]
 
 
 def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys) -> None:
@@ -64,10 +64,10 @@ def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys) -> None:
     assert segment.main(arguments) == 0
     rows = json.loads((out / "run.json").read_text())["rows"]
     assert rows == {"read": 11, "used": 5, "unmapped": 1, "rejected": 5}
-    kept = pd.read_csv(out / "rejected" / "ratings.csv", dtype=str, keep_default_na=False)
-    assert kept["line"].tolist() == ["8", "9", "10", "11", "12"]
-    assert kept["text"].tolist() == bad
-    assert kept["reason"].tolist() == [
+    rejected = pd.read_csv(out / "rejected" / "ratings.csv", dtype=str, keep_default_na=False)
+    assert rejected["line"].tolist() == ["8", "9", "10", "11", "12"]
+    assert rejected["text"].tolist() == bad
+    assert rejected["reason"].tolist() == [
         "rating is not a number",
         "rating is not a number",
         "rating is outside 0.5 to 5",
@@ -146,7 +146,7 @@ def test_fewer_users_than_segments(tmp_path: Path, capsys) -> None:
     assert call(folder, tmp_path / "out", "--k", "7") == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == "error: 2 users for --k 7: pass --k 2 or lower"
-    # The ratings need not be read again for another k.
+    # The ratings are not read again for another k.
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
     assert (
         segment.main(
@@ -204,19 +204,19 @@ def test_a_catalogue_without_readable_genres(tmp_path: Path, capsys) -> None:
     assert "no movie has a readable genre" in refused(capsys, folder, tmp_path / "out")
 
 
-def test_a_damaged_catalogue_is_warned_of_even_quietly(tmp_path: Path, capsys) -> None:
+def test_quiet_runs_warn_about_a_damaged_catalogue(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     text = (folder / "movies_metadata.csv").read_text()
     (folder / "movies_metadata.csv").write_text(text.replace("[{'id': 35", "[{id: 35"))
     assert call(folder, tmp_path / "out", "--k", "1") == 0
-    shown = capsys.readouterr().err
-    assert "1 catalogue records have unreadable genres" in shown
-    assert "16.7% of the ratings are of movies that the catalogue lacks" in shown
+    output = capsys.readouterr().err
+    assert "1 catalogue records have unreadable genres" in output
+    assert "16.7% of the ratings are of movies that the catalogue lacks" in output
     warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
     assert len(warnings) == 2
 
 
-def test_what_a_file_holds_can_not_steer_the_terminal(tmp_path: Path, capsys) -> None:
+def test_file_content_does_not_control_the_terminal(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny", "\x1b[2Juser,\x07movie\n1,2\n")
     line = refused(capsys, folder, tmp_path / "out")
     assert "\\x1b[2Juser" in line

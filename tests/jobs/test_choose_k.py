@@ -1,4 +1,4 @@
-"""The search for k as a job and as `--k auto`: files, words, resuming, and what can't be used."""
+"""The search for k, as a job and as `--k auto`: files, output, resuming, and bad input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import write_tiny
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def actual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("choice") / "out"
     arguments = ["--data", "synthetic:50000", "--k-range", "2-4", "--quiet", "--out", str(out)]
     assert choose_k.main(arguments) == 0
@@ -33,31 +33,31 @@ def automatic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_folder(found: Path) -> None:
-    assert sorted(str(p.relative_to(found)) for p in found.rglob("*") if p.is_file()) == [
+def test_the_folder(actual: Path) -> None:
+    assert sorted(str(p.relative_to(actual)) for p in actual.rglob("*") if p.is_file()) == [
         "choose_k.csv",
         "choose_k.json",
         "figures/choose_k.png",
         "run.json",
     ]
-    manifest = json.loads((found / "run.json").read_text())
-    record = json.loads((found / "choose_k.json").read_text())
+    manifest = json.loads((actual / "run.json").read_text())
+    record = json.loads((actual / "choose_k.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["job"] == "choose-k"
     assert manifest["data"]["synthetic"] is True
     assert manifest["choose_k"] == record
-    table = pd.read_csv(found / "choose_k.csv")
-    assert table["k"].tolist() == [2, 3, 4, 5], "5 stands beside the range"
+    table = pd.read_csv(actual / "choose_k.csv")
+    assert table["k"].tolist() == [2, 3, 4, 5], "5 is added for comparison"
     assert table["inertia"].is_monotonic_decreasing
     assert table.loc[table["recommended"], "k"].tolist() == [record["recommended"]]
     assert 2 <= record["recommended"] <= 4
     assert f"k = {record['recommended']}" in record["reason"]
 
 
-def test_the_figures_are_those_of_scikit_learn(found: Path, automatic: Path) -> None:
+def test_the_figures_are_those_of_scikit_learn(actual: Path, automatic: Path) -> None:
     users = pd.read_parquet(automatic / "assignments.parquet")
     X = users[list(KAGGLE_GENRES)].fillna(0).to_numpy()
-    record = json.loads((found / "choose_k.json").read_text())
+    record = json.loads((actual / "choose_k.json").read_text())
     for candidate in record["candidates"]:
         model = sklearn.cluster.KMeans(candidate["k"], n_init=20, random_state=0).fit(X)
         assert candidate["inertia"] <= model.inertia_ * 1.001
@@ -66,8 +66,8 @@ def test_the_figures_are_those_of_scikit_learn(found: Path, automatic: Path) -> 
             assert candidate["davies_bouldin"] == pytest.approx(score, rel=0.01)
 
 
-def test_auto_is_the_recommended_k(found: Path, automatic: Path, tmp_path: Path) -> None:
-    record = json.loads((found / "choose_k.json").read_text())
+def test_auto_is_the_recommended_k(actual: Path, automatic: Path, tmp_path: Path) -> None:
+    record = json.loads((actual / "choose_k.json").read_text())
     manifest = json.loads((automatic / "run.json").read_text())
     assert manifest["settings"]["k"] == "auto"
     assert manifest["choose_k"] == record
@@ -78,7 +78,7 @@ def test_auto_is_the_recommended_k(found: Path, automatic: Path, tmp_path: Path)
     page = (automatic / "report.html").read_text()
     assert record["reason"].split(":")[0] in page
     assert "figures/choose_k.png" in (automatic / "report.md").read_text()
-    # The same run with that number itself gives the same segments.
+    # The same run with that k gives the same segments.
     out = tmp_path / "out"
     k = str(record["recommended"])
     assert segment.main(["--data", "synthetic:50000", "--k", k, "--quiet", "--out", str(out)]) == 0
@@ -99,28 +99,28 @@ def test_agreement_with_the_planted_segments(automatic: Path) -> None:
     assert "planted segments" in (automatic / "report.html").read_text()
 
 
-def test_the_terminal(found: Path, capsys) -> None:
-    arguments = ["--data", "synthetic:50000", "--k-range", "2-4", "--out", str(found)]
+def test_the_terminal(actual: Path, capsys) -> None:
+    arguments = ["--data", "synthetic:50000", "--k-range", "2-4", "--out", str(actual)]
     assert choose_k.main(arguments) == 2
     assert "already holds a finished run: pass --resume" in capsys.readouterr().err
-    stamp = (found / "run.json").stat().st_mtime_ns
+    stamp = (actual / "run.json").stat().st_mtime_ns
     assert choose_k.main([*arguments, "--resume"]) == 0
-    shown = capsys.readouterr()
-    assert "nothing is left to do" in shown.err
-    record = json.loads((found / "choose_k.json").read_text())
-    assert record["reason"] in " ".join(shown.out.split())
-    assert f"→  {record['recommended']}  " in shown.out
-    assert "Synthetic data" in shown.out
-    assert shown.out.endswith(f"figure: {found}/figures/choose_k.png\n")
-    assert (found / "run.json").stat().st_mtime_ns == stamp
+    output = capsys.readouterr()
+    assert "nothing is left to do" in output.err
+    record = json.loads((actual / "choose_k.json").read_text())
+    assert record["reason"] in " ".join(output.out.split())
+    assert f"→  {record['recommended']}  " in output.out
+    assert "Synthetic data" in output.out
+    assert output.out.endswith(f"figure: {actual}/figures/choose_k.png\n")
+    assert (actual / "run.json").stat().st_mtime_ns == stamp
     for change in (["--k-range", "2-5"], ["--seed", "1"], ["--preset", "taste"]):
         assert choose_k.main([*arguments, *change, "--resume"]) == 2
         assert "was run with another" in capsys.readouterr().err
-    assert segment.main(["--data", "synthetic:50000", "--resume", "--out", str(found)]) == 2
+    assert segment.main(["--data", "synthetic:50000", "--resume", "--out", str(actual)]) == 2
     assert "holds a run of choose-k: choose another --out" in capsys.readouterr().err
 
 
-def test_a_finished_search_is_taken_up(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_finished_search_is_resumed(tmp_path: Path, capsys, monkeypatch) -> None:
     from segmentation.pipeline import stages
 
     out = tmp_path / "out"
@@ -138,7 +138,7 @@ def test_a_finished_search_is_taken_up(tmp_path: Path, capsys, monkeypatch) -> N
     assert [c["k"] for c in manifest["choose_k"]["candidates"]] == [2, 3, 5]
 
 
-def test_a_search_that_is_no_longer_asked_for(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_a_search_that_is_no_longer_needed(tmp_path: Path, capsys, monkeypatch) -> None:
     from segmentation.reporting import outputs
 
     out = tmp_path / "out"
@@ -166,7 +166,7 @@ def test_too_few_users(tmp_path: Path, capsys) -> None:
     assert not (out / "run.json").exists()
 
 
-def test_users_that_are_alike(tmp_path: Path, capsys) -> None:
+def test_identical_users(tmp_path: Path, capsys) -> None:
     data = write_tiny(tmp_path / "t")
     rows = ["userId,movieId,rating,timestamp"]
     rows += [f"{user},10,{1.0 + user % 2},7" for user in range(1, 31)]
@@ -180,7 +180,7 @@ def test_users_that_are_alike(tmp_path: Path, capsys) -> None:
     )
 
 
-def test_a_range_that_nothing_is_chosen_from(tmp_path: Path, capsys) -> None:
+def test_a_range_without_auto(tmp_path: Path, capsys) -> None:
     arguments = ["--data", "synthetic:20000", "--k-range", "2-3", "--out", str(tmp_path / "out")]
     assert segment.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -199,7 +199,7 @@ def test_a_range_that_nothing_is_chosen_from(tmp_path: Path, capsys) -> None:
         ("2-51", "from 2 to 50"),
     ],
 )
-def test_no_range(given: str, message: str, tmp_path: Path, capsys) -> None:
+def test_bad_ranges(given: str, message: str, tmp_path: Path, capsys) -> None:
     arguments = [f"--k-range={given}", "--out", str(tmp_path / "out"), "--quiet"]
     try:
         status: object = choose_k.main(arguments)
@@ -211,8 +211,8 @@ def test_no_range(given: str, message: str, tmp_path: Path, capsys) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_kept_comes_back_whole(found: Path) -> None:
-    record = json.loads((found / "choose_k.json").read_text())
+def test_the_record_comes_back_as_a_search(actual: Path) -> None:
+    record = json.loads((actual / "choose_k.json").read_text())
     search = stages.search_from_record(record)
     assert json.loads(json.dumps(stages.search_record(search))) == record
     assert np.isfinite([f.inertia for f in search.figures]).all()

@@ -109,7 +109,7 @@ def test_a_defect_of_ours(capsys, tmp_path: Path, monkeypatch) -> None:
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_resume_goes_on_from_the_last_finished_stage(capsys, tmp_path: Path, monkeypatch) -> None:
+def test_resume_continues_from_the_last_finished_stage(capsys, tmp_path: Path, monkeypatch) -> None:
     data, out = write_tiny(tmp_path / "t"), tmp_path / "out"
     append(data / "ratings.csv", "1,20,9.0,7\n")
     arguments = ["--data", str(data), "--out", str(out), "--k", "2", "--max-rejected", "0.5"]
@@ -123,9 +123,9 @@ def test_resume_goes_on_from_the_last_finished_stage(capsys, tmp_path: Path, mon
     assert segment.main(arguments) == 2
     assert "already holds an unfinished run: pass --resume" in capsys.readouterr().err
     assert segment.main([*arguments, "--resume"]) == 0
-    told = capsys.readouterr().err
-    assert "ratings: taken from the finished stage" in told
-    assert "K-Means: taken from the finished stage" in told
+    log = capsys.readouterr().err
+    assert "ratings: taken from the finished stage" in log
+    assert "K-Means: taken from the finished stage" in log
     pd.testing.assert_frame_equal(
         pd.read_parquet(out / "assignments.parquet"), pd.read_parquet(whole / "assignments.parquet")
     )
@@ -173,7 +173,7 @@ def test_interrupted(tmp_path: Path, cluster: str) -> None:
         deadline = time.monotonic() + 120
         while "catalogue:" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.05)
-        # As a terminal does: to the whole group.
+        # To the whole process group, as a terminal sends it.
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, log.read_text()
     last = log.read_text().splitlines()[-1]
@@ -184,7 +184,7 @@ def test_interrupted(tmp_path: Path, cluster: str) -> None:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
-def test_ended_while_it_works_and_resumed(tmp_path: Path, how: str) -> None:
+def test_terminated_and_resumed(tmp_path: Path, how: str) -> None:
     data, out, log = tmp_path / "data", tmp_path / "out", tmp_path / "log"
     assert synthesize.main(["--rows", "100000", "--out", str(data), "--quiet"]) == 0
     arguments = ["--data", str(data), "--out", str(out)]
@@ -225,7 +225,7 @@ def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     )
     done = command("bash", "-c", line)
     assert done.returncode == 0
-    # The tiny catalogue lacks one film in four, which --quiet does not keep quiet about.
+    # Even --quiet shows that the tiny catalogue lacks a movie.
     (line,) = done.stderr.splitlines()
     assert line.startswith("  warning: 16.7% of the ratings are of movies")
 
@@ -240,7 +240,7 @@ def test_default_out_is_under_runs(tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 class TestSynthesize:
-    def test_an_interrupted_one_leaves_what_was_there(self, tmp_path: Path, monkeypatch) -> None:
+    def test_an_interrupt_leaves_the_earlier_data_set(self, tmp_path: Path, monkeypatch) -> None:
         out = tmp_path / "data"
         arguments = ["--rows", "3000", "--out", str(out), "--quiet"]
         assert synthesize.main(arguments) == 0
@@ -276,8 +276,8 @@ class TestSynthesize:
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_what_the_collector_drops_comes_again_as_what_it_was(name: str, status: int) -> None:
-    """Python drops what is raised within a collector's callback, and distributed has one."""
+def test_an_interrupt_dropped_by_the_garbage_collector_is_repeated(name: str, status: int) -> None:
+    """Python drops what a callback of the garbage collector raises; distributed installs one."""
     code = f"""
 import gc, os, signal, sys, time
 from jobs import entrypoint

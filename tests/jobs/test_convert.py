@@ -306,7 +306,7 @@ def test_overwritten(data: Path, tmp_path: Path) -> None:
 def test_the_terminal(data: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     assert convert.main(["--data", str(data), "--out", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert "60,000 ratings, sorted by user, in 1 part" in shown.out
-    assert shown.out.endswith(f"data: {out} (for --data)\n")
-    assert "Parquet: 60,000 ratings in 1 part" in shown.err
+    output = capsys.readouterr()
+    assert "60,000 ratings, sorted by user, in 1 part" in output.out
+    assert output.out.endswith(f"data: {out} (for --data)\n")
+    assert "Parquet: 60,000 ratings in 1 part" in output.err

@@ -1,4 +1,4 @@
-"""The same ratings in every form that is read: one file or many, packed, Parquet, from a URL."""
+"""The same ratings in every form: one file or many, compressed, Parquet, behind a URL."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_parquet(data: Path, reference, client, tmp_path: Path, kind: str) -> No
     assert_same_users(read(client, folder, "--partition-size", "37kB"), reference)
 
 
-def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
+def test_rejected_rows_of_parquet(tmp_path: Path) -> None:
     folder = write_tiny(tmp_path / "tiny")
     (folder / "ratings.csv").unlink()
     table = pa.table(
@@ -104,9 +104,9 @@ def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
     assert segment.main([*arguments, "--quiet"]) == 0
     rows = json.loads((out / "run.json").read_text())["rows"]
     assert rows == {"read": 7, "used": 2, "unmapped": 0, "rejected": 5}
-    kept = pd.read_csv(out / "rejected" / "ratings.csv")
-    assert kept["line"].tolist() == [2, 3, 4, 5, 6]
-    assert kept["reason"].tolist() == [
+    rejected = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert rejected["line"].tolist() == [2, 3, 4, 5, 6]
+    assert rejected["reason"].tolist() == [
         "rating is not a number",
         "rating is not a number",
         "rating is outside 0.5 to 5",
@@ -125,9 +125,9 @@ def test_lines_are_counted_file_by_file(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--data", str(folder), "--k", "2", "--max-rejected", "0.9", "--out", str(out)]
     assert segment.main([*arguments, "--quiet"]) == 0
-    kept = pd.read_csv(out / "rejected" / "ratings.csv")
-    assert kept["line"].tolist() == [5, 2]
-    assert [Path(name).name for name in kept["file"]] == ["b.csv.gz", "c.csv"]
+    rejected = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert rejected["line"].tolist() == [5, 2]
+    assert [Path(name).name for name in rejected["file"]] == ["b.csv.gz", "c.csv"]
 
 
 def refused(capsys, folder: Path, out: Path, *options: str) -> str:
@@ -138,10 +138,10 @@ def refused(capsys, folder: Path, out: Path, *options: str) -> str:
     return line
 
 
-def refused_half_way(
+def refuse_changed_part(
     tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
 ) -> tuple[Path, str]:
-    """Change the second of three parts once all were looked at; return it, and what is said."""
+    """Change the second of three parts after all were probed; return its path and the message."""
     folder = write_tiny(tmp_path / "tiny")
     lines = lines_of(folder)
     (folder / "ratings.csv").unlink()
@@ -161,8 +161,8 @@ def refused_half_way(
     return part, line
 
 
-def test_a_part_that_is_missing_half_way(tmp_path: Path, capsys, monkeypatch) -> None:
-    part, line = refused_half_way(tmp_path, capsys, monkeypatch, Path.unlink)
+def test_a_part_that_disappears_during_the_run(tmp_path: Path, capsys, monkeypatch) -> None:
+    part, line = refuse_changed_part(tmp_path, capsys, monkeypatch, Path.unlink)
     assert line.startswith(f"error: {part}: No such file or directory")
 
 
@@ -170,7 +170,7 @@ def test_a_part_that_is_missing_half_way(tmp_path: Path, capsys, monkeypatch) ->
 def test_a_file_that_is_cut_while_it_is_read(
     tmp_path: Path, capsys, monkeypatch, size: int
 ) -> None:
-    part, line = refused_half_way(
+    part, line = refuse_changed_part(
         tmp_path, capsys, monkeypatch, lambda path: path.write_bytes(path.read_bytes()[:size])
     )
     assert line.startswith(f"error: {part}: is shorter than the 54 bytes it had when the run began")
@@ -180,7 +180,7 @@ def test_a_file_that_is_cut_while_it_is_read(
 def test_parts_of_several_kinds_belong_together(
     data: Path, reference, client, tmp_path: Path
 ) -> None:
-    # A folder whose name looks like a pattern is one all the same.
+    # The name of the folder looks like a pattern.
     folder = without_ratings(data, tmp_path / "data [1]*")
     lines = lines_of(data)
     cuts = [0, len(lines) // 3, len(lines) // 2, len(lines)]
@@ -217,17 +217,15 @@ def test_a_warning_names_what_looks_like_ratings_and_is_not_read(
     arguments = ["--data", str(folder), "--k", "2", "--quiet"]
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert f"warning: {folder}/{other}: not read, since " in capsys.readouterr().err
-    (told,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"][-1:]
-    assert other in told
-    # Who names ratings has chosen them.
+    (message,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"][-1:]
+    assert other in message
+    # Ratings that are named were chosen: no warning.
     assert segment.main([*arguments, "--out", str(tmp_path / "2"), "--ratings", name]) == 0
     assert "is not read" not in capsys.readouterr().err
 
 
-def test_lines_longer_than_what_is_read_beyond_a_range(
-    data: Path, reference, client, tmp_path: Path
-) -> None:
-    """Buffers grow while other threads take up the ones that were used before."""
+def test_lines_longer_than_the_read_ahead(data: Path, reference, client, tmp_path: Path) -> None:
+    """Buffers grow while other threads reuse the ones that were released."""
     folder = without_ratings(data, tmp_path / "data")
     frame = pd.read_csv(data / "ratings.csv")
     long = np.arange(len(frame)) % 40 == 0
@@ -244,8 +242,8 @@ def test_ids_beyond_int64_in_parquet(tmp_path: Path, statistics: bool) -> None:
     frame["userId"] += 2**63
     (folder / "ratings.csv").unlink()
     frame.to_parquet(folder / "ratings.parquet", write_statistics=statistics)
-    found = run(folder, tmp_path / "out", "--k", "2")
-    assert set(found[0]["userId"]) <= {str(user) for user in frame["userId"]}
+    actual = run(folder, tmp_path / "out", "--k", "2")
+    assert set(actual[0]["userId"]) <= {str(user) for user in frame["userId"]}
 
 
 def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
@@ -254,7 +252,7 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     (folder / "ratings.csv").unlink()
     (folder / "ratings").mkdir()
     frame.to_parquet(folder / "ratings" / "0.parquet")
-    for change, told in (
+    for change, message in (
         (
             frame.rename(columns={"rating": "stars"}),
             "no column rating (it has userId, movieId, stars, timestamp); name",
@@ -264,7 +262,7 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     ):
         change.to_parquet(folder / "ratings" / "1.parquet")
         line = refused(capsys, folder, tmp_path / "out")
-        assert line.startswith(f"error: {folder}/ratings/1.parquet: {told}")
+        assert line.startswith(f"error: {folder}/ratings/1.parquet: {message}")
 
 
 def test_a_damaged_part(tmp_path: Path, capsys) -> None:
@@ -285,7 +283,7 @@ def test_a_damaged_part(tmp_path: Path, capsys) -> None:
     assert line.startswith(f"error: {folder}/ratings.parquet: can't be read")
 
 
-def test_nothing_is_called_like_that(tmp_path: Path, capsys) -> None:
+def test_a_pattern_without_matches(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     line = refused(capsys, folder, tmp_path / "out", "--ratings", "log-*.csv")
     assert "log-*.csv: no file matches this pattern" in line
@@ -305,11 +303,11 @@ def test_parts_by_url(data: Path, reference, client, tmp_path: Path) -> None:
         memory.rm("/parts", recursive=True)
 
 
-def test_what_packed_files_cost_is_said(tmp_path: Path, capsys) -> None:
+def test_a_note_says_what_compressed_files_cost(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     text = (folder / "ratings.csv").read_bytes()
     (folder / "ratings.csv").unlink()
     (folder / "ratings.csv.gz").write_bytes(gzip.compress(text))
     assert segment.main(["--data", str(folder), "--k", "2", "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().err
-    assert f"note: {folder}/ratings.csv.gz is gzip, which only one task can decompress" in told
+    message = capsys.readouterr().err
+    assert f"note: {folder}/ratings.csv.gz is gzip, which only one task can decompress" in message

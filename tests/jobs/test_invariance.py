@@ -1,4 +1,4 @@
-"""The same input, settings and seed give the same segments, however the work is cut and run."""
+"""Equal input, settings and seed give equal segments, however the work is split and run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def assert_same(actual: Result, expected: Result) -> None:
 @pytest.mark.parametrize("size", ["1KiB", "37kB", "300kB"])
 def test_partition_size(data: Path, reference, client, tmp_path: Path, size: str) -> None:
     if size == "1KiB":
-        # 1,500 partitions of some 40 rows; a smaller file keeps it short.
+        # 150 partitions of some 40 rows.
         small = cut(data, tmp_path / "small", 6_000)
         actual = read(client, small, "--partition-size", size)
         assert_same_users(actual, run(small, tmp_path / "whole"))
@@ -79,10 +79,10 @@ def test_row_order(data: Path, reference, tmp_path: Path, order: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["threads", pytest.param("local", marks=pytest.mark.cluster)])
-def test_shuffled_rows_that_are_too_many_to_merge(
+def test_random_order_by_a_shuffle(
     data: Path, reference, tmp_path: Path, kind: str, capsys, monkeypatch
 ) -> None:
-    """The same, by Dask's shuffle, whatever else the file holds."""
+    """Dask's shuffle gives the same result, and rejected rows keep their line numbers."""
     header, *lines = (data / "ratings.csv").read_text().splitlines(keepends=True)
     random.Random(1).shuffle(lines)
     lines[4_000:4_000] = ["7,bad,3.5,1\n"] * 3
@@ -93,8 +93,8 @@ def test_shuffled_rows_that_are_too_many_to_merge(
     arguments = ["--data", str(folder), "--out", str(out), "--cluster", kind]
     assert segment.main([*arguments, "--partition-size", "100kB"]) == 0
     assert "they are shuffled first" in capsys.readouterr().err
-    kept = pd.read_csv(out / "rejected" / "ratings.csv")
-    assert kept["line"].tolist() == [4_002, 4_003, 4_004]
+    rejected = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert rejected["line"].tolist() == [4_002, 4_003, 4_004]
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["rows"].pop("rejected") == 3
     manifest["rows"] = {**manifest["rows"], "read": manifest["rows"]["read"] - 3, "rejected": 0}
@@ -115,42 +115,42 @@ def test_shuffled_rows_that_are_too_many_to_merge(
 def test_kind_and_size_of_the_cluster(data, reference, tmp_path: Path, config: str) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(config)
-    found = run(data, tmp_path / "out", "--cluster", str(path), "--partition-size", "200kB")
-    assert_same(found, reference)
-    assert found[1]["cluster"]["kind"] == config.split()[1]
+    matches = run(data, tmp_path / "out", "--cluster", str(path), "--partition-size", "200kB")
+    assert_same(matches, reference)
+    assert matches[1]["cluster"]["kind"] == config.split()[1]
 
 
 @pytest.mark.parametrize("kind", ["threads", pytest.param("local", marks=pytest.mark.cluster)])
 @pytest.mark.parametrize("preset", ["engagement", "taste"])
-def test_features_that_have_to_wait_on_disk(
+def test_features_that_are_spilled(
     data: Path, reference, tmp_path: Path, kind: str, preset: str, monkeypatch
 ) -> None:
     expected = reference
     if preset != "engagement":
         expected = run(data, tmp_path / "expected", "--preset", preset)
-    # Of 600 users with some 200 bytes each a worker holds some 50 at a time.
+    # Of 600 users of about 200 bytes each, a worker keeps some 50 in memory.
     monkeypatch.setattr(Budget, "spill_threshold", property(lambda self: 10_000))
     monkeypatch.setattr(Budget, "block_users", property(lambda self: 20))
-    found = run(
+    matches = run(
         data, tmp_path / "out", "--cluster", kind, "--preset", preset, "--partition-size", "100kB"
     )
-    assert_same(found, expected)
-    memory = found[1]["cluster"]["memory"]
+    assert_same(matches, expected)
+    memory = matches[1]["cluster"]["memory"]
     assert memory["spilled_bytes"] > 50_000
     assert expected[1]["cluster"]["memory"]["spilled_bytes"] == 0
-    assert found[1]["cluster"]["workers_lost"] == 0
+    assert matches[1]["cluster"]["workers_lost"] == 0
     assert not any(local.cache_dir("spill").rglob("*.spill"))
 
 
 def test_memory_limit(data: Path, reference, tmp_path: Path, capsys) -> None:
-    found = run(data, tmp_path / "out", "--memory-limit", "700MiB")
-    assert_same(found, reference)
-    assert found[1]["cluster"]["memory"]["limit_bytes"] == 700 << 20
+    matches = run(data, tmp_path / "out", "--memory-limit", "700MiB")
+    assert_same(matches, reference)
+    assert matches[1]["cluster"]["memory"]["limit_bytes"] == 700 << 20
     limited = ["--data", str(data), "--out", str(tmp_path / "none"), "--memory-limit"]
     assert segment.main([*limited, "100MiB"]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1
-    assert "--memory-limit 100 MiB" in told[0]
+    message = capsys.readouterr().err.strip().splitlines()
+    assert len(message) == 1
+    assert "--memory-limit 100 MiB" in message[0]
     assert segment.main([*limited, "lots"]) == 2
     assert "--memory-limit" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""The main job, end to end: real data held against plain pandas and scikit-learn."""
+"""The main job, end to end: real data compared with plain pandas and scikit-learn."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ class TestRealData:
         ratings = pd.read_csv(real_data / "kaggle-small" / "ratings_small.csv")
         movies = oracles.kaggle_movies(real_data / "kaggle-small", "links")
         expected = oracles.user_genre_means(ratings, movies)
-        found = real.means(KAGGLE_GENRES)
-        assert found.index.tolist() == expected.index.tolist()
+        actual = real.means(KAGGLE_GENRES)
+        assert actual.index.tolist() == expected.index.tolist()
         assert sorted(expected.columns) == sorted(KAGGLE_GENRES)
-        np.testing.assert_allclose(found, expected[list(KAGGLE_GENRES)], atol=1e-6)
+        np.testing.assert_allclose(actual, expected[list(KAGGLE_GENRES)], atol=1e-6)
         used = ratings[ratings["movieId"].isin(movies)].groupby("userId")["rating"]
         np.testing.assert_array_equal(real.assignments["movies"], used.size())
         np.testing.assert_allclose(real.assignments["mean_rating"], used.mean())
@@ -127,11 +127,11 @@ class TestRealData:
             assert set(record["high_rated"]) == high
 
     def test_stability_of_each_segment(self, real: Run) -> None:
-        found = real.manifest["kmeans"]["stability"]
-        assert [s["stability"] for s in real.segments] == found["jaccard"]
-        assert all(0.2 < value <= 1 for value in found["jaccard"])
-        assert 0.2 < found["resampled_ari"] <= 1
-        assert found["users"] == 671
+        actual = real.manifest["kmeans"]["stability"]
+        assert [s["stability"] for s in real.segments] == actual["jaccard"]
+        assert all(0.2 < value <= 1 for value in actual["jaccard"])
+        assert 0.2 < actual["resampled_ari"] <= 1
+        assert actual["users"] == 671
 
     def test_distances_margins_and_points(self, real: Run) -> None:
         frame = real.assignments
@@ -146,9 +146,9 @@ class TestRealData:
         centred = X - X.mean(axis=0)
         _, _, axes = np.linalg.svd(centred, full_matrices=False)
         for column, axis in zip(("pc1", "pc2"), axes, strict=False):
-            shown, exact = frame[column].to_numpy(), centred @ axis
-            sign = np.sign(shown @ exact)
-            np.testing.assert_allclose(shown, sign * exact, atol=1e-4)
+            output, exact = frame[column].to_numpy(), centred @ axis
+            sign = np.sign(output @ exact)
+            np.testing.assert_allclose(output, sign * exact, atol=1e-4)
 
     def test_original_preset(self, original: Run, real_data: Path) -> None:
         manifest = original.manifest
@@ -157,7 +157,7 @@ class TestRealData:
         assert manifest["settings"]["join"] == "direct"
         movies = [s["movies_per_user"] for s in original.segments]
         high = [len(s["high_rated"]) for s in original.segments]
-        # Several optima lie within 0.05 % of one another here; the staircase is theirs in common.
+        # Several optima lie within 0.05 % of one another; all of them have this staircase.
         assert movies == pytest.approx([12.7, 28.9, 30.2, 82.6, 149.0], rel=0.05)
         assert high == [3, 11, 11, 17, 19]
         X = original.means(KAGGLE_GENRES).fillna(0.0).to_numpy()
@@ -171,7 +171,7 @@ class TestRealData:
             "Premium Loyalists",
         ]
 
-    def test_direct_join_is_warned_of(self, original: Run) -> None:
+    def test_a_warning_about_the_direct_join(self, original: Run) -> None:
         (warning,) = original.manifest["warnings"]
         assert "uses MovieLens ids as TMDB ids" in warning
         assert "movieId 296 (Pulp Fiction) counts as 'Terminator 3" in warning
@@ -181,19 +181,19 @@ class TestRealData:
     def test_grouplens_layouts(self, real_data: Path, tmp_path: Path, kind: str) -> None:
         source = real_data / "ml-latest-small"
         folder = as_dat(source, tmp_path / "dat") if kind == "dat" else source
-        found = run(folder, tmp_path / "out")
+        actual = run(folder, tmp_path / "out")
         expected = oracles.user_genre_means(
             pd.read_csv(source / "ratings.csv"), oracles.grouplens_movies(source)
         )
         assert set(expected.columns) == set(GROUPLENS_GENRES)
         np.testing.assert_allclose(
-            found.means(GROUPLENS_GENRES), expected[list(GROUPLENS_GENRES)], atol=1e-6
+            actual.means(GROUPLENS_GENRES), expected[list(GROUPLENS_GENRES)], atol=1e-6
         )
-        assert found.manifest["data"]["layout"] == f"grouplens-{kind}"
-        assert found.manifest["rows"]["used"] == 100_836
+        assert actual.manifest["data"]["layout"] == f"grouplens-{kind}"
+        assert actual.manifest["rows"]["used"] == 100_836
 
     def test_taste_preset_by_pandas(self, real: Run, real_data: Path, tmp_path: Path) -> None:
-        found = run(real_data / "kaggle-small", tmp_path / "out", "--preset", "taste")
+        actual = run(real_data / "kaggle-small", tmp_path / "out", "--preset", "taste")
         ratings = pd.read_csv(real_data / "kaggle-small" / "ratings_small.csv")
         movies = oracles.kaggle_movies(real_data / "kaggle-small", "links")
         used = ratings[ratings["movieId"].isin(movies)]
@@ -205,14 +205,14 @@ class TestRealData:
         means = real.means(KAGGLE_GENRES)
         X = (means.sub(own, axis=0) * (counts / (counts + 5))).fillna(0.0).to_numpy()
         total = ((X - X.mean(axis=0)) ** 2).sum()
-        labels = found.assignments["segment"].to_numpy()
+        labels = actual.assignments["segment"].to_numpy()
         within = sum(((X[labels == s] - X[labels == s].mean(axis=0)) ** 2).sum() for s in range(5))
-        assert found.manifest["kmeans"]["inertia"] == pytest.approx(within, rel=1e-4)
+        assert actual.manifest["kmeans"]["inertia"] == pytest.approx(within, rel=1e-4)
         assert within < total
 
 
 def as_dat(source: Path, folder: Path) -> Path:
-    """Write GroupLens' oldest layout from its newer one."""
+    """Write GroupLens' .dat layout from its CSV layout."""
     folder.mkdir()
     ratings = pd.read_csv(source / "ratings.csv")
     lines = [f"{u}::{m}::{r:g}::{t}\n" for u, m, r, t in ratings.itertuples(index=False, name=None)]
@@ -224,8 +224,8 @@ def as_dat(source: Path, folder: Path) -> Path:
 
 
 def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
-    found = run(write_tiny(tmp_path / "tiny"), tmp_path / "out", "--k", "2")
-    assert sorted(p.name for p in found.folder.iterdir()) == [
+    actual = run(write_tiny(tmp_path / "tiny"), tmp_path / "out", "--k", "2")
+    assert sorted(p.name for p in actual.folder.iterdir()) == [
         "assignments.parquet",
         "figures",
         "model",
@@ -235,13 +235,13 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
         "segments.csv",
         "segments.json",
     ]
-    assert sorted(p.name for p in (found.folder / "figures").iterdir()) == [
+    assert sorted(p.name for p in (actual.folder / "figures").iterdir()) == [
         "genres.png",
         "pca.png",
         "sizes.png",
     ]
-    assert list(found.assignments.columns) == [*FIXED, *KAGGLE_GENRES]
-    manifest = found.manifest
+    assert list(actual.assignments.columns) == [*FIXED, *KAGGLE_GENRES]
+    manifest = actual.manifest
     assert manifest["status"] == "complete"
     wanted = {
         "data": {"source", "synthetic", "fingerprint"},
@@ -257,7 +257,7 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
     assert {"name", "seconds", "tasks", "bytes"} == set(manifest["stages"][0])
     assert manifest["seconds"] > 0
     assert manifest["peak_memory_bytes"] > 10_000_000
-    record = found.segments[0]
+    record = actual.segments[0]
     assert {
         "segment",
         "persona",
@@ -273,53 +273,53 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
         "marketing_actions",
     } <= set(record)
     assert set(record["genres"]["Drama"]) == {"mean", "mean_rated", "coverage", "lift"}
-    table = pd.read_csv(found.folder / "segments.csv")
-    assert table["persona"].tolist() == [s["persona"] for s in found.segments]
+    table = pd.read_csv(actual.folder / "segments.csv")
+    assert table["persona"].tolist() == [s["persona"] for s in actual.segments]
     assert table["mean:Drama"].tolist() == pytest.approx(
-        [s["genres"]["Drama"]["mean"] for s in found.segments]
+        [s["genres"]["Drama"]["mean"] for s in actual.segments]
     )
 
 
 def test_four_rows_by_hand(tmp_path: Path) -> None:
-    """Users 1 and 2 of the tiny set; user 3 rated only a film that leads nowhere."""
-    found = run(write_tiny(tmp_path / "tiny"), tmp_path / "out", "--k", "2")
-    assert found.manifest["rows"] == {"read": 6, "used": 5, "unmapped": 1, "rejected": 0}
-    rows = found.assignments.set_index("userId")
+    """Users 1 and 2 of the tiny set; user 3 rated only a movie without a link."""
+    actual = run(write_tiny(tmp_path / "tiny"), tmp_path / "out", "--k", "2")
+    assert actual.manifest["rows"] == {"read": 6, "used": 5, "unmapped": 1, "rejected": 0}
+    rows = actual.assignments.set_index("userId")
     assert rows.index.tolist() == [1, 2]
     assert rows.loc[1, ["Drama", "Crime", "Comedy"]].tolist() == [4.0, 4.0, 2.0]
-    # A second rating of one film counts like any other; a film without a genre counts as a film.
+    # A second rating of a movie counts like any other; a movie without genres counts as a movie.
     assert rows.loc[2, ["Drama", "Crime"]].tolist() == [4.0, 4.0]
     assert pd.isna(rows.loc[2, "Comedy"])
     assert rows["movies"].tolist() == [2, 3]
     assert rows["mean_rating"].tolist() == [3.0, 3.0]
-    assert found.manifest["kmeans"]["inertia"] == 0.0
-    assert found.manifest["movies"] == 3
+    assert actual.manifest["kmeans"]["inertia"] == 0.0
+    assert actual.manifest["movies"] == 3
 
 
 def test_synthetic_data_says_so_everywhere(tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     assert segment.main(["--data", "synthetic:20000", "--out", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert "Synthetic data" in shown.out
-    assert f"report: {out}/report.html" in shown.out
+    output = capsys.readouterr()
+    assert "Synthetic data" in output.out
+    assert f"report: {out}/report.html" in output.out
     assert Run(out).manifest["data"]["synthetic"] is True
     for name in ("report.html", "report.md"):
         assert "Synthetic data" in (out / name).read_text()
-    # A copy of such a folder under any name says so as well.
-    made = next(cache().glob("synthetic-*-20000-seed0"))
-    shutil.copytree(made, tmp_path / "renamed")
+    # A copy of the folder under another name says so too.
+    generated = next(cache().glob("synthetic-*-20000-seed0"))
+    shutil.copytree(generated, tmp_path / "renamed")
     for number, name in enumerate((str(tmp_path / "renamed"), (tmp_path / "renamed").as_uri())):
         assert run(name, tmp_path / f"{number}").manifest["data"]["synthetic"] is True
-    # Somebody's own ratings, joined with its catalogue, are no invention; its ratings always are.
+    # Other ratings joined with its catalogue are not synthetic; its own ratings always are.
     own = tmp_path / "own"
     own.mkdir()
-    shutil.copyfile(made / "ratings.csv", own / "ratings.csv")
-    found = run(str(made), tmp_path / "own-out", "--ratings", str(own / "ratings.csv"))
-    assert found.manifest["data"]["synthetic"] is False
-    assert "planted_ari" not in found.manifest["kmeans"]
-    shutil.copyfile(made / "ratings.csv", tmp_path / "renamed" / "sorted.csv")
-    found = run(str(tmp_path / "renamed"), tmp_path / "in-out", "--ratings", "sorted.csv")
-    assert found.manifest["data"]["synthetic"] is True
+    shutil.copyfile(generated / "ratings.csv", own / "ratings.csv")
+    actual = run(str(generated), tmp_path / "own-out", "--ratings", str(own / "ratings.csv"))
+    assert actual.manifest["data"]["synthetic"] is False
+    assert "planted_ari" not in actual.manifest["kmeans"]
+    shutil.copyfile(generated / "ratings.csv", tmp_path / "renamed" / "sorted.csv")
+    actual = run(str(tmp_path / "renamed"), tmp_path / "in-out", "--ratings", "sorted.csv")
+    assert actual.manifest["data"]["synthetic"] is True
 
 
 def cache() -> Path:
@@ -327,18 +327,18 @@ def cache() -> Path:
 
 
 def test_planted_segments_can_be_recovered(tmp_path: Path) -> None:
-    """Far better than chance; how near to the ceiling is measured elsewhere."""
+    """Far better than chance; the benchmark measures how near it is to the ceiling."""
     from sklearn.metrics import adjusted_rand_score
 
-    found = run("synthetic:200000", tmp_path / "out")
-    made = cache() / "synthetic-v1-200000-seed0"
-    planted = pd.read_parquet(made / "planted.parquet").set_index("userId")["segment"]
-    labels = found.assignments.set_index("userId")["segment"]
+    actual = run("synthetic:200000", tmp_path / "out")
+    generated = cache() / "synthetic-v1-200000-seed0"
+    planted = pd.read_parquet(generated / "planted.parquet").set_index("userId")["segment"]
+    labels = actual.assignments.set_index("userId")["segment"]
     assert adjusted_rand_score(planted.loc[labels.index], labels) > 0.15
-    assert {s["persona"] for s in found.segments} == PERSONAS
+    assert {s["persona"] for s in actual.segments} == PERSONAS
 
 
-def test_a_run_loads_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+def test_a_run_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     code = (
         "import sys; from jobs import segment; "
         f"status = segment.main(['--data', 'synthetic:20000', '--out', {str(tmp_path / 'out')!r}, "

@@ -1,4 +1,4 @@
-"""Data behind URLs: a web server that behaves, one that doesn't, and a store that speaks S3."""
+"""Data behind URLs: a good web server, bad ones, and an S3-compatible store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch) -> Iterator[None]:
-    """Let no test see what fsspec remembers of another, nor wait as long as a run would."""
+    """Clear what fsspec caches between tests, and shorten the pauses between retries."""
     monkeypatch.setattr(retry, "_PAUSES", (0.01, 0.02, 0.05))
     yield
     fsspec.AbstractFileSystem.clear_instance_cache()
@@ -41,14 +41,14 @@ def _fresh(monkeypatch) -> Iterator[None]:
 def test_ranges(data: Path, reference, tmp_path: Path) -> None:
     with serve(WebServer(data)) as web:
         options = ["--partition-size", "300kB", "--cluster", "local"]
-        found = run(web.url, tmp_path / "out", *options)
+        actual = run(web.url, tmp_path / "out", *options)
         ranges = web.requested_ranges("ratings.csv")
-    assert_same(found, reference)
+    assert_same(actual, reference)
     size = (data / "ratings.csv").stat().st_size
-    # Each byte came about once, in pieces of the partitions' size; not the whole file to each.
+    # Each byte was sent about once, in ranges of the partitions' size.
     assert max(stop - start for start, stop in ranges) < 320_000
     assert sum(stop - start for start, stop in ranges) < 1.2 * size + 64 * 65_536
-    assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
+    assert actual[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
 
 
 @pytest.mark.parametrize("ranges", ["no", "ignored"])
@@ -65,22 +65,22 @@ def test_no_ranges(
     with serve(WebServer(folder, ranges=ranges)) as web:
         options = ["--data", web.url, "--out", str(tmp_path / "out"), "--partition-size", "300kB"]
         assert segment.main(options) == 0
-        found = result(tmp_path / "out")
+        actual = result(tmp_path / "out")
         name = "ratings.csv.gz" if packed else "ratings.csv"
         wanted = [method for method, requested, _ in web.requests if requested == name]
-    assert_same(found, reference)
-    # Questions and looks at the beginning apart: whole to be told from others, whole to be read.
+    assert_same(actual, reference)
+    # Besides the probes, the whole file is read twice: for the fingerprint and for the ratings.
     assert wanted.count("GET") <= 8
-    told = capsys.readouterr().err
-    assert ("does not support range requests" in told) == (not packed)
-    assert ("is gzip, which only one task can decompress" in told) == packed
+    message = capsys.readouterr().err
+    assert ("does not support range requests" in message) == (not packed)
+    assert ("is gzip, which only one task can decompress" in message) == packed
     if not packed:
-        assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
+        assert actual[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
 
 
 @pytest.mark.parametrize("what", ["500", "broken off"])
-def test_stumbling(data: Path, reference, client, what: str) -> None:
-    """Each file fails twice at a time that is none of the driver's choosing."""
+def test_retries(data: Path, reference, client, what: str) -> None:
+    """Each file fails twice, at a moment that the test does not choose."""
     with serve(WebServer(data)) as web:
         names = ["ratings.csv", "movies_metadata.csv", "links.csv"]
         trouble = Counter(dict.fromkeys(names, 2))
@@ -88,14 +88,14 @@ def test_stumbling(data: Path, reference, client, what: str) -> None:
             web.failures = trouble
         else:
             web.broken_off = trouble
-        found = read(client, web.url, "--partition-size", "300kB")
+        actual = read(client, web.url, "--partition-size", "300kB")
         assert not +trouble
-    assert_same_users(found, reference)
+    assert_same_users(actual, reference)
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "links.csv", "movies_metadata.csv"])
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [
         (
             403,
@@ -107,12 +107,12 @@ def test_stumbling(data: Path, reference, client, what: str) -> None:
         (418, "can't be read (418 I'm a Teapot); check the address"),
     ],
 )
-def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | None) -> None:
+def test_refused(tmp_path: Path, capsys, name: str, status: int, message: str | None) -> None:
     with serve(WebServer(write_tiny(tmp_path / "tiny"), statuses={name: status})) as web:
         line = refused(capsys, web.url, tmp_path / "out")
-    if told is not None:
+    if message is not None:
         assert f"{web.url}/{name}" in line
-        assert told in line
+        assert message in line
     elif name == "movies_metadata.csv":
         assert "holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat" in line
     elif name == "links.csv":

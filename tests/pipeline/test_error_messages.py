@@ -25,9 +25,9 @@ def test_engine(tmp_path: Path) -> None:
     from distributed.scheduler import WorkerState
 
     worker = WorkerState.__new__(WorkerState)
-    found = raised(KilledWorker("read-ratings-7", worker, 3), tmp_path)
-    assert isinstance(found, ClusterError)
-    assert "workers died 4 times on task 'read-ratings-7'" in str(found)
+    actual = raised(KilledWorker("read-ratings-7", worker, 3), tmp_path)
+    assert isinstance(actual, ClusterError)
+    assert "workers died 4 times on task 'read-ratings-7'" in str(actual)
     for error in (CommClosedError("gone"), FutureCancelledError("key", "lost"), MemoryError()):
         assert isinstance(raised(error, tmp_path), ClusterError)
 
@@ -53,9 +53,9 @@ def test_shuffle(tmp_path: Path) -> None:
 
 def test_disk(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/x/y")
-    found = raised(full, tmp_path)
-    assert isinstance(found, DataError)
-    assert str(found).startswith("/x/y: no space left on the disk")
+    actual = raised(full, tmp_path)
+    assert isinstance(actual, DataError)
+    assert str(actual).startswith("/x/y: no space left on the disk")
     gone = raised(FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b"), tmp_path)
     assert str(gone).startswith("/a/b: No such file or directory")
     assert str(tmp_path) in str(raised(OSError("odd"), tmp_path))

@@ -28,16 +28,16 @@ def test_the_agreement_is_scikit_learns(tmp_path: Path, n_parts: int) -> None:
     rng = np.random.default_rng(0)
     users = np.sort(rng.choice(10_000, 500, replace=False))
     planted = rng.integers(0, 4, 500)
-    found = np.where(rng.random(500) < 0.7, planted, rng.integers(0, 5, 500)).astype(np.int32)
+    actual = np.where(rng.random(500) < 0.7, planted, rng.integers(0, 5, 500)).astype(np.int32)
     order = rng.permutation(500)
     pd.DataFrame({"userId": users[order], "segment": 10 * planted[order]}).to_parquet(
         tmp_path / "planted.parquet"
     )
     # One user more than were planted, who does not count.
-    frame = pd.DataFrame({"userId": [*users, 20_000], "segment": np.append(found, np.int32(9))})
+    frame = pd.DataFrame({"userId": [*users, 20_000], "segment": np.append(actual, np.int32(9))})
     assignments = write_parts(tmp_path / "assignments.parquet", frame, n_parts)
     agreement = ground_truth.planted_agreement(str(tmp_path), assignments)
-    assert agreement == pytest.approx(sklearn.metrics.adjusted_rand_score(planted, found))
+    assert agreement == pytest.approx(sklearn.metrics.adjusted_rand_score(planted, actual))
 
 
 def test_there_is_none_without_planted_segments(tmp_path: Path) -> None:
