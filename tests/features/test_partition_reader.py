@@ -58,8 +58,8 @@ def test_rows_and_lines(
             for index, line, chunk in chunks
         ]
     )
-    found = rows[["userId", "movieId", "rating"]].itertuples(index=False, name=None)
-    assert list(found) == ROWS
+    ratings = rows[["userId", "movieId", "rating"]].itertuples(index=False, name=None)
+    assert list(ratings) == ROWS
     assert rows["timestamp"].tolist() == [1, 2, 3, 4]
     assert rejected_lines(reader.reports) == [(2, b"x" * 50)]
     assert sum(report.lines for report in reader.reports) == 6

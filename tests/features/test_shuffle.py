@@ -78,9 +78,9 @@ def test_shuffle_by_user(client, tmp_path: Path, deduplicate: bool) -> None:
     statistics = [result[0] for result in results if len(result[0].users)]
     columns = [np.concatenate(column) for column in zip(*statistics, strict=True)]
     order = np.argsort(columns[0])
-    found = UserStatistics(*(column[order] for column in columns))
+    merged = UserStatistics(*(column[order] for column in columns))
     latest = [(u, m, s) for (u, m), s in {(u, m): s for u, m, s in rows}.items()]
-    assert_equal(found, expected_statistics(latest if deduplicate else rows))
+    assert_equal(merged, expected_statistics(latest if deduplicate else rows))
     for result in results:
         assert set(result[1]) <= set(result[0].users)
     assert [len(summary.fragments) for summary in summaries] == [1, 2, 1]

@@ -82,7 +82,7 @@ def test_too_many_rejected(tmp_path: Path, capsys) -> None:
     line = refused(capsys, folder, tmp_path / "out")
     assert "1 of 7 rows (14.3%) are not ratings, more than --max-rejected 0.01" in line
     assert "the first is line 8: rating is no number: '2,20,seven,9'" in line
-    assert line.endswith("mend the file or raise --max-rejected")
+    assert line.endswith("fix the file or raise --max-rejected")
 
 
 def test_no_such_folder(tmp_path: Path, capsys) -> None:
