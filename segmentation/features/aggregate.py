@@ -379,7 +379,7 @@ class _Aggregation:
     def _concat(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
-        # The first one gives the dtypes where there is no other.
+        # The empty frame gives the dtypes if it is the only one.
         empty = empty_rows(self.files[0].string_columns, detailed=True)
         return pd.concat([empty, *frames], ignore_index=True)
 

@@ -40,7 +40,7 @@ class Grammar(NamedTuple):
     n_fields
         Number of fields in every line.
     delimiter, width
-        The byte between two fields, and how many times it stands there: once or twice.
+        The byte between two fields, and how many times it is repeated: once or twice.
     low, high
         The rating scale, stars.
     """

@@ -26,7 +26,7 @@ def ratings(n: int, n_users: int) -> list[tuple[int, int, float]]:
 
 
 def merge(client, partitions, n_users: int | None, n_threads: int, block_users: int) -> UserBlocks:
-    """Merge partitions of ratings, which are given as rows."""
+    """Merge partitions of ratings."""
     statistics = [aggregate(rows).statistics for rows in partitions]
     sketches = [quantile_sketch(part.users) for part in statistics]
     parts = client.scatter([(part, None) for part in statistics], hash=False)
