@@ -1,1 +1,1 @@
-"""One YAML a kind of cluster, packaged so that an installed wheel finds them by name."""
+"""One YAML file per kind of cluster, packaged so that an installed wheel finds them by name."""

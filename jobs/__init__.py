@@ -1,1 +1,1 @@
-"""The program's commands: arguments, one call, exit status. One module a job."""
+"""The commands: one module per job, which parses arguments, makes one call and prints."""

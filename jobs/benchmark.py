@@ -24,7 +24,7 @@ _MODES = {
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
-    parser = entrypoint.parser("benchmark", __doc__ or "")
+    parser = entrypoint.new_parser("benchmark", __doc__ or "")
     options.add_data(parser)
     options.add_seed(parser)
     mode = parser.add_mutually_exclusive_group()
@@ -85,11 +85,11 @@ def job(arguments: argparse.Namespace) -> None:
     """Run the benchmark of one mode; print its table and the paths of its files."""
     from segmentation import benchmark
     from segmentation.pipeline.settings import Settings
-    from segmentation.progress import Progress
+    from segmentation.progress import TerminalProgress
 
     _check_options(arguments)
-    out = options.run_folder(arguments)
-    progress = Progress(sys.stderr, quiet=arguments.quiet)
+    out = options.parse_out(arguments)
+    progress = TerminalProgress(sys.stderr, quiet=arguments.quiet)
     shared = {"rounds": arguments.rounds, "overwrite": arguments.overwrite}
     if arguments.sizes is not None:
         shared["sizes"] = arguments.sizes
@@ -143,7 +143,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

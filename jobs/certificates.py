@@ -1,4 +1,4 @@
-"""Certificates for a cluster that speaks TLS, signed by a certificate authority made for it."""
+"""Make development certificates for a cluster that speaks TLS, and an authority that signs them."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-_HERE = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = entrypoint.parser("certificates", __doc__ or "")
-    made.add_argument(
+    parser = entrypoint.new_parser("certificates", __doc__ or "")
+    parser.add_argument(
         "--out",
         metavar="FOLDER",
         default="certificates",
-        help="where they go; keys can be read by you alone (default: certificates)",
+        help="where the files go; only you can read the keys (default: certificates)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--host",
         metavar="NAME",
         action="append",
         default=[],
-        help="a name or address that they are good for, beside this machine's loopback; may be "
-        "given several times",
+        help="a host name or address that the certificates are valid for, in addition to this "
+        "machine's loopback; may be repeated",
     )
-    made.add_argument(
+    parser.add_argument(
         "--days",
         type=float,
         default=30.0,
         metavar="N",
-        help="how long they last (default: 30)",
+        help="how long the certificates are valid (default: 30)",
     )
-    made.add_argument("--overwrite", action="store_true", help="replace those that are there")
-    return made
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the certificates in the folder"
+    )
+    return parser
 
 
 def job(arguments: argparse.Namespace) -> None:
@@ -49,33 +51,32 @@ def job(arguments: argparse.Namespace) -> None:
     from segmentation.deploy import tls
     from segmentation.errors import UsageError
 
-    if not 0 < arguments.days <= tls.MOST_DAYS:
-        raise UsageError(f"--days {arguments.days:g}: from some to {tls.MOST_DAYS}")
+    if not 0 < arguments.days <= tls.MAX_DAYS:
+        raise UsageError(
+            f"--days {arguments.days:g}: choose a number above 0 and up to {tls.MAX_DAYS}"
+        )
     if not arguments.out.strip() or not all(host.strip() for host in arguments.host):
-        raise UsageError("--out, --host: are empty: name a folder and hosts, or leave them out")
+        raise UsageError("--out or --host is empty; pass a name, or leave the option out")
     folder = Path(arguments.out)
-    hosts = list(dict.fromkeys([*_HERE, *arguments.host]))
-    try:
-        made = tls.make_certificates(folder, hosts, arguments.days, overwrite=arguments.overwrite)
-    except ValueError as error:
-        raise UsageError(f"--host: {error}: give names or addresses") from error
+    hosts = list(dict.fromkeys([*_LOOPBACK_NAMES, *arguments.host]))
+    files = tls.make_certificates(folder, hosts, arguments.days, overwrite=arguments.overwrite)
     if arguments.quiet:
         return
-    for path in made:
+    for path in files:
         print(path)
     print(
         f"""
-Scheduler, workers and job each take ca.pem and their own pair:
+Scheduler, workers and job each use ca.pem and their own pair:
 
 dask scheduler --protocol tls --tls-ca-file {folder}/ca.pem --tls-cert {folder}/scheduler.pem --tls-key {folder}/scheduler-key.pem
 dask worker tls://HOST:8786 --tls-ca-file {folder}/ca.pem --tls-cert {folder}/worker.pem --tls-key {folder}/worker-key.pem
-segmentation segment --cluster tls --address tls://HOST:8786"""  # noqa: E501 - to be copied
+segmentation segment --cluster tls --address tls://HOST:8786"""  # noqa: E501 - commands to copy
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -15,46 +15,46 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = entrypoint.parser("choose-k", __doc__ or "")
-    options.add_data(made)
-    options.add_k_range(made, "the numbers of segments to try")
-    options.add_cluster(made)
-    options.add_standing(made)
-    options.add_seed(made)
-    options.add_reading(made)
-    options.add_again(made)
-    return made
+    parser = entrypoint.new_parser("choose-k", __doc__ or "")
+    options.add_data(parser)
+    options.add_k_range(parser, "the numbers of segments to try")
+    options.add_cluster(parser)
+    options.add_running_cluster(parser)
+    options.add_seed(parser)
+    options.add_reading(parser)
+    options.add_earlier_run(parser)
+    return parser
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job as the options say."""
+    """Run the job and print the table of k."""
     from segmentation.pipeline.settings import Settings
 
-    out = options.run_folder(arguments)
-    settings = Settings(**options.data_settings(arguments))
+    out = options.parse_out(arguments)
+    settings = Settings(**options.parse_data(arguments))
     from segmentation.pipeline.choose_k import run_choose_k
-    from segmentation.progress import Progress
+    from segmentation.progress import TerminalProgress
     from segmentation.reporting import k_selection
 
     run = run_choose_k(
         settings,
         out,
-        options.execution(arguments),
-        Progress(sys.stderr, quiet=arguments.quiet),
+        options.parse_execution(arguments),
+        TerminalProgress(sys.stderr, quiet=arguments.quiet),
     )
-    options.say_synthetic(run.manifest)
+    options.print_synthetic(run.manifest)
     print()
     print(k_selection.format_k_table(run.search))
     print()
     print(textwrap.fill(k_selection.explain_choice(run.search), 96))
     print()
-    print(options.cost_line(run.manifest))
+    print(options.format_cost(run.manifest))
     print(f"figure: {run.folder}/figures/choose_k.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -6,56 +6,60 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+import segmentation
+from jobs import entrypoint
+
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
-#: job → what it does; the module is the job's name with underscores.
+#: job → what it does. The module has the job's name, with underscores.
 JOBS = {
     "segment": "ratings → named audience segments and a report",
     "choose-k": "how many segments: quality and stability for a range of k",
     "convert": "ratings as text → Parquet, for every job",
     "synthesize": "a MovieLens-shaped data set of any size",
     "certificates": "certificates for a cluster that speaks TLS",
-    "benchmark": "the whole job, or the estimators alone, beside their peers",
+    "benchmark": "the whole job, or the estimators alone, next to their peers",
 }
 
 
-def usage() -> str:
-    """Return the help text."""
-    lines = [f"  {name:<12} {what}" for name, what in JOBS.items()]
-    return "\n".join(
-        [
-            "usage: segmentation JOB [options]",
-            "",
-            "jobs:",
-            *lines,
-            "",
-            "segmentation JOB --help shows a job's options.",
-        ]
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the console script, with one sub-parser per job."""
+    parser = entrypoint.OneLineParser(
+        prog="segmentation",
+        description=segmentation.__doc__,
+        epilog="segmentation JOB --help shows the options of a job.",
     )
+    parser.add_argument(
+        "--version", action="version", version=f"segmentation {segmentation.__version__}"
+    )
+    jobs = parser.add_subparsers(title="jobs", metavar="JOB", required=True)
+    for name, help_text in JOBS.items():
+        module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
+        options = module.make_parser()
+        job = jobs.add_parser(
+            name,
+            parents=[options],
+            add_help=False,
+            help=help_text,
+            prog=options.prog,
+            description=options.description,
+            epilog=options.epilog,
+            allow_abbrev=False,
+        )
+        job.set_defaults(job=module.job)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Hand the arguments to the job they name; return its exit status."""
+    """Run the job that the arguments name; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        from segmentation import __version__
-
-        print(f"segmentation {__version__}")
-        return 0
-    name, *rest = arguments
-    if name not in JOBS:
-        print(f"error: no job {name!r}: choose from {', '.join(JOBS)}", file=sys.stderr)
-        return 2
-    try:
-        module = importlib.import_module(f"jobs.{name.replace('-', '_')}")
-        return int(module.main(rest))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    parser = make_parser()
+    if not arguments:
+        parser.print_help()
+        return entrypoint.WRONG_USAGE
+    return entrypoint.run_job(parser, lambda parsed: parsed.job(parsed), arguments)
 
 
 if __name__ == "__main__":

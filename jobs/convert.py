@@ -1,4 +1,4 @@
-"""Ratings as text → Parquet sized for streaming, with the catalogue beside it, for every job."""
+"""Ratings as text → Parquet sized for streaming, with the catalogue next to it, for every job."""
 
 from __future__ import annotations
 
@@ -14,53 +14,44 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = entrypoint.parser("convert", __doc__ or "")
-    options.add_source(made)
-    options.add_cluster(made)
-    options.add_standing(made)
-    options.add_seed(made)
-    options.add_limits(made)
-    options.add_again(made)
-    return made
+    parser = entrypoint.new_parser("convert", __doc__ or "")
+    options.add_source(parser)
+    options.add_cluster(parser)
+    options.add_running_cluster(parser)
+    options.add_seed(parser)
+    options.add_limits(parser)
+    options.add_earlier_run(parser)
+    return parser
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job as the options say."""
+    """Run the job and print what the copy holds."""
     from segmentation.pipeline.convert import run_convert
     from segmentation.pipeline.settings import Settings
-    from segmentation.progress import Progress
+    from segmentation.progress import TerminalProgress
 
-    out = options.run_folder(arguments)
-    settings = Settings(
-        data=arguments.data,
-        ratings=arguments.ratings,
-        seed=arguments.seed,
-        max_rejected=arguments.max_rejected,
-        partition_bytes=options.parse_size("--partition-size", arguments.partition_size),
-        memory_limit=options.parse_size("--memory-limit", arguments.memory_limit),
-    )
+    out = options.parse_out(arguments)
     run = run_convert(
-        settings,
+        Settings(**options.parse_source(arguments)),
         out,
-        options.execution(arguments),
-        Progress(sys.stderr, quiet=arguments.quiet),
+        options.parse_execution(arguments),
+        TerminalProgress(sys.stderr, quiet=arguments.quiet),
     )
-    options.say_synthetic(run.manifest)
-    rows, parquet = run.manifest["rows"], run.manifest["parquet"]
+    options.print_synthetic(run.manifest)
+    rows, parquet = run.manifest.rows, run.manifest.parquet or {}
     order = "sorted by user" if parquet["sorted_by_user"] else "not sorted by user"
     print(
         f"\n{rows['used']:,} ratings, {order}, in {parquet['parts']:,} parts of "
         f"{parquet['bytes'] / 1e6:,.1f} MB in all, each read again and compared; "
-        f"{rows['rejected']:,} rejected"
-        + (f" (see {run.folder}/rejected/ratings.csv)" if rows["rejected"] else "")
+        f"{options.format_rejected(rows, run.folder)}"
     )
-    print(options.cost_line(run.manifest))
+    print(options.format_cost(run.manifest))
     print(f"data: {run.folder} (for --data)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every job shares: options, and how errors become a line and an exit status."""
+"""What every job shares: its parser, its exit status, and errors in one line."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from jobs.signals import Terminated, lasting_interrupts
+from jobs.options import option_names
+from jobs.signals import Terminated, persistent_interrupts
 from segmentation.errors import SegmentationError
 
+DEFECT, WRONG_USAGE = 1, 2
 INTERRUPTED, TERMINATED = 130, 143
-WRONG_USAGE = 2
-DEFECT = 1
 
 Job = Callable[[argparse.Namespace], None]
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser that tells what is wrong in one line, like every other error."""
+    """A parser that reports what is wrong in one line, like every other error."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the options, and end with the status of wrong usage."""
+        """Print the error and exit with the status of wrong usage."""
         self.exit(WRONG_USAGE, f"error: {' '.join(message.split())}: see {self.prog} --help\n")
 
 
-def parser(name: str, description: str) -> argparse.ArgumentParser:
+def new_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every job has."""
-    made = OneLineParser(
+    parser = OneLineParser(
         prog=f"segmentation {name}",
         description=description,
         epilog="Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the data can't be used, "
         "4 the cluster can't be used, 130 interrupted.",
         allow_abbrev=False,
     )
-    made.add_argument("--quiet", action="store_true", help="show no progress")
-    made.add_argument(
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
         "--debug", action="store_true", help="on an error, show the traceback as well"
     )
-    return made
+    return parser
 
 
-def run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
-    """Parse, call, and turn what goes wrong into one line and an exit status."""
-    # What is left when the interpreter ends goes with the process; to look through it for cycles
-    # first takes 0.3 s. Registered before the libraries, so it comes after what they do at the end.
+def run_job(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
+    """Parse the arguments and call the job; return its exit status.
+
+    An error is printed as one line on stderr.
+    """
+    # A last search for cycles would take 0.3 s, and the process ends anyway. Registered before the
+    # libraries are loaded, it runs after their own exit handlers.
     atexit.register(gc.freeze)
     try:
-        return _run(made, job, argv)
+        return _run(parser, job, argv)
     finally:
-        _let_go_of_stderr()
+        _detach_closed_stderr()
 
 
-def _let_go_of_stderr() -> None:
-    """Keep what nobody reads any more from failing once again when the interpreter ends."""
+def _detach_closed_stderr() -> None:
+    """Keep a stderr that nobody reads from failing again when the interpreter ends."""
     if sys.stderr is None:
         return
     try:
@@ -69,51 +72,43 @@ def _let_go_of_stderr() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-def _run(made: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
+def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
-        # A terminal or file of another encoding shows what it lacks as an escape.
+        # What a terminal's or file's encoding lacks is shown as an escape.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     debug = resumable = False
     try:
-        with lasting_interrupts():
-            arguments = made.parse_args(argv)
+        with persistent_interrupts():
+            arguments = parser.parse_args(argv)
             debug, resumable = arguments.debug, hasattr(arguments, "resume")
             job(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except KeyboardInterrupt as stop:
-        _say(
-            "interrupted: nothing that reads as a result is left"
-            + ("; --resume goes on if a stage was finished" if resumable else "")
-        )
-        return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        hint = "; --resume continues if a stage was finished" if resumable else ""
+        _print_error(f"interrupted: nothing that reads as a result is left{hint}")
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); the interpreter must not complain of it.
+        # The reader of our output is gone (`| head`); the interpreter must not complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SegmentationError as error:
         if debug:
             traceback.print_exc()
-        _say(f"error: {error.render({field: _option(field) for field in error.fields})}")
+        _print_error(f"error: {error.render(option_names(error.fields))}")
         return error.exit_status
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _say(
-            f"error: a defect of this program: {type(error).__name__}: {error}: "
-            + ("please report it" if debug else "run again with --debug and report it")
-        )
+        remedy = "please report it" if debug else "run again with --debug and report it"
+        _print_error(f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}")
         return DEFECT
     return 0
 
 
-def _option(field: str) -> str:
-    return "--partition-size" if field == "partition_bytes" else f"--{field.replace('_', '-')}"
-
-
-def _say(message: str) -> None:
-    # What a file held may be in it: nothing of that may steer the terminal.
+def _print_error(message: str) -> None:
+    # The message may quote a file's content, which must not control the terminal.
     line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(message.split()))
     if sys.stderr is not None:
         with contextlib.suppress(OSError):

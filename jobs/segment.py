@@ -15,31 +15,31 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the job's options."""
-    made = entrypoint.parser("segment", __doc__ or "")
-    options.add_data(made)
-    made.add_argument(
+    parser = entrypoint.new_parser("segment", __doc__ or "")
+    options.add_data(parser)
+    parser.add_argument(
         "--k",
-        type=_k,
+        type=_parse_k,
         default=5,
         metavar="K",
         help="number of segments, or auto to choose it (default: 5)",
     )
-    options.add_k_range(made, "what --k auto chooses from")
-    options.add_cluster(made)
-    options.add_standing(made)
-    options.add_seed(made)
-    options.add_reading(made)
-    made.add_argument(
+    options.add_k_range(parser, "what --k auto chooses from")
+    options.add_cluster(parser)
+    options.add_running_cluster(parser)
+    options.add_seed(parser)
+    options.add_reading(parser)
+    parser.add_argument(
         "--playbook",
         metavar="FILE",
         help="your own names and advice for segments, in the form of "
         "segmentation/reporting/playbook.toml",
     )
-    options.add_again(made)
-    return made
+    options.add_earlier_run(parser)
+    return parser
 
 
-def _k(text: str) -> int | Literal["auto"]:
+def _parse_k(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
     try:
@@ -49,51 +49,51 @@ def _k(text: str) -> int | Literal["auto"]:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job as the options say."""
+    """Run the job and print the segments."""
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Settings
 
     if arguments.k_range is not None and arguments.k != "auto":
-        raise UsageError("--k-range is what --k auto chooses from: add that, or leave it out")
-    out = options.run_folder(arguments)
-    settings = Settings(
-        **options.data_settings(arguments), k=arguments.k, playbook=arguments.playbook
-    )
+        raise UsageError(
+            "{k_range} is what {k} auto chooses from: pass both, or leave it out", "k_range", "k"
+        )
+    out = options.parse_out(arguments)
+    settings = Settings(**options.parse_data(arguments), k=arguments.k, playbook=arguments.playbook)
     from segmentation.pipeline.segment import run_segment
-    from segmentation.progress import Progress
+    from segmentation.progress import TerminalProgress
     from segmentation.reporting.report import format_segment_table
 
     run = run_segment(
         settings,
         out,
-        options.execution(arguments),
-        Progress(sys.stderr, quiet=arguments.quiet),
+        options.parse_execution(arguments),
+        TerminalProgress(sys.stderr, quiet=arguments.quiet),
     )
     manifest = run.manifest
-    options.say_synthetic(manifest)
+    options.print_synthetic(manifest)
     print()
     print(format_segment_table(run.profiles, run.personas, run.genres))
-    if "choose_k" in manifest:
+    if manifest.choose_k is not None:
         print()
-        print(textwrap.fill(manifest["choose_k"]["reason"], 96))
-    rows = manifest["rows"]
+        print(textwrap.fill(manifest.choose_k["reason"], 96))
+    rows = manifest.rows
     print(
-        f"\n{_count(rows['used'], 'rating')} by {_count(manifest['users'], 'user')} of "
-        f"{_count(manifest['movies'], 'movie')}; {rows['unmapped']:,} of other movies, "
-        f"{rows['rejected']:,} rejected"
-        + (f" (see {run.folder}/rejected/ratings.csv)" if rows["rejected"] else "")
+        f"\n{_format_count(rows['used'], 'rating')} by "
+        f"{_format_count(manifest.users or 0, 'user')} of "
+        f"{_format_count(manifest.movies or 0, 'movie')}; {rows['unmapped']:,} of other movies, "
+        f"{options.format_rejected(rows, run.folder)}"
     )
-    print(options.cost_line(manifest))
+    print(options.format_cost(manifest))
     print(f"report: {run.folder}/report.html")
 
 
-def _count(n: int, noun: str) -> str:
+def _format_count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

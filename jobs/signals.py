@@ -1,7 +1,7 @@
-"""Ctrl-C that can't get lost.
+"""Ctrl-C and SIGTERM that can't get lost.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. Within a callback of the
-garbage collector or a finalizer the interpreter prints and drops it, and the job would go on.
+Python raises KeyboardInterrupt wherever the main thread happens to be. If that is a callback of
+the garbage collector or a finalizer, the interpreter prints and drops it, and the job would go on.
 """
 
 from __future__ import annotations
@@ -16,66 +16,66 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_LOOK_AGAIN_SECONDS = 0.3
+_CHECK_SECONDS = 0.3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: the same way out as Ctrl-C."""
+    """SIGTERM; it is handled like Ctrl-C."""
 
 
 @contextmanager
-def lasting_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt again while the main thread is seen not to be handling it."""
+def persistent_interrupts() -> Iterator[None]:
+    """Raise an interrupt again until the main thread is seen to handle it."""
     main = threading.main_thread()
     if threading.current_thread() is not main:
         yield
         return
-    over = threading.Event()
+    ended = threading.Event()
+    received: list[int] = []
 
-    def look_again() -> None:
-        while not over.wait(_LOOK_AGAIN_SECONDS):
+    def repeat_until_handled() -> None:
+        while not ended.wait(_CHECK_SECONDS):
             if _handles_interrupt(main.ident):
                 return
-            # As it came, since what it was decides the exit status.
-            signal.pthread_kill(main.ident or 0, came[-1])
-
-    came: list[int] = []
+            # The same signal again, since it decides the exit status.
+            signal.pthread_kill(main.ident or 0, received[-1])
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        if not any(thread.name == look_again.__name__ for thread in threading.enumerate()):
-            threading.Thread(target=look_again, name=look_again.__name__, daemon=True).start()
+        received.append(number)
+        name = repeat_until_handled.__name__
+        if not any(thread.name == name for thread in threading.enumerate()):
+            threading.Thread(target=repeat_until_handled, name=name, daemon=True).start()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        # Somebody (nohup, a notebook, a test) has settled this otherwise.
+    before_int = signal.getsignal(signal.SIGINT)
+    if before_int is not signal.default_int_handler:
+        # The caller (nohup, a notebook, a test) handles interrupts in its own way.
         yield
         return
     signal.signal(signal.SIGINT, on_interrupt)
     before_term = signal.signal(signal.SIGTERM, on_interrupt)
-    hook = sys.unraisablehook
+    before_hook = sys.unraisablehook
 
-    def unraisable(dropped: sys.UnraisableHookArgs) -> None:
-        # Where the callback at a collection's start was broken off, distributed's assertion at
-        # its end fails.
-        is_sequel = bool(came) and "_gc_callback" in repr(dropped.object)
+    def hide_dropped_interrupts(dropped: sys.UnraisableHookArgs) -> None:
+        # Where an interrupt broke off the callback at the start of a collection, distributed's
+        # assertion at its end fails.
+        is_sequel = bool(received) and "_gc_callback" in repr(dropped.object)
         if not (is_sequel or isinstance(dropped.exc_value, KeyboardInterrupt)):
-            hook(dropped)
+            before_hook(dropped)
 
-    sys.unraisablehook = unraisable
+    sys.unraisablehook = hide_dropped_interrupts
     try:
         yield
     finally:
-        over.set()
-        sys.unraisablehook = hook
-        signal.signal(signal.SIGINT, before)
+        ended.set()
+        sys.unraisablehook = before_hook
+        signal.signal(signal.SIGINT, before_int)
         signal.signal(signal.SIGTERM, before_term)
 
 
 def _handles_interrupt(thread: int | None) -> bool:
     error = sys._current_exceptions().get(thread or 0)
-    # Python 3.11 gives (type, value, traceback), later ones the value.
+    # Python 3.11 gives (type, value, traceback), later versions the value.
     value = error[1] if isinstance(error, tuple) else error
     while value is not None:
         if isinstance(value, KeyboardInterrupt):

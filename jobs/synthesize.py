@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
-    parser = entrypoint.parser("synthesize", __doc__ or "")
+    parser = entrypoint.new_parser("synthesize", __doc__ or "")
     parser.add_argument(
         "--rows",
         type=int,
@@ -36,20 +36,22 @@ def job(arguments: argparse.Namespace) -> None:
     from segmentation.deploy.core import load_config, open_cluster
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Settings, validate_synthetic_rows
-    from segmentation.progress import Progress
+    from segmentation.progress import TerminalProgress
 
-    validate_synthetic_rows(arguments.rows, f"--rows {arguments.rows}")
+    validate_synthetic_rows(arguments.rows, "rows", arguments.rows)
     Settings(seed=arguments.seed)
     if not arguments.out.strip():
-        raise UsageError("--out is empty: name a folder")
+        raise UsageError("{out}: is empty: name a folder", "out")
     out = Path(arguments.out)
     writer.check_folder(out, overwrite=arguments.overwrite)
     if load_config(arguments.cluster)["kind"] not in ("threads", "local"):
         raise UsageError(
-            f"--cluster {arguments.cluster} runs on other machines, and data is written on this "
-            "one: choose threads or local"
+            "{cluster} {name} runs on other machines, and the data is written on this one: choose "
+            "threads or local",
+            "cluster",
+            name=arguments.cluster,
         )
-    progress = Progress(sys.stderr, quiet=arguments.quiet)
+    progress = TerminalProgress(sys.stderr, quiet=arguments.quiet)
     with (
         open_cluster(arguments.cluster, debug=arguments.debug) as cluster,
         progress.stage("synthesize", "synthetic data") as stage,
@@ -67,7 +69,7 @@ def job(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; return its exit status."""
-    return entrypoint.run(make_parser(), job, argv)
+    return entrypoint.run_job(make_parser(), job, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,15 @@
-"""Out-of-core audience segmentation of ratings logs on Dask."""
+"""Out-of-core audience segmentation of ratings logs on Dask.
+
+The jobs are in the package ``jobs``. The two estimators that they fit work on any Dask array:
+
+>>> import dask.array as da
+>>> import segmentation
+>>> X = da.random.default_rng(0).normal(size=(1_000, 4), chunks=(250, 4))
+>>> segmentation.KMeans(n_clusters=3, random_state=0).fit(X).cluster_centers_.shape
+(3, 4)
+>>> segmentation.IncrementalPCA(n_components=2).fit(X).transform(X).shape
+(1000, 2)
+"""
 
 from __future__ import annotations
 
@@ -13,7 +24,7 @@ __all__ = ["IncrementalPCA", "KMeans", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # The estimators pull in dask-ml, SciPy and Numba; `import segmentation` alone must stay light.
+    # The estimators import dask-ml, scikit-learn and Numba; `import segmentation` stays light.
     if name == "KMeans":
         from segmentation.estimators.kmeans import KMeans
 

@@ -1,8 +1,14 @@
-"""Progress a stage: one line that is redrawn on a terminal, a line now and then in a log."""
+"""Progress per stage: records of what finished, and callbacks while a stage runs.
+
+:class:`Progress` times the stages and reports nothing; :class:`TerminalProgress` is one
+implementation of its callbacks: a line that is redrawn on a terminal, or a line now and then in a
+log file.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -12,15 +18,14 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Beneath Dask's own, whose settings say where lines go and which.
-logger = logging.getLogger("distributed.segmentation")
+logger = logging.getLogger("segmentation")
 _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A finished stage and the wall-clock seconds it took."""
+    """A finished stage: its wall-clock seconds, and what was counted in it."""
 
     name: str
     seconds: float
@@ -28,80 +33,138 @@ class StageRecord:
 
 
 class Stage:
-    """One running stage; ``update`` reports how far it is."""
+    """A running stage; ``note`` is shown with its time when it ends."""
 
     def __init__(self, progress: Progress, title: str) -> None:
         self._progress = progress
         self._title = title
-        self._began = time.monotonic()
-        self._said = self._began
+        self.started = time.monotonic()
         self.note = ""
 
     def update(self, done: int, total: int, unit: str, rows: int | None = None) -> None:
-        """Say that ``done`` of ``total`` units are finished, and with them ``rows`` rows."""
-        now = time.monotonic()
-        every = _REDRAW_SECONDS if self._progress.live else _LOG_SECONDS
-        if now - self._said < every:
-            return
-        self._said = now
-        elapsed = max(now - self._began, 1e-9)
+        """Report that ``done`` of ``total`` units are finished, and with them ``rows`` rows."""
+        elapsed = max(time.monotonic() - self.started, 1e-9)
         parts = [f"{done:,}/{total:,} {unit}"]
         if rows is not None:
-            parts += [f"{rows:,} rows", f"{_rate(rows / elapsed)} rows/s"]
+            parts += [f"{rows:,} rows", f"{_format_rate(rows / elapsed)} rows/s"]
         if 0 < done < total:
-            parts.append(f"{_seconds(elapsed * (total - done) / done)} left")
-        self._progress.draw(f"  {self._title}: {' · '.join(parts)}")
-
-    def finish(self) -> float:
-        """Close the stage's line and return its seconds."""
-        elapsed = time.monotonic() - self._began
-        note = f": {self.note}" if self.note else ""
-        self._progress.say(f"  {self._title}{note} ({_seconds(elapsed)})")
-        return elapsed
+            parts.append(f"{_format_seconds(elapsed * (total - done) / done)} left")
+        self._progress.show(f"  {self._title}: {' · '.join(parts)}")
 
 
 class Progress:
-    """Writes progress to a stream, or nowhere; remembers every stage's seconds."""
+    """The stages of a run, timed; every callback does nothing.
 
-    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        # Python has no stderr where the caller has closed it.
-        self._stream: TextIO | None = stream if stream is not None else sys.stderr
-        self._quiet = quiet or self._stream is None
-        self.live = not self._quiet and self._stream is not None and self._stream.isatty()
-        self._drawn = 0
+    Attributes
+    ----------
+    stages : list of StageRecord
+        The stages that ended without an error.
+    live : bool
+        Whether someone watches a terminal.
+    counter : callable or None
+        Returns running totals; a stage's counts are the differences over it.
+    """
+
+    live = False
+
+    def __init__(self) -> None:
         self.stages: list[StageRecord] = []
-        #: What a stage's counts are the difference of; None where nobody counts.
         self.counter: Callable[[], dict[str, int]] | None = None
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[Stage]:
-        """Time a stage; it is remembered only if it ends without an error."""
+        """Time a stage, and record it if it ends without an error."""
         stage = Stage(self, title)
         before = self.counter() if self.counter else {}
         logger.info("%s: begins", title)
-        if self.live:
-            self.draw(f"  {title} ...")
+        self.begin(title)
         try:
             yield stage
         except BaseException:
-            self._clear()
+            self.clear()
             raise
-        seconds = stage.finish()
-        logger.info("%s: done in %.2f s%s", title, seconds, f": {stage.note}" if stage.note else "")
+        seconds = time.monotonic() - stage.started
+        note = f": {stage.note}" if stage.note else ""
+        self.say(f"  {title}{note} ({_format_seconds(seconds)})")
+        logger.info("%s: done in %.2f s%s", title, seconds, note)
         after = self.counter() if self.counter else {}
         counts = {key: value - before.get(key, 0) for key, value in after.items()}
         self.stages.append(StageRecord(name, seconds, counts))
 
+    def begin(self, title: str) -> None:
+        """Report that a stage begins."""
+
+    def show(self, line: str) -> None:
+        """Report how far a stage is; called often."""
+
     def say(self, line: str) -> None:
-        """Write a line that stays."""
-        if not self._quiet:
-            self._clear()
-            self._write(line + "\n")
+        """Report a line that is worth keeping."""
 
     def warn(self, line: str) -> None:
-        """Write a line that stays, even where no progress is shown."""
-        self._clear()
+        """Report a line that the user must see."""
+
+    def clear(self) -> None:
+        """Take back what :meth:`show` has left on the screen."""
+
+
+class TerminalProgress(Progress):
+    """Progress on a text stream.
+
+    Parameters
+    ----------
+    stream
+        Where to write; None for nowhere, as Python has no stderr where the caller closed it.
+    quiet
+        Write warnings only.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        super().__init__()
+        self._stream = stream if stream is not None else sys.stderr
+        self._quiet = quiet
+        self.live = not quiet and self._stream is not None and self._stream.isatty()
+        self._n_drawn = 0
+        self._last_shown = 0.0
+
+    def begin(self, title: str) -> None:
+        """Draw the stage's line on a terminal."""
+        self._last_shown = time.monotonic()
+        if self.live:
+            self._draw(f"  {title} ...")
+
+    def show(self, line: str) -> None:
+        """Redraw the stage's line on a terminal; write a line now and then elsewhere."""
+        now = time.monotonic()
+        if self._quiet or now - self._last_shown < (_REDRAW_SECONDS if self.live else _LOG_SECONDS):
+            return
+        self._last_shown = now
+        if self.live:
+            self._draw(line)
+        else:
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """Write a line that stays, unless quiet."""
+        if not self._quiet:
+            self.warn(line)
+
+    def warn(self, line: str) -> None:
+        """Write a line that stays."""
+        self.clear()
         self._write(line + "\n")
+
+    def clear(self) -> None:
+        """Erase the line that was drawn last."""
+        if self.live and self._n_drawn:
+            self._write("\r" + " " * self._n_drawn + "\r")
+            self._n_drawn = 0
+
+    def _draw(self, line: str) -> None:
+        """Write a line that the next one replaces."""
+        width = shutil.get_terminal_size((100, 24)).columns
+        line = line if len(line) < width else line[: width - 2] + "…"
+        self._write("\r" + line + " " * max(0, self._n_drawn - len(line)))
+        self._n_drawn = len(line)
 
     def _write(self, text: str) -> None:
         if self._stream is None:
@@ -110,41 +173,18 @@ class Progress:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            # Nobody reads it any more; the work goes on.
+            # The reader is gone; the work goes on without it.
             self._stream = None
             self.live = False
 
-    def draw(self, line: str) -> None:
-        """Write a line that the next one replaces, where the stream is a terminal."""
-        if self._quiet:
-            return
-        if not self.live:
-            self.say(line)
-            return
-        width = _terminal_width()
-        line = line if len(line) < width else line[: width - 2] + "…"
-        self._write("\r" + line + " " * max(0, self._drawn - len(line)))
-        self._drawn = len(line)
 
-    def _clear(self) -> None:
-        if self.live and self._drawn:
-            self._write("\r" + " " * self._drawn + "\r")
-            self._drawn = 0
-
-
-def _terminal_width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((100, 24)).columns
-
-
-def _rate(per_second: float) -> str:
+def _format_rate(per_second: float) -> str:
     if per_second >= 1e6:
         return f"{per_second / 1e6:.1f} M"
     return f"{per_second / 1e3:.0f} k" if per_second >= 1e4 else f"{per_second:.0f}"
 
 
-def _seconds(value: float) -> str:
+def _format_seconds(value: float) -> str:
     if value >= 90:
         return f"{int(value // 60)} min {int(value % 60):02d} s"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"

@@ -1,7 +1,4 @@
-"""Names, dtypes and the small frozen types that pass between the wings.
-
-A wing imports this module and :mod:`segmentation.errors`, never another wing.
-"""
+"""Names, dtypes and the small frozen types that pass between the rooms of the package."""
 
 from __future__ import annotations
 
@@ -17,30 +14,30 @@ USER = "userId"
 MOVIE = "movieId"
 RATING = "rating"
 TIMESTAMP = "timestamp"
-#: Where a row stands; a column of ours that no file has.
+#: The line of a row; a column that we add and no file has.
 LINE = "line"
 
-#: dtypes of a partition of ratings; a rating file's text is typed once, where it is read.
+#: dtypes of a partition of ratings; the text of a file is typed once, where it is read.
 RATING_DTYPES: dict[str, type[np.generic]] = {
     USER: np.int64,
     MOVIE: np.int64,
     RATING: np.float64,
 }
 
-#: Both layouts rate in half-stars from 0.5 to 5; GroupLens' oldest sets use whole stars within it.
+#: The lowest and highest rating, stars. All layouts rate in half-stars or whole stars within it.
 SCALE = (0.5, 5.0)
 
-#: A genre counts among a segment's high-rated from this mean on.
+#: A genre is one of a segment's high-rated genres from this mean on.
 HIGH_RATED = 3.0
 
-#: Below this stability a segment should not be trusted; from that on it is a pattern in the data
-#: (Hennig 2007).
+#: Stability below which a segment should not be trusted, and from which on it is a pattern in the
+#: data (Hennig 2007).
 WEAK, SOUND = 0.6, 0.75
 
-#: Genre means have 20 dimensions at most; more segments than this tell nobody anything.
+#: More segments than this, of 20 genres at most, help nobody.
 MOST_SEGMENTS = 50
 
-#: TMDB's genres as they stand in ``movies_metadata.csv``, in alphabetical order.
+#: TMDB's genres as ``movies_metadata.csv`` has them, in alphabetical order.
 KAGGLE_GENRES: tuple[str, ...] = (
     "Action",
     "Adventure",
@@ -64,7 +61,7 @@ KAGGLE_GENRES: tuple[str, ...] = (
     "Western",
 )
 
-#: GroupLens' genres in the order of its README, then IMAX, which the files hold as well.
+#: GroupLens' genres in the order of its README, then IMAX, which its files have as well.
 GROUPLENS_GENRES: tuple[str, ...] = (
     "Action",
     "Adventure",
@@ -97,14 +94,14 @@ class Catalogue:
     movie_ids
         Sorted ids, int64 or byte strings of UTF-8, of shape (n_movies,).
     genres
-        Genre names in the order of every genre column of this run.
+        Genre names, in the order of every genre axis and column of this run.
     offsets, codes
         The sparse movie × genre indicator as compressed rows: movie ``i`` has the genres
         ``codes[offsets[i]:offsets[i + 1]]``. int32 of shape (n_movies + 1,) and (n_pairs,).
     titles
-        One title a movie, in the order of ``movie_ids``.
+        One title per movie, in the order of ``movie_ids``.
     notes
-        What was repaired or set aside on the way, by name, for the manifest.
+        Counts of what was repaired or left out, by name, for the manifest.
     """
 
     movie_ids: NDArray[Any]
@@ -123,11 +120,11 @@ class Catalogue:
 
     @property
     def has_text_ids(self) -> bool:
-        """Whether ids are texts rather than numbers."""
+        """Whether ids are strings rather than integers."""
         return self.movie_ids.dtype.kind == "S"
 
     def table(self) -> MovieTable:
-        """Return what a worker needs of the catalogue, without titles."""
+        """Return the part that travels to the workers, without titles."""
         return MovieTable(self.movie_ids, self.offsets, self.codes, len(self.genres))
 
     def title_of(self, movie_id: int) -> str | None:
@@ -139,7 +136,7 @@ class Catalogue:
 
 
 class MovieTable(NamedTuple):
-    """The part of a :class:`Catalogue` that travels to the workers."""
+    """The part of a :class:`Catalogue` that travels to the workers; fields as there."""
 
     movie_ids: NDArray[Any]
     offsets: NDArray[np.int32]
@@ -165,18 +162,18 @@ class RejectedRow(NamedTuple):
 
 
 class UserStatistics(NamedTuple):
-    """Mergeable sums and counts, one row a user; a genre's mean is ``sums / counts``.
+    """Mergeable sums and counts, one row per user; a genre's mean is ``sums / counts``.
 
-    They are added up as float64 and int64 or int32, and kept in the smallest types that hold the
-    same numbers (:func:`segmentation.features.user_statistics.downcast`): whoever
-    divides says in which type.
+    They are accumulated as float64 and int64 or int32, and stored in the smallest dtypes that hold
+    the same numbers (:func:`segmentation.features.user_statistics.downcast`): divide with an
+    explicit dtype.
 
     Attributes
     ----------
     users
         Sorted distinct user ids, int64 or byte strings of UTF-8, of shape (n_users,).
     movies
-        Ratings used, int64 or int32 of shape (n_users,).
+        Number of used ratings, int64 or int32 of shape (n_users,).
     rating_sum
         Sum of the used ratings, float64 or float32 of shape (n_users,).
     sums, counts
@@ -191,12 +188,12 @@ class UserStatistics(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the arrays take."""
+        """Bytes of memory of all arrays."""
         return sum(array.nbytes for array in self)
 
 
 class Axes(NamedTuple):
-    """Two (or more) orthonormal axes for the picture, with the mean they are centred on."""
+    """Orthonormal axes for the picture, of shape (n_axes, n_genres), and the mean of the data."""
 
     mean: NDArray[np.float64]
     components: NDArray[np.float64]
@@ -205,13 +202,30 @@ class Axes(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentProfile:
-    """What one segment is, in figures.
+    """The figures of one segment.
 
-    Genre arrays follow the run's genre order. ``mean`` counts an unseen genre as 0,
-    ``mean_rated`` averages over the users who rated it (NaN where none did), ``coverage`` is the
-    share of users who did, ``lift`` the genre's share of the segment's genre ratings over its
-    share of everybody's (NaN where nobody rated it). ``stability`` is the mean Jaccard similarity
-    to the nearest segment of fits on resampled users (NaN where it wasn't measured).
+    Parameters
+    ----------
+    segment
+        Its number; segments are numbered by rising movies per user.
+    users, share
+        Its users, and their share of all users.
+    movies_per_user, mean_rating
+        Means over its users.
+    mean
+        Mean rating per genre, where an unseen genre counts as 0; of shape (n_genres,).
+    mean_rated
+        The same over the users who rated the genre; NaN where none did.
+    coverage
+        Share of its users who rated the genre.
+    lift
+        The genre's share of the segment's genre ratings over its share of everybody's; NaN where
+        nobody rated it.
+    distance_p99
+        99th percentile of the distances of its users to the centre.
+    stability
+        Mean Jaccard similarity to the nearest segment of fits on resampled users; NaN where it was
+        not measured.
     """
 
     segment: int
@@ -228,12 +242,12 @@ class SegmentProfile:
 
     @property
     def weak(self) -> bool:
-        """Whether the segment hardly comes back when the fit is repeated on other users."""
+        """Whether the segment is rarely found again when other users are sampled."""
         return self.stability < WEAK
 
     @property
     def satisfaction(self) -> float:
-        """Mean over all genres of the zero-filled means, stars."""
+        """Mean of ``mean`` over all genres, stars."""
         return float(self.mean.mean())
 
     def high_rated(self, genres: tuple[str, ...]) -> list[str]:
@@ -244,7 +258,7 @@ class SegmentProfile:
 
 @dataclass(frozen=True)
 class Persona:
-    """What a segment is called, and what to do for it."""
+    """The name of a segment, its description, and what to do for it."""
 
     name: str
     tagline: str
@@ -254,11 +268,11 @@ class Persona:
 
 
 class KFigures(NamedTuple):
-    """What is known of the clustering into ``k``; None where there is nothing to tell.
+    """The scores of the clustering into ``k``; None for a score that it can't have.
 
     ``silhouette`` is computed on a sample and stability on resamples, the rest on all rows.
-    Stability is the mean adjusted Rand index over other rows and over other seeds, and each
-    cluster's Jaccard similarity.
+    ``resampled_ari`` and ``reseeded_ari`` are mean adjusted Rand indices over other rows and other
+    seeds, ``jaccard`` the Jaccard similarity of each cluster.
     """
 
     k: int
@@ -274,16 +288,16 @@ class KFigures(NamedTuple):
 
     @property
     def weakest(self) -> float | None:
-        """The stability of the least stable cluster; None where one can't be told."""
+        """The stability of the least stable cluster; None if one of them has none."""
         known = [value for value in self.jaccard if value is not None]
         return min(known) if len(known) == self.k else None
 
 
 class KSearch(NamedTuple):
-    """What a search for the number of clusters found.
+    """The result of a search for the number of clusters.
 
-    ``figures`` go by rising k and may hold one k outside ``low`` … ``high`` for comparison;
-    ``sound`` tells whether every cluster of the ``recommended`` k comes back.
+    ``figures`` go by rising k and may include one k outside ``low`` … ``high`` for comparison;
+    ``sound`` says whether every cluster of the ``recommended`` k is stable.
     """
 
     figures: tuple[KFigures, ...]
@@ -295,10 +309,10 @@ class KSearch(NamedTuple):
     stability_rows: int
 
     def of(self, k: int) -> KFigures | None:
-        """Return the figures of one k, None where it wasn't tried."""
-        return next((found for found in self.figures if found.k == k), None)
+        """Return the figures of one k, None if it was not tried."""
+        return next((figures for figures in self.figures if figures.k == k), None)
 
     @property
     def in_range(self) -> tuple[KFigures, ...]:
         """The figures that the recommendation was made from."""
-        return tuple(found for found in self.figures if self.low <= found.k <= self.high)
+        return tuple(row for row in self.figures if self.low <= row.k <= self.high)

@@ -1,55 +1,68 @@
-"""Plain tasks on a client: a function over columns of arguments, with keys that tell the stage."""
+"""Submitting tasks, and putting data on the cluster so that it survives the loss of a worker."""
 
 from __future__ import annotations
 
 import copy
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from distributed import Client, Future
 
-def submit_value(client: Any, name: str, value: Any) -> Any:
-    """Put a value on the cluster as a task's result, which is computed again where it is lost.
+_T = TypeVar("_T")
 
-    What is scattered is gone with the workers that hold it.
+
+def map_tasks(
+    client: Client, name: str, function: Callable[..., Any], *columns: Any
+) -> list[Future]:
+    """Submit one task per row of the columns.
+
+    Parameters
+    ----------
+    name
+        Begins the key of each task, which ends with a token of this call and the task's number: a
+        result of another call is never taken for one of this.
+    function
+        Called with one value of each column.
+    columns
+        A list holds one value per task; anything else goes to all of them.
     """
-    return client.submit(_same, value, key=f"{name}-{uuid.uuid4().hex[:8]}")
+    token = uuid.uuid4().hex[:8]
+    n_tasks = next(len(column) for column in columns if isinstance(column, list))
+    if not n_tasks:
+        return []
+    # One message for all: one `submit` per task takes the scheduler about twice as long.
+    futures: list[Future] = client.map(
+        function,
+        *(column if isinstance(column, list) else [column] * n_tasks for column in columns),
+        key=[f"{name}-{token}-{i}" for i in range(n_tasks)],
+    )
+    return futures
 
 
-def _same(value: Any) -> Any:
+def submit_value(client: Client, name: str, value: Any) -> Future:
+    """Put a value on the cluster as the result of a task, which is run again where it is lost.
+
+    ``Client.scatter`` would keep it only as long as the worker that holds it.
+    """
+    return client.submit(_identity, value, key=f"{name}-{uuid.uuid4().hex[:8]}")
+
+
+def _identity(value: _T) -> _T:
     return value
 
 
 def copy_first(pair: tuple[Any, Any]) -> Any:
-    """Return a copy of a pair's first.
+    """Return a copy of the first of a pair.
 
-    Of a result that was put on disk and is back each array is a view of the whole: a part that is
+    Every array of a result that was spilled to disk is a view of the whole result: a part that is
     not a copy would keep all of it in memory.
     """
     return copy.deepcopy(pair[0])
 
 
 def copy_second(pair: tuple[Any, Any]) -> Any:
-    """Return a copy of a pair's second, for the same reason."""
+    """Return a copy of the second of a pair, for the same reason."""
     return copy.deepcopy(pair[1])
-
-
-def map_tasks(client: Any, name: str, function: Callable[..., Any], *columns: Any) -> list[Any]:
-    """Map over columns of arguments; what is no list goes to every task as it is.
-
-    Keys are ``name``, a token that no other call has, and the task's number: what was computed
-    before is never taken for what is asked now.
-    """
-    token = uuid.uuid4().hex[:8]
-    n = next(len(column) for column in columns if isinstance(column, list))
-    if not n:
-        return []
-    # All in one message: a submit each takes the scheduler about twice as long.
-    found: list[Any] = client.map(
-        function,
-        *(column if isinstance(column, list) else [column] * n for column in columns),
-        key=[f"{name}-{token}-{i}" for i in range(n)],
-    )
-    return found

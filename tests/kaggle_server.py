@@ -1,7 +1,7 @@
-"""A loopback server that answers as Kaggle's download endpoint and its storage do.
+"""A server on loopback that answers like Kaggle's download endpoint and its storage.
 
-The real kagglehub client reaches it as the HTTP proxy of a plain-HTTP API host: the client asks
-the API for a file by POST, is redirected to a storage URL, and fetches that in ranges with the
+The real kagglehub client reaches it as the HTTP proxy of an API host without TLS. The client asks
+the API for a file by POST, is redirected to a storage URL, and downloads that in ranges, with the
 MD5 in ``X-Goog-Hash``.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class KaggleServer:
-    """What the server holds, how it misbehaves, and what it was asked."""
+    """What the server holds, how it fails, and which requests it got."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -42,11 +42,11 @@ class KaggleServer:
             self.files[path.name] = path.read_bytes()
 
     def serve_zipped(self, name: str) -> None:
-        """Serve one file as Kaggle serves large ones: zipped, under another name."""
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        """Serve one file like Kaggle serves large ones: zipped, under another name."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(name, self.files.pop(name))
-        self.files[f"{name}.zip"] = packed.getvalue()
+        self.files[f"{name}.zip"] = buffer.getvalue()
 
 
 def _handler(server: KaggleServer) -> type[BaseHTTPRequestHandler]:
@@ -56,24 +56,23 @@ def _handler(server: KaggleServer) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None: ...
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked = json.loads(body)
-            name = asked.get("fileName", "")
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            name = body.get("fileName", "")
             server.requests.append(f"api {name}")
-            known = f"{name}.zip" if f"{name}.zip" in server.files else name
-            right = (
+            stored_name = f"{name}.zip" if f"{name}.zip" in server.files else name
+            is_our_data_set = (
                 urlsplit(self.path).path.endswith("/datasets.DatasetApiService/DownloadDataset")
-                and asked["ownerSlug"] == "rounakbanik"
-                and asked["datasetSlug"] == "the-movies-dataset"
-                and int(asked["datasetVersionNumber"]) == 7
+                and body["ownerSlug"] == "rounakbanik"
+                and body["datasetSlug"] == "the-movies-dataset"
+                and int(body["datasetVersionNumber"]) == 7
             )
             if server.status != 302:
                 self._answer(server.status, b"{}")
-            elif not right or known not in server.files:
+            elif not is_our_data_set or stored_name not in server.files:
                 self._answer(404, b"{}")
             else:
                 self.send_response(302)
-                self.send_header("Location", f"http://storage.localhost/bucket/{known}")
+                self.send_header("Location", f"http://storage.localhost/bucket/{stored_name}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -82,8 +81,8 @@ def _handler(server: KaggleServer) -> type[BaseHTTPRequestHandler]:
             content = server.files[name]
             server.requests.append(f"storage {name} {self.headers.get('Range', '')}".strip())
             start = 0
-            if asked := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
-                start = int(asked[1])
+            if match := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
+                start = int(match[1])
             digest = hashlib.md5(b"other" if server.wrong_md5 else content).digest()
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
@@ -110,10 +109,10 @@ def _handler(server: KaggleServer) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def kaggle_server(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[KaggleServer]:
-    """Start the server and point the real client at it, with a cache of its own."""
+    """Run the server, with the real client pointed at it and an empty cache."""
     state = KaggleServer()
     http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     state.port = http.server_address[1]
     for name, value in environment(state.port, cache).items():
@@ -129,7 +128,7 @@ def kaggle_server(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Kagg
 
 
 def environment(port: int, cache: Path) -> dict[str, str]:
-    """Return the settings of kagglehub, and of the library under it, that lead to the server."""
+    """Return the settings that lead kagglehub, and the library it uses, to the server."""
     proxy = f"http://127.0.0.1:{port}"
     return {
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",

@@ -171,6 +171,7 @@ def test_a_wheel_holds_all_and_runs_from_elsewhere(tmp_path: Path) -> None:
         "segmentation/reporting/playbook.toml",
         "segmentation/reporting/report.html",
         "cluster_config/local.yaml",
+        "cluster_config/schema.yaml",
     ):
         assert name in names
     data = write_tiny(tmp_path / "data")

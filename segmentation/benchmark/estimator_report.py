@@ -15,8 +15,8 @@ from segmentation.benchmark.results import Results, format_row
 from segmentation.datasets import catalogue as catalogues
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
-from segmentation.features import aggregate
-from segmentation.pipeline import ground_truth, sources, stages
+from segmentation.features import aggregate, presets
+from segmentation.pipeline import ground_truth, sources
 from segmentation.pipeline.settings import PRESET_NAMES, Settings
 
 if TYPE_CHECKING:
@@ -133,25 +133,30 @@ def read_audience(settings: Settings, progress: Progress) -> Audience:
             # Presets with the same join share the statistics.
             if join not in statistics:
                 catalogue = catalogues.load_catalogue(layout, join)
-                reading = Settings(
-                    data=settings.data, join=join, max_rejected=settings.max_rejected
-                )
                 blocks, _ = aggregate.aggregate_ratings(
-                    layout, catalogue, reading, cluster, progress
+                    cluster.client,
+                    layout,
+                    catalogue,
+                    max_rejected=settings.max_rejected,
+                    memory=cluster.budget,
+                    n_threads=cluster.threads,
+                    check_shuffle=cluster.check_shuffle,
+                    trim_memory=cluster.trim_memory,
+                    progress=progress,
                 )
                 statistics[join] = blocks, len(catalogue.genres)
             blocks, n_genres = statistics[join]
             matrices[preset] = _compute_features(cluster, blocks, preset, n_genres)
             if truth is not None:
                 users = np.concatenate([block.result().users for block in blocks.statistics])
-                planted[preset] = truth.of(users)
+                planted[preset] = truth.segments_of(users)
     return Audience(matrices, planted, folder is not None)
 
 
 def _compute_features(
     cluster: Cluster, blocks: UserBlocks, preset: str, n_genres: int
 ) -> NDArray[np.float32]:
-    X = stages.feature_matrix(cluster.client, blocks, preset, n_genres)
+    X = presets.feature_matrix(cluster.client, blocks, preset, n_genres)
     return np.asarray(X.compute())
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.benchmark.job_peers import THREADS
 from segmentation.errors import UsageError
-from segmentation.pipeline.context import versions
 from segmentation.pipeline.error_messages import translate_errors
+from segmentation.pipeline.manifest import library_versions
 from segmentation.storage import atomic, run_folder
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def describe_machine() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": THREADS,
-        "versions": {**versions(), **peers},
+        "versions": {**library_versions(), **peers},
     }
 
 

@@ -1,1 +1,56 @@
-"""Files → a catalogue (movie → genres) and partitions of typed ratings."""
+"""Read ratings data sets: files become a catalogue and partitions of typed ratings.
+
+:func:`detect_layout` finds the files of a folder or URL, :func:`load_catalogue` maps each movie to
+its genres, and :func:`probe_files`, :func:`plan_partitions` and :func:`read_chunks` turn ratings
+files into the rows that tasks read.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segmentation.datasets.catalogue import load_catalogue
+    from segmentation.datasets.csv_reader import parse_lines
+    from segmentation.datasets.format import ParsedChunk, RatingsFormat
+    from segmentation.datasets.layouts import Layout, detect_layout
+    from segmentation.datasets.partitions import (
+        Fragment,
+        plan_partitions,
+        probe_files,
+        read_chunks,
+    )
+
+__all__ = [
+    "Fragment",
+    "Layout",
+    "ParsedChunk",
+    "RatingsFormat",
+    "detect_layout",
+    "load_catalogue",
+    "parse_lines",
+    "plan_partitions",
+    "probe_files",
+    "read_chunks",
+]
+
+_MODULES = {
+    "Fragment": "partitions",
+    "Layout": "layouts",
+    "ParsedChunk": "format",
+    "RatingsFormat": "format",
+    "detect_layout": "layouts",
+    "load_catalogue": "catalogue",
+    "parse_lines": "csv_reader",
+    "plan_partitions": "partitions",
+    "probe_files": "partitions",
+    "read_chunks": "partitions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # fsspec and NumPy take a tenth of a second; the package alone must stay light.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,16 +1,16 @@
-"""The catalogue: which movie has which genres, keyed by the id that ratings carry.
+"""The catalogue: the genres of each movie, keyed by the id that ratings use.
 
-``movies_metadata.csv`` holds quoted text with commas and newlines, so it is read whole with a
-quote-aware reader. Its ``id`` is a TMDB id while a rating's ``movieId`` is a MovieLens id:
-``links.csv`` leads from one to the other. The direct join of the two, which the original notebook
-made, loses most ratings and puts nearly all of the rest on the wrong film; it stays available,
-with a warning that says so.
+Kaggle's ``movies_metadata.csv`` is keyed by TMDB ids, while a rating's ``movieId`` is a MovieLens
+id; ``links.csv`` maps one to the other. The original notebook joined the two ids directly, which
+drops most ratings and assigns nearly all others to the wrong movie. That join remains available,
+with a warning.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,194 +22,196 @@ from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-#: Two films that everybody rated. Where their ids lead to others, the join is wrong.
+#: Two movies that every MovieLens set contains. If their ids map to others, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
 
 _NO_GENRES = "(no genres listed)"
-#: MovieLens 1M names one genre in another way than the later sets.
+#: MovieLens 1M spells one genre differently from the later sets.
 _SYNONYMS = {"Children's": "Children"}
-_LARGEST_ID = 2**63 - 1
-#: Numbers of so many digits are within 64 bits.
-_SURE_DIGITS = 18
-#: The form of nearly all genre lists, which is read ten times as fast as Python's whole grammar.
+_MAX_ID = 2**63 - 1
+#: Any integer of this many digits fits in 64 bits.
+_SAFE_DIGITS = 18
+#: The form of nearly all genre lists; matching it is ten times as fast as `ast.literal_eval`.
 _PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*)'\}")
 _PLAIN_GENRES = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")
+#: Counters of damage: of Kaggle's layout, and of GroupLens'.
+_METADATA_NOTES = (
+    "records",
+    "malformed_repaired",
+    "malformed_set_aside",
+    "duplicates",
+    "without_genre",
+    "genres_unreadable",
+    "unknown_genres",
+)
+_GROUPLENS_NOTES = (
+    "records",
+    "malformed_set_aside",
+    "duplicates",
+    "without_genre",
+    "unknown_genres",
+)
+#: Counters that are worth a warning.
+_WARNINGS = {
+    "genres_unreadable": "catalogue records have unreadable genres",
+    "unknown_genres": "genre entries of the catalogue are not genres of its layout",
+    "malformed_set_aside": "malformed catalogue records were skipped",
+    "links_malformed": "malformed records of the links file were skipped",
+}
+
+
+@dataclass(slots=True)
+class _Movie:
+    title: str
+    codes: tuple[int, ...]
 
 
 def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
-    """Read a layout's catalogue.
+    r"""Read the catalogue of a layout.
 
     Parameters
     ----------
     layout
-        The files.
+        The files of the data set.
     join
-        ``links`` or ``direct``; only Kaggle's layout has the choice.
+        How ratings map to the catalogue: through the ``links`` file, or ``direct``. Only Kaggle's
+        layout offers the choice.
 
     Raises
     ------
     DataError
-        If a file is missing, lacks a column, or leads well-known ids to the wrong films.
+        If a file is missing or lacks a column, or if well-known ids map to the wrong movies.
+
+    Examples
+    --------
+    >>> import fsspec
+    >>> from segmentation.datasets import detect_layout
+    >>> fs = fsspec.filesystem("memory")
+    >>> fs.pipe({"/ml/movies.csv": b"movieId,title,genres\n1,Heat,Crime|Drama\n"})
+    >>> fs.pipe({"/ml/ratings.csv": b"userId,movieId,rating\n1,1,5.0\n"})
+    >>> catalogue = load_catalogue(detect_layout("memory://ml"))
+    >>> [catalogue.genres[code] for code in catalogue.codes]
+    ['Crime', 'Drama']
     """
     if layout.name != "kaggle":
         return _read_grouplens(layout)
     movies, notes = _read_metadata(layout.movies, layout.genres)
     if join == "direct":
-        return _assemble({tmdb: tmdb for tmdb in movies}, movies, layout.genres, notes)
+        return _build_catalogue(movies, layout, notes)
     if layout.links is None:
-        raise DataError(f"{layout.folder}: holds no links file: add one, or use --join direct")
+        raise DataError(
+            "{path}: holds no links file; add one, or set {join} to direct",
+            "join",
+            path=layout.folder,
+        )
     links = _read_links(layout.links, notes)
     notes["links_without_record"] = sum(tmdb not in movies for tmdb in links.values())
-    linked = {movie: tmdb for movie, tmdb in links.items() if tmdb in movies}
+    linked = {movie: movies[tmdb] for movie, tmdb in links.items() if tmdb in movies}
     if not linked:
         raise DataError(
-            f"{layout.links}: no tmdbId in it is an id of {layout.movies}: "
-            "the two files belong to different catalogues"
+            f"{layout.links}: none of its tmdbId values is an id in {layout.movies}; use the "
+            "links file of this catalogue"
         )
-    catalogue = _assemble(linked, movies, layout.genres, notes)
-    wrong = wrong_anchors(catalogue)
-    if wrong:
+    catalogue = _build_catalogue(linked, layout, notes)
+    if wrong := find_wrong_anchors(catalogue):
         movie, title = next(iter(wrong.items()))
         raise DataError(
-            f"{layout.links}: leads movieId {movie} to {title!r}, which is {ANCHORS[movie]!r} in "
-            "MovieLens: the ids are mixed up; take the links file that came with these ratings "
-            "(or, if movieId is this catalogue's own id, --join direct)"
+            "{path}: movieId {movie} maps to {title!r}, but in MovieLens it is {expected!r}; use "
+            "the links file that came with these ratings, or set {join} to direct if movieId is "
+            "an id of this catalogue",
+            "join",
+            path=layout.links,
+            movie=movie,
+            title=title,
+            expected=ANCHORS[movie],
         )
     return catalogue
 
 
-def wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
-    """Return the well-known ids that lead to another film, with the title they lead to.
+def find_wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
+    """Return the well-known ids that map to another movie, with that movie's title.
 
-    MovieLens' 296 is Pulp Fiction and 318 The Shawshank Redemption. Taken for TMDB ids they are
+    MovieLens' 296 is Pulp Fiction and 318 is The Shawshank Redemption. As TMDB ids they are
     Terminator 3 and The Million Dollar Hotel.
     """
     if catalogue.has_text_ids:
         return {}
-    found = {movie: catalogue.title_of(movie) for movie in ANCHORS}
+    titles = {movie: catalogue.title_of(movie) for movie in ANCHORS}
     return {
         movie: title
-        for movie, title in found.items()
+        for movie, title in titles.items()
         if title is not None and ANCHORS[movie].lower() not in title.lower()
     }
 
 
 def direct_join_warning(catalogue: Catalogue) -> str:
-    """Say in a line what the direct join does to the data."""
-    wrong = wrong_anchors(catalogue)
+    """Return one line on what the direct join does to the data."""
     examples = "; ".join(
-        f"movieId {movie} ({ANCHORS[movie]}) now counts as {title!r}"
-        for movie, title in wrong.items()
+        f"movieId {movie} ({ANCHORS[movie]}) counts as {title!r}"
+        for movie, title in find_wrong_anchors(catalogue).items()
     )
     return (
-        "the direct join takes MovieLens ids for TMDB ids: ratings of most films are dropped and "
-        "nearly all others land on another film"
+        "the direct join uses MovieLens ids as TMDB ids: it drops the ratings of most movies and "
+        "assigns nearly all others to the wrong movie"
         + (f" ({examples})" if examples else "")
-        + "; use --join links unless you mean to reproduce the original"
+        + "; join through the links file unless you want to reproduce the original"
     )
 
 
-def _columns(path: str, header: Sequence[str], *names: str) -> list[int]:
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise DataError(
-            f"{path}: line 1 names no column {' and no '.join(missing)}: "
-            f"it needs {', '.join(names)} (a download cut short or another file?)"
-        )
-    return [list(header).index(name) for name in names]
-
-
-def _whole(text: str) -> int | None:
-    """Return the id that a field holds, None where it holds something else."""
-    if len(text) <= 18 and text.isascii() and text.isdigit():
-        return int(text)
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 20) or int(text) > _LARGEST_ID:
-        return None
-    return int(text)
-
-
-def _reader(texts: Sequence[str]) -> Callable[[str], int | bytes | None]:
-    """Return what reads the ids of a catalogue: whole numbers or, if most are none, texts."""
-    if all(text.isdigit() and len(text) <= _SURE_DIGITS for text in texts):
-        return _whole
-    return _text_id if identifiers.are_texts([text.encode() for text in texts]) else _whole
-
-
-def _text_id(text: str) -> bytes | None:
-    found = identifiers.text(text.encode())
-    return None if isinstance(found, str) else found
-
-
-class _Movie:
-    __slots__ = ("codes", "title")
-
-    def __init__(self, title: str, codes: tuple[int, ...]) -> None:
-        self.title = title
-        self.codes = codes
+def catalogue_warnings(catalogue: Catalogue) -> list[str]:
+    """Return one line per kind of damage in a catalogue."""
+    notes = catalogue.notes
+    return [f"{notes[name]:,} {text}" for name, text in _WARNINGS.items() if notes.get(name)]
 
 
 def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie], dict[str, int]]:
-    rows = csv_records.read(path, ("id", "genres", "title"))
-    header = next(rows)
-    id_at, genres_at, title_at, overview_at = _columns(
-        path, header, "id", "genres", "title", "overview"
+    """Read Kaggle's ``movies_metadata.csv``: movies by TMDB id, and counters of its damage."""
+    records = csv_records.read_columns(path, ("id", "genres", "title"))
+    id_at, genres_at, title_at, overview_at = _find_columns(
+        path, next(records, []), ("id", "genres", "title", "overview")
     )
-    notes = dict.fromkeys(
-        (
-            "records",
-            "malformed_repaired",
-            "malformed_set_aside",
-            "duplicates",
-            "without_genre",
-            "genres_unreadable",
-            "unknown_genres",
-        ),
-        0,
-    )
+    notes = dict.fromkeys(_METADATA_NOTES, 0)
     movies: dict[int, _Movie] = {}
-    known: dict[str, tuple[tuple[int, ...], int, int]] = {}
-    broken: _Movie | None = None
-    for row in rows:
-        if not row:
-            continue
+    parsed_genres: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    previous: _Movie | None = None
+    for record in filter(None, records):
         notes["records"] += 1
-        movie_id = _whole(row[id_at]) if len(row) > id_at else None
+        movie_id = _parse_id(record[id_at]) if len(record) > id_at else None
         if movie_id is None:
-            # A record that a stray newline tore in two: this is the rest of the one before, from
-            # within its overview on. Its `genres` column holds production companies.
+            # A stray newline tore the previous record; this is the rest of it, from the middle of
+            # its overview on. Only its title is of use: where its genres should be, it holds
+            # production companies.
             at = title_at - overview_at
-            if broken is not None and not broken.title and len(row) > at:
-                broken.title = row[at].strip()
+            if previous is not None and not previous.title and len(record) > at:
+                previous.title = record[at].strip()
                 notes["malformed_repaired"] += 1
             else:
                 notes["malformed_set_aside"] += 1
-            broken = None
+            previous = None
             continue
-        text = row[genres_at]
-        if text not in known:
-            known[text] = _genre_codes(text, genres)
-        codes, unreadable, unknown = known[text]
-        notes["genres_unreadable"] += unreadable
-        notes["unknown_genres"] += unknown
-        title = row[title_at].strip() if len(row) > title_at else ""
-        movie = _Movie(title, codes)
-        broken = movie
+        text = record[genres_at]
+        if text not in parsed_genres:
+            parsed_genres[text] = _parse_genres(text, genres)
+        codes, n_unreadable, n_unknown = parsed_genres[text]
+        notes["genres_unreadable"] += n_unreadable
+        notes["unknown_genres"] += n_unknown
+        title = record[title_at].strip() if len(record) > title_at else ""
+        previous = _Movie(title, codes)
         if movie_id in movies:
-            # Duplicates carry the same genres; the first record stands.
+            # Duplicates have the same genres; the first record counts.
             notes["duplicates"] += 1
             continue
-        notes["without_genre"] += not movie.codes
-        movies[movie_id] = movie
+        notes["without_genre"] += not codes
+        movies[movie_id] = previous
     if not movies:
-        raise DataError(f"{path}: holds no movie: a download cut short?")
+        raise DataError(f"{path}: holds no movies; download it again")
     return movies, notes
 
 
-def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], int, int]:
-    """Return a record's genres, and how many of its entries are unreadable or unknown."""
+def _parse_genres(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], int, int]:
+    """Return a record's genre codes, and how many of its entries are unreadable or unknown."""
     if not text.strip():
         return (), 0, 0
     try:
@@ -219,32 +221,34 @@ def _genre_codes(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], i
             names = [entry["name"] for entry in ast.literal_eval(text)]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
         return (), 1, 0
+    codes, n_unknown = _encode_genres(names, genres)
+    return codes, 0, n_unknown
+
+
+def _encode_genres(names: Sequence[str], genres: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
+    """Return the sorted codes of genre names, and how many names the layout does not have."""
     codes = {genres.index(name) for name in names if name in genres}
-    return tuple(sorted(codes)), 0, sum(name not in genres for name in names)
+    return tuple(sorted(codes)), sum(name not in genres for name in names)
 
 
-def _read_links(path: str, notes: dict[str, int]) -> dict[Any, int]:
-    rows = csv_records.rows(path)
-    header = [name.strip() for name in next(rows, [])]
-    movie_at, tmdb_at = _columns(path, header, "movieId", "tmdbId")
-    found: list[tuple[str, str]] = []
-    links: dict[Any, int] = {}
+def _read_links(path: str, notes: dict[str, int]) -> dict[int | bytes, int]:
+    """Read the map from MovieLens ids to TMDB ids, and count into ``notes`` what was odd."""
+    records = csv_records.read_records(path)
+    header = [name.strip() for name in next(records, [])]
+    movie_at, tmdb_at = _find_columns(path, header, ("movieId", "tmdbId"))
     notes.update(links=0, links_without_tmdb=0, links_malformed=0)
-    for row in rows:
-        if not row:
-            continue
+    pairs: list[tuple[str, str]] = []
+    for record in filter(None, records):
         notes["links"] += 1
-        if "\n" in "".join(row):
+        if "\n" in "".join(record):
             raise DataError(
-                f"{path}: record {notes['links'] + 1}: a quote is never closed: mend the file"
+                f"{path}, record {notes['links'] + 1}: a quoted field spans lines; close its quote"
             )
-        # pandas writes an integer column with gaps as floats.
-        movie = row[movie_at].strip().removesuffix(".0") if movie_at < len(row) else ""
-        tmdb = row[tmdb_at].strip().removesuffix(".0") if tmdb_at < len(row) else ""
-        found.append((movie, tmdb))
-    read = _reader([movie for movie, _ in found])
-    for movie, tmdb in found:
-        movie_id, tmdb_id = read(movie), _whole(tmdb)
+        pairs.append((_clean_id(record, movie_at), _clean_id(record, tmdb_at)))
+    parse_movie_id = _choose_id_parser([movie for movie, _ in pairs])
+    links: dict[int | bytes, int] = {}
+    for movie, tmdb in pairs:
+        movie_id, tmdb_id = parse_movie_id(movie), _parse_id(tmdb)
         if movie_id is None or movie_id in links or (tmdb and tmdb_id is None):
             notes["links_malformed"] += 1
         elif tmdb_id is None:
@@ -254,78 +258,102 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[Any, int]:
     return links
 
 
+def _clean_id(record: list[str], at: int) -> str:
+    # pandas writes an integer column with gaps as floats.
+    return record[at].strip().removesuffix(".0") if at < len(record) else ""
+
+
 def _read_grouplens(layout: Layout) -> Catalogue:
-    notes = dict.fromkeys(
-        ("records", "malformed_set_aside", "duplicates", "without_genre", "unknown_genres"), 0
-    )
-    movies: dict[Any, _Movie] = {}
-    rows = list(_grouplens_rows(layout))
-    read = _reader([row[0] for row in rows if len(row) == 3])
-    for row in rows:
+    notes = dict.fromkeys(_GROUPLENS_NOTES, 0)
+    movies: dict[int | bytes, _Movie] = {}
+    records = list(_grouplens_records(layout))
+    parse_movie_id = _choose_id_parser([record[0] for record in records if len(record) == 3])
+    for record in records:
         notes["records"] += 1
-        movie_id = read(row[0]) if len(row) == 3 else None
+        movie_id = parse_movie_id(record[0]) if len(record) == 3 else None
         if movie_id is None:
             notes["malformed_set_aside"] += 1
             continue
         if movie_id in movies:
             notes["duplicates"] += 1
             continue
-        names = [_SYNONYMS.get(name, name) for name in row[2].strip().split("|")]
-        names = [name for name in names if name and name != _NO_GENRES]
-        notes["unknown_genres"] += sum(name not in layout.genres for name in names)
-        codes = {layout.genres.index(name) for name in names if name in layout.genres}
+        names = [_SYNONYMS.get(name, name) for name in record[2].strip().split("|")]
+        codes, n_unknown = _encode_genres(
+            [name for name in names if name and name != _NO_GENRES], layout.genres
+        )
+        notes["unknown_genres"] += n_unknown
         notes["without_genre"] += not codes
-        movies[movie_id] = _Movie(row[1].strip(), tuple(sorted(codes)))
+        movies[movie_id] = _Movie(record[1].strip(), codes)
     if not movies:
-        raise DataError(f"{layout.movies}: holds no movie: a download cut short?")
-    return _assemble({movie: movie for movie in movies}, movies, layout.genres, notes)
+        raise DataError(f"{layout.movies}: holds no movies; download it again")
+    return _build_catalogue(movies, layout, notes)
 
 
-def _grouplens_rows(layout: Layout) -> Iterator[list[str]]:
+def _grouplens_records(layout: Layout) -> Iterator[list[str]]:
+    """Yield id, title and genres of each movie; records of another length are malformed."""
+    path = layout.movies
     if layout.name == "grouplens-dat":
-        require_file(layout.movies)
-        # Latin-1, so every byte is a character: titles may hold ones that split lines in str.
-        lines = read_bytes(layout.movies).decode("latin-1").split("\n")
+        require_file(path)
+        # In Latin-1 every byte is a character. Some of them end a line for `str.splitlines`.
+        lines = read_bytes(path).decode("latin-1").split("\n")
         yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
         return
-    rows = csv_records.rows(layout.movies)
-    header = [name.strip() for name in next(rows, [])]
-    wanted = _columns(layout.movies, header, "movieId", "title", "genres")
-    for row in rows:
-        if row:
-            yield [row[at] for at in wanted] if len(row) == len(header) else row[:1]
+    records = csv_records.read_records(path)
+    header = [name.strip() for name in next(records, [])]
+    indices = _find_columns(path, header, ("movieId", "title", "genres"))
+    for record in filter(None, records):
+        yield [record[at] for at in indices] if len(record) == len(header) else record[:1]
 
 
-def catalogue_warnings(catalogue: Catalogue) -> list[str]:
-    """Say in a line each what a damaged catalogue has lost."""
-    told = {
-        "genres_unreadable": "records of the catalogue have genres that can't be read",
-        "unknown_genres": "genre entries of the catalogue are none of its layout's",
-        "malformed_set_aside": "records of the catalogue are malformed and were set aside",
-        "links_malformed": "lines of the links file are malformed and were set aside",
-    }
-    notes = catalogue.notes
-    return [f"{notes[name]:,} {what}" for name, what in told.items() if notes.get(name)]
+def _find_columns(path: str, header: Sequence[str], names: Sequence[str]) -> list[int]:
+    missing = [name for name in names if name not in header]
+    if missing:
+        raise DataError(
+            f"{path}, line 1: no column {' and no '.join(missing)}; the header must name "
+            f"{', '.join(names)}"
+        )
+    return [list(header).index(name) for name in names]
 
 
-def _assemble(
-    found: dict[Any, Any],
-    movies: dict[Any, _Movie],
-    genres: tuple[str, ...],
-    notes: dict[str, int],
+def _choose_id_parser(fields: Sequence[str]) -> Callable[[str], int | bytes | None]:
+    """Return the parser of a catalogue's ids: integers, or strings if most are not integers."""
+    if all(field.isdigit() and len(field) <= _SAFE_DIGITS for field in fields):
+        return _parse_id
+    is_string = identifiers.is_string_column([field.encode() for field in fields])
+    return _parse_string_id if is_string else _parse_id
+
+
+def _parse_id(field: str) -> int | None:
+    """Return the non-negative 64-bit integer in a field; None if it holds none."""
+    if len(field) <= _SAFE_DIGITS and field.isascii() and field.isdigit():
+        return int(field)
+    field = field.strip()
+    if not (field.isascii() and field.isdigit() and len(field) <= 20) or int(field) > _MAX_ID:
+        return None
+    return int(field)
+
+
+def _parse_string_id(field: str) -> bytes | None:
+    value = identifiers.parse_string(field.encode())
+    return None if isinstance(value, str) else value
+
+
+def _build_catalogue(
+    movies: Mapping[Any, _Movie], layout: Layout, notes: dict[str, int]
 ) -> Catalogue:
-    ordered = sorted(found)
-    chosen = [movies[found[movie]] for movie in ordered]
-    offsets = np.zeros(len(chosen) + 1, np.int32)
-    np.cumsum([len(movie.codes) for movie in chosen], out=offsets[1:])
-    codes = np.array([code for movie in chosen for code in movie.codes], np.int32)
+    """Return a catalogue of movies that are keyed by the ids of ratings."""
+    movie_ids = sorted(movies)
+    ordered = [movies[movie] for movie in movie_ids]
+    offsets = np.zeros(len(ordered) + 1, np.int32)
+    np.cumsum([len(movie.codes) for movie in ordered], out=offsets[1:])
+    codes = np.array([code for movie in ordered for code in movie.codes], np.int32)
     if not len(codes):
-        raise DataError("no film of the catalogue has a genre that can be read: mend its genres")
+        raise DataError(f"{layout.movies}: no movie has a readable genre; fix the genres column")
     return Catalogue(
-        np.array(ordered, np.int64 if isinstance(ordered[0], int) else np.bytes_),
-        genres,
+        np.array(movie_ids, np.int64 if isinstance(movie_ids[0], int) else np.bytes_),
+        layout.genres,
         offsets,
         codes,
-        tuple(movie.title for movie in chosen),
+        tuple(movie.title for movie in ordered),
         notes,
     )

@@ -1,8 +1,8 @@
-"""The general reader: lines of a ratings file → typed rows, rejects set aside.
+"""The general reader of text files: lines become typed rows, rejected lines are set aside.
 
-A partition is first offered to pyarrow with strict types. What pyarrow refuses, or reads more
-generously than the contract, is cut into small pieces and offered again; a piece that fails
-still is read line by line by :func:`parse_line`, which defines what a rating is.
+pyarrow parses a chunk with strict types. If pyarrow refuses the chunk, or would accept more than
+the contract does, the chunk is cut into small pieces and each is tried again. A piece that still
+fails is parsed line by line with :func:`parse_line`, which defines what a rating is.
 """
 
 from __future__ import annotations
@@ -19,155 +19,195 @@ from segmentation.datasets.format import (
     NO_TIMESTAMP,
     Columns,
     LineReject,
-    Partition,
+    ParsedChunk,
     RatingsFormat,
-    are_whole,
+    is_exact_integer,
 )
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _PIECE_BYTES = 1 << 16
-#: Stands for "::" while pyarrow, which wants one character, splits a .dat line.
+#: Replaces "::" for pyarrow, which splits at a single character.
 _UNIT_SEPARATOR = b"\x1f"
-_STARS = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
-#: A whole number, also as pandas writes a column with gaps.
-_WHOLE = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
-#: Signs of what a float's grammar has and that of a timestamp hasn't.
-_NOT_WHOLE = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
+_RATING = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
+#: An integer, or the float that pandas writes for one in a column with gaps.
+_TIMESTAMP = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
+#: What pyarrow accepts in a float and the grammar of timestamps does not.
+_NOT_IN_TIMESTAMPS = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
 
 
-def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> Partition:
-    """Type the rows of ``data``, whole lines of a ratings file.
+def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> ParsedChunk:
+    r"""Parse whole lines of a ratings file.
 
-    ``detailed`` adds the columns ``timestamp`` (:data:`NO_TIMESTAMP` where it is no whole number)
-    and ``line``, counted from 0 within ``data``, both int64.
+    Parameters
+    ----------
+    file
+        The format of the file.
+    data
+        Whole lines; the last may lack its line end.
+    detailed
+        Add the int64 columns ``timestamp`` (:data:`NO_TIMESTAMP` where the field is not an
+        integer) and ``line`` (from 0 within ``data``).
+
+    Examples
+    --------
+    >>> file = RatingsFormat("a.csv", 99, b",", ("userId", "movieId", "rating"), 0, 0, (0.5, 5))
+    >>> chunk = parse_lines(file, b"1,10,4.5\n2,20,9\n")
+    >>> chunk.ratings
+       userId  movieId  rating
+    0       1       10     4.5
+    >>> chunk.rejected
+    (LineReject(line=1, reason='rating is outside 0.5 to 5', text=b'2,20,9'),)
     """
-    lines = _lines_in(data)
-    columns = _strict(file, data, 0, detailed=detailed)
+    n_lines = _count_lines(data)
+    columns = _parse_strictly(file, data, 0, detailed=detailed)
     if columns is not None:
-        return Partition(_frame(columns), (), lines)
-    pieces: list[Columns] = [_by_line(file, b"", 0, detailed=detailed)[0]]
+        return ParsedChunk(_to_frame(columns), (), n_lines)
+    pieces: list[Columns] = [_parse_each_line(file, b"", 0, detailed=detailed)[0]]
     rejected: list[LineReject] = []
     start = line = 0
     while start < len(data):
         stop = data.find(b"\n", start + _PIECE_BYTES) + 1 or len(data)
         piece = data[start:stop]
-        strict = _strict(file, piece, line, detailed=detailed)
-        if strict is None:
-            strict, rejects = _by_line(file, piece, line, detailed=detailed)
+        columns = _parse_strictly(file, piece, line, detailed=detailed)
+        if columns is None:
+            columns, rejects = _parse_each_line(file, piece, line, detailed=detailed)
             rejected += rejects
-        pieces.append(strict)
+        pieces.append(columns)
         start, line = stop, line + piece.count(b"\n")
-    whole = tuple(identifiers.joined(column) for column in zip(*pieces, strict=True))
-    return Partition(_frame(whole), tuple(rejected), lines)
+    merged = tuple(identifiers.concat_columns(column) for column in zip(*pieces, strict=True))
+    return ParsedChunk(_to_frame(merged), tuple(rejected), n_lines)
 
 
-def _lines_in(data: bytes) -> int:
+def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | bytes, float] | str:
+    """Return the user, movie and rating of one line, or as a string why it is not a rating.
+
+    Examples
+    --------
+    >>> file = RatingsFormat("a.csv", 99, b",", ("userId", "movieId", "rating"), 0, 0, (0.5, 5))
+    >>> parse_line(file, b"1,10,4.5")
+    (1, 10, 4.5)
+    >>> parse_line(file, b"1,10")
+    '2 fields, expected 3'
+    """
+    fields = split_line(file, line)
+    if len(fields) != len(file.columns):
+        plural = "s" if len(fields) != 1 else ""
+        return f"{len(fields)} field{plural}, expected {len(file.columns)}"
+    user_at, movie_at, rating_at = file.positions
+    ids = []
+    for name, at in ((USER, user_at), (MOVIE, movie_at)):
+        is_string = name in file.string_columns
+        value = (identifiers.parse_string if is_string else identifiers.parse_integer)(fields[at])
+        if isinstance(value, str):
+            return f"{name} {value}"
+        ids.append(value)
+    if not _RATING.match(fields[rating_at]):
+        return f"{RATING} is not a number"
+    rating = float(fields[rating_at])
+    low, high = file.scale
+    if not low <= rating <= high:
+        return f"{RATING} is outside {low:g} to {high:g}"
+    return ids[0], ids[1], rating
+
+
+def split_line(file: RatingsFormat, line: bytes) -> list[bytes]:
+    """Split a line into its fields, unquoted."""
+    if b'"' in line and file.delimiter == b",":
+        # The csv module ends a line at a lone CR; here it is part of a field.
+        with contextlib.suppress(csv.Error):
+            fields = next(csv.reader([line.decode("latin-1")]), [])
+            return [field.encode("latin-1") for field in fields]
+    return line.split(file.delimiter)
+
+
+def _count_lines(data: bytes) -> int:
     return data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
 
 
-def parse_line(file: RatingsFormat, text: bytes) -> tuple[int | bytes, int | bytes, float] | str:
-    """Read one line: user, movie and stars, or the reason why it is not a rating."""
-    fields = split(file, text)
-    if len(fields) != len(file.columns):
-        plural = "s" if len(fields) != 1 else ""
-        return f"{len(fields)} field{plural} where {len(file.columns)} belong"
-    user_at, movie_at, rating_at = file.positions
-    keys = []
-    for name, at in ((USER, user_at), (MOVIE, movie_at)):
-        key = identifiers.text(fields[at]) if name in file.texts else identifiers.number(fields[at])
-        if isinstance(key, str):
-            return f"{name} {key}"
-        keys.append(key)
-    if not _STARS.match(fields[rating_at]):
-        return f"{RATING} is no number"
-    stars = float(fields[rating_at])
-    low, high = file.scale
-    if not low <= stars <= high:
-        return f"{RATING} is outside {low:g} to {high:g}"
-    return keys[0], keys[1], stars
-
-
-def split(file: RatingsFormat, text: bytes) -> list[bytes]:
-    """Cut a line into its fields."""
-    if b'"' in text and file.delimiter == b",":
-        # A lone CR is the end of a line to the csv module, and none here.
-        with contextlib.suppress(csv.Error):
-            row = next(csv.reader([text.decode("latin-1")]), [])
-            return [field.encode("latin-1") for field in row]
-    return text.split(file.delimiter)
-
-
-def _timestamp(file: RatingsFormat, text: bytes) -> int:
+def _parse_timestamp(file: RatingsFormat, line: bytes) -> int:
     """Return the timestamp of a line that is a rating."""
     if TIMESTAMP not in file.columns:
         return NO_TIMESTAMP
-    field = split(file, text)[file.columns.index(TIMESTAMP)]
-    if not _WHOLE.match(field):
+    field = split_line(file, line)[file.columns.index(TIMESTAMP)]
+    if not _TIMESTAMP.match(field):
         return NO_TIMESTAMP
-    found = identifiers.number(field.partition(b".")[0])
-    return NO_TIMESTAMP if isinstance(found, str) else found
+    value = identifiers.parse_integer(field.partition(b".")[0])
+    return NO_TIMESTAMP if isinstance(value, str) else value
 
 
-def _strict(file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool) -> Columns | None:
-    """Let pyarrow read lines that hold nothing but ratings; None if it can't, or may not."""
-    names = [*RATING_DTYPES, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
-    table = _table(file, data, names)
-    if table is None and TIMESTAMP in names and not (file.texts or _NOT_WHOLE.search(data)):
-        table = _whole_stamps(_table(file, data, names, np.float64))
+def _parse_strictly(
+    file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
+) -> Columns | None:
+    """Parse lines with pyarrow; None where it can't, or where a line is not a rating."""
+    has_timestamps = detailed and TIMESTAMP in file.columns
+    names = [*RATING_DTYPES, *([TIMESTAMP] if has_timestamps else [])]
+    table = _read_table(file, data, names)
+    if table is None and has_timestamps:
+        table = _read_float_timestamps(file, data, names)
     if table is None:
         return None
-    columns = tuple(_column(table[name], text=name in file.texts) for name in names)
+    columns = tuple(
+        _to_column(table[name], is_string=name in file.string_columns) for name in names
+    )
     if any(column is None for column in columns):
         return None
-    stars = columns[2]
+    ratings = columns[2]
     low, high = file.scale
-    if len(stars) and not (stars.min() >= low and stars.max() <= high):
+    if len(ratings) and not (ratings.min() >= low and ratings.max() <= high):
         return None
-    if detailed:
-        if len(stars) != _lines_in(data):
-            # Blank lines are among them, and nothing tells where.
-            return None
-        if len(columns) == len(RATING_DTYPES):
-            columns = (*columns, np.full(len(stars), NO_TIMESTAMP))
-        columns = (*columns, np.arange(first_line, first_line + len(stars)))
-    return columns
+    if not detailed:
+        return columns
+    if len(ratings) != _count_lines(data):
+        # pyarrow skips blank lines without saying where they were.
+        return None
+    if not has_timestamps:
+        columns = (*columns, np.full(len(ratings), NO_TIMESTAMP))
+    return (*columns, np.arange(first_line, first_line + len(ratings)))
 
 
-def _whole_stamps(table: Any) -> Any:
-    """Return a table whose timestamps were read as floats with whole ones; None if some aren't."""
+def _read_float_timestamps(file: RatingsFormat, data: bytes, names: list[str]) -> pa.Table | None:
+    """Read lines whose timestamps are integers written as floats; None if some are not."""
     import pyarrow as pa
 
+    if file.string_columns or _NOT_IN_TIMESTAMPS.search(data):
+        return None
+    table = _read_table(file, data, names, np.float64)
     if table is None:
         return None
-    at = table.schema.get_field_index(TIMESTAMP)
-    stamps = table[TIMESTAMP].to_numpy()
-    if not are_whole(stamps).all():
+    timestamps = table[TIMESTAMP].to_numpy()
+    if not is_exact_integer(timestamps).all():
         return None
-    return table.set_column(at, TIMESTAMP, pa.array(stamps.astype(np.int64)))
+    at = table.schema.get_field_index(TIMESTAMP)
+    return table.set_column(at, TIMESTAMP, pa.array(timestamps.astype(np.int64)))
 
 
-def _table(
-    file: RatingsFormat, data: bytes, names: list[str], stamps: type[np.generic] = np.int64
-) -> Any:
-    """Return an Arrow table of some columns under strict types; None where pyarrow refuses."""
+def _read_table(
+    file: RatingsFormat,
+    data: bytes,
+    names: list[str],
+    timestamp_dtype: type[np.generic] = np.int64,
+) -> pa.Table | None:
+    """Return some columns of whole lines under strict types; None where pyarrow refuses."""
     import pyarrow as pa
-    from pyarrow import csv as pa_csv
+    import pyarrow.csv as pa_csv
 
-    # pyarrow would take hexadecimal ids, end a line at a lone CR, and let a quote span lines.
-    odd = (b'"',) if file.texts else (b'"', b"x", b"X")
-    if any(byte in data for byte in odd) or data.count(b"\r") != data.count(b"\r\n"):
+    # pyarrow would accept hexadecimal ids, end a line at a lone CR, and let a quoted field span
+    # lines.
+    too_lenient = (b'"',) if file.string_columns else (b'"', b"x", b"X")
+    if any(byte in data for byte in too_lenient) or data.count(b"\r") != data.count(b"\r\n"):
         return None
     delimiter = file.delimiter
     if len(delimiter) > 1:
         if _UNIT_SEPARATOR in data:
             return None
         data, delimiter = data.replace(delimiter, _UNIT_SEPARATOR), _UNIT_SEPARATOR
-    types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, stamps)) for name in names}
-    if file.texts:
-        # An x may be part of them, so that numbers beside them are looked at one by one.
+    types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, timestamp_dtype)) for name in names}
+    if file.string_columns:
+        # String ids may contain an x, so integers are read as strings and checked one by one.
         types |= {name: pa.string() for name in names if name != RATING}
     try:
         return pa_csv.read_csv(
@@ -180,64 +220,63 @@ def _table(
                 include_columns=names,
                 column_types=types,
                 null_values=[],
-                check_utf8=bool(file.texts),
+                check_utf8=bool(file.string_columns),
             ),
         )
     except pa.ArrowInvalid:
         return None
 
 
-def _by_line(
-    file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
-) -> tuple[Columns, list[LineReject]]:
-    rows: list[tuple[Any, ...]] = []
-    more: list[tuple[int, int]] = []
-    rejected = []
-    for number, raw in enumerate(data.split(b"\n"), start=first_line):
-        text = raw.removesuffix(b"\r")
-        if not text:
-            continue
-        row = parse_line(file, text)
-        if isinstance(row, str):
-            rejected.append(LineReject(number, row, text))
-        else:
-            rows.append(row)
-            if detailed:
-                more.append((_timestamp(file, text), number))
-    columns = [
-        _typed([row[i] for row in rows], None if name in file.texts else dtype)
-        for i, (name, dtype) in enumerate(RATING_DTYPES.items())
-    ]
-    if detailed:
-        columns += [np.array([pair[i] for pair in more], np.int64) for i in range(2)]
-    return tuple(columns), rejected
-
-
-def _column(column: Any, *, text: bool) -> Any:
-    """Return a column that pyarrow read; None where it holds what is no id."""
+def _to_column(column: pa.ChunkedArray, *, is_string: bool) -> Any:
+    """Return a column that pyarrow read; None where a value is not an id."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if text:
-        found, sound = identifiers.sound_texts(column)
-        # Blanks around an id are rare enough to be left to the slow way.
-        return (
-            column if sound.all() and pc.all(pc.equal(found, column), min_count=0).as_py() else None
-        )
+    if is_string:
+        stripped, is_id = identifiers.strip_strings(column)
+        # Blanks around an id are rare enough for the slow path.
+        is_clean = is_id.all() and pc.all(pc.equal(stripped, column), min_count=0).as_py()
+        return column if is_clean else None
     if pa.types.is_string(column.type):
-        column = identifiers.numbers_in(column)
-    return None if column is None else column.to_numpy()
+        integers = identifiers.cast_integers(column)
+        return None if integers is None else integers.to_numpy()
+    return column.to_numpy()
 
 
-def _typed(values: list[Any], dtype: type[np.generic] | None) -> Any:
-    if dtype is not None:
-        return np.array(values, dtype)
+def _parse_each_line(
+    file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
+) -> tuple[Columns, list[LineReject]]:
+    rows: list[tuple[int | bytes, int | bytes, float]] = []
+    details: list[tuple[int, int]] = []
+    rejected = []
+    for number, raw in enumerate(data.split(b"\n"), start=first_line):
+        line = raw.removesuffix(b"\r")
+        if not line:
+            continue
+        row = parse_line(file, line)
+        if isinstance(row, str):
+            rejected.append(LineReject(number, row, line))
+        else:
+            rows.append(row)
+            if detailed:
+                details.append((_parse_timestamp(file, line), number))
+    columns: list[Any] = [
+        _to_strings([row[i] for row in rows])
+        if name in file.string_columns
+        else np.array([row[i] for row in rows], dtype)
+        for i, (name, dtype) in enumerate(RATING_DTYPES.items())
+    ]
+    if detailed:
+        columns += [np.array([pair[i] for pair in details], np.int64) for i in range(2)]
+    return tuple(columns), rejected
+
+
+def _to_strings(values: list[Any]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array([value.decode() for value in values], pa.string())
 
 
-def _frame(columns: Columns) -> pd.DataFrame:
+def _to_frame(columns: Columns) -> pd.DataFrame:
     names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
-    found: pd.DataFrame = identifiers.framed(dict(zip(names, columns, strict=True)))
-    return found
+    return identifiers.to_frame(dict(zip(names, columns, strict=True)))

@@ -1,124 +1,138 @@
-"""Which files a ratings place means: one file, the parts in a folder, or those a pattern names."""
+"""Find the files that hold ratings.
+
+A location is one file, a folder of parts, or a glob pattern; a path or a URL.
+"""
 
 from __future__ import annotations
 
 import glob
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
-from segmentation.datasets.filesystem import exists, filesystem, is_local, lists
+from segmentation.datasets.filesystem import exists, has_listing, is_local, url_to_fs
 from segmentation.datasets.retry import with_retries
 from segmentation.errors import DataError
 
-#: Packed text, by its first bytes, with pyarrow's name of the codec.
-CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-PARQUET_MAGIC = b"PAR1"
-#: What a part in a folder may be called; whatever else lies there is left alone.
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import fsspec
+
+#: Names of the parts next to a catalogue, and of a folder of parts there.
+PARTS_PATTERN, PARTS_FOLDER = "ratings-*", "ratings"
+#: Names that a part in a folder may end in; other files there are ignored.
 _SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".parquet")
-#: What parts beside a catalogue are called, and a folder of parts there.
-PARTS, FOLDER = "ratings-*", "ratings"
-_PATTERN = re.compile(r"[*?\[]")
+_WILDCARD = re.compile(r"[*?\[]")
 
 
-def ratings_exist(place: str) -> bool:
-    """Tell whether a place stands for any file."""
-    if not is_pattern(place):
-        return exists(place)
-    fs, inner = filesystem(place)
-    return bool(with_retries(place, lambda: fs.glob(inner)))
+def has_files(location: str) -> bool:
+    """Return whether a location matches anything."""
+    if not is_pattern(location):
+        return exists(location)
+    fs, inner = url_to_fs(location)
+    return bool(with_retries(location, lambda: fs.glob(inner)))
 
 
-def is_pattern(place: str) -> bool:
-    """Tell whether a place names files by a pattern, as in ``ratings-*.csv``."""
-    fs, _ = filesystem(place)
-    # A question mark begins a URL's query; a file may be called what looks like a pattern.
-    return bool(_PATTERN.search(place)) and lists(fs) and not exists(place)
+def is_pattern(location: str) -> bool:
+    """Return whether a location is a glob pattern, such as ``ratings-*.csv``."""
+    fs, _ = url_to_fs(location)
+    # A question mark starts a URL's query, and a file's name may look like a pattern.
+    return bool(_WILDCARD.search(location)) and has_listing(fs) and not exists(location)
 
 
-def expand(place: str) -> tuple[str, ...]:
-    """Return the files that a place stands for, in the order of their names and numbers.
+def list_files(location: str) -> tuple[str, ...]:
+    """Return the files of a location in natural order: ``part-2`` comes before ``part-10``.
 
     Raises
     ------
     DataError
-        If a folder or pattern holds no part.
+        If a folder holds no part, or no file matches a pattern.
+
+    Examples
+    --------
+    >>> import fsspec
+    >>> fs = fsspec.filesystem("memory")
+    >>> fs.pipe({"/log/10.csv": b"", "/log/2.csv": b"", "/log/_SUCCESS": b""})
+    >>> list_files("memory://log")
+    ('memory:///log/2.csv', 'memory:///log/10.csv')
     """
-    fs, inner = filesystem(place)
-    if is_pattern(place):
-        found = with_retries(place, lambda: [path for path in fs.glob(inner) if fs.isfile(path)])
-        if not found:
-            raise DataError(f"{place}: no file is called like that: check the pattern and folder")
-    elif lists(fs) and with_retries(place, lambda: fs.isdir(inner)):
-        found = [path for path in _files_in(place) if _is_part(path)]
-        if not found:
+    fs, inner = url_to_fs(location)
+    if is_pattern(location):
+        paths = with_retries(location, lambda: [p for p in fs.glob(inner) if fs.isfile(p)])
+        if not paths:
             raise DataError(
-                f"{place}: is a folder without a part of ratings: name a file, or a folder with "
-                "parts that end in .csv, .csv.gz, .csv.zst, .dat or .parquet"
+                f"{location}: no file matches this pattern; check the pattern and the folder"
+            )
+    elif has_listing(fs) and with_retries(location, lambda: fs.isdir(inner)):
+        paths = [path for path in _files_in(location) if _is_part(path)]
+        if not paths:
+            raise DataError(
+                f"{location}: this folder holds no ratings; name a file, or a folder of files "
+                "that end in .csv, .csv.gz, .csv.zst, .dat, .dat.gz, .dat.zst or .parquet"
             )
     else:
-        return (place,)
-    return _named(fs, found)
+        return (location,)
+    return _sort_paths(fs, paths)
 
 
 def sibling_files(folder: str) -> tuple[str, ...]:
-    """Return the parts called ``ratings-*`` that lie in a folder, of any kind, in their order."""
-    return _named(filesystem(folder)[0], [path for path in _called_parts(folder) if _is_part(path)])
+    """Return the parts named ``ratings-*`` next to a catalogue, of any format, in order."""
+    fs, _ = url_to_fs(folder)
+    return _sort_paths(fs, filter(_is_part, _files_named_as_parts(folder)))
 
 
-def ignored_files(folder: str, place: str, taken: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what is called as parts are, or lies among them, and is not read.
+def ignored_files(folder: str, location: str, files: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the files that look like ratings but are not read.
 
     Parameters
     ----------
     folder
-        Where the catalogue is.
-    place
-        Where ratings are read from.
-    taken
+        The folder of the catalogue.
+    location
+        The location of the ratings.
+    files
         The files that are read.
     """
-    fs, inner = filesystem(place)
-    if not lists(fs):
+    fs, inner = url_to_fs(location)
+    if not has_listing(fs):
         return ()
-    inside = f"{filesystem(folder)[1].rstrip('/')}/{FOLDER}"
+    parts_folder = f"{url_to_fs(folder)[1].rstrip('/')}/{PARTS_FOLDER}"
     try:
-        found = _called_parts(folder)
-        if not is_pattern(place) and with_retries(place, lambda: fs.isdir(inner)):
-            found += _files_in(place)
-        elif with_retries(folder, lambda: fs.isdir(inside)):
-            found.append(inside)
+        paths = _files_named_as_parts(folder)
+        if not is_pattern(location) and with_retries(location, lambda: fs.isdir(inner)):
+            paths += _files_in(location)
+        elif with_retries(folder, lambda: fs.isdir(parts_folder)):
+            paths.append(parts_folder)
     except DataError:
-        # Whoever may read a file need not be allowed to list its folder.
+        # Permission to read a file does not imply permission to list its folder.
         return ()
-    return tuple(path for path in _named(fs, found) if path not in taken)
+    return tuple(path for path in _sort_paths(fs, paths) if path not in files)
 
 
-def _called_parts(folder: str) -> list[str]:
-    fs, inner = filesystem(folder)
-    pattern = f"{glob.escape(inner.rstrip('/'))}/{PARTS}"
-    found: list[str] = with_retries(folder, lambda: [p for p in fs.glob(pattern) if fs.isfile(p)])
-    return found
+def _files_named_as_parts(folder: str) -> list[str]:
+    fs, inner = url_to_fs(folder)
+    pattern = f"{glob.escape(inner.rstrip('/'))}/{PARTS_PATTERN}"
+    return with_retries(folder, lambda: [path for path in fs.glob(pattern) if fs.isfile(path)])
 
 
-def _files_in(place: str) -> list[str]:
-    """Return a folder's files but an engine's notes, such as _SUCCESS: those with _ or . first."""
-    fs, inner = filesystem(place)
-    found = with_retries(place, lambda: fs.find(inner))
-    return [path for path in found if not re.search(r"/[_.]", path[len(inner) :])]
+def _files_in(folder: str) -> list[str]:
+    """Return a folder's files, except those that an engine hides, such as ``_SUCCESS``."""
+    fs, inner = url_to_fs(folder)
+    paths = with_retries(folder, lambda: fs.find(inner))
+    return [path for path in paths if not re.search(r"/[_.]", path[len(inner) :])]
 
 
 def _is_part(path: str) -> bool:
     return path.lower().endswith(_SUFFIXES)
 
 
-def _named(fs: Any, paths: list[str]) -> tuple[str, ...]:
-    """Return paths within a file system as the program names them, in their order."""
-    remote = not is_local(fs)
-    return tuple(fs.unstrip_protocol(path) if remote else path for path in sorted(paths, key=_rank))
+def _sort_paths(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> tuple[str, ...]:
+    """Return paths within a file system as local paths or URLs, in natural order."""
+    ordered = sorted(paths, key=_natural_key)
+    return tuple(ordered if is_local(fs) else map(fs.unstrip_protocol, ordered))
 
 
-def _rank(path: str) -> list[tuple[int, int, str]]:
-    """Order part-2 before part-10."""
+def _natural_key(path: str) -> list[tuple[int, int, str]]:
     return [
         (1, int(piece), "") if piece.isdecimal() else (0, 0, piece)
         for piece in re.split(r"(\d+)", path)

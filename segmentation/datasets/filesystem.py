@@ -1,4 +1,8 @@
-"""Files on disks and behind URLs: found, opened, and read by ranges or from their beginning."""
+"""Files on disks and behind URLs: their size, their content, and byte ranges of it.
+
+Every file system comes from fsspec. Remote reads are retried, and what still fails becomes an
+error of one line. Local files keep the exceptions of the operating system.
+"""
 
 from __future__ import annotations
 
@@ -7,123 +11,147 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 
-from segmentation.datasets.retry import RefusedError, known, one_line, with_retries
+from segmentation.datasets.retry import AccessDeniedError, describe_error, with_retries
 from segmentation.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-#: A server that is silent for so many seconds has failed.
-_SILENCE = 60
-_LOAD_DOWN = "download it and name the file"
+#: Seconds of silence after which a server counts as failed.
+_TIMEOUT = 60
+_DOWNLOAD_HINT = "download it and pass the local file"
 
 
-def filesystem(path: str) -> tuple[Any, str]:
+def url_to_fs(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the fsspec file system of a path or URL, and the path within it.
 
     Raises
     ------
     DataError
         If the URL's protocol is unknown or needs a package that is not installed.
+
+    Examples
+    --------
+    >>> fs, inner = url_to_fs("memory://lake/ratings.csv")
+    >>> inner
+    '/lake/ratings.csv'
     """
     options: dict[str, Any] = {}
     try:
         if path.startswith(("http://", "https://")):
             import aiohttp
 
-            silence = aiohttp.ClientTimeout(None, sock_connect=_SILENCE, sock_read=_SILENCE)
-            # Of what is packed on the way, nobody could ask for a range.
+            timeout = aiohttp.ClientTimeout(None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
+            # A server that compresses its answers can't serve byte ranges of the file.
             options = {
                 "headers": {"Accept-Encoding": "identity"},
-                "client_kwargs": {"timeout": silence},
+                "client_kwargs": {"timeout": timeout},
             }
         fs, inner = fsspec.core.url_to_fs(path, **options)
     except ImportError as error:
         raise DataError(
-            f"{path}: {one_line(error)}: install it (pip install 'segmentation[remote]' brings "
-            "what https:// and s3:// need), or give a path"
+            f"{path}: {describe_error(error)}; install it (pip install 'segmentation[remote]' "
+            "brings what https:// and s3:// need), or pass a local path"
         ) from error
     except ValueError as error:
         raise DataError(
-            f"{path}: {one_line(error)}: give a path, or a URL whose protocol is installed here"
+            f"{path}: {describe_error(error)}; pass a local path, or a URL whose protocol is "
+            "installed"
         ) from error
     return fs, str(inner)
 
 
-def protocols(fs: Any) -> tuple[str, ...]:
-    """Return the names of a file system's protocol."""
+def is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    """Return whether a file system is this machine's own."""
+    return "file" in _protocols(fs)
+
+
+def has_listing(fs: fsspec.AbstractFileSystem) -> bool:
+    """Return whether a file system can list a folder; a web server can't."""
+    return not {"http", "https"} & set(_protocols(fs))
+
+
+def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def is_local(fs: Any) -> bool:
-    """Tell whether a file system is this machine's own."""
-    return "file" in protocols(fs)
-
-
-def lists(fs: Any) -> bool:
-    """Tell whether a file system can list a folder at little cost; a web server can't."""
-    return not {"http", "https"} & set(protocols(fs))
-
-
 def file_info(path: str) -> dict[str, Any]:
-    """Return what a file system knows of a path: its ``size`` and ``type`` at least.
+    """Return what a file system knows about a path: at least ``size`` (bytes) and ``type``.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing.
+        If the path does not exist.
     DataError
-        If it can't be told.
+        If the file system can't be asked.
     """
-    fs, inner = filesystem(path)
+    fs, inner = url_to_fs(path)
     if is_local(fs):
         return dict(fs.info(inner))
-    found: dict[str, Any] = with_retries(path, lambda: fs.info(inner))
-    return found
+    return dict(with_retries(path, lambda: fs.info(inner)))
 
 
 def exists(path: str) -> bool:
-    """Tell whether a path or URL is there, and ours to read."""
-    fs, inner = filesystem(path)
+    """Return whether a path or URL exists and may be read."""
+    fs, inner = url_to_fs(path)
     if is_local(fs):
         return bool(fs.exists(inner))
     try:
         file_info(path)
-    except (FileNotFoundError, RefusedError):
+    except (FileNotFoundError, AccessDeniedError):
         return False
     return True
 
 
-def refusal(path: str) -> str:
-    """Return why a place can't be read, to be put behind what was not found; empty if it can."""
-    if is_local(filesystem(path)[0]):
-        return ""
+def find_access_error(path: str) -> AccessDeniedError | None:
+    """Return why a remote path may not be read; None if it may, or does not exist."""
+    if is_local(url_to_fs(path)[0]):
+        return None
     try:
         file_info(path)
     except FileNotFoundError:
-        return ""
-    except RefusedError as error:
-        return f" ({error})"
-    return ""
+        return None
+    except AccessDeniedError as error:
+        return error
+    return None
 
 
-def open_file(path: str, size: int | None = None) -> Any:
-    """Open a file for reading; one behind a URL is read by ranges where its server gives them.
+def open_file(path: str, size: int | None = None) -> io.BufferedIOBase:
+    """Open a file for reading.
 
-    ``size`` spares the question for it where it is known, and that its server gives ranges too.
+    A remote file is read by byte ranges where its server supports them. Where it does not, the
+    file can only be read once, from its beginning, and ``seekable()`` is false.
+
+    Parameters
+    ----------
+    path
+        A local path or a URL.
+    size
+        The file's size in bytes, if it is known that the server supports ranges: this saves the
+        two requests that find out.
 
     Raises
     ------
     DataError
-        If it can't be read; if its server doesn't tell its size.
+        If the file can't be read, or its server does not report its size.
+
+    Examples
+    --------
+    >>> fsspec.filesystem("memory").pipe("/a.csv", b"userId,movieId")
+    >>> with open_file("memory://a.csv") as file:
+    ...     file.read(6)
+    b'userId'
     """
-    fs, inner = filesystem(path)
+    fs, inner = url_to_fs(path)
     if is_local(fs):
-        return fs.open(inner, "rb")
+        file: io.BufferedIOBase = fs.open(inner, "rb")
+        return file
     if size is not None:
-        return _Ranges(path, fs, inner, size)
-    size = _size(path)
-    return _Ranges(path, fs, inner, size) if _gives_ranges(path, fs, inner, size) else _Stream(path)
+        return _RangeFile(path, fs, inner, size)
+    size = _remote_size(path)
+    if _supports_ranges(path, fs, inner, size):
+        return _RangeFile(path, fs, inner, size)
+    return _StreamFile(path, fs, inner)
 
 
 def read_bytes(path: str) -> bytes:
@@ -132,68 +160,101 @@ def read_bytes(path: str) -> bytes:
     Raises
     ------
     DataError
-        If it can't be read.
+        If the file can't be read.
+
+    Examples
+    --------
+    >>> fsspec.filesystem("memory").pipe("/a.csv", b"userId,movieId")
+    >>> read_bytes("memory://a.csv")
+    b'userId,movieId'
     """
-    fs, inner = filesystem(path)
+    fs, inner = url_to_fs(path)
     if is_local(fs):
         with fs.open(inner, "rb") as file:
             return bytes(file.read())
-    return bytes(known(path, lambda: fs.cat_file(inner)))
+    return bytes(with_retries(path, lambda: fs.cat_file(inner), must_exist=True))
 
 
-def read_windows(path: str, places: list[int], length: int) -> Iterator[bytes]:
-    """Yield ``length`` bytes, or what there is, at each of some rising places of a file."""
+def read_windows(path: str, offsets: Sequence[int], length: int) -> Iterator[bytes]:
+    """Yield up to ``length`` bytes from each of several offsets of a file.
+
+    Parameters
+    ----------
+    path
+        A local path or a URL.
+    offsets
+        Offsets in bytes, in ascending order.
+    length
+        Bytes per window; a window at the end of the file is shorter.
+
+    Examples
+    --------
+    >>> fsspec.filesystem("memory").pipe("/a.csv", b"userId,movieId")
+    >>> list(read_windows("memory://a.csv", [0, 7], 5))
+    [b'userI', b'movie']
+    """
     with open_file(path) as file:
         if file.seekable():
-            for at in places:
-                file.seek(at)
+            for offset in offsets:
+                file.seek(offset)
                 yield file.read(length)
-            return
-        held, begin = b"", 0
-        for at in places:
-            while begin + len(held) < at + length:
-                more = file.read(1 << 20)
-                if not more:
-                    break
-                held += more
-                gone = min(max(0, at - begin), len(held))
-                held, begin = held[gone:], begin + gone
-            held, begin = held[at - begin :], at
-            yield held[:length]
+        else:
+            yield from _windows_of_stream(file, offsets, length)
 
 
-def _size(path: str) -> int:
-    size = known(path, lambda: file_info(path))["size"]
+def _windows_of_stream(
+    file: io.BufferedIOBase, offsets: Sequence[int], length: int
+) -> Iterator[bytes]:
+    """Yield windows of a file that can only be read forwards; they may overlap."""
+    buffer, start = b"", 0
+    for offset in offsets:
+        while start + len(buffer) < offset + length:
+            data = file.read(1 << 20)
+            if not data:
+                break
+            buffer += data
+            n_passed = min(max(0, offset - start), len(buffer))
+            buffer, start = buffer[n_passed:], start + n_passed
+        buffer, start = buffer[offset - start :], offset
+        yield buffer[:length]
+
+
+def _remote_size(path: str) -> int:
+    size = with_retries(path, lambda: file_info(path), must_exist=True)["size"]
     if size is None:
-        raise DataError(f"{path}: its server doesn't tell how large it is: {_LOAD_DOWN}")
+        raise DataError(f"{path}: its server does not report its size; {_DOWNLOAD_HINT}")
     return int(size)
 
 
-def _gives_ranges(path: str, fs: Any, inner: str, size: int) -> bool:
-    """Tell whether a server keeps to the range that it is asked for."""
-    if lists(fs):
+def _supports_ranges(path: str, fs: fsspec.AbstractFileSystem, inner: str, size: int) -> bool:
+    """Return whether a server answers a range request with that range."""
+    if has_listing(fs):
         return True
     if size < 2:
         return False
 
-    def second_byte() -> bool:
-        with fs.open(inner, "rb", size=size, block_size=1) as file:
+    def read_second_byte() -> bool:
+        with fs.open(inner, "rb", size=size, cache_type="none") as file:
             try:
                 file.seek(1)
                 return len(file.read(1)) == 1
             except ValueError:
-                # fsspec's way to say that the whole file came instead; it reads no more of it.
+                # fsspec raises it where the whole file came instead, and reads no more of it.
                 return False
 
-    return bool(known(path, second_byte))
+    return with_retries(path, read_second_byte, must_exist=True)
 
 
-class _Ranges(io.RawIOBase):
-    """A file behind a URL, each read a request for as many bytes."""
+class _RangeFile(io.BufferedIOBase):
+    """A remote file whose every read is one range request, retried where it fails.
 
-    def __init__(self, path: str, fs: Any, inner: str, size: int) -> None:
+    fsspec's own file objects are no slower over HTTP, but those of S3 ask for the object's size
+    on every opening, even where it is given: one more request per partition.
+    """
+
+    def __init__(self, path: str, fs: fsspec.AbstractFileSystem, inner: str, size: int) -> None:
         self._path, self._fs, self._inner, self._size = path, fs, inner, size
-        self._at = 0
+        self._offset = 0
 
     def readable(self) -> bool:
         return True
@@ -202,63 +263,52 @@ class _Ranges(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._offset
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
+        self._offset = base + offset
+        return self._offset
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._fetch(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        return self._fetch(self._size)
-
-    def _fetch(self, length: int) -> bytes:
-        start, stop = self._at, min(self._at + length, self._size)
+    def read(self, size: int | None = -1) -> bytes:
+        start = self._offset
+        stop = self._size if size is None or size < 0 else min(start + size, self._size)
         if start >= stop:
             return b""
-        data: bytes = known(self._path, lambda: self._range(start, stop))
-        self._at = stop
+        data = with_retries(self._path, lambda: self._read_range(start, stop), must_exist=True)
+        self._offset = stop
         return data
 
-    def _range(self, start: int, stop: int) -> bytes:
+    def _read_range(self, start: int, stop: int) -> bytes:
         data = bytes(self._fs.cat_file(self._inner, start=start, end=stop))
         if len(data) > stop - start:
             raise DataError(
-                f"{self._path}: its server gives no ranges where it gave some before: {_LOAD_DOWN}"
+                f"{self._path}: its server answered a range request with {len(data):,} bytes in "
+                f"place of {stop - start:,}; {_DOWNLOAD_HINT}"
             )
         if len(data) < stop - start:
-            raise ConnectionError(f"{len(data):,} of {stop - start:,} bytes came")
+            raise ConnectionError(f"{len(data):,} of {stop - start:,} bytes arrived")
         return data
 
 
-class _Stream(io.RawIOBase):
-    """A file behind a URL whose server gives no ranges: read from its beginning, once."""
+class _StreamFile(io.BufferedIOBase):
+    """A remote file without range requests: it can be read once, from its beginning."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fs: fsspec.AbstractFileSystem, inner: str) -> None:
         self._path = path
-        fs, inner = filesystem(path)
-        self._file = known(path, lambda: fs.open(inner, "rb", block_size=0))
+        self._file = with_retries(path, lambda: fs.open(inner, "rb", block_size=0), must_exist=True)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
+    def read(self, size: int | None = -1) -> bytes:
         try:
-            data = self._file.read(len(view))
+            return bytes(self._file.read(-1 if size is None else size))
         except Exception as error:
             raise DataError(
-                f"{self._path}: breaks off ({one_line(error)}), and its server gives no ranges to "
-                f"go on from there: {_LOAD_DOWN}"
+                f"{self._path}: the download broke off ({describe_error(error)}), and its server "
+                f"does not support range requests to resume it; {_DOWNLOAD_HINT}"
             ) from error
-        view[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         if not self.closed:

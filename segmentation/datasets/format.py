@@ -1,4 +1,4 @@
-"""The form of a ratings file, and what reading a part of it gives."""
+"""The format of a ratings file, and what parsing a chunk of it returns."""
 
 from __future__ import annotations
 
@@ -13,29 +13,50 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+#: float64 represents every integer below this exactly.
+_EXACT_INTEGERS = 2**53
 
-#: Up to here a float64 tells each whole number from the next.
-_EXACT = 2**53
-
-
-#: Where a row has no timestamp that is one: before every other.
+#: The timestamp of a row that has none; it sorts before every other.
 NO_TIMESTAMP = -(2**63)
 
-
-#: Users, movies and stars, and where details are wanted timestamps and lines; a row each. NumPy
-#: arrays, and of ids that are texts Arrow's.
+#: Users, movies and ratings, then timestamps and lines where details are requested. Each is a
+#: NumPy array of shape (n_rows,), or an Arrow array where ids are strings.
 Columns = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class RatingsFormat:
-    """How one ratings file is read.
+    """How to read one ratings file.
 
-    ``columns`` are its header's names; ``data_start`` is the byte at which the first row begins
-    and ``header_lines`` the number of lines before it. ``codec`` is None for plain text, else what
-    it is packed as, or ``parquet``; ``size`` is that of the file as it lies there, bytes.
-    ``streamed`` tells that its server gives no ranges of it, ``texts`` names columns
-    whose ids are texts, and ``dated`` that timestamps are points in time, read as microseconds.
+    Parameters
+    ----------
+    path
+        A local path or a URL.
+    size
+        Size of the file as stored, in bytes.
+    delimiter
+        What separates the fields of a line; empty for Parquet.
+    columns
+        Column names in the order of the file.
+    data_start
+        Offset of the first row, in bytes of unpacked text.
+    header_lines
+        Number of lines before the first row.
+    scale
+        The lowest and the highest rating, in stars.
+    codec
+        None for plain text, else ``gzip``, ``zstd`` or ``parquet``.
+    is_streamed
+        Whether the file's server does not support range requests.
+    string_columns
+        The id columns whose ids are strings.
+    has_datetime_timestamps
+        Whether timestamps are dates or datetimes, which are read as microseconds.
+
+    Examples
+    --------
+    >>> RatingsFormat("a.csv", 99, b",", ("movieId", "userId", "rating"), 22, 1, (0.5, 5)).positions
+    (1, 0, 2)
     """
 
     path: str
@@ -46,33 +67,41 @@ class RatingsFormat:
     header_lines: int
     scale: tuple[float, float]
     codec: str | None = None
-    streamed: bool = False
-    texts: tuple[str, ...] = ()
-    dated: bool = False
+    is_streamed: bool = False
+    string_columns: tuple[str, ...] = ()
+    has_datetime_timestamps: bool = False
 
     @property
     def positions(self) -> tuple[int, int, int]:
-        """Field numbers of user, movie and rating."""
-        at = self.columns.index
-        return at(USER), at(MOVIE), at(RATING)
+        """Field numbers of user, movie and rating, from 0."""
+        index = self.columns.index
+        return index(USER), index(MOVIE), index(RATING)
 
 
 class LineReject(NamedTuple):
-    """A rejected line of one partition: its 0-based number there, the reason, its bytes."""
+    """A rejected line: its number within the chunk (from 0), the reason, and its bytes."""
 
     line: int
     reason: str
     text: bytes
 
 
-class Partition(NamedTuple):
-    """Typed rows of one part of a file, its rejects, and its number of lines (blank ones too)."""
+class ParsedChunk(NamedTuple):
+    """The typed rows of a chunk, its rejected lines, and its number of lines, blank ones too."""
 
     ratings: pd.DataFrame
     rejected: tuple[LineReject, ...]
     lines: int
 
 
-def are_whole(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which floats are whole numbers, and sure to be those that were written."""
-    return np.asarray((values == np.trunc(values)) & (np.abs(values) < _EXACT))
+def is_exact_integer(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which floats are integers that float64 represents exactly.
+
+    Beyond 2**53 the parsed float may differ from the integer in the file.
+
+    Examples
+    --------
+    >>> is_exact_integer(np.array([1.0, 1.5, 2.0**53])).tolist()
+    [True, False, False]
+    """
+    return np.asarray((values == np.trunc(values)) & (np.abs(values) < _EXACT_INTEGERS))

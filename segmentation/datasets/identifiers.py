@@ -1,6 +1,6 @@
-"""Ids of users and movies in a file: whole numbers within 64 bits, or texts.
+"""Ids of users and movies: 64-bit integers, or strings.
 
-Which of the two a column holds is told from its beginning, once for all files of a run.
+The first rows of a column decide which of the two it holds, once for all files of a run.
 """
 
 from __future__ import annotations
@@ -11,75 +11,101 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
-#: Texts that are longer than this, bytes, are no ids but damage.
-LONGEST = 256
-_NUMBER = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
-_WIDE = re.compile(rb"[ \t]*-?\d{1,256}[ \t]*\Z")
-#: Of the first lines no more than this share are damaged, or the run would end at once.
-_DAMAGED = 0.02
+#: The longest string id, in bytes of UTF-8; anything longer is damage.
+MAX_BYTES = 256
+#: The pandas dtype of string ids, which Dask's shuffle supports as well.
+STRING_DTYPE = "string[pyarrow]"
+_INTEGER = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
+_WIDE_INTEGER = re.compile(rb"[ \t]*-?\d{1,256}[ \t]*\Z")
+#: The share of damaged rows beyond which a run would stop anyway.
+_MAX_DAMAGED = 0.02
 _INT64 = range(-(2**63), 2**63)
-_BLANK = " \t"
+_BLANKS = " \t"
 
 
-def number(field: bytes) -> int | str:
-    """Return the whole number that a field holds, or why it holds none."""
-    if not _NUMBER.match(field):
-        return "is no whole number"
-    found = int(field)
-    return found if found in _INT64 else "is beyond 64 bits"
+def parse_integer(field: bytes) -> int | str:
+    """Return the integer in a field, or as a string why it holds none.
 
-
-def text(field: bytes) -> bytes | str:
-    """Return the text that a field holds, or why it is no id; blanks around it don't count."""
-    found = field.strip(_BLANK.encode())
-    if not found:
-        return "is empty"
-    if len(found) > LONGEST:
-        return f"is longer than {LONGEST} bytes"
-    if b"\0" in found:
-        return "holds a NUL"
-    try:
-        found.decode()
-    except UnicodeDecodeError:
-        return "is no UTF-8"
-    return found
-
-
-def are_texts(fields: Sequence[bytes]) -> bool:
-    """Tell from some fields of a column whether its ids are texts.
-
-    They are if most are no whole numbers, or if 64 bits don't hold more of them than damage
-    explains: the odd broken line makes no texts of numbers.
+    Examples
+    --------
+    >>> parse_integer(b" 42")
+    42
+    >>> parse_integer(b"4.2")
+    'is not an integer'
     """
-    wide = sum(bool(_WIDE.match(field)) and int(field) not in _INT64 for field in fields)
-    if wide > max(1, _DAMAGED * len(fields)):
+    if not _INTEGER.match(field):
+        return "is not an integer"
+    value = int(field)
+    return value if value in _INT64 else "does not fit in 64 bits"
+
+
+def parse_string(field: bytes) -> bytes | str:
+    """Return the id in a field without surrounding blanks, or as a string why it is no id.
+
+    Examples
+    --------
+    >>> parse_string(b" anna ")
+    b'anna'
+    >>> parse_string(b"  ")
+    'is empty'
+    """
+    value = field.strip(_BLANKS.encode())
+    if not value:
+        return "is empty"
+    if len(value) > MAX_BYTES:
+        return f"is longer than {MAX_BYTES} bytes"
+    if b"\0" in value:
+        return "contains a NUL byte"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    return value
+
+
+def is_string_column(fields: Sequence[bytes]) -> bool:
+    """Return whether a column's ids are strings, judging by some of its fields.
+
+    They are if most fields are not integers, or if more of them exceed 64 bits than damage
+    explains: a few broken lines do not turn numbers into strings.
+
+    Examples
+    --------
+    >>> is_string_column([b"1", b"2", b"x"])
+    False
+    >>> is_string_column([b"1", b"x", b"y"])
+    True
+    """
+    n_wide = sum(bool(_WIDE_INTEGER.match(field)) and int(field) not in _INT64 for field in fields)
+    if n_wide > max(1, _MAX_DAMAGED * len(fields)):
         return True
-    return 2 * sum(not _NUMBER.match(field) for field in fields) > len(fields)
+    return 2 * sum(not _INTEGER.match(field) for field in fields) > len(fields)
 
 
-def sound_texts(column: Any) -> tuple[Any, NDArray[np.bool_]]:
-    """Return an Arrow column as texts without blanks around them, and which of them are ids."""
+def strip_strings(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Return an Arrow column as strings without surrounding blanks, and which of them are ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    known = column.is_valid().to_numpy(zero_copy_only=False)
-    texts = pc.utf8_trim(pc.cast(column, pa.string()).fill_null(""), _BLANK)
-    length = pc.binary_length(texts).to_numpy(zero_copy_only=False)
-    known = known & (length > 0) & (length <= LONGEST)
-    torn = pc.match_substring(texts, "\0").to_numpy(zero_copy_only=False)
-    return texts, known & ~torn
+    is_valid = column.is_valid().to_numpy(zero_copy_only=False)
+    strings = pc.utf8_trim(pc.cast(column, pa.string()).fill_null(""), _BLANKS)
+    n_bytes = pc.binary_length(strings).to_numpy(zero_copy_only=False)
+    has_nul = pc.match_substring(strings, "\0").to_numpy(zero_copy_only=False)
+    return strings, is_valid & (n_bytes > 0) & (n_bytes <= MAX_BYTES) & ~has_nul
 
 
-def numbers_in(texts: Any) -> Any:
-    """Return Arrow texts as int64; None unless all are whole numbers within 64 bits."""
+def cast_integers(strings: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Return an Arrow column of strings as int64; None unless every one is a 64-bit integer."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    trimmed = pc.utf8_trim(texts, _BLANK)
+    trimmed = pc.utf8_trim(strings, _BLANKS)
     if not pc.all(pc.match_substring_regex(trimmed, r"^-?[0-9]{1,25}$"), min_count=0).as_py():
         return None
     try:
@@ -88,29 +114,29 @@ def numbers_in(texts: Any) -> Any:
         return None
 
 
-def joined(columns: Sequence[Any]) -> Any:
-    """Return columns of one kind, NumPy's or Arrow's, one behind the other."""
+def concat_columns(columns: Sequence[Any]) -> Any:
+    """Concatenate columns that are all NumPy arrays or all Arrow arrays."""
     if isinstance(columns[0], np.ndarray):
         return np.concatenate(columns)
     import pyarrow as pa
 
-    return pa.concat_arrays([part for column in columns for part in _arrays(column)])
+    return pa.concat_arrays(
+        [
+            array
+            for column in columns
+            for array in (column.chunks if isinstance(column, pa.ChunkedArray) else [column])
+        ]
+    )
 
 
-def _arrays(column: Any) -> Sequence[Any]:
-    chunks: Sequence[Any] = column.chunks if hasattr(column, "chunks") else [column]
-    return chunks
-
-
-def framed(columns: dict[str, Any]) -> Any:
-    """Return columns as a data frame; Arrow texts become pandas' own kind of them."""
+def to_frame(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return NumPy and Arrow columns as a data frame; Arrow strings get :data:`STRING_DTYPE`."""
     import pandas as pd
 
-    for name, column in columns.items():
-        if not isinstance(column, np.ndarray):
-            columns[name] = pd.array(column, dtype=TEXT_DTYPE)
-    return pd.DataFrame(columns, copy=False)
-
-
-#: pandas' name for Arrow texts, which Dask's shuffle knows as well.
-TEXT_DTYPE = "string[pyarrow]"
+    return pd.DataFrame(
+        {
+            name: column if isinstance(column, np.ndarray) else pd.array(column, dtype=STRING_DTYPE)
+            for name, column in columns.items()
+        },
+        copy=False,
+    )

@@ -1,28 +1,33 @@
-"""The Movies Dataset through the kagglehub client: only the files that are needed, cached."""
+"""Download The Movies Dataset with the kagglehub client: only the files needed, cached."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+from typing import TYPE_CHECKING
 
+from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
 
-#: The version is pinned, so that a run can be repeated and a cached copy needs no network.
+if TYPE_CHECKING:
+    import requests
+
+#: The version is pinned: a run can be repeated, and a cached copy needs no network.
 HANDLE = "rounakbanik/the-movies-dataset/versions/7"
 PAGE = "https://www.kaggle.com/datasets/rounakbanik/the-movies-dataset"
 
 CATALOGUE_FILES = ("movies_metadata.csv", "links.csv")
 DEFAULT_RATINGS = "ratings.csv"
 
-_BY_HAND = f"download it by hand from {PAGE} and give --data the folder"
+_MANUAL_DOWNLOAD = "download it from {page} and set {data} to its folder"
 
 
 def download(ratings: str | None = DEFAULT_RATINGS, *, quiet: bool = False) -> str:
-    """Fetch the ratings and the catalogue into kagglehub's cache and return their folder.
+    """Download the ratings and the catalogue into kagglehub's cache and return their folder.
 
-    Files that are cached already cost no request. kagglehub shows its own progress on stderr,
-    resumes a download that broke off, and checks the MD5 that the server names.
+    Cached files need no request. kagglehub shows its own progress on stderr, resumes an
+    interrupted download, and checks the MD5 that the server sends.
 
     Parameters
     ----------
@@ -35,57 +40,78 @@ def download(ratings: str | None = DEFAULT_RATINGS, *, quiet: bool = False) -> s
     Raises
     ------
     DataError
-        Without network, permission, space or such a file; each with what to do.
+        If Kaggle can't be reached, refuses access or lacks the file, if the file arrives
+        corrupted, or if the cache can't be written.
     """
     if quiet:
-        os.environ["TQDM_DISABLE"] = "1"  # the one switch that kagglehub's progress bar heeds
+        os.environ["TQDM_DISABLE"] = "1"  # the only switch of kagglehub's progress bar
+    logging.getLogger("kagglehub").setLevel(logging.ERROR)
+    folder = ""
+    for name in (*CATALOGUE_FILES, *([ratings] if ratings else [])):
+        folder = os.path.dirname(_download_file(name))
+    return folder
+
+
+def _download_file(name: str) -> str:
+    """Return the cached path of one file of the data set."""
     import kagglehub
     import requests
     from kagglehub.exceptions import DataCorruptionError
 
-    logging.getLogger("kagglehub").setLevel(logging.ERROR)
-    folder = ""
-    for name in (*CATALOGUE_FILES, *([ratings] if ratings else [])):
-        try:
-            folder = os.path.dirname(kagglehub.dataset_download(HANDLE, path=name))
-        except requests.HTTPError as error:
-            raise DataError(_http_message(name, error)) from error
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise DataError(
-                f"Kaggle can't be reached for {name}: check the network (and HTTPS_PROXY), "
-                f"or {_BY_HAND}"
-            ) from error
-        except requests.RequestException as error:
-            raise DataError(f"the download of {name} broke off: run it again to resume") from error
-        except DataCorruptionError as error:
-            raise DataError(
-                f"{name} arrived damaged (its MD5 differs) and was deleted: run it again"
-            ) from error
-        except OSError as error:
-            raise DataError(_disk_message(name, error)) from error
-        except ValueError as error:
-            # kagglehub says so of credentials that it can't read.
-            raise DataError(f"{name}: {' '.join(str(error).split())}: mend the file") from error
-    return folder
+    try:
+        return str(kagglehub.dataset_download(HANDLE, path=name))
+    except requests.HTTPError as error:
+        raise _http_error(name, error) from error
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise DataError(
+            "{name}: Kaggle can't be reached; check the network and HTTPS_PROXY, or "
+            + _MANUAL_DOWNLOAD,
+            "data",
+            name=name,
+            page=PAGE,
+        ) from error
+    except requests.RequestException as error:
+        raise DataError(f"{name}: the download broke off; run again to resume it") from error
+    except DataCorruptionError as error:
+        raise DataError(
+            f"{name}: the download is corrupted (its MD5 differs) and was deleted; run again"
+        ) from error
+    except OSError as error:
+        raise _disk_error(name, error) from error
+    except ValueError as error:
+        # kagglehub raises it for settings and credentials that it can't parse.
+        raise DataError(
+            f"{name}: kagglehub failed ({describe_error(error)}); check ~/.kaggle/kaggle.json and "
+            "the environment variables KAGGLE_*"
+        ) from error
 
 
-def _http_message(name: str, error: object) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
+def _http_error(name: str, error: requests.HTTPError) -> DataError:
+    status = None if error.response is None else error.response.status_code
     if status == 404:
-        return f"Kaggle has no file {name} in {HANDLE}: use ratings.csv or ratings_small.csv"
+        return DataError(
+            f"{name}: no such file in {HANDLE} on Kaggle; use ratings.csv or ratings_small.csv"
+        )
     if status in (401, 403):
-        return (
-            f"Kaggle refuses {name} (status {status}): set KAGGLE_USERNAME and KAGGLE_KEY or "
-            f"~/.kaggle/kaggle.json (kaggle.com → Settings → API), or {_BY_HAND}"
+        advice = (
+            "Kaggle denies access (status {status}); set KAGGLE_USERNAME and KAGGLE_KEY or create "
+            "~/.kaggle/kaggle.json (kaggle.com → Settings → API), or "
         )
-    return f"Kaggle answers {name} with status {status}: try again later, or {_BY_HAND}"
+    else:
+        advice = "Kaggle answered with status {status}; try again later, or "
+    return DataError(
+        "{name}: " + advice + _MANUAL_DOWNLOAD, "data", name=name, status=status, page=PAGE
+    )
 
 
-def _disk_message(name: str, error: OSError) -> str:
-    place = error.filename or "kagglehub's cache"
+def _disk_error(name: str, error: OSError) -> DataError:
+    path = error.filename or "kagglehub's cache"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"no space left for {name} in {place}: ratings.csv takes 0.7 GB; free some, or point "
-            "KAGGLEHUB_CACHE at a larger disk (what has arrived is kept and resumed)"
+        return DataError(
+            f"{name}: no space left in {path}; free 0.7 GB, or set KAGGLEHUB_CACHE to a folder on "
+            "a larger disk (the download resumes where it stopped)"
         )
-    return f"{name} can't be written to {place} ({error.strerror}): point KAGGLEHUB_CACHE elsewhere"
+    return DataError(
+        f"{name}: can't be written to {path} ({error.strerror}); set KAGGLEHUB_CACHE to another "
+        "folder"
+    )

@@ -1,36 +1,97 @@
-"""Which files a folder or URL holds: Kaggle's layout, GroupLens' CSV layout, GroupLens' .dat."""
+"""Layouts: which files a data set consists of, and how to tell from a folder or URL.
+
+Three layouts are known by the name of their catalogue: The Movies Dataset of Kaggle
+(``movies_metadata.csv``), the CSV files of GroupLens (``movies.csv``) and their older ``.dat``
+files (``movies.dat``).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from segmentation.datasets import discovery
-from segmentation.datasets import filesystem as access
-from segmentation.datasets.filesystem import exists, filesystem, refusal
-from segmentation.datasets.retry import one_line
+from segmentation.datasets.discovery import (
+    PARTS_FOLDER,
+    PARTS_PATTERN,
+    has_files,
+    ignored_files,
+    list_files,
+    sibling_files,
+)
+from segmentation.datasets.filesystem import (
+    exists,
+    file_info,
+    find_access_error,
+    has_listing,
+    is_local,
+    read_windows,
+    url_to_fs,
+)
+from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: How many places of a file its fingerprint looks at, and how many bytes at each.
-_PROBES, _PROBE_BYTES = 64, 1 << 16
-#: What ratings may be packed as, in the order in which they are looked for.
-_PACKED = ("", ".gz", ".zst")
+#: Number of places in a file that its fingerprint reads, and bytes per place.
+_N_PROBES, _PROBE_BYTES = 64, 1 << 16
+#: Suffixes of a compressed ratings file, in the order of preference.
+_COMPRESSION_SUFFIXES = ("", ".gz", ".zst")
+
+
+class _Definition(NamedTuple):
+    """What a layout calls its files, in the order of preference."""
+
+    name: str
+    movies: str
+    links: tuple[str, ...]
+    ratings: tuple[str, ...]
+    suffix: str
+    genres: tuple[str, ...]
+
+
+_DEFINITIONS = (
+    _Definition(
+        "kaggle",
+        "movies_metadata.csv",
+        ("links.csv", "links_small.csv"),
+        ("ratings", "ratings_small"),
+        ".csv",
+        KAGGLE_GENRES,
+    ),
+    _Definition("grouplens-csv", "movies.csv", (), ("ratings",), ".csv", GROUPLENS_GENRES),
+    _Definition("grouplens-dat", "movies.dat", (), ("ratings",), ".dat", GROUPLENS_GENRES),
+)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of one data set; paths are local or fsspec URLs.
+    """The files of one data set; paths are local paths or fsspec URLs.
 
-    ``ratings`` is the place as it was found or named, ``parts`` the files that it stands for.
-    ``left_out`` are files that may be meant as ratings and are not read.
-    ``links`` is None where ratings carry the catalogue's own ids. ``scale`` is the lowest and
-    highest rating, stars.
+    Parameters
+    ----------
+    name
+        ``kaggle``, ``grouplens-csv`` or ``grouplens-dat``.
+    folder
+        The folder or URL that holds the catalogue.
+    ratings
+        The location of the ratings: a file, a folder of parts or a glob pattern.
+    movies
+        The catalogue.
+    links
+        The file that maps a rating's ``movieId`` to the catalogue's id; None where they are the
+        same.
+    genres
+        Genre names of the layout.
+    scale
+        The lowest and the highest rating, in stars.
+    parts
+        The files at ``ratings``, in order.
+    ignored_files
+        Files that look like ratings but are not read.
     """
 
     name: str
@@ -41,11 +102,11 @@ class Layout:
     genres: tuple[str, ...]
     scale: tuple[float, float] = SCALE
     parts: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    ignored_files: tuple[str, ...] = ()
 
     @property
     def ratings_files(self) -> tuple[str, ...]:
-        """The files that hold the ratings, in their order."""
+        """The files that hold the ratings, in order."""
         return self.parts or (self.ratings,)
 
     @property
@@ -55,105 +116,67 @@ class Layout:
 
 
 def detect_layout(folder: str, ratings: str | None = None) -> Layout:
-    """Tell a folder's layout by the catalogue it holds.
+    """Return the layout of a folder, recognised by its catalogue.
 
     Parameters
     ----------
     folder
-        A local folder or an fsspec URL of one.
+        A local folder or the fsspec URL of one.
     ratings
-        Other ratings for the same catalogue: a file, a folder of parts or a pattern; a path, or a
-        name within ``folder``.
+        The location of other ratings for the same catalogue: a path, a URL, or a name within
+        ``folder``.
 
     Raises
     ------
     DataError
-        If there is no such folder, or it lacks a file that the layout needs.
+        If the folder does not exist, or lacks a file that the layout needs.
+
+    Examples
+    --------
+    >>> import fsspec
+    >>> fs = fsspec.filesystem("memory")
+    >>> fs.pipe({"/ml/movies.csv": b"", "/ml/ratings.csv": b""})
+    >>> detect_layout("memory://ml").name
+    'grouplens-csv'
     """
     folder = folder.rstrip("/") or "/"
-    fs, inner = filesystem(folder)
-    local = access.is_local(fs)
-    if local and not fs.exists(inner):
-        raise DataError(f"{folder}: no such folder: give --data a folder that holds ratings")
-    if local and not fs.isdir(inner):
-        raise DataError(
-            f"{folder}: is a file, and --data takes the folder that holds it "
-            "(--ratings takes ratings)"
-        )
-
-    def first(*names: str) -> str | None:
-        return next((f"{folder}/{n}" for n in names if exists(f"{folder}/{n}")), None)
-
-    stems: tuple[str, ...] = ("ratings",)
-    if movies := first("movies_metadata.csv"):
-        kind, stems = ".csv", ("ratings", "ratings_small")
-        links = first("links.csv", "links_small.csv")
-        if links is None:
-            raise DataError(
-                f"{folder}: holds movies_metadata.csv but neither links.csv nor links_small.csv, "
-                "which lead from a rating's movieId to it: add one of them"
-                f"{refusal(f'{folder}/links.csv')}"
-            )
-        name, genres, wanted = "kaggle", KAGGLE_GENRES, "ratings.csv or ratings_small.csv"
-    elif movies := first("movies.csv"):
-        kind, links = ".csv", None
-        name, genres, wanted = "grouplens-csv", GROUPLENS_GENRES, "ratings.csv"
-    elif movies := first("movies.dat"):
-        kind, links = ".dat", None
-        name, genres, wanted = "grouplens-dat", GROUPLENS_GENRES, "ratings.dat"
-    else:
-        raise DataError(
-            f"{folder}: holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat "
-            "(GroupLens): give --data a folder in one of these layouts"
-            f"{refusal(f'{folder}/movies_metadata.csv') or refusal(f'{folder}/movies.csv')}"
-        )
+    _check_folder(folder)
+    definition = _find_definition(folder)
+    movies, links = f"{folder}/{definition.movies}", _find_links(folder, definition)
+    ignored: tuple[str, ...] = ()
     if ratings:
-        # Who names ratings has chosen them: nothing is left out.
-        place = _resolve(ratings, folder)
-        return Layout(name, folder, place, movies, links, genres, parts=discovery.expand(place))
-    found = _ratings_in(folder, kind, stems)
-    if found is None:
-        raise DataError(
-            f"{folder}: holds no {wanted}: add it, or name another with --ratings"
-            f"{refusal(f'{folder}/{wanted.split()[0]}')}"
-        )
-    place, files = found
-    others = discovery.ignored_files(folder, place, files)
-    return Layout(name, folder, place, movies, links, genres, parts=files, left_out=others)
+        # Ratings that are named explicitly leave nothing to warn about.
+        location = _resolve_ratings(ratings, folder)
+        files = list_files(location)
+    else:
+        location, files = _find_ratings(folder, definition)
+        ignored = ignored_files(folder, location, files)
+    return Layout(
+        definition.name,
+        folder,
+        location,
+        movies,
+        links,
+        definition.genres,
+        parts=files,
+        ignored_files=ignored,
+    )
 
 
 def absolute_layout(layout: Layout) -> Layout:
-    """Return the same files by paths that don't hang on the working directory; URLs stay."""
+    """Return the same files by absolute paths; URLs stay as they are."""
 
-    def full(path: str) -> str:
+    def absolute(path: str) -> str:
         return path if "://" in path or not path else os.path.abspath(path)
 
     return replace(
         layout,
-        folder=full(layout.folder),
-        ratings=full(layout.ratings),
-        movies=full(layout.movies),
-        links=layout.links and full(layout.links),
-        parts=tuple(map(full, layout.parts)),
+        folder=absolute(layout.folder),
+        ratings=absolute(layout.ratings),
+        movies=absolute(layout.movies),
+        links=layout.links and absolute(layout.links),
+        parts=tuple(map(absolute, layout.parts)),
     )
-
-
-def _ratings_in(
-    folder: str, kind: str, names: tuple[str, ...]
-) -> tuple[str, tuple[str, ...]] | None:
-    """Return the place of a folder's ratings, and the files there; a file before parts."""
-    for name in names:
-        for suffix in (*(kind + packed for packed in _PACKED), ".parquet"):
-            if exists(place := f"{folder}/{name}{suffix}"):
-                return place, discovery.expand(place)
-    fs, inner = filesystem(folder)
-    if access.lists(fs):
-        if files := discovery.sibling_files(folder):
-            return f"{folder}/{discovery.PARTS}", files
-        if fs.isdir(f"{inner}/{discovery.FOLDER}"):
-            place = f"{folder}/{discovery.FOLDER}"
-            return place, discovery.expand(place)
-    return None
 
 
 def require_file(path: str) -> int:
@@ -162,49 +185,125 @@ def require_file(path: str) -> int:
     Raises
     ------
     DataError
-        If it is missing, a directory, or empty.
+        If it is missing, a folder, or empty.
     """
     try:
-        info = access.file_info(path)
+        info = file_info(path)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file: check its name and folder") from None
+        raise DataError(f"{path}: no such file; check its name and folder") from None
     except OSError as error:
-        raise DataError(f"{path}: can't be read ({one_line(error)}): mend that first") from error
+        raise DataError(
+            f"{path}: can't be read ({describe_error(error)}); make it readable"
+        ) from error
     if info["type"] == "directory":
-        raise DataError(f"{path}: is a directory where a file should be: name the file itself")
+        raise DataError(f"{path}: is a folder, not a file; name a file")
+    if info["size"] is None:
+        raise DataError(
+            f"{path}: its server does not report its size; download it and pass the local file"
+        )
     if not info["size"]:
-        if info["size"] is None:
-            raise DataError(
-                f"{path}: its server doesn't tell how large it is: download it and name the file"
-            )
-        raise DataError(f"{path}: is empty: put a file with content in its place")
+        raise DataError(f"{path}: is empty; replace it with a complete file")
     return int(info["size"])
 
 
 def fingerprint(paths: Sequence[str]) -> str:
     """Return a digest of the files' sizes and of evenly spaced samples of their content.
 
-    Names and places don't enter, so a copy has its original's fingerprint. 64 probes of 64 KiB
-    notice another file, an appended or a truncated one; a change of a few bytes between probes
-    of a large file goes unseen, which is the price of not reading 677 MB twice. Many parts share
-    the probes, one at least for each.
+    Names and folders don't enter, so a copy has the fingerprint of its original. 64 probes of
+    64 KiB notice a different, a longer or a truncated file. A change of a few bytes between the
+    probes of a large file goes unnoticed; that is the price of not reading 677 MB twice. Many
+    files share the probes, with at least two per file.
     """
     digest = hashlib.sha256()
-    probes = max(2, _PROBES // max(1, len(paths) - 2))
+    n_probes = max(2, _N_PROBES // max(1, len(paths) - 2))
     for path in paths:
         size = require_file(path)
         digest.update(size.to_bytes(8, "little"))
         last = max(0, size - _PROBE_BYTES)
-        places = sorted({last * i // (probes - 1) for i in range(probes)})
-        for window in access.read_windows(path, places, _PROBE_BYTES):
+        offsets = sorted({last * i // (n_probes - 1) for i in range(n_probes)})
+        for window in read_windows(path, offsets, _PROBE_BYTES):
             digest.update(window)
     return digest.hexdigest()
 
 
-def _resolve(ratings: str, folder: str) -> str:
-    inside = f"{folder}/{ratings}"
-    return (
-        inside
-        if not discovery.ratings_exist(ratings) and discovery.ratings_exist(inside)
-        else ratings
+def _check_folder(folder: str) -> None:
+    fs, inner = url_to_fs(folder)
+    if not is_local(fs):
+        return
+    if not fs.exists(inner):
+        raise DataError(
+            "{path}: no such folder; set {data} to a folder that holds ratings",
+            "data",
+            path=folder,
+        )
+    if not fs.isdir(inner):
+        raise DataError(
+            "{path}: is a file, not a folder; set {data} to the folder that holds it, or "
+            "{ratings} to a ratings file",
+            "data",
+            "ratings",
+            path=folder,
+        )
+
+
+def _find_definition(folder: str) -> _Definition:
+    for definition in _DEFINITIONS:
+        if exists(f"{folder}/{definition.movies}"):
+            return definition
+    raise DataError(
+        "{path}: holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat "
+        "(GroupLens){reason}; set {data} to a folder in one of these layouts",
+        "data",
+        path=folder,
+        reason=_access_reason(f"{folder}/movies_metadata.csv", f"{folder}/movies.csv"),
     )
+
+
+def _find_links(folder: str, definition: _Definition) -> str | None:
+    if not definition.links:
+        return None
+    for name in definition.links:
+        if exists(f"{folder}/{name}"):
+            return f"{folder}/{name}"
+    names = " nor ".join(definition.links)
+    raise DataError(
+        f"{folder}: holds {definition.movies} but neither {names}"
+        f"{_access_reason(f'{folder}/{definition.links[0]}')}; add one of them: it maps a "
+        "rating's movieId to the catalogue"
+    )
+
+
+def _find_ratings(folder: str, definition: _Definition) -> tuple[str, tuple[str, ...]]:
+    """Return the location of a folder's ratings and the files there; one file before parts."""
+    suffixes = [definition.suffix + suffix for suffix in _COMPRESSION_SUFFIXES]
+    for stem in definition.ratings:
+        for suffix in (*suffixes, ".parquet"):
+            if exists(location := f"{folder}/{stem}{suffix}"):
+                return location, list_files(location)
+    fs, inner = url_to_fs(folder)
+    if has_listing(fs):
+        if files := sibling_files(folder):
+            return f"{folder}/{PARTS_PATTERN}", files
+        if fs.isdir(f"{inner}/{PARTS_FOLDER}"):
+            location = f"{folder}/{PARTS_FOLDER}"
+            return location, list_files(location)
+    names = [stem + definition.suffix for stem in definition.ratings]
+    raise DataError(
+        "{path}: holds no {names}{reason}; add it, or set {ratings} to another file",
+        "ratings",
+        path=folder,
+        names=" or ".join(names),
+        reason=_access_reason(f"{folder}/{names[0]}"),
+    )
+
+
+def _resolve_ratings(ratings: str, folder: str) -> str:
+    """Return the location that a user named: relative to the working directory, or the folder."""
+    within = f"{folder}/{ratings}"
+    return within if not has_files(ratings) and has_files(within) else ratings
+
+
+def _access_reason(*paths: str) -> str:
+    """Return in parentheses why the first unreadable path can't be read; "" if all can."""
+    errors = (find_access_error(path) for path in paths)
+    return next((f" ({error})" for error in errors if error), "")

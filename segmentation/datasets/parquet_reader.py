@@ -1,8 +1,9 @@
-"""Ratings in Parquet: row groups → typed rows, what is no rating aside."""
+"""The reader of Parquet: row groups become typed rows, rejected rows are set aside."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,306 +13,333 @@ from segmentation.datasets.format import (
     NO_TIMESTAMP,
     Columns,
     LineReject,
-    Partition,
+    ParsedChunk,
     RatingsFormat,
-    are_whole,
+    is_exact_integer,
 )
-from segmentation.datasets.retry import one_line
+from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from numpy.typing import NDArray
 
-_NEEDED = (USER, MOVIE, RATING)
-#: Rows that are typed at a time.
-_ROWS = 1 << 18
+_REQUIRED = (USER, MOVIE, RATING)
+#: Rows per batch.
+_BATCH_ROWS = 1 << 18
 
 
-def probe(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
-    """Look at a Parquet file's schema.
+def probe_parquet(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
+    """Return the format of a Parquet file, from its schema.
+
+    Parameters
+    ----------
+    path
+        A local path or a URL.
+    size
+        Size of the file in bytes.
+    scale
+        The lowest and the highest rating, in stars.
 
     Raises
     ------
     DataError
-        If it can't be read, lacks a needed column, or has one of a type that holds no ratings.
+        If the file can't be read, lacks a column, or has a column of the wrong type.
     """
-    import pyarrow as pa
-    import pyarrow.types as kinds
-
-    with _opened(path, None) as file:
+    with _open_parquet(path, None) as file:
         schema = file.schema_arrow
-        metadata = file.metadata
-        beyond = [
+        n_rows = file.metadata.num_rows
+        _check_columns(path, schema)
+        string_columns = tuple(
             name
             for name in (USER, MOVIE)
-            if name in schema.names
-            and schema.field(name).type == pa.uint64()
-            and _goes_beyond(file, name)
-        ]
-    missing = [name for name in _NEEDED if name not in schema.names]
-    if missing:
-        raise DataError(
-            f"{path}: has no column {' and no '.join(missing)} (it has: "
-            f"{', '.join(schema.names)[:80]}): name its columns {', '.join(_NEEDED)}"
+            if _is_string_type(schema.field(name).type) or _exceeds_int64(file, name)
         )
-    texts = []
-    for name in (USER, MOVIE):
-        kind = schema.field(name).type
-        if _holds_texts(kind) or name in beyond:
-            texts.append(name)
-        elif not kinds.is_integer(kind):
-            raise DataError(f"{path}: column {name} is of type {kind}: give whole numbers or texts")
-    kind = schema.field(RATING).type
-    if not (kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)):
-        raise DataError(f"{path}: column {RATING} is of type {kind}: give numbers")
-    # Nothing to read looks the same for every kind of file.
-    start = 0 if metadata.num_rows else size
-    dated = TIMESTAMP in schema.names and _is_date(schema.field(TIMESTAMP).type)
     return RatingsFormat(
         path,
         size,
         b"",
         tuple(schema.names),
-        start,
-        0,
-        scale,
-        "parquet",
-        texts=tuple(texts),
-        dated=dated,
+        # As for text, a file without rows starts its data at its end.
+        data_start=0 if n_rows else size,
+        header_lines=0,
+        scale=scale,
+        codec="parquet",
+        string_columns=string_columns,
+        has_datetime_timestamps=TIMESTAMP in schema.names
+        and _is_datetime_type(schema.field(TIMESTAMP).type),
     )
 
 
-def check_alike(files: Sequence[RatingsFormat]) -> None:
-    """Refuse files in one of which ids are numbers, and in another texts.
+def check_id_types(files: Sequence[RatingsFormat]) -> None:
+    """Refuse Parquet files that disagree on whether a column's ids are strings.
 
     Raises
     ------
     DataError
-        With the first that differs from the first of all.
+        If a file disagrees with the first one.
     """
     for other in files[1:]:
-        for name in {*files[0].texts} ^ {*other.texts}:
-            kinds = []
+        for name in {*files[0].string_columns} ^ {*other.string_columns}:
+            types = []
             for path in (files[0].path, other.path):
-                with _opened(path, None) as file:
-                    kinds.append(file.schema_arrow.field(name).type)
-            # Numbers that 64 bits with a sign don't hold count as texts as well.
-            if _holds_texts(kinds[0]) != _holds_texts(kinds[1]):
+                with _open_parquet(path, None) as file:
+                    types.append(file.schema_arrow.field(name).type)
+            # A uint64 column whose values exceed int64 is read as strings, but agrees with int64.
+            if _is_string_type(types[0]) != _is_string_type(types[1]):
                 raise DataError(
-                    f"{other.path}: column {name} is of type {kinds[1]}, and {kinds[0]} in "
-                    f"{files[0].path}: write all parts with one type"
+                    f"{other.path}: column {name} is of type {types[1]}, but of type {types[0]} "
+                    f"in {files[0].path}; write all parts with the same type"
                 )
 
 
-def _holds_texts(kind: Any) -> bool:
-    import pyarrow.types as kinds
+def plan_row_groups(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
+    """Yield runs of row groups of about ``size`` bytes, with the bytes of each run.
 
-    if kinds.is_dictionary(kind):
-        kind = kind.value_type
-    whole = kinds.is_decimal(kind) and kind.scale == 0
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or whole)
-
-
-def _goes_beyond(file: Any, name: str) -> bool:
-    """Tell whether int64 can't hold a column of uint64: by statistics, else by all its values."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    metadata = file.metadata
-    at = metadata.schema.names.index(name)
-    for group in range(metadata.num_row_groups):
-        known = metadata.row_group(group).column(at).statistics
-        if known is not None and known.has_min_max:
-            most = known.max
-        else:
-            try:
-                most = pc.max(file.read_row_group(group, [name])[name]).as_py() or 0
-            except (pa.ArrowException, OSError):
-                # Whoever reads the ratings will say so, with the place.
-                continue
-        if most >= 2**63:
-            return True
-    return False
-
-
-def ranges(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
-    """Return runs of row groups of about ``size`` bytes, and the bytes of each."""
-    with _opened(file.path, file.size) as source:
+    Bytes are compressed and count only the columns that are read. A range's ``start`` and
+    ``stop`` number row groups.
+    """
+    with _open_parquet(file.path, file.size) as source:
         metadata = source.metadata
-        # Compressed, and of the needed columns alone; a group's columns are told by their path.
-        costs = []
-        for group in range(metadata.num_row_groups):
-            found = metadata.row_group(group)
-            columns = [found.column(i) for i in range(found.num_columns)]
-            costs.append(
-                sum(c.total_compressed_size for c in columns if c.path_in_schema in _NEEDED)
-            )
-    start, cost = 0, 0
-    for group, own in enumerate(costs):
-        if group > start and cost + own > size:
-            yield ByteRange(file.path, start, group), cost
-            start, cost = group, 0
-        cost += own
-    if costs:
-        yield ByteRange(file.path, start, len(costs)), cost
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        columns = [[group.column(i) for i in range(group.num_columns)] for group in groups]
+        group_bytes = [
+            sum(c.total_compressed_size for c in chunks if c.path_in_schema in _REQUIRED)
+            for chunks in columns
+        ]
+    start, n_bytes = 0, 0
+    for group, cost in enumerate(group_bytes):
+        if group > start and n_bytes + cost > size:
+            yield ByteRange(file.path, start, group), n_bytes
+            start, n_bytes = group, 0
+        n_bytes += cost
+    if group_bytes:
+        yield ByteRange(file.path, start, len(group_bytes)), n_bytes
 
 
-def read(file: RatingsFormat, part: ByteRange, *, detailed: bool = False) -> Iterator[Partition]:
-    """Read row groups: typed rows in the file's order, what is no rating aside.
+def read_row_groups(
+    file: RatingsFormat, part: ByteRange, *, detailed: bool = False
+) -> Iterator[ParsedChunk]:
+    """Yield the rows of some row groups in the file's order, rejected rows set aside.
 
-    ``detailed`` is what it is to :func:`segmentation.datasets.csv_reader.parse_lines`.
+    Parameters
+    ----------
+    file
+        The format of the file.
+    part
+        The row groups, by number.
+    detailed
+        Add the columns ``timestamp`` and ``line``, as
+        :func:`segmentation.datasets.csv_reader.parse_lines` does.
 
     Raises
     ------
     DataError
-        If the file is damaged.
+        If the file can't be read.
     """
     import pyarrow as pa
 
-    with _opened(file.path, file.size) as source:
+    has_timestamps = detailed and TIMESTAMP in file.columns
+    names = [*_REQUIRED, *([TIMESTAMP] if has_timestamps else [])]
+    groups = list(range(part.start, part.stop))
+    with _open_parquet(file.path, file.size) as source:
         try:
-            groups = list(range(part.start, part.stop))
-            names = [*_NEEDED, *([TIMESTAMP] if detailed and TIMESTAMP in file.columns else [])]
-            for batch in source.iter_batches(_ROWS, groups, names, use_threads=False):
-                yield _typed(batch, file, detailed=detailed)
+            for batch in source.iter_batches(_BATCH_ROWS, groups, names, use_threads=False):
+                yield _parse_batch(batch, file, detailed=detailed)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
-                f"{part.path}: can't be read ({one_line(error)}): it is damaged: write it again"
+                f"{part.path}: can't be read ({describe_error(error)}); write the file again"
             ) from error
 
 
-def _typed(batch: Any, file: RatingsFormat, *, detailed: bool) -> Partition:
+def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) -> ParsedChunk:
+    import pyarrow as pa
+
+    masks: dict[str, NDArray[np.bool_]] = {}
+    columns: Columns = ()
+    for name in (USER, MOVIE):
+        if name in file.string_columns:
+            values, is_id = identifiers.strip_strings(batch.column(name))
+            reason = f"{name} is not a string of 1 to {identifiers.MAX_BYTES} bytes"
+        else:
+            values, is_id = _parse_integers(batch.column(name))
+            reason = f"{name} is not a 64-bit integer"
+        masks[reason] = ~is_id
+        columns = (*columns, values)
+    ratings, is_number = _parse_ratings(batch.column(RATING))
+    low, high = file.scale
+    masks[f"{RATING} is not a number"] = ~is_number
+    masks[f"{RATING} is outside {low:g} to {high:g}"] = ~((ratings >= low) & (ratings <= high))
+    columns = (*columns, ratings)
+    if detailed:
+        columns = (*columns, _parse_timestamps(batch), np.arange(batch.num_rows))
+    is_rejected = np.logical_or.reduce(list(masks.values()))
+    rejected = []
+    for row in np.flatnonzero(is_rejected):
+        (cells,) = batch.slice(int(row), 1).to_pylist()
+        text = ",".join("" if cells[name] is None else str(cells[name]) for name in _REQUIRED)
+        reason = next(reason for reason, mask in masks.items() if mask[row])
+        rejected.append(LineReject(int(row), reason, text.encode()))
+    if rejected:
+        columns = tuple(
+            column[~is_rejected]
+            if isinstance(column, np.ndarray)
+            else column.filter(pa.array(~is_rejected))
+            for column in columns
+        )
+    names = (*_REQUIRED, TIMESTAMP, LINE)[: len(columns)]
+    frame = identifiers.to_frame(dict(zip(names, columns, strict=True)))
+    return ParsedChunk(frame, tuple(rejected), batch.num_rows)
+
+
+def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return a column of ratings as float64, and which of them are finite numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    users, movies = (
-        identifiers.sound_texts(batch.column(name))
-        if name in file.texts
-        else _numbers(batch.column(name))
-        for name in (USER, MOVIE)
-    )
-    what = [
-        f"{name} is no text of 1 to {identifiers.LONGEST} bytes"
-        if name in file.texts
-        else f"{name} is no whole number within 64 bits"
-        for name in (USER, MOVIE)
-    ]
-    stars = batch.column(RATING)
-    known = stars.is_valid().to_numpy(zero_copy_only=False)
-    values = pc.cast(stars.fill_null(0), pa.float64()).to_numpy(zero_copy_only=False)
-    low, high = file.scale
-    reasons = (
-        (~users[1], what[0]),
-        (~movies[1], what[1]),
-        (~known | ~np.isfinite(values), f"{RATING} is no number"),
-        (~((values >= low) & (values <= high)), f"{RATING} is outside {low:g} to {high:g}"),
-    )
-    bad = np.logical_or.reduce([mask for mask, _ in reasons])
-    rejected = []
-    for row in np.flatnonzero(bad):
-        cells = batch.slice(int(row), 1).to_pylist()[0]
-        text = ",".join("" if cells[name] is None else str(cells[name]) for name in _NEEDED)
-        reason = next(reason for mask, reason in reasons if mask[row])
-        rejected.append(LineReject(int(row), reason, text.encode()))
-    columns: Columns = (users[0], movies[0], values)
-    if detailed:
-        columns = (*columns, _timestamps(batch), np.arange(len(bad)))
-    if rejected:
-        columns = tuple(
-            column[~bad] if isinstance(column, np.ndarray) else column.filter(pa.array(~bad))
-            for column in columns
-        )
-    names = (*_NEEDED, TIMESTAMP, LINE)[: len(columns)]
-    frame = identifiers.framed(dict(zip(names, columns, strict=True)))
-    return Partition(frame, tuple(rejected), len(bad))
+    is_valid = column.is_valid().to_numpy(zero_copy_only=False)
+    values = pc.cast(column.fill_null(0), pa.float64()).to_numpy(zero_copy_only=False)
+    return values, is_valid & np.isfinite(values)
 
 
-def _timestamps(batch: Any) -> NDArray[np.int64]:
-    """Return whatever whole numbers stand there, or microseconds of points in time."""
+def _parse_timestamps(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return integers as they are, and dates and datetimes in microseconds."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if TIMESTAMP not in batch.schema.names:
         return np.full(batch.num_rows, NO_TIMESTAMP)
     column = batch.column(TIMESTAMP)
-    kind = column.type
-    if _is_date(kind):
-        column = pc.cast(column, pa.timestamp("us", getattr(kind, "tz", None)), safe=False)
-    elif pa.types.is_floating(kind):
-        stamps = column.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
-        whole = are_whole(stamps)
-        return np.where(whole, np.where(whole, stamps, 0).astype(np.int64), NO_TIMESTAMP)
-    elif not pa.types.is_integer(kind):
+    if _is_datetime_type(column.type):
+        column = pc.cast(column, pa.timestamp("us", getattr(column.type, "tz", None)), safe=False)
+    elif pa.types.is_floating(column.type):
+        floats = column.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
+        is_integer = is_exact_integer(floats)
+        return np.where(is_integer, np.where(is_integer, floats, 0).astype(np.int64), NO_TIMESTAMP)
+    elif not pa.types.is_integer(column.type):
         return np.full(batch.num_rows, NO_TIMESTAMP)
-    found: NDArray[np.int64] = (
+    timestamps: NDArray[np.int64] = (
         pc.cast(column, pa.int64(), safe=False)
         .fill_null(NO_TIMESTAMP)
         .to_numpy(zero_copy_only=False)
     )
-    return found
+    return timestamps
 
 
-def _is_date(kind: Any) -> bool:
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_timestamp(kind) or kinds.is_date(kind))
-
-
-def _numbers(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _parse_integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return a column of ids as int64, and which of them are ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if _holds_texts(column.type):
-        return _numbers_of_texts(column)
-    known = column.is_valid().to_numpy(zero_copy_only=False)
+    if _is_string_type(column.type):
+        return _parse_integers_in_strings(column)
+    is_valid = column.is_valid().to_numpy(zero_copy_only=False)
     filled = column.fill_null(0)
     if filled.type == pa.uint64():
-        wide = filled.to_numpy(zero_copy_only=False)
-        return wide.astype(np.int64), known & (wide <= np.iinfo(np.int64).max)
-    return pc.cast(filled, pa.int64()).to_numpy(zero_copy_only=False), known
+        unsigned = filled.to_numpy(zero_copy_only=False)
+        return unsigned.astype(np.int64), is_valid & (unsigned <= np.iinfo(np.int64).max)
+    return pc.cast(filled, pa.int64()).to_numpy(zero_copy_only=False), is_valid
 
 
-def _numbers_of_texts(column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _parse_integers_in_strings(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    coded = pc.cast(column, pa.string()).fill_null("").dictionary_encode()
-    found = [identifiers.number(text.encode()) for text in coded.dictionary.to_pylist()]
-    sound = np.array([not isinstance(value, str) for value in found], np.bool_)
-    values = np.array([0 if isinstance(value, str) else value for value in found], np.int64)
-    at = coded.indices.to_numpy(zero_copy_only=False)
-    return values[at], sound[at]
+    encoded = pc.cast(column, pa.string()).fill_null("").dictionary_encode()
+    distinct = [identifiers.parse_integer(text.encode()) for text in encoded.dictionary.to_pylist()]
+    is_id = np.array([not isinstance(value, str) for value in distinct], np.bool_)
+    values = np.array([0 if isinstance(value, str) else value for value in distinct], np.int64)
+    indices = encoded.indices.to_numpy(zero_copy_only=False)
+    return values[indices], is_id[indices]
 
 
-class _opened:  # noqa: N801 - a context manager, used like a function
-    """An open Parquet file; what pyarrow finds wrong with it becomes an error of the data."""
+def _check_columns(path: str, schema: pa.Schema) -> None:
+    import pyarrow as pa
 
-    def __init__(self, path: str, size: int | None) -> None:
-        self._path, self._size = path, size
+    missing = [name for name in _REQUIRED if name not in schema.names]
+    if missing:
+        raise DataError(
+            f"{path}: no column {' and no '.join(missing)} (it has "
+            f"{', '.join(schema.names)[:80]}); name the columns {', '.join(_REQUIRED)}"
+        )
+    for name in (USER, MOVIE):
+        dtype = schema.field(name).type
+        if not (_is_string_type(dtype) or pa.types.is_integer(dtype)):
+            raise DataError(f"{path}: column {name} is of type {dtype}; use integers or strings")
+    dtype = schema.field(RATING).type
+    is_numeric = (
+        pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
+    )
+    if not is_numeric:
+        raise DataError(f"{path}: column {RATING} is of type {dtype}; use a numeric type")
 
-    def __enter__(self) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        self._handle = open_file(self._path, self._size)
-        if not self._handle.seekable():
-            self._handle.close()
+def _is_string_type(dtype: pa.DataType) -> bool:
+    """Return whether ids of this type are read as strings; decimals may exceed 64 bits."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(dtype):
+        dtype = dtype.value_type
+    is_integral = pa.types.is_decimal(dtype) and dtype.scale == 0
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or is_integral)
+
+
+def _is_datetime_type(dtype: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_timestamp(dtype) or pa.types.is_date(dtype))
+
+
+def _exceeds_int64(file: pq.ParquetFile, name: str) -> bool:
+    """Return whether a uint64 column exceeds int64: by its statistics, else by its values."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if file.schema_arrow.field(name).type != pa.uint64():
+        return False
+    metadata = file.metadata
+    at = metadata.schema.names.index(name)
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(at).statistics
+        if statistics is not None and statistics.has_min_max:
+            largest = statistics.max
+        else:
+            try:
+                largest = pc.max(file.read_row_group(group, [name])[name]).as_py() or 0
+            except (pa.ArrowException, OSError):
+                # Reading the ratings reports the damage, with its place.
+                continue
+        if largest >= 2**63:
+            return True
+    return False
+
+
+@contextmanager
+def _open_parquet(path: str, size: int | None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; ``size`` is that of :func:`open_file`.
+
+    Raises
+    ------
+    DataError
+        If it is not Parquet, or can't be read in any order.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_file(path, size) as handle:
+        if not handle.seekable():
             raise DataError(
-                f"{self._path}: its server gives no ranges, without which Parquet can't be read: "
-                "download it and name the file"
+                f"{path}: Parquet needs range requests, which its server does not support; "
+                "download it and pass the local file"
             )
         try:
-            return pq.ParquetFile(self._handle, page_checksum_verification=True)
+            file = pq.ParquetFile(handle, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
-            self._handle.close()
             raise DataError(
-                f"{self._path}: can't be read as Parquet ({one_line(error)}): it is damaged or "
-                "cut off: write it again"
+                f"{path}: can't be read as Parquet ({describe_error(error)}); write the file again"
             ) from error
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
+        yield file

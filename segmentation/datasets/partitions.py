@@ -1,296 +1,333 @@
-"""Ratings files → pieces of partitions: each file is looked at, cut, and read chunk by chunk."""
+"""Partitions of ratings files: what one task reads.
+
+A :class:`Fragment` is one part of one file that a task reads; a partition is a list of them.
+:func:`probe_files` looks at the head of each file, :func:`plan_partitions` divides the files into
+partitions, and :func:`read_chunks` reads a fragment in chunks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from segmentation.datasets import identifiers, parquet_reader
-from segmentation.datasets.csv_reader import split
-from segmentation.datasets.discovery import CODECS, PARQUET_MAGIC
+from segmentation.datasets.csv_reader import split_line
 from segmentation.datasets.filesystem import open_file
-from segmentation.datasets.format import Partition, RatingsFormat
+from segmentation.datasets.format import ParsedChunk, RatingsFormat
 from segmentation.datasets.layouts import require_file
-from segmentation.datasets.retry import one_line
+from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator, Sequence
 
     from segmentation.datasets.layouts import Layout
 
-#: Bytes of a partition unless asked otherwise: some 1.2 million rows, tens of MB once typed.
+#: Default size of a partition in bytes of text: some 1.2 million rows, tens of MB in memory.
 PARTITION_BYTES = 32 << 20
-#: Parquet holds about so many times as many ratings a byte as text does.
+#: Parquet holds about this many times as many ratings per byte as text.
 _PARQUET_DENSITY = 4
-#: Bytes of a packed file that are unpacked at a time.
+#: Bytes of a compressed file that are decompressed at a time.
 _CHUNK_BYTES = 8 << 20
 _HEAD_BYTES = 1 << 16
-_LONGEST_LINE = 64 << 20
-#: What is read beyond a range, for the end of its last line.
-_SPARE_BYTES = 4096
-#: Memory that is new each time costs several times as much as what is read into it.
+_MAX_LINE_BYTES = 64 << 20
+#: Bytes read beyond a range, for the end of its last line.
+_OVERREAD_BYTES = 4096
+#: Buffers for reuse: memory that is newly allocated each time costs several times as much as
+#: reading into it.
 _buffers: list[bytearray] = []
 _BOM = b"\xef\xbb\xbf"
-_REFUSED = {
-    b"PK\x03\x04": ("a zip archive", "unpack it (unzip)"),
-    b"BZh": ("bzip2", "unpack it (bunzip2)"),
-    b"\xfd7zXZ": ("xz", "unpack it (unxz)"),
+_PARQUET_MAGIC = b"PAR1"
+#: Compression by a file's first bytes, under pyarrow's name of the codec.
+_CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_UNSUPPORTED = {
+    b"PK\x03\x04": ("a zip archive", "unzip"),
+    b"BZh": ("bzip2 data", "bunzip2"),
+    b"\xfd7zXZ": ("xz data", "unxz"),
 }
 
 
 class Fragment(NamedTuple):
-    """A part of one file that a task reads: lines by their bytes, or row groups by their number."""
+    """A part of one file that a task reads: a byte range of lines, or a range of row groups."""
 
     file: RatingsFormat
     part: ByteRange
 
 
-def probe_files(layout: Layout, *, text_movies: bool | None = None) -> list[RatingsFormat]:
-    """Look at the head of each file of a layout's ratings and say how to read it.
+def probe_files(layout: Layout, *, string_movie_ids: bool | None = None) -> list[RatingsFormat]:
+    """Return how to read each ratings file of a layout, judging by its first bytes.
 
-    ``text_movies`` tells whether the catalogue's ids are texts; None where it is not at hand.
+    Parameters
+    ----------
+    layout
+        The files of the data set.
+    string_movie_ids
+        Whether the catalogue's ids are strings; None to judge by the ratings.
 
     Raises
     ------
     DataError
-        If one is missing, empty, a directory, packed in a way that isn't read, or lacks a needed
-        column; if all hold a header and no more; if ids are numbers in one Parquet file and texts
-        in another.
+        If a file is missing, empty, a folder, in an unsupported format, or lacks a column; if no
+        file holds a row; if Parquet files disagree on the type of an id column.
     """
-    files = [_probe(path, layout) for path in layout.ratings_files]
-    parquet_reader.check_alike([file for file in files if file.codec == "parquet"])
-    # A column is the same in all of them: of what some hold texts, others hold numbers as texts.
-    texts = {name for file in files for name in file.texts}
-    if text_movies is not None:
-        texts = texts - {MOVIE} | ({MOVIE} if text_movies else set())
-    files = [replace(file, texts=tuple(sorted(texts))) for file in files]
+    files = [_probe_file(path, layout) for path in layout.ratings_files]
+    parquet_reader.check_id_types([file for file in files if file.codec == "parquet"])
+    # One string column makes that column a string in all files.
+    string_columns = {name for file in files for name in file.string_columns}
+    if string_movie_ids is not None:
+        string_columns = string_columns - {MOVIE} | ({MOVIE} if string_movie_ids else set())
+    files = [replace(file, string_columns=tuple(sorted(string_columns))) for file in files]
     if all(file.data_start == file.size for file in files):
         raise DataError(
-            f"{layout.ratings}: holds a header and no ratings: is it the right file, and whole?"
+            f"{layout.ratings}: holds a header and no ratings; replace it with a complete file"
         )
     return files
 
 
-def _probe(path: str, layout: Layout) -> RatingsFormat:
+def _probe_file(path: str, layout: Layout) -> RatingsFormat:
     size = require_file(path)
     with open_file(path) as file:
-        streamed = not file.seekable()
-        head = _head(file)
-        for magic, (kind, remedy) in _REFUSED.items():
-            if head.startswith(magic):
-                raise DataError(f"{path}: holds {kind}, not text: {remedy} and name the result")
-        if head.startswith(PARQUET_MAGIC):
-            return parquet_reader.probe(path, size, layout.scale)
-        codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
+        is_streamed = not file.seekable()
+        head = _read_head(file)
+    for magic, (content, command) in _UNSUPPORTED.items():
+        if head.startswith(magic):
+            raise DataError(
+                f"{path}: holds {content}, which is not supported; unpack it with {command} and "
+                "name the result"
+            )
+    if head.startswith(_PARQUET_MAGIC):
+        return parquet_reader.probe_parquet(path, size, layout.scale)
+    codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
     if codec is not None:
         with open_file(path) as file:
-            head = next(_unpacked(file, codec, path, _HEAD_BYTES), b"")
-    found = _text(path, size, head, codec, layout)
-    return replace(found, streamed=streamed, texts=_texts(found, head))
+            head = next(_decompress(file, codec, path, _HEAD_BYTES), b"")
+    file_format = replace(_parse_head(path, size, head, codec, layout), is_streamed=is_streamed)
+    return replace(file_format, string_columns=_find_string_columns(file_format, head))
 
 
-def _texts(file: RatingsFormat, head: bytes) -> tuple[str, ...]:
-    """Return the columns whose ids are texts, as far as a file's beginning tells."""
-    lines = [line.rstrip(b"\r") for line in head[file.data_start :].split(b"\n")]
-    if len(head) >= _HEAD_BYTES:
-        # The last is cut off.
-        del lines[-1]
-    rows = [fields for line in lines if len(fields := split(file, line)) == len(file.columns)]
-    places = zip((USER, MOVIE), file.positions, strict=False)
-    return tuple(name for name, at in places if identifiers.are_texts([row[at] for row in rows]))
-
-
-def _head(file: Any) -> bytes:
+def _read_head(file: io.BufferedIOBase) -> bytes:
     head = b""
-    while len(head) < _HEAD_BYTES and (more := file.read(_HEAD_BYTES - len(head))):
-        head += more
+    while len(head) < _HEAD_BYTES and (data := file.read(_HEAD_BYTES - len(head))):
+        head += data
     return head
 
 
-def _text(path: str, size: int, head: bytes, codec: str | None, layout: Layout) -> RatingsFormat:
-    bom = len(_BOM) if head.startswith(_BOM) else 0
-    plain = path.removesuffix(".gz").removesuffix(".zst")
-    if plain.endswith(".dat"):
+def _parse_head(
+    path: str, size: int, head: bytes, codec: str | None, layout: Layout
+) -> RatingsFormat:
+    """Return the format of a text file from its first bytes, decompressed."""
+    bom_length = len(_BOM) if head.startswith(_BOM) else 0
+    if path.removesuffix(".gz").removesuffix(".zst").endswith(".dat"):
         columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
-        return RatingsFormat(path, size, b"::", columns, bom, 0, layout.scale, codec)
-    line = head[bom:].split(b"\n", 1)[0]
-    if b"\r" in line.rstrip(b"\r"):
-        raise DataError(f"{path}: ends its lines with CR alone: convert them (mac2unix)")
-    names = next(csv.reader([line.rstrip(b"\r").decode("utf-8", "replace")]), [])
-    columns = tuple(name.strip() for name in names)
-    missing = [name for name in (USER, MOVIE, RATING) if name not in columns]
-    if missing:
-        shown = ", ".join(columns)[:80]
-        raise DataError(
-            f"{path}: line 1 names no column {' and no '.join(missing)} (it reads: {shown}): "
-            f"give it the header {USER},{MOVIE},{RATING},{TIMESTAMP}"
-        )
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path}: line 1 names column {twice} twice: keep one of them")
-    start = bom + len(line) + 1
+        return RatingsFormat(path, size, b"::", columns, bom_length, 0, layout.scale, codec)
+    header = head[bom_length:].split(b"\n", 1)[0]
+    columns = _parse_header(path, header)
+    start = bom_length + len(header) + 1
     if codec is None:
         start = min(start, size)
     elif len(head) < _HEAD_BYTES and start >= len(head):
-        # All of it is in hand, and there is nothing after the header.
+        # The head is the whole content, and nothing follows the header.
         start = size
     return RatingsFormat(path, size, b",", columns, start, 1, layout.scale, codec)
+
+
+def _parse_header(path: str, header: bytes) -> tuple[str, ...]:
+    line = header.rstrip(b"\r")
+    if b"\r" in line:
+        raise DataError(f"{path}: its lines end in CR alone; convert it with mac2unix")
+    fields = next(csv.reader([line.decode("utf-8", "replace")]), [])
+    columns = tuple(field.strip() for field in fields)
+    missing = [name for name in (USER, MOVIE, RATING) if name not in columns]
+    if missing:
+        raise DataError(
+            f"{path}, line 1: no column {' and no '.join(missing)} (it reads "
+            f"{', '.join(columns)[:80]!r}); add the header {USER},{MOVIE},{RATING},{TIMESTAMP}"
+        )
+    duplicate = next((name for name in columns if columns.count(name) > 1), None)
+    if duplicate is not None:
+        raise DataError(f"{path}, line 1: names column {duplicate} twice; keep one of them")
+    return columns
+
+
+def _find_string_columns(file: RatingsFormat, head: bytes) -> tuple[str, ...]:
+    """Return the columns whose ids are strings, judging by the first lines of a file."""
+    lines = [line.rstrip(b"\r") for line in head[file.data_start :].split(b"\n")]
+    if len(head) >= _HEAD_BYTES:
+        # The last line is cut off.
+        del lines[-1]
+    rows = [fields for line in lines if len(fields := split_line(file, line)) == len(file.columns)]
+    user_at, movie_at, _ = file.positions
+    return tuple(
+        name
+        for name, at in ((USER, user_at), (MOVIE, movie_at))
+        if identifiers.is_string_column([row[at] for row in rows])
+    )
 
 
 def plan_partitions(
     files: Sequence[RatingsFormat], partition_bytes: int = PARTITION_BYTES
 ) -> list[list[Fragment]]:
-    """Cut files into partitions of about ``partition_bytes`` of text, one task's work each.
+    """Divide files into partitions of about ``partition_bytes`` bytes of text, one per task.
 
-    A piece of text owns the lines that begin in its bytes. A packed file can't be entered in its
-    middle, nor one whose server gives no ranges: it is one piece. Small files share a partition.
+    A fragment of text owns the lines that begin in its byte range. A compressed file is one
+    fragment, since it can only be read from its beginning; so is a file whose server does not
+    support range requests. Small files share a partition.
+
+    Examples
+    --------
+    >>> columns = ("userId", "movieId", "rating")
+    >>> file = RatingsFormat("a.csv", 1_000, b",", columns, 22, 1, (0.5, 5.0))
+    >>> [fragment.part[1:] for (fragment,) in plan_partitions([file], 500)]
+    [(22, 511), (511, 1000)]
     """
-    found: list[list[Fragment]] = []
-    room = 0
+    partitions: list[list[Fragment]] = []
+    n_free = 0
     for file in files:
-        for piece, cost in _pieces(file, max(1, partition_bytes)):
-            if cost > room:
-                found.append([])
-                room = partition_bytes
-            found[-1].append(piece)
-            room -= cost
-    return found
+        for fragment, cost in _split_file(file, max(1, partition_bytes)):
+            if cost > n_free:
+                partitions.append([])
+                n_free = partition_bytes
+            partitions[-1].append(fragment)
+            n_free -= cost
+    return partitions
 
 
-def _pieces(file: RatingsFormat, size: int) -> Iterator[tuple[Fragment, int]]:
-    """Cut one file; with each piece goes what it costs to read, in bytes of text."""
+def _split_file(file: RatingsFormat, size: int) -> Iterator[tuple[Fragment, int]]:
+    """Yield the fragments of a file, each with its cost in bytes of text."""
     if file.codec == "parquet":
-        for part, cost in parquet_reader.ranges(file, max(1, size // _PARQUET_DENSITY)):
+        for part, cost in parquet_reader.plan_row_groups(file, max(1, size // _PARQUET_DENSITY)):
             yield Fragment(file, part), cost * _PARQUET_DENSITY
         return
-    if file.codec is not None or file.streamed:
+    if file.codec is not None or file.is_streamed:
         yield Fragment(file, ByteRange(file.path, 0, file.size)), size
         return
-    for part in byte_ranges(file, size):
-        yield Fragment(file, part), part.stop - part.start
-
-
-def byte_ranges(file: RatingsFormat, size: int = PARTITION_BYTES) -> list[ByteRange]:
-    """Cut plain text into ranges of about ``size`` bytes; a range owns the lines it begins."""
     span = file.size - file.data_start
-    n = max(1, math.ceil(span / max(1, size)))
-    cuts = [file.data_start + span * i // n for i in range(n + 1)]
-    return [ByteRange(file.path, cuts[i], cuts[i + 1]) for i in range(n)]
+    n_ranges = max(1, math.ceil(span / size))
+    bounds = [file.data_start + span * i // n_ranges for i in range(n_ranges + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        yield Fragment(file, ByteRange(file.path, start, stop)), stop - start
 
 
 def read_chunks(
-    piece: Fragment, size: int = _CHUNK_BYTES, *, detailed: bool = False
-) -> Iterator[bytes | memoryview | Partition]:
-    """Read a piece: whole lines of text, or rows that are typed already.
+    fragment: Fragment, size: int = _CHUNK_BYTES, *, detailed: bool = False
+) -> Iterator[bytes | memoryview | ParsedChunk]:
+    """Yield the content of a fragment: whole lines of text, or the typed rows of Parquet.
 
-    Plain text comes at once, a packed file in chunks of about ``size`` bytes, so that it needs no
-    more memory than the others. A chunk is good until the next one is asked for.
-    ``detailed`` adds columns to typed rows, as in
-    :func:`segmentation.datasets.csv_reader.parse_lines`.
+    A fragment of plain text is one chunk. A compressed file comes in chunks, so that it needs no
+    more memory than plain text. A chunk is valid until the next one is requested: its buffer is
+    reused.
+
+    Parameters
+    ----------
+    fragment
+        What to read.
+    size
+        Bytes of text per chunk of a compressed file, approximately.
+    detailed
+        Add the columns ``timestamp`` and ``line`` to typed rows, as
+        :func:`segmentation.datasets.csv_reader.parse_lines` does.
 
     Raises
     ------
     DataError
-        If a packed file is damaged.
+        If a file is damaged, or was shortened after it was probed.
     """
-    file, part = piece
+    file, part = fragment
     if file.codec == "parquet":
-        yield from parquet_reader.read(file, part, detailed=detailed)
-    elif file.codec is None and not file.streamed:
-        yield from _lines(file, part)
+        yield from parquet_reader.read_row_groups(file, part, detailed=detailed)
+    elif file.codec is None and not file.is_streamed:
+        yield from _read_byte_range(file, part)
     else:
-        yield from _streamed_lines(file, size)
+        yield from _read_stream(file, size)
 
 
-def _lines(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
-    """Yield the lines that begin in a byte range.
+def release_buffers() -> None:
+    """Free the buffers that are kept for reuse."""
+    _buffers.clear()
 
-    Raises
-    ------
-    DataError
-        If the file ends before its end.
-    """
-    # A line begins where one ended: the search for it begins a byte before the range.
-    first = part.start == file.data_start
-    offset = part.start - (not first)
+
+def _read_byte_range(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
+    """Yield the lines that begin in a byte range, as one chunk."""
+    # A line begins after a line end, so the search for the first one starts a byte early.
+    is_first = part.start == file.data_start
+    offset = part.start - (not is_first)
     last = part.stop - 1 - offset
-    buffer = _buffer(last + _SPARE_BYTES)
+    buffer = _take_buffer(last + _OVERREAD_BYTES)
     try:
         with open_file(file.path, file.size) as handle:
             handle.seek(offset)
-            size = _fill(handle, buffer, 0)
-            # The last line ends at the range's last byte or behind it.
+            size = _fill_buffer(handle, buffer, 0)
+            # The last line ends at the last byte of the range, or after it.
             while (stop := buffer.find(b"\n", max(last, 0), size) + 1) == 0:
                 if size < len(buffer):
                     stop = size
                     break
-                # Another one, since whoever had this one before may still hold a view of it.
+                # A new buffer: a reader of the previous chunk may still hold a view of this one.
                 buffer = buffer + bytes(len(buffer))
-                size = _fill(handle, buffer, size)
+                size = _fill_buffer(handle, buffer, size)
         if offset + size < min(offset + len(buffer), file.size):
             raise DataError(
-                f"{file.path}: is shorter than the {file.size:,} bytes that it had when the run "
-                "began: let nobody write to it, and run again"
+                f"{file.path}: is shorter than the {file.size:,} bytes it had when the run began; "
+                "make sure that nothing writes to it, and run again"
             )
-        start = 0 if first else (buffer.find(b"\n", 0, stop) + 1 or stop)
+        start = 0 if is_first else (buffer.find(b"\n", 0, stop) + 1 or stop)
         yield memoryview(buffer)[start:stop]
     finally:
         _buffers.append(buffer)
 
 
-def _buffer(size: int) -> bytearray:
-    """Return a buffer of a size or more; one that was used before, if there is any."""
+def _take_buffer(size: int) -> bytearray:
+    """Return a buffer of at least ``size`` bytes, a used one if there is any."""
     while _buffers:
-        # Another thread may be quicker.
+        # Another thread may take the last one first.
         with contextlib.suppress(IndexError):
-            found = _buffers.pop()
-            if len(found) >= size:
-                return found
+            buffer = _buffers.pop()
+            if len(buffer) >= size:
+                return buffer
     return bytearray(size)
 
 
-def release_buffers() -> None:
-    """Let go of the memory that reading keeps for more reading."""
-    _buffers.clear()
-
-
-def _fill(handle: Any, buffer: bytearray, at: int) -> int:
-    """Read until the buffer is full or the file ends; return where its content ends."""
+def _fill_buffer(handle: io.BufferedIOBase, buffer: bytearray, start: int) -> int:
+    """Read until the buffer is full or the file ends; return where the content ends."""
     view = memoryview(buffer)
-    while at < len(buffer):
-        count = handle.readinto(view[at:])
-        if not count:
+    while start < len(buffer):
+        n_read = handle.readinto(view[start:])
+        if not n_read:
             break
-        at += count
-    return at
+        start += n_read
+    return start
 
 
-def _streamed_lines(file: RatingsFormat, size: int) -> Iterator[bytes]:
-    with open_file(file.path, None if file.streamed else file.size) as handle:
-        rest, skip = b"", file.data_start
-        for unpacked in _unpacked(handle, file.codec, file.path, size):
-            skipped = min(skip, len(unpacked))
-            skip -= skipped
-            data = rest + unpacked[skipped:]
-            end = data.rfind(b"\n") + 1
-            rest = data[end:]
-            if len(rest) > _LONGEST_LINE:
+def _read_stream(file: RatingsFormat, size: int) -> Iterator[bytes]:
+    """Yield the lines of a file that can only be read from its beginning, in chunks."""
+    with open_file(file.path, None if file.is_streamed else file.size) as handle:
+        rest, n_skip = b"", file.data_start
+        for data in _decompress(handle, file.codec, file.path, size):
+            text = rest + data[n_skip:]
+            n_skip = max(0, n_skip - len(data))
+            end = text.rfind(b"\n") + 1
+            rest = text[end:]
+            if len(rest) > _MAX_LINE_BYTES:
                 raise DataError(
-                    f"{file.path}: has no end of a line within {_LONGEST_LINE >> 20} MiB: "
-                    "it holds no ratings"
+                    f"{file.path}: no line end within {_MAX_LINE_BYTES >> 20} MiB; name a file of "
+                    "ratings"
                 )
             if end:
-                yield data[:end]
+                yield text[:end]
         if rest:
             yield rest
 
 
-def _unpacked(handle: Any, codec: str | None, path: str, size: int) -> Iterator[bytes]:
+def _decompress(
+    handle: io.BufferedIOBase, codec: str | None, path: str, size: int
+) -> Iterator[bytes]:
+    """Yield the content of a file in chunks of up to ``size`` bytes."""
     if codec is None:
         while data := handle.read(size):
             yield data
@@ -303,8 +340,8 @@ def _unpacked(handle: Any, codec: str | None, path: str, size: int) -> Iterator[
                 data = stream.read(size)
             except OSError as error:
                 raise DataError(
-                    f"{path}: can't be unpacked ({one_line(error)}): it is damaged or cut off: "
-                    "fetch it or pack it again"
+                    f"{path}: can't be decompressed ({describe_error(error)}); download or "
+                    "compress it again"
                 ) from error
             if not data:
                 return

@@ -1,66 +1,111 @@
-"""Workers that join while a run is under way: looked at as those before, or turned away.
+"""Check workers that join during a run, before they get a task, and turn away unsuitable ones.
 
-What stands at the gate is a plugin, which each worker sets up before it gets a task. Like the
-package it goes by value, since whoever joins may lack whatever it is made of.
+The plugin that does so is sent by value, because a worker that joins may lack the package. So this
+module imports nothing of the package when it is imported.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
+
+from distributed import WorkerPlugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from distributed import Client, Worker
 
 
-def watch_new_workers(
-    client: Any, expected: Mapping[str, Any], warn: Callable[[str], None]
-) -> None:
-    """Turn away workers that differ from what is ``expected``, and tell who was.
+class Requirements(NamedTuple):
+    """What a worker that joins has to match.
 
     Parameters
     ----------
-    expected
-        As for :func:`segmentation.deploy.preflight.check_new_worker`, and ``known``: addresses and
-        names of those that were looked at before.
-    warn
-        Is told, a line for each worker.
+    files
+        Paths or URLs of the input.
+    digest
+        The fingerprint of those files as the job sees them.
+    versions
+        The job's versions, as :func:`distributed.versions.get_versions` returns them.
+    partition_bytes
+        The largest partition that a worker has to read.
+    known_workers
+        Names and addresses of the workers that were checked before the run.
     """
-    name = _name(client)
-    client.subscribe_topic(name, lambda event: warn(f"turned away: {event[1]}"))
-    client.register_plugin(_plugin(name, expected), name=name)
+
+    files: tuple[str, ...]
+    digest: str
+    versions: Mapping[str, Any]
+    partition_bytes: int
+    known_workers: frozenset[str]
 
 
-def stop_watching(client: Any) -> None:
-    """Let workers that join from now on in."""
-    client.unregister_worker_plugin(_name(client))
+def watch_new_workers(
+    client: Client, requirements: Requirements, warn: Callable[[str], None]
+) -> None:
+    """Turn away workers that join and don't meet the requirements.
+
+    Parameters
+    ----------
+    client
+        The job's client.
+    requirements
+        What a worker has to match.
+    warn
+        Called with one line for each worker that is turned away.
+    """
+    from segmentation.deploy.package_upload import register_by_value
+
+    topic = _plugin_name(client)
+    client.subscribe_topic(topic, lambda event: warn(f"turned away: {event[1]}"))
+    register_by_value(client, WorkerAdmission(topic, requirements), topic)
 
 
-def _name(client: Any) -> str:
-    return f"segmentation-gate-{client.id}"
+def stop_watching(client: Client) -> None:
+    """Admit every worker that joins from now on."""
+    client.unregister_worker_plugin(_plugin_name(client))
 
 
-def _plugin(name: str, expected: Mapping[str, Any]) -> Any:
-    from distributed import WorkerPlugin
+def _plugin_name(client: Client) -> str:
+    return f"segmentation-admission-{client.id}"
 
-    class Gate(WorkerPlugin):  # type: ignore[misc]
-        idempotent = False
 
-        def setup(self, worker: Any) -> None:
-            from distributed.core import Status
+class WorkerAdmission(WorkerPlugin):  # type: ignore[misc]
+    """Close a worker that joins and doesn't meet the job's requirements.
 
-            # A nanny starts a worker that died anew under its name, at another address.
-            if expected["known"] & {worker.address, worker.name}:
-                return
-            try:
-                from segmentation.deploy import preflight
+    Parameters
+    ----------
+    topic
+        The event topic that reports workers that were turned away.
+    requirements
+        What the worker has to match.
+    """
 
-                found = preflight.check_new_worker(worker, expected)
-            except Exception as error:
-                found = [f"worker {worker.address} can't be looked at ({error!r}): see its log"]
-            if found:
-                # Nothing that waits for it is begun any more.
-                worker.status = Status.paused
-                worker.log_event(name, "; ".join(found))
-                worker.loop.add_callback(worker.close, nanny=True, reason="segmentation-gate")
+    idempotent = False
 
-    return Gate()
+    def __init__(self, topic: str, requirements: Requirements) -> None:
+        self.topic = topic
+        self.requirements = requirements
+
+    def setup(self, worker: Worker) -> None:
+        """Check the worker; Dask calls this before it gets a task."""
+        # A nanny restarts a worker that died under the same name, at another address.
+        if self.requirements.known_workers & {worker.address, worker.name}:
+            return
+        try:
+            from segmentation.deploy import preflight
+
+            findings = preflight.check_new_worker(worker, self.requirements)
+        except Exception as error:
+            findings = [f"worker {worker.address} could not be checked ({error!r}); see its log"]
+        if findings:
+            self._turn_away(worker, findings)
+
+    def _turn_away(self, worker: Worker, findings: list[str]) -> None:
+        from distributed.core import Status
+
+        # A paused worker starts no task, even while it closes.
+        worker.status = Status.paused
+        worker.log_event(self.topic, "; ".join(findings))
+        worker.loop.add_callback(worker.close, nanny=True, reason="segmentation-admission")

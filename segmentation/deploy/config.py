@@ -1,253 +1,243 @@
-"""Files of ``cluster_config/``: found, overridden by the environment, and held to a schema."""
+"""Read a file of ``cluster_config/``, apply the environment, and check it against its schema."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import math
 import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from types import ModuleType
 
+    from jsonschema.protocols import Validator
 
+#: Where dashboards listen unless a file says otherwise.
+LOOPBACK = "127.0.0.1:0"
+#: In ``cluster_config/``, but no cluster.
+_SCHEMA = "schema.yaml"
 _ADDRESS = re.compile(r"(?:tcp|tls)://(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})")
-
-
-class Rule(NamedTuple):
-    """What a key may hold: a test, and what is said where it fails."""
-
-    holds: Callable[[Any], bool]
-    told: str
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 100_000
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_bytes(value: Any) -> bool:
-    return value == "auto" or parse_memory(value) is not None
-
-
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1e6
-
-
-def _is_dashboard(value: Any) -> bool:
-    port = value.rpartition(":")[2] if isinstance(value, str) else "0"
-    fine = port.isascii() and port.isdigit() and int(port) < 65_536
-    return fine and (isinstance(value, str) or value is False)
-
-
-def is_address(value: Any) -> bool:
-    """Tell whether a value is the address of a scheduler, with its port."""
-    found = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    return found is not None and 0 < int(found.group(1)) < 65_536
-
-
-def _is_adaptive(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) == {"minimum", "maximum"}
-        and isinstance(value["minimum"], int)
-        and _is_count(value["maximum"])
-        and 1 <= value["minimum"] <= value["maximum"]
-    )
-
-
-COUNT = Rule(_is_count, "give a number from 1 on")
-AUTO = Rule(lambda v: v == "auto" or _is_count(v), "give a number from 1 on, or auto")
-TEXT = Rule(_is_text, "give a text")
-TEXTS = Rule(_is_texts, "give a list of texts")
-BYTES = Rule(_is_bytes, "give bytes with a unit, as in 2 GiB, or auto")
-SECONDS = Rule(_is_seconds, "give a number of seconds")
-DASHBOARD = Rule(_is_dashboard, "give an address such as 127.0.0.1:0, or false")
-ADDRESS = Rule(is_address, "give tcp:// or tls://, a host and a port")
-ADAPTIVE = Rule(_is_adaptive, "give minimum and maximum, two numbers from 1 on, of jobs or workers")
-PORT = Rule(lambda v: _is_count(v) and v < 65_536, "give a port, 1 to 65535")
-FLAG = Rule(lambda v: isinstance(v, bool), "give true or false")
-OPTIONS = Rule(lambda v: isinstance(v, dict), "give names and values")
-
-_WAIT = {"wait_seconds": SECONDS}
-_CERTIFICATES = {"ca_file": TEXT, "certificate": TEXT, "key": TEXT}
-_BATCH = {
-    "jobs": COUNT,
-    "workers_per_job": COUNT,
-    "threads_per_worker": COUNT,
-    "memory_per_worker": BYTES,
-    "walltime": TEXT,
-    "queue": TEXT,
-    "account": TEXT,
-    "interface": TEXT,
-    "local_directory": TEXT,
-    "shared_directory": TEXT,
-    "log_directory": TEXT,
-    "python": TEXT,
-    "prologue": TEXTS,
-    "directives": TEXTS,
-    "adaptive": ADAPTIVE,
-    "dashboard": DASHBOARD,
-    **_WAIT,
-}
-#: kind → its keys.
-KINDS: dict[str, dict[str, Rule]] = {
-    "threads": {"threads": AUTO, "memory_limit": BYTES, "dashboard": DASHBOARD},
-    "local": {
-        "workers": AUTO,
-        "threads_per_worker": AUTO,
-        "memory_limit": BYTES,
-        "dashboard": DASHBOARD,
-    },
-    "remote": {"address": ADDRESS, "workers": COUNT, **_WAIT},
-    "tls": {"address": ADDRESS, "workers": COUNT, **_CERTIFICATES, **_WAIT},
-    "ssh": {
-        "hosts": TEXTS,
-        "user": TEXT,
-        "port": PORT,
-        "key_file": TEXT,
-        "known_hosts": TEXT,
-        "python": TEXT,
-        "workers_per_host": COUNT,
-        "threads_per_worker": COUNT,
-        "memory_per_worker": BYTES,
-        "local_directory": TEXT,
-        "dashboard": DASHBOARD,
-        "encrypted": FLAG,
-        **_CERTIFICATES,
-        **_WAIT,
-    },
-    "slurm": _BATCH,
-    "pbs": _BATCH,
-    "lsf": _BATCH,
-    "sge": _BATCH,
-    "kubernetes": {
-        "name": TEXT,
-        "namespace": TEXT,
-        "image": TEXT,
-        "workers": COUNT,
-        "threads_per_worker": COUNT,
-        "memory_per_worker": BYTES,
-        "environment": OPTIONS,
-        "adaptive": ADAPTIVE,
-        **_WAIT,
-    },
-    "cloud": {"provider": TEXT, "workers": COUNT, "options": OPTIONS, **_WAIT},
-}
-#: kind → keys without which nothing can be started.
-NEEDED = {
-    "ssh": ("hosts",),
-    "kubernetes": ("image",),
-    "cloud": ("provider",),
-    "tls": ("ca_file", "certificate", "key"),
-    # What the scheduler listens on, which nobody but its user can say.
-    **dict.fromkeys(("slurm", "pbs", "lsf", "sge"), ("interface",)),
-}
 
 
 def load_config(name: str) -> dict[str, Any]:
     """Read a cluster's file by its name in ``cluster_config/``, or by its path.
 
-    What the environment says (``DASK_SEGMENTATION__CLUSTER__KEY``, by Dask's own configuration)
-    comes before the file.
+    Keys that the environment sets (``DASK_SEGMENTATION__CLUSTER__KEY``, through Dask's
+    configuration) override those of the file.
 
     Raises
     ------
     UsageError
-        If there is no such file, or a key or value in it is not known.
+        If there is no such file, or it doesn't fit ``cluster_config/schema.yaml``.
+
+    Examples
+    --------
+    >>> load_config("threads")["kind"]
+    'threads'
     """
     import yaml
 
-    text, where = _text(name)
+    text, path = _read_file(name)
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{where}: is not YAML: {' '.join(str(error).split())}") from error
-    validate(config, where)
-    if given := _given():
-        config = {**config, **given}
+        raise UsageError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    validate(config, path)
+    if overrides := _environment_overrides():
+        config = {**config, **overrides}
         validate(config, "DASK_SEGMENTATION__CLUSTER__ in the environment, or Dask's configuration")
     return dict(config)
 
 
-def _given() -> dict[str, Any]:
+def _environment_overrides() -> dict[str, Any]:
     """Return the keys that the environment sets, by Dask's configuration."""
     import dask
 
     section = dask.config.get("segmentation", None) or {}
-    cluster = (section.get("cluster") or {}) if isinstance(section, dict) else section
-    stray = [name for name in section if name != "cluster"] if isinstance(section, dict) else []
-    if isinstance(cluster, dict) and not stray:
-        return {str(key).replace("-", "_"): value for key, value in cluster.items()}
-    named = f"DASK_SEGMENTATION__{stray[0] if stray else 'cluster'}".upper()
+    if not isinstance(section, dict):
+        section = {"cluster": section}
+    unknown = [name for name in section if name != "cluster"]
+    overrides = section.get("cluster") or {}
+    if isinstance(overrides, dict) and not unknown:
+        return {str(key).replace("-", "_"): value for key, value in overrides.items()}
+    variable = f"DASK_SEGMENTATION__{unknown[0] if unknown else 'cluster'}".upper()
     raise UsageError(
-        f"{named} in the environment, or the like in Dask's configuration: is no key of a "
-        "cluster: write it as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"
+        f"{variable} in the environment, or the same key in Dask's configuration: names no key of "
+        "a cluster file; write it as in DASK_SEGMENTATION__CLUSTER__WORKERS=4"
     )
 
 
-def _text(name: str) -> tuple[str, str]:
-    """Return what a file says, and what it is called in messages."""
+def _read_file(name: str) -> tuple[str, str]:
+    """Return the text of a cluster file, and the path that messages show."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or os.sep in name:
         if not path.is_file():
             raise UsageError(
-                f"--cluster {name}: no such file: copy one of cluster_config/ and edit it"
+                "{cluster} {name}: no such file; copy one of cluster_config/ and edit it",
+                "cluster",
+                name=name,
             )
         try:
             return path.read_text("utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{name}: can't be read as UTF-8 text: {error}") from error
     folder = resources.files("cluster_config")
-    names = [file.name for file in folder.iterdir()]
-    known = sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml"))
-    if name not in known:
+    names = sorted(
+        file.name.removesuffix(".yaml")
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml") and file.name != _SCHEMA
+    )
+    if name not in names:
         raise UsageError(
-            f"--cluster {name}: choose from {', '.join(known)}, or give a .yaml file's path"
+            "{cluster} {name}: choose from {names}, or pass the path of a .yaml file",
+            "cluster",
+            name=name,
+            names=", ".join(names),
         )
     return (folder / f"{name}.yaml").read_text("utf-8"), f"cluster_config/{name}.yaml"
 
 
-def validate(config: Any, where: str) -> None:
-    """Hold a file to its kind's schema.
+def validate(config: Any, path: str) -> None:
+    """Check the content of a cluster file against the schema of its kind.
+
+    Parameters
+    ----------
+    config
+        What the file holds, parsed.
+    path
+        What to call the file in messages.
 
     Raises
     ------
     UsageError
-        If a key is unknown (with the nearest one that is), a value is of the wrong kind, or a key
-        without which the cluster can't be started is missing.
+        If a key is unknown (with the nearest one that exists), a value is not allowed, or a
+        required key is missing.
     """
+    definitions = definitions_by_kind()
     kind = config.get("kind") if isinstance(config, dict) else None
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise UsageError(f"{where}: needs a line 'kind: ' with one of {', '.join(KINDS)}")
-    keys = {"kind": TEXT, **KINDS[kind]}
-    for key, value in config.items():
-        if key not in keys:
-            near = difflib.get_close_matches(str(key), keys, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"
-            raise UsageError(f"{where}: unknown key {key!r}: {hint}")
-        # Left empty it is the same as left out.
-        if value is not None and not keys[key].holds(value):
-            raise UsageError(f"{where}: {key}: {value!r}: {keys[key].told}")
-    for key in NEEDED.get(kind, ()):
-        if config.get(key) is None or config[key] == []:
-            raise UsageError(f"{where}: {key} is missing: {keys[key].told}")
+    if not isinstance(kind, str) or kind not in definitions:
+        raise UsageError(f"{path}: needs a line 'kind: NAME' with one of {', '.join(definitions)}")
+    properties = definitions[kind]["properties"]
+    # An empty value is the same as a missing key.
+    values = {k: v for k, v in config.items() if v is not None or k not in properties}
+    errors = list(_validator(kind).iter_errors(values))
+    for error in errors:
+        if error.validator == "additionalProperties" and not error.path:
+            raise _unknown_key(path, next(key for key in values if key not in properties), kind)
+    for error in errors:
+        if error.path:
+            key = error.path[0]
+            raise UsageError(
+                f"{path}: {key}: {values[key]!r}: expected {_description(properties[key])}"
+            )
+    for key in definitions[kind].get("required", ()):
+        if key not in values:
+            raise UsageError(f"{path}: missing key {key!r}: add {_description(properties[key])}")
 
 
-def parse_memory(value: Any) -> int | None:
-    """Return bytes from a size with a unit; None where it is none."""
+def _unknown_key(path: str, key: object, kind: str) -> UsageError:
+    keys = list(definitions_by_kind()[kind]["properties"])
+    matches = difflib.get_close_matches(str(key), keys, n=1)
+    hint = f"did you mean {matches[0]}?" if matches else f"known keys are {', '.join(keys)}"
+    return UsageError(f"{path}: unknown key {key!r}: {hint}")
+
+
+def _description(schema: Mapping[str, Any]) -> str:
+    """Return what a key may hold, which its definition says where it refers to one."""
+    if "$ref" in schema:
+        schema = _load_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    return str(schema["description"])
+
+
+@functools.cache
+def definitions_by_kind() -> dict[str, dict[str, Any]]:
+    """Return each kind's definition in the schema, in the order of the schema."""
+    return {
+        kind: definition
+        for definition in _load_schema()["$defs"].values()
+        if "kind" in definition.get("properties", {})
+        for kind in definition["properties"]["kind"]["enum"]
+    }
+
+
+@functools.cache
+def _load_schema() -> dict[str, Any]:
+    import yaml
+
+    text = (resources.files("cluster_config") / _SCHEMA).read_text("utf-8")
+    # libyaml's parser takes 1 ms, where PyYAML's own takes 9.
+    parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    return dict(parser.get_single_data())
+
+
+@functools.cache
+def _validator(kind: str) -> Validator:
+    from jsonschema import Draft202012Validator, FormatChecker, validators
+
+    # JSON takes 2.0 for an integer; YAML writes the two apart, and has infinities.
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            ),
+        }
+    )
+    formats = FormatChecker(formats=())
+    for name, has_format in {
+        "memory": lambda value: parse_memory(value) is not None,
+        "scheduler-address": is_address,
+        "listen-address": _is_listen_address,
+        "ascending-range": _is_ascending,
+    }.items():
+        formats.checks(name)(has_format)
+    schema = {"$defs": _load_schema()["$defs"], **definitions_by_kind()[kind]}
+    strict = validators.extend(Draft202012Validator, type_checker=types)
+    return strict(schema, format_checker=formats)
+
+
+def is_address(value: object) -> bool:
+    """Tell whether a value is the address of a scheduler, with its port.
+
+    Examples
+    --------
+    >>> is_address("tcp://127.0.0.1:8786"), is_address("127.0.0.1:8786")
+    (True, False)
+    """
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and 0 < int(match.group(1)) < 65_536
+
+
+def _is_listen_address(value: object) -> bool:
+    port = value.rpartition(":")[2] if isinstance(value, str) else ""
+    return port.isascii() and port.isdigit() and int(port) < 65_536
+
+
+def _is_ascending(value: object) -> bool:
+    if not isinstance(value, dict):
+        return True
+    low, high = value.get("minimum"), value.get("maximum")
+    return not (isinstance(low, int) and isinstance(high, int)) or low <= high
+
+
+def parse_memory(value: object) -> int | None:
+    """Return the bytes of a size with a unit; None if it is not such a size.
+
+    Examples
+    --------
+    >>> parse_memory("2 GiB"), parse_memory("lots")
+    (2147483648, None)
+    """
     from dask.utils import parse_bytes
 
     if isinstance(value, bool) or not isinstance(value, (int, str)):
@@ -259,30 +249,26 @@ def parse_memory(value: Any) -> int | None:
     return limit if limit >= 1 else None
 
 
-#: Where pages listen unless a file says otherwise.
-LOOPBACK = "127.0.0.1:0"
-
-
 def threads_per_worker(config: Mapping[str, Any]) -> int:
     """Return the threads of each worker."""
     return int(config.get("threads_per_worker") or 1)
 
 
-def import_extra(module: str, extra: str) -> Any:
-    """Import a package of an extra.
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import a module of an optional dependency.
 
     Raises
     ------
     UsageError
-        If it is not installed; names the extra.
+        If it is not installed; names the extra to install.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(f"{module} is not installed: install {extra}") from error
+        raise UsageError(f"{module} is not installed; install {extra}") from error
 
 
 def dashboard_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a scheduler is told of its pages: where they are, on loopback unless asked."""
-    asked = config.get("dashboard")
-    return {"dashboard_address": asked or LOOPBACK, "dashboard": asked is not False}
+    """Return a scheduler's options for its dashboard, which is on loopback by default."""
+    address = config.get("dashboard")
+    return {"dashboard_address": address or LOOPBACK, "dashboard": address is not False}

@@ -1,12 +1,13 @@
-"""A client of a cluster that stands or was started: connected, and closed whatever became of it."""
+"""Connect a client to a scheduler, and leave nothing of the job there at the end."""
 
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segmentation.deploy import admission, package_upload
 from segmentation.errors import ClusterError
@@ -14,67 +15,81 @@ from segmentation.errors import ClusterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from distributed import Client
+
     from segmentation.deploy.kinds import Deployment
 
-#: Until a scheduler answers, seconds.
+#: How long a scheduler may take to answer.
 _CONNECT_SECONDS = 10.0
+#: OpenSSL's ``X509_V_ERR_CERT_HAS_EXPIRED``.
+_CERTIFICATE_HAS_EXPIRED = 10
 
 
 @contextmanager
-def connect(standing: Deployment, name: str) -> Iterator[Any]:
-    """Yield a client of a cluster; take back what is ours there, and close it, at the end.
+def connect(deployment: Deployment, name: str) -> Iterator[Client]:
+    """Yield a client of a cluster; at the end, remove the job's plugins there and close it.
+
+    Parameters
+    ----------
+    deployment
+        The cluster to connect to.
+    name
+        What to call a cluster that has no address.
 
     Raises
     ------
     ClusterError
-        If nobody answers, or not as a scheduler of this Dask would.
+        If no scheduler answers, or the client can't talk to it.
     """
     from distributed import Client
     from distributed.versions import VersionMismatchWarning
 
     with contextlib.ExitStack() as stack:
         try:
-            options = {"security": standing.security} if standing.security else {}
+            options = {"security": deployment.security} if deployment.security else {}
             with warnings.catch_warnings():
-                # Of versions that differ the checks tell, with a remedy.
+                # The checks report other versions, with a remedy.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
-                made = _in_time(
+                connected = _call_with_timeout(
                     lambda: Client(
-                        standing.target, timeout=_CONNECT_SECONDS, name="segmentation", **options
+                        deployment.target, timeout=_CONNECT_SECONDS, name="segmentation", **options
                     )
                 )
-            client = stack.enter_context(_quiet(made))
+            client = stack.enter_context(_closing(connected))
         except Exception as error:
-            raise ClusterError(_unreachable(standing.target, name, error)) from error
-        stack.callback(_withdraw, client)
+            where = deployment.target
+            if not isinstance(where, str):
+                where = f"cluster {name!r}"
+            raise ClusterError(connection_problem(where, error)) from error
+        stack.callback(_remove_plugins, client)
         yield client
 
 
-def _in_time(connect: Callable[[], Any]) -> Any:
-    """Connect, or give up: who listens and says nothing would be waited for without an end."""
-    answers: list[Any] = []
+def _call_with_timeout(connect: Callable[[], Client]) -> Client:
+    """Connect, or give up: a peer that accepts and never answers would block forever."""
+    results: list[Client | BaseException] = []
 
     def run() -> None:
         try:
-            answers.append(connect())
+            results.append(connect())
         except BaseException as error:
-            answers.append(error)
+            results.append(error)
 
     thread = threading.Thread(target=run, name="connect", daemon=True)
     thread.start()
     thread.join(2 * _CONNECT_SECONDS)
-    if not answers:
+    if not results:
         raise TimeoutError("no answer")
-    if isinstance(answers[0], BaseException):
-        raise answers[0]
-    return answers[0]
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]
 
 
 @contextmanager
-def _quiet(client: Any) -> Iterator[Any]:
+def _closing(client: Client) -> Iterator[Client]:
     """Close a client whose scheduler may be gone."""
     try:
-        # Whatever another client in this process may be the default of.
+        # Another client in this process may be the default one.
         with client.as_current():
             yield client
     finally:
@@ -82,39 +97,57 @@ def _quiet(client: Any) -> Iterator[Any]:
             client.close(timeout=_CONNECT_SECONDS)
 
 
-def _withdraw(client: Any) -> None:
-    # A scheduler that is gone holds nothing of ours.
-    for take_back in (admission.stop_watching, package_upload.remove_package):
+def _remove_plugins(client: Client) -> None:
+    # A scheduler that is gone has no plugins.
+    for remove in (admission.stop_watching, package_upload.remove_package):
         with contextlib.suppress(Exception):
             if client.status == "running":
-                take_back(client)
+                remove(client)
 
 
-def _unreachable(target: Any, name: str, error: BaseException) -> str:
-    where = target if isinstance(target, str) else f"cluster {name!r}"
-    words = " ".join(str(found) for found in _chain(error))
-    if "expired" in words:
-        return f"{where}: its certificate has expired: make new ones (segmentation certificates)"
-    if "CERTIFICATE_VERIFY_FAILED" in words or "certificate" in words.lower():
-        return (
-            f"{where}: the certificates don't fit one another (is ca_file the one that signed the "
-            "scheduler's?): name the right ones, or make new ones"
-        )
-    if isinstance(error, (OSError, TimeoutError)):
-        told = (
-            "" if not where.startswith("tls://") else ", or does it not speak TLS or refuse yours"
-        )
-        return (
-            f"{where}: nobody answers there: is the scheduler up, and the address right{told}? "
-            "Start it with: dask scheduler"
-        )
+def connection_problem(where: str, error: BaseException) -> str:
+    """Return the message for a connection that failed.
+
+    Parameters
+    ----------
+    where
+        The scheduler's address, or the cluster's name.
+    error
+        What the client raised; its causes tell certificates from silence.
+    """
+    causes = list(_iterate_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            if cause.verify_code == _CERTIFICATE_HAS_EXPIRED:
+                return (
+                    f"{where}: the scheduler's certificate has expired; make new ones "
+                    "(segmentation certificates)"
+                )
+            return (
+                f"{where}: the scheduler's certificate is not accepted ({cause.verify_message}); "
+                "check that ca_file is the authority that signed it, or make new certificates "
+                "(segmentation certificates)"
+            )
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            reason = getattr(cause, "reason", None) or cause
+            return (
+                f"{where}: the TLS handshake failed ({reason}); check that the scheduler speaks "
+                "TLS and that ca_file signed the certificates on both sides"
+            )
+    if isinstance(error, OSError):
+        checks = "that it is running (dask scheduler) and the address"
+        if where.startswith("tls://"):
+            checks = "that it is running (dask scheduler), the address, and TLS on both sides"
+        return f"{where}: no scheduler answered; check {checks}"
+    message = " ".join(str(error).split())[:200]
     return (
-        f"{where}: speaks otherwise than this job ({type(error).__name__}: "
-        f"{' '.join(str(error).split())[:200]}): run the same versions of dask and distributed"
+        f"{where}: the scheduler's answer was not understood ({type(error).__name__}: {message}); "
+        "install the same versions of dask and distributed on both sides"
     )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""What is seen of a run from outside: tasks and bytes a stage, and Dask's own report."""
+"""Count the tasks and bytes of each stage, and write Dask's performance report."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ from segmentation.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
+    from distributed import Client, Scheduler
+
     from segmentation.progress import Progress
 
 
-def counter_name(client: Any) -> str:
-    """Return the name under which the scheduler counts for a job's client."""
+def counter_name(client: Client) -> str:
+    """Return the name of the client's task counter on the scheduler."""
     return f"segmentation-counts-{client.id}"
 
 
 @contextmanager
-def count_tasks(client: Any, progress: Progress) -> Iterator[None]:
-    """Let each stage's record tell the tasks that were run in it, and the bytes of their results.
+def count_tasks(client: Client, progress: Progress) -> Iterator[None]:
+    """Add to each stage's record the number of its tasks, and the bytes of their results.
 
-    Tasks that had to be run again, since a worker died, count again.
+    Tasks that run again, because a worker died, count again. Counting is best-effort: a broken
+    scheduler fails at the first task.
     """
     name = counter_name(client)
     try:
         client.run_on_scheduler(start_counting, name, client.id)
     except Exception:
-        # A scheduler that is of no use for this says so better when it is asked for work.
         yield
         return
 
-    def now() -> dict[str, int]:
+    def read() -> dict[str, int]:
         try:
             return dict(client.run_on_scheduler(read_counts, name))
         except (OSError, TimeoutError, KeyError):
             return {}
 
-    progress.counter = now
+    progress.counter = read
     try:
         yield
     finally:
@@ -56,120 +58,146 @@ def count_tasks(client: Any, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def performance_report(path: str | None) -> Iterator[None]:
-    """Write Dask's performance report of all that happens within, beside its place and renamed.
+    """Write Dask's performance report of everything that runs in the context; None writes none.
+
+    The report replaces an earlier one only when it is complete.
 
     Raises
     ------
     UsageError
-        If it can't be made or written.
+        If the report can't be drawn or written.
     """
-    place = resolve_report_path(path)
-    if place is None:
+    target = resolve_report_path(path)
+    if target is None:
         yield
         return
     from distributed import performance_report
 
-    partial = place.with_name(place.name + ".partial")
+    partial = target.with_name(target.name + ".partial")
     report = performance_report(filename=str(partial))
     try:
         report.__enter__()
         try:
             yield
         except BaseException:
-            # A cluster that is gone has no report, and that it is gone matters more.
+            # A cluster that is gone has no report, and its own error matters more.
             with contextlib.suppress(Exception):
                 report.__exit__(None, None, None)
             raise
         report.__exit__(None, None, None)
-        os.replace(partial, place)
+        os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def resolve_report_path(path: str | None, own: Container[Path] = ()) -> Path | None:
-    """Return where the report goes, before anything is started for it.
+def resolve_report_path(path: str | None, run_files: Container[Path] = ()) -> Path | None:
+    """Check where the performance report goes, before anything starts.
 
-    ``own`` are places that the run itself writes to.
+    Parameters
+    ----------
+    path
+        Where the user wants it; None for no report.
+    run_files
+        Files and folders that the run itself writes.
 
     Raises
     ------
     UsageError
-        If it can't be made or written.
+        If the report can't be drawn or written there.
     """
     if path is None:
         return None
-    place = Path(path)
+    field = "performance_report"
     if not has_bokeh():
-        raise UsageError("--performance-report is drawn by bokeh: install segmentation[dashboard]")
-    partial = place.with_name(place.name + ".partial")
+        raise UsageError("{performance_report} needs bokeh; install segmentation[dashboard]", field)
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
     try:
-        if place.is_dir() or not place.parent.is_dir():
-            raise UsageError(f"--performance-report {path}: name a file in a folder that is there")
-        # A device or a link would be replaced by the report, not written to.
-        if place.is_symlink() or (place.exists() and not place.is_file()):
-            raise UsageError(f"--performance-report {path}: is no plain file: choose another")
-        resolved = place.resolve()
-        if any(above in own for above in (resolved, *resolved.parents)):
+        if target.is_dir() or not target.parent.is_dir():
             raise UsageError(
-                f"--performance-report {path}: is a file of the run's own: choose another name"
+                "{performance_report} {path}: name a file in an existing folder", field, path=path
+            )
+        # The report would replace a device or a link, and not be written to it.
+        if target.is_symlink() or (target.exists() and not target.is_file()):
+            raise UsageError(
+                "{performance_report} {path}: is not a regular file; choose another",
+                field,
+                path=path,
+            )
+        resolved = target.resolve()
+        if any(place in run_files for place in (resolved, *resolved.parents)):
+            raise UsageError(
+                "{performance_report} {path}: is one of the run's own files; choose another name",
+                field,
+                path=path,
             )
         partial.touch()
     except OSError as error:
         raise UsageError(
-            f"--performance-report {path}: can't be written ({error.strerror}): choose another"
+            "{performance_report} {path}: can't be written ({reason}); choose another",
+            field,
+            path=path,
+            reason=error.strerror,
         ) from error
     partial.unlink()
-    return place
+    return target
 
 
 class TaskCounter(SchedulerPlugin):  # type: ignore[misc]
-    """Counts the tasks that came to a result, the bytes of these, and the workers that went.
+    """Count finished tasks, the bytes of their results, and workers that left.
 
-    It goes with the job's client, however that ends.
+    It is removed with the job's client, however the job ends.
+
+    Parameters
+    ----------
+    name
+        The name that the plugin is registered under.
+    client
+        The id of the job's client.
     """
 
     def __init__(self, name: str, client: str) -> None:
         self.name = name
         self.client = client
-        self.tasks = 0
-        self.bytes = 0
-        self.lost = 0
+        self.n_tasks = 0
+        self.n_bytes = 0
+        self.n_lost_workers = 0
 
     def transition(
         self, key: Any, start: str, finish: str, *arguments: Any, nbytes: int = 0, **more: Any
     ) -> None:
-        """Take note of what becomes of a task."""
+        """Count a task that is finished."""
         if start == "processing" and finish == "memory":
-            self.tasks += 1
-            self.bytes += nbytes or 0
+            self.n_tasks += 1
+            self.n_bytes += nbytes or 0
 
-    def remove_worker(self, scheduler: Any, worker: str, **more: Any) -> None:
-        """Take note of a worker that is gone, for whatever reason."""
-        self.lost += 1
+    def remove_worker(self, scheduler: Scheduler, worker: str, **more: Any) -> None:
+        """Count a worker that left, for whatever reason."""
+        self.n_lost_workers += 1
 
-    def remove_client(self, scheduler: Any, client: str) -> None:
-        """Count no more for a job that was ended before it could say so."""
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Stop counting for a job that was killed."""
         if client == self.client:
             scheduler.remove_plugin(self.name)
 
 
-def start_counting(name: str, client: str, dask_scheduler: Any = None) -> None:
-    """Begin to count; run on the scheduler."""
+def start_counting(name: str, client: str, dask_scheduler: Scheduler = None) -> None:
+    """Start counting; runs on the scheduler."""
     dask_scheduler.add_plugin(TaskCounter(name, client), name=name)
 
 
-def read_counts(name: str, dask_scheduler: Any = None) -> dict[str, int]:
-    """Return what was counted so far; run on the scheduler."""
-    found = dask_scheduler.plugins[name]
-    return {"tasks": found.tasks, "bytes": found.bytes}
+def read_counts(name: str, dask_scheduler: Scheduler = None) -> dict[str, int]:
+    """Return the counts so far; runs on the scheduler."""
+    counter = dask_scheduler.plugins[name]
+    return {"tasks": counter.n_tasks, "bytes": counter.n_bytes}
 
 
-def read_lost_workers(name: str, dask_scheduler: Any = None) -> int:
-    """Return how many workers went since counting began; run on the scheduler."""
-    found = dask_scheduler.plugins.get(name)
-    return found.lost if found is not None else 0
+def read_lost_workers(name: str, dask_scheduler: Scheduler = None) -> int:
+    """Return how many workers left since counting started; runs on the scheduler."""
+    counter = dask_scheduler.plugins.get(name)
+    return counter.n_lost_workers if counter is not None else 0
 
 
-def stop_counting(name: str, dask_scheduler: Any = None) -> None:
-    """Count no more; run on the scheduler."""
+def stop_counting(name: str, dask_scheduler: Scheduler = None) -> None:
+    """Stop counting; runs on the scheduler."""
     dask_scheduler.remove_plugin(name)

@@ -1,39 +1,53 @@
-"""Clusters whose workers are jobs of a batch system, by dask-jobqueue."""
+"""Start clusters whose workers are jobs of a batch system, with dask-jobqueue."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from segmentation.deploy import config as parts
-from segmentation.deploy.config import parse_memory
+from segmentation.deploy.config import (
+    LOOPBACK,
+    dashboard_options,
+    import_extra,
+    parse_memory,
+    threads_per_worker,
+)
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Mapping
 
-#: Batch system → the class that hands in its jobs.
+    from dask_jobqueue import JobQueueCluster
+
+#: Batch system → the class that submits its jobs.
 CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-#: What a batch system calls who pays.
-_ACCOUNT = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
+#: Batch system → the class's option for the account that pays.
+_ACCOUNT_OPTIONS = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
 
 
 def start_cluster(
-    config: Mapping[str, Any], name: str, stack: contextlib.ExitStack
-) -> tuple[Any, int]:
-    """Start a scheduler in this process, and workers in jobs of a batch system; all speak TLS."""
+    config: Mapping[str, Any], stack: contextlib.ExitStack
+) -> tuple[JobQueueCluster, int]:
+    """Start a scheduler in this process, whose workers will be jobs; all of them speak TLS.
+
+    Returns
+    -------
+    cluster
+        Without jobs yet; :func:`submit_jobs` submits them.
+    int
+        The number of workers to wait for.
+    """
     from distributed import Security
 
     kind = config["kind"]
-    package = parts.import_extra("dask_jobqueue", "segmentation[batch]")
-    parts.import_extra("cryptography", "segmentation[tls]")
-    each = int(config.get("workers_per_job") or 1)
-    per_worker = config.get("memory_per_worker") or "2 GiB"
-    memory = (parse_memory(per_worker) or 2 << 30) * each
+    package = import_extra("dask_jobqueue", "segmentation[batch]")
+    import_extra("cryptography", "segmentation[tls]")
+    per_job = int(config.get("workers_per_job") or 1)
+    memory = (parse_memory(config.get("memory_per_worker")) or 2 << 30) * per_job
     options = {
         "queue": config.get("queue"),
-        _ACCOUNT[kind]: config.get("account"),
-        "walltime": _walltime(config),
+        _ACCOUNT_OPTIONS[kind]: config.get("account"),
+        "walltime": format_walltime(kind, config.get("walltime")),
         "interface": config["interface"],
         "local_directory": config.get("local_directory"),
         "log_directory": config.get("log_directory"),
@@ -43,39 +57,39 @@ def start_cluster(
         "job_extra_directives": config.get("directives"),
     }
     cluster = getattr(package, CLASSES[kind])(
-        cores=each * parts.threads_per_worker(config),
-        processes=each,
+        cores=per_job * threads_per_worker(config),
+        processes=per_job,
         memory=f"{memory} B",
         protocol="tls://",
         security=Security.temporary(),
-        scheduler_options=parts.dashboard_options(config),
-        worker_extra_args=["--dashboard-address", parts.LOOPBACK],
+        scheduler_options=dashboard_options(config),
+        worker_extra_args=["--dashboard-address", LOOPBACK],
         **{key: value for key, value in options.items() if value is not None},
     )
-    stack.callback(_drop_keys, cluster)
-    return cluster, _jobs(config) * each
+    stack.callback(_remove_keys, cluster)
+    return cluster, _count_jobs(config) * per_job
 
 
-def _jobs(config: Mapping[str, Any]) -> int:
-    """Return how many jobs are handed in; of an adaptive cluster's the fewest."""
+def _count_jobs(config: Mapping[str, Any]) -> int:
+    """Return the number of jobs to submit at first; the minimum of an adaptive cluster."""
     adaptive = config.get("adaptive")
     return int(adaptive["minimum"] if adaptive else config.get("jobs") or 1)
 
 
-def submit_jobs(cluster: Any, config: Mapping[str, Any]) -> None:
-    """Hand in the jobs, and raise what the batch system says to them."""
+def submit_jobs(cluster: JobQueueCluster, config: Mapping[str, Any]) -> None:
+    """Submit the jobs, and raise what the batch system answers."""
     from distributed import Status
 
-    async def hand_in() -> None:
-        # It happens behind the scenes. Asked for in the same turn of the loop, it is this call that
-        # hears of it.
-        cluster.scale(jobs=_jobs(config))
+    async def scale_and_wait() -> None:
+        # Dask submits in the background and drops errors. Awaited in the same turn of the event
+        # loop, they come here.
+        cluster.scale(jobs=_count_jobs(config))
         await cluster._correct_state()
 
     try:
-        cluster.sync(hand_in)
+        cluster.sync(scale_and_wait)
     except Exception:
-        # What was never started can't be closed, and Dask would leave the rest open for it.
+        # Dask can't close workers that never started, and would leave the others open.
         for worker in list(cluster._created):
             if worker.status == Status.created:
                 worker.status = Status.failed
@@ -84,16 +98,21 @@ def submit_jobs(cluster: Any, config: Mapping[str, Any]) -> None:
         cluster.adapt(minimum_jobs=adaptive["minimum"], maximum_jobs=adaptive["maximum"])
 
 
-def _drop_keys(cluster: Any) -> None:
-    """Remove the certificates that were written for the jobs now, not once they are collected."""
-    for name, held in vars(cluster).items():
-        if name.startswith("_job_") and hasattr(held, "close"):
-            held.close()
+def _remove_keys(cluster: JobQueueCluster) -> None:
+    """Remove the jobs' certificates from the disk now, rather than when they are collected."""
+    for name, file in vars(cluster).items():
+        if name.startswith("_job_") and hasattr(file, "close"):
+            file.close()
 
 
-def _walltime(config: Mapping[str, Any]) -> str | None:
-    """Return the time of a job as its batch system takes it: LSF without seconds."""
-    found = config.get("walltime")
-    if config["kind"] == "lsf" and found and re.fullmatch(r"\d+:\d+:\d+", str(found)):
-        return str(found).rpartition(":")[0]
-    return found
+def format_walltime(kind: str, walltime: str | None) -> str | None:
+    """Return a job's time limit in the form of its batch system; LSF takes no seconds.
+
+    Examples
+    --------
+    >>> format_walltime("slurm", "01:30:00"), format_walltime("lsf", "01:30:00")
+    ('01:30:00', '01:30')
+    """
+    if kind == "lsf" and walltime and re.fullmatch(r"\d+:\d+:\d+", walltime):
+        return walltime.rpartition(":")[0]
+    return walltime

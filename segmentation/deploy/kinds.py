@@ -1,4 +1,4 @@
-"""Each kind of cluster, started by Dask's own deployment classes or found where it stands."""
+"""Start a cluster of each kind with Dask's own deployment classes, or find a running one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from segmentation.deploy import config as parts
 from segmentation.deploy import jobqueue
-from segmentation.deploy.config import parse_memory
+from segmentation.deploy.config import (
+    LOOPBACK,
+    dashboard_options,
+    import_extra,
+    parse_memory,
+    threads_per_worker,
+)
 from segmentation.deploy.tls import key_pair_problem, validity_problem
 from segmentation.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: Cloud providers' classes: kind → the package's class, its extra package, workers' option.
+    from distributed import Security
+    from distributed.deploy.cluster import Cluster
+
+#: Provider → the module of its cluster class, the class, and the package to install.
 PROVIDERS = {
     "coiled": ("coiled", "Cluster", "coiled"),
     "aws-ec2": ("dask_cloudprovider.aws", "EC2Cluster", "dask-cloudprovider[aws]"),
@@ -27,34 +35,51 @@ PROVIDERS = {
     "azure": ("dask_cloudprovider.azure", "AzureVMCluster", "dask-cloudprovider[azure]"),
     "google": ("dask_cloudprovider.gcp", "GCPCluster", "dask-cloudprovider[gcp]"),
 }
-#: A forwarded port leads to it from loopback; that is not where it listens.
-_PLAIN_PODS = (
-    "what the operator starts is neither encrypted nor asks who somebody is: pods that reach its "
-    "scheduler can read the ratings and run programs on its workers: keep them out by a network "
-    "policy (cluster_config/kubernetes/job.yaml has one)"
+#: The job reaches the scheduler through a forwarded port on loopback, so that its address does not
+#: show that other pods reach it too.
+_UNENCRYPTED_PODS = (
+    "the operator's scheduler is unencrypted and unauthenticated: any pod that reaches it can read "
+    "the ratings and run code on the workers; restrict access with a network policy, as in "
+    "cluster_config/kubernetes/job.yaml"
 )
-#: What a job that was killed has started by SSH ends itself: its scheduler after so long without a
-#: task, and workers that reach none.
-_IDLE, _UNREACHED = "1 hour", "1 minute"
+#: After a job was killed, its SSH scheduler stops when it has had no task for so long, and workers
+#: when they have reached no scheduler.
+_IDLE_TIMEOUT, _DEATH_TIMEOUT = "1 hour", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 
 class Deployment(NamedTuple):
     """A cluster to connect to.
 
-    ``target`` is an address or a cluster object, ``security`` what :class:`distributed.Client`
-    needs, ``expected`` the workers to wait for, ``warning`` what a person should know of it.
+    Parameters
+    ----------
+    target
+        The scheduler's address, or a cluster object.
+    security
+        The certificates that :class:`distributed.Client` needs; None without TLS.
+    expected
+        The number of workers to wait for.
+    dashboard
+        The URL of the dashboard, if the cluster object knows it.
+    warning
+        What the user should know about the cluster.
     """
 
-    target: Any
-    security: Any
+    target: str | Cluster
+    security: Security | None
     expected: int
     dashboard: str | None = None
     warning: str | None = None
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address, or a host's name, is of this machine alone."""
+    """Tell whether an address or a host name belongs to this machine alone.
+
+    Examples
+    --------
+    >>> is_loopback("tcp://127.0.0.1:8786"), is_loopback("tcp://10.0.0.1:8786")
+    (True, False)
+    """
     host = address.partition("://")[2] or address
     host = host.rpartition(":")[0] if host.count(":") == 1 or "]" in host else host
     host = host.strip("[]")
@@ -67,203 +92,241 @@ def is_loopback(address: str) -> bool:
 
 
 def unencrypted_warning(address: str) -> str | None:
-    """Say what it means to talk to a scheduler in the open; None where nobody else can listen."""
+    """Return a warning if others can listen to what goes to a scheduler, or use it; else None."""
     if not address.startswith("tcp://") or is_loopback(address):
         return None
     return (
-        f"{address} is neither encrypted nor does it ask who you are: whoever reaches it can read "
-        "the ratings and run programs on its workers: use tls:// (see segmentation certificates)"
+        f"{address} is unencrypted and unauthenticated: whoever reaches it can read the ratings "
+        "and run code on its workers; use tls:// (see segmentation certificates)"
     )
 
 
 @contextmanager
 def deploy(config: Mapping[str, Any], name: str) -> Iterator[Deployment]:
-    """Start a cluster of any kind but the embedded ones, and end it, or find one that stands.
+    """Start a cluster and close it at the end, or find a running one.
+
+    Parameters
+    ----------
+    config
+        A cluster file of any kind but ``threads`` and ``local``.
+    name
+        The file's name, for messages.
 
     Raises
     ------
     UsageError
-        If its package is not installed, or keys are missing that only it can tell.
+        If a package that the kind needs is not installed, or certificates are missing.
     ClusterError
-        If it can't be started.
+        If the cluster can't be started.
     """
     kind = config["kind"]
     if kind in ("remote", "tls"):
-        yield _found(config, name)
+        yield _find_running(config, name)
         return
-    start = {"ssh": _ssh, "kubernetes": _kubernetes, "cloud": _cloud}.get(
-        kind, jobqueue.start_cluster
-    )
+    start = _STARTERS.get(kind, jobqueue.start_cluster)
     with contextlib.ExitStack() as stack:
         try:
-            cluster, expected = start(config, name, stack)
+            cluster, expected = start(config, stack)
             stack.callback(_close, cluster)
-            adaptive = config.get("adaptive")
             if kind in jobqueue.CLASSES:
                 jobqueue.submit_jobs(cluster, config)
-            elif adaptive:
+            elif adaptive := config.get("adaptive"):
                 cluster.adapt(**adaptive)
                 expected = adaptive["minimum"]
-        except (UsageError, KeyboardInterrupt):
+        except UsageError:
             raise
         except Exception as error:
-            # Each of these classes has its own: what they say is what there is to say.
-            told = " ".join(str(error).split()) or type(error).__name__
+            # Each deployment class raises errors of its own.
+            message = " ".join(str(error).split()) or type(error).__name__
             raise ClusterError(
-                f"cluster {name!r} can't be started: {told[:400]}: check its file"
+                f"cluster {name!r} can't be started: {message[:400]}; check its file"
             ) from error
         yield Deployment(
             cluster,
             getattr(cluster, "security", None),
             expected,
             _link(cluster),
-            _PLAIN_PODS if kind == "kubernetes" else None,
+            _UNENCRYPTED_PODS if kind == "kubernetes" else None,
         )
 
 
-def _close(cluster: Any) -> None:
-    # It is being left in any case, and may have lost what it would have to tell.
+def _close(cluster: Cluster) -> None:
+    # The job is leaving it, and the cluster may be gone already.
     with contextlib.suppress(Exception):
         cluster.close()
 
 
-def _link(cluster: Any) -> str | None:
+def _link(cluster: Cluster) -> str | None:
     try:
-        found = cluster.dashboard_link
+        link = cluster.dashboard_link
     except Exception:
         return None
-    return str(found) if found else None
+    return str(link) if link else None
 
 
-def _found(config: Mapping[str, Any], name: str) -> Deployment:
+def _find_running(config: Mapping[str, Any], name: str) -> Deployment:
     address = config.get("address")
     if not address:
         raise UsageError(
-            f"--cluster {name}: has no address: add --address, or the key address to its file"
+            "{cluster} {name}: has no address; pass {address}, or add the key address to its file",
+            "cluster",
+            "address",
+            name=name,
         )
-    return Deployment(address, security(config, address), int(config.get("workers") or 1))
+    return Deployment(address, load_security(config, address), int(config.get("workers") or 1))
 
 
-def security(config: Mapping[str, Any], address: str) -> Any:
-    """Return the certificates that a client shows, from the file or Dask's configuration.
+#: Key of a cluster file → option of :class:`distributed.Security`.
+_SECURITY_OPTIONS = {
+    "ca_file": "tls_ca_file",
+    "certificate": "tls_client_cert",
+    "key": "tls_client_key",
+}
+
+
+def load_security(config: Mapping[str, Any], address: str) -> Security | None:
+    """Return the client's certificates, from the cluster's file or Dask's configuration.
+
+    Parameters
+    ----------
+    config
+        The cluster's file.
+    address
+        The scheduler's address, or ``tls://`` alone for one that is yet to be started.
 
     Raises
     ------
     UsageError
-        If one is missing for ``tls://``, or named for ``tcp://``.
+        If a file is missing for ``tls://``, named for ``tcp://``, or doesn't fit the others.
     ClusterError
-        If the own certificate is not good any more.
+        If a certificate has expired or is not valid yet.
     """
     from distributed import Security
 
-    keys = {"ca_file": "tls_ca_file", "certificate": "tls_client_cert", "key": "tls_client_key"}
-    given = {keys[key]: str(Path(config[key]).expanduser()) for key in keys if config.get(key)}
+    paths = {
+        option: str(Path(config[key]).expanduser())
+        for key, option in _SECURITY_OPTIONS.items()
+        if config.get(key)
+    }
     if not address.startswith("tls://"):
-        if given:
+        if paths:
             raise UsageError(
-                f"{address}: certificates are named, and the address is not tls://: mend either"
+                f"{address}: the cluster's file names certificates, and the address is not tls://; "
+                "change one of them"
             )
         return None
-    found = Security(**given, require_encryption=True)
-    for key, option in keys.items():
-        path = getattr(found, option)
-        if path is None and address == "tls://":
-            raise UsageError(
-                f"{key} is missing where a host is not this machine: name ca_file, certificate and "
-                "key in the cluster's file (segmentation certificates makes them), or say "
-                "encrypted: false"
-            )
-        if path is None:
-            raise UsageError(
-                f"{address}: needs {key}: take --cluster tls, or a file like it (segmentation "
-                "certificates makes what it names)"
-            )
-        if "\n" not in path and not Path(path).is_file():
-            raise UsageError(
-                f"{key}: {path}: no such file: name it in the cluster's file, or make it with "
-                "segmentation certificates"
-            )
-    for path in (found.tls_client_cert, found.tls_ca_file):
-        if (told := validity_problem(path)) is not None:
+    security = Security(**paths, require_encryption=True)
+    for key, option in _SECURITY_OPTIONS.items():
+        _check_file(key, getattr(security, option), address)
+    for path in (security.tls_client_cert, security.tls_ca_file):
+        if (problem := validity_problem(path)) is not None:
             raise ClusterError(
-                f"{path}: the certificate {told}: make new ones (segmentation certificates)"
+                f"{path}: the certificate {problem}; make new ones (segmentation certificates)"
             )
-    if not any("\n" in getattr(found, option) for option in keys.values()):
-        certificate, key = found.tls_client_cert, found.tls_client_key
-        if (told := key_pair_problem(certificate, key)) is not None:
+    # Dask's configuration may hold certificates themselves in place of paths.
+    if not any("\n" in getattr(security, option) for option in _SECURITY_OPTIONS.values()):
+        certificate, key = security.tls_client_cert, security.tls_client_key
+        if (problem := key_pair_problem(certificate, key)) is not None:
             raise UsageError(
-                f"{key}: is not the key of {certificate}, or one of them can't be read ({told}): "
-                "name a pair, unencrypted, or make one with segmentation certificates"
+                f"{key} and {certificate} can't be used together ({problem}); name a certificate "
+                "and its unencrypted key, or make a pair (segmentation certificates)"
             )
-    return found
+    return security
 
 
-def _ssh(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
-    """Start a scheduler on the first host and workers on all, by each host's SSH server."""
-    import dask
+def _check_file(key: str, path: str | None, address: str) -> None:
+    if path is None and address == "tls://":
+        raise UsageError(
+            f"{key} is missing, and a host is not this machine; name ca_file, certificate and key "
+            "in the cluster's file (segmentation certificates makes them), or set encrypted: false"
+        )
+    if path is None:
+        raise UsageError(
+            "{scheduler}: needs {key}; pass {cluster} tls, or a file like it (segmentation "
+            "certificates makes what it names)",
+            "cluster",
+            scheduler=address,
+            key=key,
+        )
+    if "\n" not in path and not Path(path).is_file():
+        raise UsageError(
+            f"{key}: {path}: no such file; name it in the cluster's file, or make it (segmentation "
+            "certificates)"
+        )
+
+
+def _start_ssh(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[Cluster, int]:
+    """Start a scheduler on the first host and workers on all hosts, by SSH."""
     from distributed import SSHCluster
 
-    parts.import_extra("asyncssh", "segmentation[ssh]")
+    import_extra("asyncssh", "segmentation[ssh]")
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
     hosts = config["hosts"]
-    encrypted = config.get("encrypted", not all(map(is_loopback, hosts)))
-    options: dict[str, Any] = {
+    is_local = all(map(is_loopback, hosts))
+    scheduler = {
         "host": hosts[0],
         "port": 0,
-        "idle_timeout": _IDLE,
-        **parts.dashboard_options(config),
+        "idle_timeout": _IDLE_TIMEOUT,
+        **dashboard_options(config),
     }
-    if encrypted:
-        # Read on each host; the job's own configuration is what they inherit.
-        paths = security(config, "tls://")
-        # Each by itself: the branch holds other settings that have to stay.
-        tls = "distributed.comm.tls"
-        role = {f"{tls}.ca-file": paths.tls_ca_file, "distributed.comm.require-encryption": True}
-        for part in ("scheduler", "worker", "client"):
-            role[f"{tls}.{part}.cert"] = paths.tls_client_cert
-            role[f"{tls}.{part}.key"] = paths.tls_client_key
-        stack.enter_context(dask.config.set(role))
-        options["protocol"] = "tls://"
+    if config.get("encrypted", not is_local):
+        _configure_tls(load_security(config, "tls://"), stack)
+        scheduler["protocol"] = "tls://"
     connect = {
         "username": config.get("user"),
         "port": config.get("port"),
         "client_keys": [config["key_file"]] if config.get("key_file") else None,
         "known_hosts": config.get("known_hosts"),
     }
-    each = int(config.get("workers_per_host") or 1)
+    per_host = int(config.get("workers_per_host") or 1)
     worker = {
-        "nthreads": parts.threads_per_worker(config),
+        "nthreads": threads_per_worker(config),
         "memory_limit": config.get("memory_per_worker", "auto"),
-        "n_workers": each,
+        "n_workers": per_host,
         "local_directory": config.get("local_directory"),
-        # Their pages ask nobody who they are; and unless told so they listen everywhere.
-        "dashboard_address": parts.LOOPBACK,
-        "death_timeout": _UNREACHED,
-        "host": "127.0.0.1" if all(map(is_loopback, hosts)) else None,
+        # Workers' pages are unauthenticated, and by default listen on all interfaces.
+        "dashboard_address": LOOPBACK,
+        "death_timeout": _DEATH_TIMEOUT,
+        "host": "127.0.0.1" if is_local else None,
     }
     cluster = SSHCluster(
         [hosts[0], *hosts],
-        connect_options={key: value for key, value in connect.items() if value is not None},
-        worker_options={key: value for key, value in worker.items() if value is not None},
-        scheduler_options=options,
+        connect_options=_without_none(connect),
+        worker_options=_without_none(worker),
+        scheduler_options=scheduler,
         remote_python=config.get("python") or "python3",
     )
-    return cluster, each * len(hosts)
+    return cluster, per_host * len(hosts)
 
 
-def _kubernetes(
-    config: Mapping[str, Any], name: str, stack: contextlib.ExitStack
-) -> tuple[Any, int]:
-    """Have the operator of dask-kubernetes make a DaskCluster, reached by a forwarded port."""
-    operator = parts.import_extra("dask_kubernetes.operator", "segmentation[kubernetes]")
-    memory = config.get("memory_per_worker") or "4 GiB"
+def _configure_tls(security: Security, stack: contextlib.ExitStack) -> None:
+    """Set the certificates in Dask's configuration, which the hosts inherit and read."""
+    import dask
+
+    # One by one: the branch of the configuration holds other settings that have to stay.
+    tls = "distributed.comm.tls"
+    options = {
+        f"{tls}.ca-file": security.tls_ca_file,
+        "distributed.comm.require-encryption": True,
+    }
+    for role in ("scheduler", "worker", "client"):
+        options[f"{tls}.{role}.cert"] = security.tls_client_cert
+        options[f"{tls}.{role}.key"] = security.tls_client_key
+    stack.enter_context(dask.config.set(options))
+
+
+def _start_kubernetes(
+    config: Mapping[str, Any], stack: contextlib.ExitStack
+) -> tuple[Cluster, int]:
+    """Have dask-kubernetes' operator create a DaskCluster, reached through a forwarded port."""
+    operator = import_extra("dask_kubernetes.operator", "segmentation[kubernetes]")
     amount = {
-        "memory": str(parse_memory(memory) or 4 << 30),
-        "cpu": str(parts.threads_per_worker(config)),
+        "memory": str(parse_memory(config.get("memory_per_worker")) or 4 << 30),
+        "cpu": str(threads_per_worker(config)),
     }
     workers = int(config.get("workers") or 1)
     options = {
-        # Of its own, so that no run joins the cluster of another.
+        # A new name, so that no run joins the cluster of another.
         "name": f"{config.get('name') or 'segmentation'}-{uuid.uuid4().hex[:6]}",
         "namespace": config.get("namespace"),
         "env": config.get("environment"),
@@ -273,17 +336,21 @@ def _kubernetes(
         n_workers=workers,
         resources={"requests": amount, "limits": amount},
         quiet=True,
-        **{key: value for key, value in options.items() if value is not None},
+        **_without_none(options),
     )
     return cluster, workers
 
 
-def _cloud(config: Mapping[str, Any], name: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
-    """Let a cloud's own package start a cluster, with that package's own options."""
-    provider = config["provider"]
-    if provider not in PROVIDERS:
-        raise UsageError(f"{name}: provider: {provider!r}: choose from {', '.join(PROVIDERS)}")
-    module, cls, package = PROVIDERS[provider]
+def _start_cloud(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[Cluster, int]:
+    """Start a cluster with a cloud's own package and that package's options."""
+    module, name, package = PROVIDERS[config["provider"]]
+    cluster_class = getattr(import_extra(module, package), name)
     workers = int(config.get("workers") or 1)
-    made = getattr(parts.import_extra(module, package), cls)
-    return made(n_workers=workers, **(config.get("options") or {})), workers
+    return cluster_class(n_workers=workers, **(config.get("options") or {})), workers
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+_STARTERS = {"ssh": _start_ssh, "kubernetes": _start_kubernetes, "cloud": _start_cloud}

@@ -1,4 +1,4 @@
-"""Schedulers and workers that the job starts on this machine: in its process, or beside it."""
+"""Start a scheduler and workers on this machine, in the job's process or in processes of theirs."""
 
 from __future__ import annotations
 
@@ -15,160 +15,187 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import Worker, WorkerPlugin
 
-from segmentation.deploy.config import parse_memory
+from segmentation.deploy.config import LOOPBACK, parse_memory
 from segmentation.deploy.memory_budget import Budget, plan_budget
+from segmentation.deploy.worker_setup import configure_logging
 from segmentation.errors import ClusterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from distributed import Client, LocalCluster
 
-_LOOPBACK = "127.0.0.1:0"
-#: A worker that hasn't been heard of for so long is given up, and its tasks go to others.
-_SILENCE = "60 s"
+#: A worker that has been silent for so long is given up, and its tasks go to others.
+_WORKER_TTL = "60 s"
 
 
 @contextmanager
-def start_embedded(
+def start_local_cluster(
     config: Mapping[str, Any], name: str, *, memory_limit: int | None, debug: bool
-) -> Iterator[tuple[Any, Budget, str | None]]:
-    """Start a cluster of kind ``threads`` or ``local``; yield a client, the budget, the dashboard.
+) -> Iterator[tuple[Client, Budget, str | None]]:
+    """Start a cluster of kind ``threads`` or ``local``; yield client, budget and dashboard's URL.
+
+    Parameters
+    ----------
+    config
+        The cluster's file.
+    name
+        What to call it in messages.
+    memory_limit
+        For the whole run, bytes; None uses what the file says.
+    debug
+        Whether Dask's log lines are shown.
 
     Raises
     ------
     UsageError
-        If the run can't keep to its memory.
+        If the memory limit is too small for the workers.
     ClusterError
-        If it can't be started.
+        If the cluster can't be started.
     """
     import dask
-    from dask.system import CPU_COUNT
-    from distributed import Client, LocalCluster
-    from distributed.system import MEMORY_LIMIT
+    from distributed import Client
 
-    inside = config["kind"] == "threads"
-    limit = config.get("memory_limit")
-    budget = plan_budget(
-        embedded=inside,
-        workers=_count(config.get("workers")),
-        threads=_count(config.get("threads" if inside else "threads_per_worker")),
-        cpus=CPU_COUNT,
-        machine=int(MEMORY_LIMIT),
-        limit=memory_limit,
-        worker_limit=None if limit in (None, "auto") else parse_memory(limit),
-    )
-    dashboard = config.get("dashboard") or None
-    if dashboard and not has_bokeh():
-        dashboard = None
+    in_process = config["kind"] == "threads"
+    budget = _plan(config, memory_limit, in_process=in_process)
+    dashboard = (config.get("dashboard") or None) if has_bokeh() else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(
-            dask.config.set({**budget.dask_config(), "distributed.scheduler.worker-ttl": _SILENCE})
+            dask.config.set(
+                {**budget.dask_config(), "distributed.scheduler.worker-ttl": _WORKER_TTL}
+            )
         )
         try:
-            with _interrupts_held(), warnings.catch_warnings():
-                # That its port was taken: the address that it got instead is shown anyway.
+            with _defer_interrupts(), warnings.catch_warnings():
+                # That a port is taken; the address that is used instead is shown anyway.
                 warnings.simplefilter("ignore", UserWarning)
-                cluster = LocalCluster(
-                    n_workers=budget.workers,
-                    threads_per_worker=budget.threads,
-                    processes=not inside,
-                    host=None if inside else "127.0.0.1",
-                    # The scheduler's and workers' pages are served in any case: keep them here.
-                    dashboard_address=dashboard or _LOOPBACK,
-                    worker_dashboard_address=_LOOPBACK,
-                    memory_limit=budget.worker,
-                    local_directory=str(spill_dir()),
-                    scheduler_kwargs={"dashboard": dashboard is not None},
-                    worker_class=PlainWorker if inside and not dashboard else None,
-                    silence_logs=False if debug else logging.CRITICAL,
-                )
+                cluster = _new_cluster(budget, dashboard, in_process=in_process, debug=debug)
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
-            if not inside:
-                client.register_plugin(IgnoreInterrupts())
+            if not in_process:
+                client.register_plugin(LocalWorkerSetup())
         except (OSError, RuntimeError, TimeoutError) as error:
             raise ClusterError(
-                f"cluster {name!r} can't be started: {' '.join(str(error).split())}: "
-                "check its file, free ports and memory"
+                f"cluster {name!r} can't be started: {' '.join(str(error).split())}; check its "
+                "file, free ports and memory"
             ) from error
         yield client, budget, _dashboard_link(cluster, dashboard)
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Note Ctrl-C while the cluster starts, and raise it once there is something to close."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if caught:
-            raise KeyboardInterrupt
+def _plan(config: Mapping[str, Any], memory_limit: int | None, *, in_process: bool) -> Budget:
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
+
+    worker_limit = config.get("memory_limit")
+    return plan_budget(
+        in_process=in_process,
+        workers=_parse_count(config.get("workers")),
+        threads=_parse_count(config.get("threads" if in_process else "threads_per_worker")),
+        cpus=CPU_COUNT,
+        machine_mem=int(MEMORY_LIMIT),
+        memory_limit=memory_limit,
+        worker_limit=None if worker_limit in (None, "auto") else parse_memory(worker_limit),
+    )
 
 
-def _count(value: Any) -> int | None:
+def _parse_count(value: int | str | None) -> int | None:
     return None if value in (None, "auto") else int(value)
 
 
+def _new_cluster(
+    budget: Budget, dashboard: str | None, *, in_process: bool, debug: bool
+) -> LocalCluster:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=budget.workers,
+        threads_per_worker=budget.threads,
+        processes=not in_process,
+        host=None if in_process else "127.0.0.1",
+        # Scheduler and workers serve pages in any case; this keeps them on loopback.
+        dashboard_address=dashboard or LOOPBACK,
+        worker_dashboard_address=LOOPBACK,
+        memory_limit=budget.worker_mem,
+        local_directory=str(spill_dir()),
+        scheduler_kwargs={"dashboard": dashboard is not None},
+        worker_class=PlainWorker if in_process and not dashboard else None,
+        silence_logs=False if debug else logging.CRITICAL,
+    )
+
+
+@contextmanager
+def _defer_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back while the cluster starts, and raise it when there is something to close."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if signals:
+            raise KeyboardInterrupt
+
+
 def has_bokeh() -> bool:
-    """Tell whether Dask's pages can be drawn."""
+    """Tell whether bokeh is installed, which draws Dask's pages."""
     from importlib.util import find_spec
 
     return find_spec("bokeh") is not None
 
 
-def _dashboard_link(cluster: Any, wanted: str | None) -> str | None:
-    if wanted is None:
+def _dashboard_link(cluster: LocalCluster, address: str | None) -> str | None:
+    if address is None:
         return None
     server = cluster.scheduler.services.get("dashboard")
     if server is None:
         return None
-    host = wanted.rpartition(":")[0] or "127.0.0.1"
+    host = address.rpartition(":")[0] or "127.0.0.1"
     return f"http://{host}:{server.port}/status"
 
 
 def cache_dir(name: str = "") -> Path:
-    """Return the folder for what can be made again: on a disk, where ``/tmp`` may be memory."""
+    """Return the cache folder, or a folder in it; on a disk, where ``/tmp`` may be memory."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "segmentation" / name
 
 
 def spill_dir() -> Path:
-    """Return a folder for what waits on disk: the cache, or /tmp if it is read-only."""
-    wanted = cache_dir("spill")
+    """Return the folder to spill to: in the cache folder, or ``/tmp`` if that is read-only."""
+    folder = cache_dir("spill")
     try:
-        wanted.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return Path(tempfile.gettempdir())
-    return wanted if os.access(wanted, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    return folder if os.access(folder, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 class PlainWorker(Worker):  # type: ignore[misc]
-    """A worker without pages of its own; its server for metrics stays where it is told to listen.
+    """A worker that serves metrics but no dashboard.
 
-    `LocalCluster` ties the two together, and the pages' library takes a third of a second to load.
+    `LocalCluster` has one option for both, and importing bokeh takes a third of a second.
     """
 
     def __init__(self, *arguments: Any, dashboard: bool = False, **options: Any) -> None:
         super().__init__(*arguments, dashboard=False, **options)
 
 
-class IgnoreInterrupts(WorkerPlugin):  # type: ignore[misc]
-    """Let worker processes leave Ctrl-C to the job, which ends them.
+class LocalWorkerSetup(WorkerPlugin):  # type: ignore[misc]
+    """Let worker processes log like Dask, and leave Ctrl-C to the job, which ends them.
 
-    It reaches the whole process group. What they inherit at their start can't be used for this:
-    the standard library's resource tracker clears the signal mask, and a signal that is ignored
-    while they start would be lost to the job as well.
+    Ctrl-C reaches the whole process group. Processes can't inherit that they ignore it: the
+    standard library's resource tracker clears the signal mask, and if the job ignored the signal
+    while they start, it would miss one itself.
     """
 
-    name = "ignore-interrupts"
+    name = "segmentation-local-worker-setup"
     idempotent = True
 
-    def setup(self, worker: Any) -> None:
-        """Ignore the signal where the worker owns its process' main thread."""
+    def setup(self, worker: Worker) -> None:
+        """Set the worker up; Dask calls this before the worker gets a task."""
+        configure_logging()
+        # Only the main thread may do this; a worker process runs its worker there.
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)

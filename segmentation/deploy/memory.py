@@ -1,4 +1,4 @@
-"""Peak memory of the whole process tree, sampled while a job runs."""
+"""Measure the peak memory of the process tree while a job runs, and return free memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ _INTERVAL_SECONDS = 0.1
 
 
 class PeakMemory:
-    """Samples the resident memory of this process and all its children, summed, in bytes.
+    """Sample the resident memory of this process and all its children, in bytes, summed.
 
-    Pages that processes share are counted once each, so the figure errs upwards. What one process
-    peaked at between two samples is known exactly from the kernel and is the least that is said.
+    Pages that processes share count once per process, so the figure errs upwards. The kernel knows
+    the exact peak of this process, also between samples; the figure is never below it.
+
+    Examples
+    --------
+    >>> with PeakMemory() as memory:
+    ...     peak = memory.bytes
+    >>> peak > 0
+    True
     """
 
     def __init__(self) -> None:
@@ -50,7 +57,7 @@ class PeakMemory:
 
     @property
     def now(self) -> int:
-        """What the processes take at this moment."""
+        """The memory in use at this moment."""
         return self._sample()
 
     def _watch(self) -> None:
@@ -68,22 +75,22 @@ class PeakMemory:
 
 
 def trim_memory() -> None:
-    """Give memory that is free, but kept for more of the same work, back to the system."""
+    """Return free memory, which allocators keep for later, to the system."""
     from segmentation.datasets.partitions import release_buffers
 
     release_buffers()
-    # What Dask's documentation advises: glibc keeps what large arrays leave behind.
+    # As Dask's documentation advises: glibc keeps what large arrays leave behind.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 async def trim_memory_later() -> None:
-    """Do the same after the answer; Dask takes coroutines alone that way."""
+    """Trim memory without making the caller wait, which Dask supports for coroutines only."""
     trim_memory()
 
 
 def peak_rss(pid: int | str = "self") -> int:
-    """Return what one process alone peaked at, bytes, by the kernel's count; 0 if it isn't told."""
+    """Return the peak memory of one process alone, bytes; 0 where the kernel doesn't report it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -92,6 +99,6 @@ def peak_rss(pid: int | str = "self") -> int:
 
 
 def _own_peak() -> int:
-    # getrusage counts from the fork on, so that it starts with the parent's size.
+    # getrusage counts from the fork on, and so starts with the parent's size.
     unit = 1 if sys.platform == "darwin" else 1024
     return peak_rss() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,4 +1,4 @@
-"""What is looked at before the first task: all of it, and told in one list with its remedies."""
+"""Check workers before the first task, and list everything that is wrong with its remedy."""
 
 from __future__ import annotations
 
@@ -7,193 +7,250 @@ import os
 import platform
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.deploy.memory_budget import MIB, budget_of_workers
 from segmentation.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from distributed import Client, Worker
+
+    from segmentation.deploy.admission import Requirements
     from segmentation.deploy.memory_budget import Budget
 
-#: The libraries that results or messages hang on, beside what Dask compares by itself.
+#: The libraries that results or messages depend on, in addition to those that Dask compares.
 LIBRARIES = ("numba", "pyarrow", "scipy", "fsspec")
-#: Those whose releases differ in what goes over the wire.
-_EXACT = ("dask", "distributed", "cloudpickle")
+#: Every release of these may change what goes over the wire.
+_SAME_RELEASE = ("dask", "distributed", "cloudpickle")
 _SAME_MINOR = ("python", "numpy", "pandas", "numba", "pyarrow", "msgpack")
-#: Beside less free room a worker's first spilling may fail, bytes.
-LEAST_SPACE = 512 * MIB
-_MOST_CLOCK_SECONDS = 30.0
-#: As long as a worker may take to answer before there is any work.
+#: With less free disk space, a worker may fail the first time it spills, bytes.
+MIN_DISK_SPACE = 512 * MIB
+_MAX_CLOCK_SECONDS = 30.0
+#: How long an idle worker may take to answer.
 _ANSWER_SECONDS = 15.0
 
 
-def check_versions(client: Any) -> list[str]:
-    """Compare client, scheduler and workers; say whatever keeps them from working together."""
-    told = client.get_versions(packages=list(LIBRARIES))
-    own = told["client"]
-    found = []
-    others = {"the scheduler": told["scheduler"], **_named(told["workers"])}
-    for where, other in others.items():
-        found += _of_versions(where, own, other)
-    return found
+class WorkerProbe(NamedTuple):
+    """What a worker reports about itself and the input.
+
+    Parameters
+    ----------
+    clock
+        Its time, seconds since the epoch.
+    folder
+        Where it spills.
+    free_bytes
+        The free disk space there.
+    digest
+        The fingerprint of the input as the worker sees it; empty without files.
+    failure
+        Why the worker can't read the input; empty if it can.
+    """
+
+    clock: float
+    folder: str
+    free_bytes: int
+    digest: str
+    failure: str
 
 
-def _of_versions(where: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    if not other:
-        return [f"{where} doesn't tell its versions: start it anew"]
-    found = []
-    for name in (*_EXACT, *_SAME_MINOR):
-        mine, theirs = own["packages"].get(name), other["packages"].get(name)
-        if theirs is None:
-            found.append(f"{where} has no {name}: install {name} {mine} there")
-        elif _differ(name, mine, theirs):
-            found.append(
-                f"{where} has {name} {_short(theirs)}, and the job {_short(mine)}: install the "
-                "same (requirements.lock names them)"
-            )
-    if other["host"]["byteorder"] != own["host"]["byteorder"]:
-        found.append(f"{where} has another byte order: use machines of one kind")
-    return found
-
-
-def check_responsive(client: Any) -> None:
-    """See that all workers answer: one that is stopped would be waited for until it is given up.
+def raise_findings(findings: Sequence[str], warn: Callable[[str], None]) -> None:
+    """Show all that is wrong with a cluster, one line each, and raise an error that counts them.
 
     Raises
     ------
     ClusterError
-        With those that don't within :data:`_ANSWER_SECONDS`.
+        If there are any findings.
     """
-    from distributed.core import Status
-
-    known = client.scheduler_info(n_workers=-1)["workers"]
-
-    async def ask() -> set[str]:
-        asked = {
-            address: asyncio.ensure_future(client.run(_present, workers=[address]))
-            for address, worker in known.items()
-            if worker["status"] == Status.running.name
-        }
-        if not asked:
-            return set()
-        await asyncio.wait(asked.values(), timeout=_ANSWER_SECONDS)
-        mute = {address for address, answer in asked.items() if not answer.done()}
-        for answer in asked.values():
-            answer.cancel()
-        await asyncio.gather(*asked.values(), return_exceptions=True)
-        return mute
-
-    mute = client.sync(ask)
-    if mute:
-        n = len(mute)
-        raise ClusterError(
-            f"worker {min(mute)}{f' and {n - 1} more' if n > 1 else ''} did not answer within "
-            f"{_ANSWER_SECONDS:g} s: it hangs or is cut off: end it and start it anew"
-        )
+    if not findings:
+        return
+    for finding in findings:
+        warn(f"  ✗ {finding}")
+    plural = "s" if len(findings) > 1 else ""
+    first = findings[0] if len(findings) == 1 else f"the first: {findings[0]}"
+    raise ClusterError(f"the cluster fails {len(findings)} check{plural}; {first}")
 
 
-def _present() -> None:
-    """Run on a worker that answers."""
-
-
-def machine_notes(client: Any) -> list[str]:
-    """Say what differs and does no harm but to the last digits."""
-    machines = {
-        found["host"]["machine"] for found in client.get_versions()["workers"].values() if found
-    }
-    own = platform.machine()
-    if machines <= {own}:
-        return []
-    others = ", ".join(sorted(machines - {own}))
-    return [f"workers are {others}, and the job {own}: last digits may differ"]
-
-
-def check_memory(client: Any, budget: Budget, partition_bytes: int | None) -> list[str]:
-    """Say which workers can't hold what a task of theirs needs."""
-    wanted = partition_bytes or budget.partition_bytes
-    found = []
-    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
-        limit = int(worker["memory_limit"] or 0)
-        found += _of_memory(f"worker {address}", limit, worker["nthreads"], budget, wanted)
-    return found
-
-
-def _of_memory(where: str, limit: int, threads: int, budget: Budget, wanted: int) -> list[str]:
-    least = budget.least_for(wanted, threads)
-    if not limit or limit >= least:
-        return []
-    smaller = ", or lower --partition-size" if budget.least_for(1, threads) <= limit else ""
+def check_versions(client: Client) -> list[str]:
+    """Compare the versions of client, scheduler and workers."""
+    versions = client.get_versions(packages=list(LIBRARIES))
+    others = {"the scheduler": versions["scheduler"]}
+    others |= {f"worker {address}": other for address, other in versions["workers"].items()}
     return [
-        f"{where} has {limit // MIB:,} MiB for {threads} threads, and partitions of "
-        f"{wanted / MIB:,.3g} MiB need {-(-least // MIB):,} MiB: start it with --memory-limit "
-        f"{-(-least // MIB)}MiB or fewer threads{smaller}"
+        finding
+        for where, other in others.items()
+        for finding in _compare_versions(where, versions["client"], other)
     ]
 
 
-def check_workers(client: Any, files: Sequence[str], digest: str) -> list[str]:
-    """Ask each worker for its clock, room on its disk, and what it sees of the input.
+def _compare_versions(where: str, job: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    if not other:
+        return [f"{where} doesn't report its versions: restart it"]
+    findings = []
+    for name in (*_SAME_RELEASE, *_SAME_MINOR):
+        mine, theirs = job["packages"].get(name), other["packages"].get(name)
+        if theirs is None:
+            findings.append(f"{where} has no {name}: install {name} {mine} there")
+        elif _versions_differ(name, mine, theirs):
+            findings.append(
+                f"{where} has {name} {_short_version(theirs)}, and the job has "
+                f"{_short_version(mine)}: install the same version (see requirements.lock)"
+            )
+    if other["host"]["byteorder"] != job["host"]["byteorder"]:
+        findings.append(f"{where} has another byte order: use machines of one kind")
+    return findings
 
-    Workers behind one address may be in containers of their own.
+
+def check_responsive(client: Client) -> None:
+    """Check that all workers answer; a stopped worker would block until it is given up.
+
+    Raises
+    ------
+    ClusterError
+        If one doesn't answer within :data:`_ANSWER_SECONDS`.
+    """
+    from distributed.core import Status
+
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+
+    async def find_silent_workers() -> set[str]:
+        answers = {
+            address: asyncio.ensure_future(client.run(_answer, workers=[address]))
+            for address, worker in workers.items()
+            if worker["status"] == Status.running.name
+        }
+        if not answers:
+            return set()
+        await asyncio.wait(answers.values(), timeout=_ANSWER_SECONDS)
+        silent = {address for address, answer in answers.items() if not answer.done()}
+        for answer in answers.values():
+            answer.cancel()
+        await asyncio.gather(*answers.values(), return_exceptions=True)
+        return silent
+
+    silent = client.sync(find_silent_workers)
+    if silent:
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        raise ClusterError(
+            f"worker {min(silent)}{more} did not answer within {_ANSWER_SECONDS:g} s: end it and "
+            "start another"
+        )
+
+
+def _answer() -> None:
+    """Run on a worker that answers."""
+
+
+def machine_notes(client: Client) -> list[str]:
+    """Return notes on differences that change at most the last digits of results."""
+    workers = client.get_versions()["workers"].values()
+    machines = {versions["host"]["machine"] for versions in workers if versions}
+    job = platform.machine()
+    if machines <= {job}:
+        return []
+    others = ", ".join(sorted(machines - {job}))
+    return [f"workers run on {others}, and the job on {job}; last digits may differ"]
+
+
+def check_memory(client: Client, budget: Budget, partition_bytes: int | None) -> list[str]:
+    """Find workers that have too little memory for a task."""
+    partition_bytes = partition_bytes or budget.partition_bytes
+    return [
+        finding
+        for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()
+        for finding in _check_worker_memory(
+            f"worker {address}",
+            int(worker["memory_limit"] or 0),
+            worker["nthreads"],
+            budget,
+            partition_bytes,
+        )
+    ]
+
+
+def _check_worker_memory(
+    where: str, limit: int, threads: int, budget: Budget, partition_bytes: int
+) -> list[str]:
+    needed = budget.required_mem(partition_bytes, threads)
+    if not limit or limit >= needed:
+        return []
+    needed_mib = -(-needed // MIB)
+    smaller = ", or use smaller partitions" if budget.required_mem(1, threads) <= limit else ""
+    plural = "" if threads == 1 else "s"
+    return [
+        f"{where} has {limit // MIB:,} MiB for {threads} thread{plural}, and partitions of "
+        f"{partition_bytes / MIB:,.3g} MiB need {needed_mib:,} MiB: start it with --memory-limit "
+        f"{needed_mib}MiB or fewer threads{smaller}"
+    ]
+
+
+def check_workers(client: Client, files: Sequence[str], digest: str) -> list[str]:
+    """Compare each worker's clock, disk space and view of the input with the job's.
+
+    Each worker is asked, because workers behind one address may be in containers of their own.
     """
     before = time.time()
-    answers = client.run(probe_worker, list(files), on_error="return")
+    probes = client.run(probe_worker, list(files), on_error="return")
     after = time.time()
-    found = []
-    for address, answer in answers.items():
+    findings = []
+    for address, probe in probes.items():
         where = f"worker {address}"
-        if isinstance(answer, BaseException):
-            found.append(f"{where} fails ({' '.join(str(answer).split())[:200]}): see its log")
+        if isinstance(probe, BaseException):
+            findings.append(f"{where} fails ({' '.join(str(probe).split())[:200]}): see its log")
             continue
-        off = answer["clock"] - (before + after) / 2
-        if abs(off) > _MOST_CLOCK_SECONDS + after - before:
-            found.append(f"{where}: its clock is {off:+,.0f} s off: set it by NTP")
-        found += _of_look(where, answer, files, digest)
-    return found
+        offset = probe.clock - (before + after) / 2
+        if abs(offset) > _MAX_CLOCK_SECONDS + after - before:
+            findings.append(f"{where}: its clock is off by {offset:+,.0f} s: set it by NTP")
+        findings += _check_probe(where, probe, files, digest)
+    return findings
 
 
-def _of_look(where: str, answer: Any, files: Sequence[str], digest: str) -> list[str]:
-    found = []
-    if answer["free"] < LEAST_SPACE:
-        found.append(
-            f"{where} has {answer['free'] / MIB:,.0f} MiB free in {answer['folder']}, where it "
-            f"puts what memory doesn't hold ({LEAST_SPACE // MIB} MiB are asked for): start it "
-            "with --local-directory on a larger disk"
+def _check_probe(where: str, probe: WorkerProbe, files: Sequence[str], digest: str) -> list[str]:
+    findings = []
+    if probe.free_bytes < MIN_DISK_SPACE:
+        findings.append(
+            f"{where} has {probe.free_bytes / MIB:,.0f} MiB free in {probe.folder}, where it "
+            f"spills, and needs {MIN_DISK_SPACE // MIB} MiB: start it with --local-directory on a "
+            "larger disk"
         )
-    if answer["failure"]:
-        found.append(
-            f"{where} can't read the input ({answer['failure']}): put it where all workers see "
-            "it under the same path, or give a URL"
+    if probe.failure:
+        findings.append(
+            f"{where} can't read the input ({probe.failure}): put it where all workers see it "
+            "under the same path, or pass a URL"
         )
-    elif answer["digest"] != digest:
-        found.append(f"{where} sees another input under the same path ({files[0]}): copy it anew")
-    return found
+    elif probe.digest != digest:
+        findings.append(
+            f"{where} sees other data under the same path ({files[0]}): copy the input there again"
+        )
+    return findings
 
 
-def check_new_worker(worker: Any, expected: Mapping[str, Any]) -> list[str]:
-    """Say what keeps a worker that joins from taking part; run on it, before it gets a task.
-
-    ``expected`` holds ``files``, their ``digest``, the job's ``versions``, and ``wanted`` bytes of
-    a partition.
-    """
+def check_new_worker(worker: Worker, requirements: Requirements) -> list[str]:
+    """Return what keeps a worker that joins from taking part; runs on the worker."""
     from distributed.versions import get_versions
 
     where = f"worker {worker.address}"
-    found = _of_versions(where, expected["versions"], get_versions(packages=list(LIBRARIES)))
-    if found:
-        return found
+    versions = get_versions(packages=list(LIBRARIES))
+    if findings := _compare_versions(where, requirements.versions, versions):
+        return findings
     limit = int(worker.memory_manager.memory_limit or 0)
     threads = worker.state.nthreads
-    found = _of_memory(
-        where, limit, threads, budget_of_workers([(limit, threads)]), expected["wanted"]
-    )
-    files = expected["files"]
-    return found + _of_look(where, probe_worker(files, worker), files, expected["digest"])
+    budget = budget_of_workers([(limit, threads)])
+    return [
+        *_check_worker_memory(where, limit, threads, budget, requirements.partition_bytes),
+        *_check_probe(
+            where,
+            probe_worker(requirements.files, worker),
+            requirements.files,
+            requirements.digest,
+        ),
+    ]
 
 
-def probe_worker(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any]:
-    """Tell a worker's clock, free room, and the fingerprint of some files; run there."""
+def probe_worker(files: Sequence[str], dask_worker: Worker) -> WorkerProbe:
+    """Report a worker's clock and disk space, and the fingerprint of files; runs on the worker."""
     from segmentation.datasets.layouts import fingerprint
     from segmentation.errors import SegmentationError
 
@@ -203,42 +260,33 @@ def probe_worker(files: Sequence[str], dask_worker: Any = None) -> dict[str, Any
     except (SegmentationError, OSError) as error:
         failure = " ".join(str(error).split())[:200]
     folder = dask_worker.local_directory
-    return {
-        "clock": time.time(),
-        "folder": folder,
-        "free": shutil.disk_usage(folder).free,
-        "digest": digest,
-        "failure": failure,
-    }
+    return WorkerProbe(time.time(), folder, shutil.disk_usage(folder).free, digest, failure)
 
 
 def path_exists(path: str) -> bool:
-    """Tell whether there is such a file; run on a worker."""
+    """Tell whether a path exists; runs on a worker."""
     return os.path.exists(path)
 
 
-def check_shared_path(client: Any, token: str) -> list[str]:
-    """Say which workers don't see a file that the job has just made in its folder."""
-    answers = client.run(path_exists, token, on_error="return")
+def check_shared_path(client: Client, path: str) -> list[str]:
+    """Find workers that don't see a file which the job has just created."""
+    answers = client.run(path_exists, path, on_error="return")
+    folder = os.path.dirname(path)
     return [
-        f"worker {address} doesn't see {os.path.dirname(token)}, where it has to write: choose an "
-        "--out that all share"
+        f"worker {address} doesn't see {folder}, where it has to write: choose a folder that all "
+        "workers share"
         for address, answer in answers.items()
         if answer is not True
     ]
 
 
-def _named(workers: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"worker {address}": found for address, found in workers.items()}
-
-
-def _short(version: str) -> str:
-    # Python's own comes as 3.11.7.final.0.
+def _short_version(version: str) -> str:
+    # Python's version comes as 3.11.7.final.0.
     return ".".join(version.split(".")[:3])
 
 
-def _differ(name: str, mine: str | None, theirs: str | None) -> bool:
+def _versions_differ(name: str, mine: str | None, theirs: str | None) -> bool:
     if mine is None or theirs is None or mine == theirs:
         return False
-    parts = None if name in _EXACT else 2
+    parts = None if name in _SAME_RELEASE else 2
     return mine.split(".")[:parts] != theirs.split(".")[:parts]

@@ -1,67 +1,91 @@
-"""Passes over the rows of a Dask array: one task a block, then a small tree."""
+"""Run one task per block of rows of a Dask array, and reduce the results in a tree."""
 
 from __future__ import annotations
 
 import functools
+import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
 
+from segmentation import tasks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from dask.delayed import Delayed
+    from distributed import Future
+    from numpy.typing import ArrayLike, NDArray
 
-#: How many partial results one task of the tree merges; as few come straight to the caller.
+#: Partial results that one task of the tree combines. As few go straight to the caller.
 _FAN_IN = 16
 _UNWEIGHTED = np.empty(0)
 
+T = TypeVar("T")
+N = TypeVar("N", bound="NamedTuple")
+
 
 @dataclass(frozen=True)
-class Rows:
-    """The blocks of an array that have rows, each delayed, with where it starts and its weights.
+class RowBlocks:
+    """The non-empty blocks of rows of an array, and the weights of their rows.
 
-    A block without weights of its own has an array of length 0.
+    Attributes
+    ----------
+    blocks
+        One delayed array of shape (n_block_rows, n_features) per block.
+    starts, lengths
+        Number of each block's first row in the whole array, and its number of rows.
+    weights
+        One array per block, of shape (n_block_rows,), possibly delayed; of length 0 where every
+        row has weight 1.
+    source
+        The array that the blocks come from. Persisted blocks stay on the cluster only while an
+        array that holds their futures exists; the delayed blocks do not hold them.
     """
 
-    blocks: list[Any]
+    blocks: list[Delayed]
     starts: list[int]
     lengths: list[int]
-    weights: list[Any]
-    n_features: int
+    weights: list[Delayed | NDArray[np.float64]]
+    source: da.Array
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.source.shape[1])
 
     @property
     def n_rows(self) -> int:
-        """Rows in all."""
+        """Number of rows in all blocks."""
         return sum(self.lengths)
 
 
-def as_rows(X: Any) -> da.Array:
-    """Return any array or frame as a Dask array of float rows, blocks cut along rows alone.
+def check_array(X: Any) -> da.Array:
+    """Return an array or data frame as a Dask array of floats that is chunked along rows only.
 
-    What is in memory already becomes blocks that the current scheduler holds.
+    Data in memory becomes persisted blocks.
 
     Raises
     ------
     ValueError
-        If it isn't two-dimensional, has no column, or has blocks of unknown length.
+        If ``X`` is not two-dimensional, has no column, or has chunks of unknown length.
     TypeError
-        If it is sparse.
+        If ``X`` is sparse.
     """
     if hasattr(X, "to_dask_array"):
         X = X.to_dask_array(lengths=True)
     elif not isinstance(X, da.Array):
-        X = da.from_array(_in_memory(X), chunks="auto").persist()
+        X = da.from_array(_to_numpy(X), chunks="auto").persist()
     if X.ndim != 2:
         raise ValueError(
             f"Expected 2D array, got {X.ndim}D array instead. Reshape your data: "
             "X.reshape(-1, 1) if it has a single feature, X.reshape(1, -1) if a single sample"
         )
     if any(np.isnan(size) for size in X.shape):
-        raise ValueError("blocks of unknown length: call X.compute_chunk_sizes() first")
+        raise ValueError("X has chunks of unknown length: call X.compute_chunk_sizes() first")
     if X.shape[1] == 0:
         raise ValueError(
             f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required."
@@ -75,131 +99,130 @@ def as_rows(X: Any) -> da.Array:
     return X
 
 
-def _in_memory(X: Any) -> NDArray[Any]:
+def _to_numpy(X: Any) -> NDArray[Any]:
     if hasattr(X, "to_numpy"):
         X = X.to_numpy()
     if hasattr(X, "tocsr"):
         raise TypeError(
-            "Sparse data was passed, but dense data is required: X.toarray() makes it dense"
+            "Sparse data was passed, but dense data is required: convert it with X.toarray()"
         )
     array = np.asarray(X)
     if array.dtype.kind == "c":
-        raise ValueError("Complex data not supported: take the real part or the modulus")
+        raise ValueError("Complex data not supported: pass the real part or the modulus")
     if array.dtype.kind not in "fiub":
         array = array.astype(np.float64)
     return array
 
 
-def rows_of(X: da.Array, sample_weight: Any = None) -> Rows:
-    """Return the non-empty blocks of ``X``, as :func:`as_rows` gives it, and their weights.
+def split_rows(X: da.Array, sample_weight: ArrayLike | da.Array | None = None) -> RowBlocks:
+    """Return the non-empty blocks of an array from :func:`check_array`, with their weights.
 
     Raises
     ------
     ValueError
-        If the weights are not one a row.
+        If ``sample_weight`` does not have shape (n_samples,).
     """
-    delayed = X.to_delayed().ravel()
+    blocks = X.to_delayed().ravel()
     starts = np.concatenate([[0], np.cumsum(X.chunks[0])])
-    if sample_weight is None:
-        weights: list[Any] = [_UNWEIGHTED] * len(delayed)
-    else:
-        given = sample_weight if isinstance(sample_weight, da.Array) else _in_memory(sample_weight)
-        if given.shape != (X.shape[0],):
-            raise ValueError(
-                f"sample_weight.shape == {given.shape}, expected {(X.shape[0],)}: one a row"
-            )
-        if isinstance(given, da.Array):
-            weights = list(given.astype(np.float64).rechunk(X.chunks[:1]).to_delayed())
-        else:
-            given = given.astype(np.float64)
-            weights = [given[starts[i] : starts[i + 1]] for i in range(len(delayed))]
-    kept = [i for i, size in enumerate(X.chunks[0]) if size]
-    return Rows(
-        [delayed[i] for i in kept],
-        [int(starts[i]) for i in kept],
-        [int(X.chunks[0][i]) for i in kept],
-        [weights[i] for i in kept],
-        X.shape[1],
+    weights = _split_weights(X, sample_weight, starts)
+    occupied = [i for i, length in enumerate(X.chunks[0]) if length]
+    return RowBlocks(
+        [blocks[i] for i in occupied],
+        [int(starts[i]) for i in occupied],
+        [int(X.chunks[0][i]) for i in occupied],
+        [weights[i] for i in occupied],
+        X,
     )
 
 
-def map_blocks(rows: Rows, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Compute ``function(block, weights, *arguments)`` for every block, in the blocks' order."""
-    task = dask.delayed(function, pure=False)
-    pairs = zip(rows.blocks, rows.weights, strict=True)
-    return list(dask.compute(*(task(block, weights, *arguments) for block, weights in pairs)))
+def _split_weights(
+    X: da.Array, sample_weight: Any, starts: NDArray[np.int64]
+) -> list[Delayed | NDArray[np.float64]]:
+    if sample_weight is None:
+        return [_UNWEIGHTED] * X.numblocks[0]
+    if not isinstance(sample_weight, da.Array):
+        sample_weight = _to_numpy(sample_weight)
+    if sample_weight.shape != (X.shape[0],):
+        raise ValueError(
+            f"sample_weight.shape == {sample_weight.shape}, expected {(X.shape[0],)}: "
+            "pass one weight per row"
+        )
+    sample_weight = sample_weight.astype(np.float64)
+    if isinstance(sample_weight, da.Array):
+        return list(sample_weight.rechunk(X.chunks[:1]).to_delayed())
+    return np.split(sample_weight, starts[1:-1])
+
+
+def compute_blocks(X: RowBlocks, function: Callable[..., T], *arguments: Any) -> list[T]:
+    """Compute ``function(block, weights, *arguments)`` for each block, in block order."""
+    return list(dask.compute(*_map_blocks(X, function, *arguments)))
 
 
 def reduce_blocks(
-    rows: Rows, function: Callable[..., Any], merge: Callable[[Any, Any], Any], *arguments: Any
-) -> Any:
-    """Merge ``function(block, weights, *arguments)`` over all blocks, two at a time."""
-    return join_blocks(rows, function, functools.partial(fold, merge=merge), *arguments)
+    X: RowBlocks, function: Callable[..., T], combine: Callable[[list[T]], T], *arguments: Any
+) -> T:
+    """Combine ``function(block, weights, *arguments)`` of all blocks into one result.
 
-
-def join_blocks(
-    rows: Rows, function: Callable[..., Any], join: Callable[[list[Any]], Any], *arguments: Any
-) -> Any:
-    """Join ``function(block, weights, *arguments)`` of all blocks, some at a time.
-
-    With more than a few blocks, partial results are joined on the workers in a tree whose shape
-    hangs on their number alone.
+    ``combine`` takes a list of results in block order. With more than 16 blocks, the workers
+    combine 16 results at a time, in a tree whose shape depends on the number of blocks only.
     """
-    if len(rows.blocks) <= _FAN_IN:
-        return join(map_blocks(rows, function, *arguments))
-    task = dask.delayed(function, pure=False)
-    parts = [
-        task(block, weights, *arguments)
-        for block, weights in zip(rows.blocks, rows.weights, strict=True)
-    ]
-    joined = dask.delayed(join, pure=False)
+    parts = _map_blocks(X, function, *arguments)
+    delayed_combine = dask.delayed(combine, pure=False)
     while len(parts) > _FAN_IN:
-        parts = [joined(parts[i : i + _FAN_IN]) for i in range(0, len(parts), _FAN_IN)]
-    return join(list(dask.compute(*parts)))
+        parts = [delayed_combine(parts[i : i + _FAN_IN]) for i in range(0, len(parts), _FAN_IN)]
+    return combine(list(dask.compute(*parts)))
 
 
-def fold(parts: Sequence[Any], merge: Callable[[Any, Any], Any]) -> Any:
-    """Merge partial results from the first to the last."""
-    return functools.reduce(merge, parts)
+def _map_blocks(X: RowBlocks, function: Callable[..., Any], *arguments: Any) -> list[Delayed]:
+    delayed_function = dask.delayed(function, pure=False)
+    return [
+        delayed_function(block, weights, *arguments)
+        for block, weights in zip(X.blocks, X.weights, strict=True)
+    ]
+
+
+def add_fields(parts: Sequence[N]) -> N:
+    """Add named tuples of arrays field by field; a ``combine`` for :func:`reduce_blocks`."""
+    return parts[0]._make(functools.reduce(np.add, column) for column in zip(*parts, strict=True))
 
 
 def sample_row_numbers(n_rows: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Draw sorted row numbers without replacement; they hang on the seed and ``n_rows`` alone."""
+    """Draw sorted row numbers without replacement; they depend on ``seed`` and ``n_rows`` only."""
     if size >= n_rows:
         return np.arange(n_rows)
     return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
 
 
-def gather(rows: Rows, numbers: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the rows with the given sorted numbers, whatever the chunks."""
+def take_rows(X: RowBlocks, numbers: NDArray[np.int64]) -> Delayed:
+    """Return the rows with the given sorted numbers as one delayed array."""
     take = dask.delayed(_take, pure=False)
     parts = []
-    for block, start, length in zip(rows.blocks, rows.starts, rows.lengths, strict=True):
+    for block, start, length in zip(X.blocks, X.starts, X.lengths, strict=True):
         low, high = np.searchsorted(numbers, [start, start + length])
         if low < high:
             parts.append(take(block, numbers[low:high] - start))
-    return np.concatenate(dask.compute(*parts))
+    return dask.delayed(np.concatenate, pure=False)(parts)
 
 
-def held(value: Any) -> Any:
-    """Return something for delayed tasks that stands for ``value``, which travels once.
+def _take(block: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
+    return np.asarray(block)[numbers]
 
-    With a `distributed` client its workers hold it, so that it isn't part of any graph.
+
+def share_value(value: Any) -> Future | Delayed:
+    """Return an argument for delayed calls that stands for ``value``.
+
+    With a ``distributed`` client, the value is the result of a task: it is sent once, not with
+    every graph, and a lost worker's copy is computed again.
     """
-    try:
-        from distributed import get_client
+    from distributed import get_client
 
-        return get_client().scatter([value], hash=False)[0]
+    try:
+        client = get_client()
     except ValueError:  # there is no client
         return dask.delayed(value, pure=False)
+    return tasks.submit_value(client, "value", value)
 
 
-def unused_name(name: str) -> str:
-    """Return a name for an array that no earlier one has, so that no result is another's."""
-    import uuid
-
-    return f"{name}-{uuid.uuid4().hex}"
-
-
-def _take(block: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    return np.asarray(block)[rows]
+def unique_name(prefix: str) -> str:
+    """Return a name for a Dask array that no other array has."""
+    return f"{prefix}-{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""Means, variances and scatter matrices of blocks of rows, mergeable in any order."""
+"""Means, variances and scatter matrices of blocks of rows, which can be merged in any order."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Sums over rows may be reordered, so that they vectorise; NaN and infinity keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Lets the compiler reorder sums over rows, which vectorizes them. NaN and infinity keep their
+# meaning.
+_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 class Moments(NamedTuple):
-    """Rows, their mean and their centred scatter matrix, both in float64."""
+    """Number of rows, their mean and their centred scatter matrix, in float64.
+
+    ``mean`` has shape (n_features,) and ``scatter`` has shape (n_features, n_features).
+    """
 
     n: int
     mean: NDArray[np.float64]
     scatter: NDArray[np.float64]
 
 
-def block_moments(block: NDArray[Any]) -> Moments:
-    """Return the moments of one block."""
-    d = block.shape[1]
-    mean, scatter = np.zeros(d), np.zeros((d, d))
-    scatter_matrix(np.ascontiguousarray(block), mean, scatter)
+def compute_moments(block: NDArray[Any]) -> Moments:
+    """Return the moments of one block of shape (n_rows, n_features)."""
+    n_features = block.shape[1]
+    mean, scatter = np.zeros(n_features), np.zeros((n_features, n_features))
+    compute_scatter(np.ascontiguousarray(block), mean, scatter)
     return Moments(len(block), mean, scatter)
 
 
 def merge_moments(one: Moments, other: Moments) -> Moments:
-    """Merge moments of disjoint rows."""
+    """Return the moments of the rows of two disjoint blocks."""
     n = one.n + other.n
     with np.errstate(invalid="ignore", over="ignore"):
         delta = other.mean - one.mean
@@ -40,59 +44,79 @@ def merge_moments(one: Moments, other: Moments) -> Moments:
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def shifted_moments(
+def sum_deviations(
     X: NDArray[Any],
     weights: NDArray[np.float64],
     shift: NDArray[np.float64],
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    squares: NDArray[np.float64],
 ) -> float:
-    """Sum up each feature's deviation from ``shift`` and its square, in place.
+    """Sum each feature's deviations from ``shift`` and their squares, in place.
+
+    Parameters
+    ----------
+    X
+        Rows of shape (n_rows, n_features), float32 or float64.
+    weights
+        Shape (n_rows,) or (0,), float64; of length 0 where every row has weight 1.
+    shift
+        Shape (n_features,), float64. A value near the mean avoids cancellation.
+    sums, squares
+        Outputs of shape (n_features,), float64.
 
     Returns
     -------
     float
-        The largest absolute value; NaN wins.
+        The largest absolute value of ``X``; NaN if ``X`` holds NaN.
     """
-    top = np.zeros(X.shape[1])
-    unknown = 0
+    largest = np.zeros(X.shape[1])
+    n_nan = 0
     for i in range(X.shape[0]):
         weight = weights[i] if len(weights) else 1.0
         for j in range(X.shape[1]):
             value = X[i, j]
             delta = value - shift[j]
-            first[j] += weight * delta
-            second[j] += weight * delta * delta
+            sums[j] += weight * delta
+            squares[j] += weight * delta * delta
             size = abs(value)
-            # Without a branch, and a feature at a time, so that it vectorises.
-            top[j] = size if size > top[j] else top[j]
-            unknown += np.isnan(value)
-    return np.nan if unknown else top.max()
+            # One maximum per feature and no branch, so that the loop vectorizes.
+            largest[j] = size if size > largest[j] else largest[j]
+            n_nan += np.isnan(value)
+    return np.nan if n_nan else largest.max()
 
 
-#: Rows that are widened to float64 and turned on their side together, to stay in cache; and what
-#: is left unused beside them, so that a column's features don't meet in the same cache lines.
+#: Rows that are converted to float64 and transposed together, so that they stay in cache; and the
+#: unused columns that follow, so that a row's features don't map to the same cache
+#: sets.
 _TILE, _GAP = 256, 8
-#: So many features on one side, and two on the other, are multiplied at a time.
+#: Features multiplied at a time by two others.
 _SIDE = 4
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def scatter_matrix(
+@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+def compute_scatter(
     X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> None:
     """Compute the mean and the centred scatter matrix of the rows, in place.
 
-    Each tile is centred on its own mean and merged as in Chan, Golub & LeVeque (1979). A BLAS
-    that starts threads of its own would fight with those of the workers over such small products.
+    Each tile is centred on its own mean and merged as in Chan, Golub & LeVeque (1979). NumPy's
+    ``X.T @ X`` starts BLAS threads that compete with the workers' threads, and takes more than
+    twice as long even where BLAS is limited to one thread.
+
+    Parameters
+    ----------
+    X
+        Rows of shape (n_rows, n_features), float32 or float64.
+    mean, scatter
+        Outputs of shape (n_features,) and (n_features, n_features), float64 and zero.
     """
     n, d = X.shape
-    # Features beyond the last stay 0 and add nothing.
-    wide = -(-d // _SIDE) * _SIDE
-    tile = np.zeros((wide, _TILE + _GAP))
-    products = np.zeros((wide, wide))
-    own = np.empty(d)
-    seen = 0
+    # Padding features stay 0 and add nothing.
+    padded = -(-d // _SIDE) * _SIDE
+    tile = np.zeros((padded, _TILE + _GAP))
+    products = np.zeros((padded, padded))
+    tile_mean = np.empty(d)
+    n_merged = 0
     for start in range(0, n, _TILE):
         m = min(_TILE, n - start)
         for i in range(m):
@@ -102,30 +126,30 @@ def scatter_matrix(
             total = 0.0
             for i in range(m):
                 total += tile[j, i]
-            middle = total / m
-            own[j] = middle
+            center = total / m
+            tile_mean[j] = center
             for i in range(m):
-                tile[j, i] -= middle
+                tile[j, i] -= center
         _add_products(tile, m, products)
-        factor = seen * m / (seen + m)
+        factor = n_merged * m / (n_merged + m)
         for a in range(d):
             for b in range(a + 1):
-                scatter[a, b] += (own[a] - mean[a]) * (own[b] - mean[b]) * factor
-        seen += m
+                scatter[a, b] += (tile_mean[a] - mean[a]) * (tile_mean[b] - mean[b]) * factor
+        n_merged += m
         for j in range(d):
-            mean[j] += (own[j] - mean[j]) * (m / seen)
+            mean[j] += (tile_mean[j] - mean[j]) * (m / n_merged)
     for a in range(d):
         for b in range(a + 1):
             scatter[a, b] += products[a, b]
             scatter[b, a] = scatter[a, b]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
 def _add_products(tile: NDArray[np.float64], m: int, products: NDArray[np.float64]) -> None:
-    """Add the products of all pairs of features, over the first ``m`` rows of a tile, in place."""
+    """Add the products of all pairs of features over the first ``m`` rows of a tile, in place."""
     for a in range(0, len(tile), _SIDE):
         for b in range(0, a + _SIDE, 2):
-            # Eight sums at once: each value that is loaded serves several products.
+            # Eight sums at once: each loaded value serves several products.
             p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = 0.0
             for i in range(m):
                 u, v = tile[b, i], tile[b + 1, i]
@@ -149,12 +173,3 @@ def _add_products(tile: NDArray[np.float64], m: int, products: NDArray[np.float6
             products[a + 1, b + 1] += q1
             products[a + 2, b + 1] += q2
             products[a + 3, b + 1] += q3
-
-
-def scatter_matrix_numpy(
-    X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
-) -> None:
-    """Do the same as :func:`scatter_matrix` with NumPy."""
-    rows = X.astype(np.float64)
-    mean[:] = rows.mean(axis=0)
-    scatter[:] = (rows - mean).T @ (rows - mean)

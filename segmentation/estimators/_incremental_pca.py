@@ -1,26 +1,39 @@
-"""Incremental PCA: a batch a block, a fixed sign, and its angle to exact PCA.
-
-Like the fit of K-Means it needs no scikit-learn; the estimator that wraps it is
-:class:`segmentation.estimators.pca.IncrementalPCA`.
-"""
+"""Incremental PCA as a function: one batch per block, fixed signs, and the angle to exact PCA."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators._blockwise import as_rows, fold, map_blocks, rows_of
-from segmentation.estimators._covariance import Moments, block_moments, merge_moments
+from segmentation.estimators._blockwise import check_array, compute_blocks, split_rows
+from segmentation.estimators._covariance import Moments, compute_moments, merge_moments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Principal(NamedTuple):
-    """Axes by falling variance, (n_components, n_features), and what is known of them."""
+class PCAResult(NamedTuple):
+    """Result of :func:`fit_incremental_pca`.
 
-    n: int
+    Attributes
+    ----------
+    n_samples
+        Number of rows.
+    mean, var
+        Mean and variance of each feature; shape (n_features,).
+    components
+        Orthonormal axes by decreasing variance; shape (n_components, n_features).
+    singular_values, explained_variance, explained_variance_ratio
+        Shape (n_components,).
+    noise_variance
+        Mean variance of the components that are left out.
+    angle_to_exact_degrees
+        Largest principal angle to the components of exact PCA; NaN if nothing varies.
+    """
+
+    n_samples: int
     mean: NDArray[np.float64]
     var: NDArray[np.float64]
     components: NDArray[np.float64]
@@ -31,8 +44,27 @@ class Principal(NamedTuple):
     angle_to_exact_degrees: float
 
 
-def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256) -> Principal:
-    """Find the axes of ``X``, of shape (n_samples, n_features), by Ross et al. (2008).
+class Batch(NamedTuple):
+    """One condensed block: its moments, and a factor with the scatter matrix of its rows.
+
+    ``factor`` has at most n_features rows, or those of a smaller block, and n_features columns.
+    """
+
+    moments: Moments
+    factor: NDArray[np.float64]
+
+
+def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256) -> PCAResult:
+    """Compute the principal components of ``X`` incrementally (Ross et al. 2008).
+
+    Parameters
+    ----------
+    X
+        Array of shape (n_samples, n_features).
+    n_components
+        Number of components; None for min(n_samples, n_features).
+    rank
+        Directions kept between updates; at least ``n_components`` are.
 
     Raises
     ------
@@ -40,113 +72,118 @@ def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256
         If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
         NaN or infinity.
     """
-    X = as_rows(X)
-    n_samples, n_features = X.shape
-    most = min(n_samples, n_features)
-    wanted = most if n_components is None else n_components
-    if not 1 <= wanted <= most:
+    X = check_array(X)
+    n_features = X.shape[1]
+    limit = min(X.shape)
+    if n_components is None:
+        n_components = limit
+    if not 1 <= n_components <= limit:
         raise ValueError(
-            f"n_components={n_components} must be between 1 and min(n_samples, n_features) = {most}"
+            f"n_components={n_components} must be between 1 and "
+            f"min(n_samples, n_features) = {limit}"
         )
-    keep = min(n_features, max(rank, wanted))
-    batches: list[Batch] = map_blocks(rows_of(X), condense)
-    exact = fold([batch.moments for batch in batches], merge_moments)
+    batches = compute_blocks(split_rows(X), condense_block)
+    exact = functools.reduce(merge_moments, [batch.moments for batch in batches])
     if not np.isfinite(exact.scatter).all():
         raise ValueError("NaN or infinity in the input: fill or drop those rows first")
-    n, mean = batches[0].moments.n, batches[0].moments.mean
-    singular, axes = leading(batches[0].factor, keep)
+    rank = min(n_features, max(rank, n_components))
+    n_samples, mean = batches[0].moments.n, batches[0].moments.mean
+    singular_values, axes = truncated_svd(batches[0].factor, rank)
     for batch in batches[1:]:
-        m, batch_mean = batch.moments.n, batch.moments.mean
-        correction = np.sqrt(n * m / (n + m)) * (mean - batch_mean)
-        stacked = np.vstack([singular[:, None] * axes, batch.factor, correction[None]])
-        singular, axes = leading(stacked, keep)
-        mean = mean + (batch_mean - mean) * (m / (n + m))
-        n += m
-    return _told(n, mean, singular, axes, exact, wanted)
+        n_batch, batch_mean = batch.moments.n, batch.moments.mean
+        total = n_samples + n_batch
+        correction = np.sqrt(n_samples * n_batch / total) * (mean - batch_mean)
+        stacked = np.vstack([singular_values[:, None] * axes, batch.factor, correction[None]])
+        singular_values, axes = truncated_svd(stacked, rank)
+        mean = mean + (batch_mean - mean) * (n_batch / total)
+        n_samples = total
+    return _summarize(mean, singular_values, axes, exact, n_components)
 
 
-def _told(
-    n: int,
+def _summarize(
     mean: NDArray[np.float64],
-    singular: NDArray[np.float64],
+    singular_values: NDArray[np.float64],
     axes: NDArray[np.float64],
     exact: Moments,
-    wanted: int,
-) -> Principal:
-    freedom = max(n - 1, 1)
-    total = float(np.trace(exact.scatter)) / freedom
-    components = fix_signs(axes[:wanted])
-    variance = (singular**2 / freedom)[:wanted]
-    rest = min(n, len(mean)) - wanted
-    return Principal(
-        n,
-        mean,
-        np.diag(exact.scatter) / n,
-        components,
-        singular[:wanted],
-        variance,
-        variance / total if total > 0 else np.zeros(wanted),
-        max(0.0, total - float(variance.sum())) / rest if rest > 0 else 0.0,
-        # Without variance no axis is more exact than another.
-        angle_degrees(components, exact_axes(exact, wanted)) if total > 0 else float("nan"),
+    n_components: int,
+) -> PCAResult:
+    n = exact.n
+    degrees_of_freedom = max(n - 1, 1)
+    total = float(np.trace(exact.scatter)) / degrees_of_freedom
+    components = fix_signs(axes[:n_components])
+    variance = (singular_values**2 / degrees_of_freedom)[:n_components]
+    n_left_out = min(n, len(mean)) - n_components
+    rest = max(0.0, total - float(variance.sum()))
+    return PCAResult(
+        n_samples=n,
+        mean=mean,
+        var=np.diag(exact.scatter) / n,
+        components=components,
+        singular_values=singular_values[:n_components],
+        explained_variance=variance,
+        explained_variance_ratio=variance / total if total > 0 else np.zeros(n_components),
+        noise_variance=rest / n_left_out if n_left_out > 0 else 0.0,
+        # If nothing varies, any axes are as exact as any others.
+        angle_to_exact_degrees=principal_angle(components, exact_components(exact, n_components))
+        if total > 0
+        else float("nan"),
     )
 
 
-class Batch(NamedTuple):
-    """One block condensed: its moments and the triangular factor of its centred rows."""
+def condense_block(block: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Batch:
+    """Reduce one block to what an update needs of it; ``weights`` is ignored.
 
-    moments: Moments
-    factor: NDArray[np.float64]
-
-
-def exact_axes(moments: Moments, n_components: int) -> NDArray[np.float64]:
-    """Return the leading eigenvectors of a scatter matrix, (n_components, n_features)."""
-    _, vectors = np.linalg.eigh(moments.scatter)
-    return fix_signs(vectors.T[::-1][:n_components])
-
-
-def angle_degrees(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the largest principal angle between two sets of orthonormal rows, degrees.
-
-    From the sine (Björck & Golub 1973), which is accurate where the angle is small.
+    The factor has the scatter matrix of the centred rows. It is computed from the eigenvectors of
+    that matrix: a QR decomposition of all rows took twenty times as long as the scatter matrix.
     """
-    residual = second - (second @ first.T) @ first
-    sine = float(np.linalg.norm(residual, ord=2))
-    return float(np.degrees(np.arcsin(min(1.0, sine))))
-
-
-def fix_signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn each axis so that its largest loading by size is positive."""
-    largest = np.argmax(np.abs(axes), axis=1)
-    signs = np.sign(axes[np.arange(len(axes)), largest])
-    return np.asarray(axes * np.where(signs == 0, 1.0, signs)[:, None])
-
-
-def project(
-    block: NDArray[Any], mean: NDArray[np.float64], axes: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Project one block's rows; float64 of shape (n_rows, n_components)."""
-    return np.asarray((np.asarray(block, np.float64) - mean) @ axes.T)
-
-
-def condense(block: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Batch:
-    """Condense one block to what an update needs of it.
-
-    The factor's cross product is the scatter matrix, like that of the centred rows themselves:
-    from its eigenvectors, since a QR of all rows took twenty times as long as the scatter.
-    """
-    moments = block_moments(block)
+    moments = compute_moments(block)
     if len(block) <= block.shape[1] or not np.isfinite(moments.scatter).all():
         return Batch(moments, np.asarray(block, np.float64) - moments.mean)
     values, vectors = np.linalg.eigh(moments.scatter)
     return Batch(moments, np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
 
 
-def leading(
-    matrix: NDArray[np.float64], keep: int
+def truncated_svd(
+    matrix: NDArray[np.float64], rank: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ``keep`` largest singular values and their right singular vectors."""
+    """Return the ``rank`` largest singular values and their right singular vectors.
+
+    Raises
+    ------
+    ValueError
+        If ``matrix`` holds NaN or infinity.
+    """
     if not np.isfinite(matrix).all():
         raise ValueError("NaN or infinity in the input: fill or drop those rows first")
-    _, singular, axes = np.linalg.svd(matrix, full_matrices=False)
-    return singular[:keep], axes[:keep]
+    _, singular_values, axes = np.linalg.svd(matrix, full_matrices=False)
+    return singular_values[:rank], axes[:rank]
+
+
+def exact_components(moments: Moments, n_components: int) -> NDArray[np.float64]:
+    """Return the leading eigenvectors of a scatter matrix; shape (n_components, n_features)."""
+    _, vectors = np.linalg.eigh(moments.scatter)
+    return fix_signs(vectors.T[::-1][:n_components])
+
+
+def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Flip each component whose loading of largest absolute value is negative."""
+    largest = np.argmax(np.abs(components), axis=1)
+    signs = np.sign(components[np.arange(len(components)), largest])
+    return np.asarray(components * np.where(signs == 0, 1.0, signs)[:, None])
+
+
+def principal_angle(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return the largest principal angle between two sets of orthonormal rows, in degrees.
+
+    It is computed from its sine (Björck & Golub 1973), which is accurate for small angles.
+    """
+    residual = other - (other @ one.T) @ one
+    sine = float(np.linalg.norm(residual, ord=2))
+    return float(np.degrees(np.arcsin(min(1.0, sine))))
+
+
+def project(
+    block: NDArray[Any], mean: NDArray[np.float64], components: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Project the rows of one block; float64 of shape (n_rows, n_components)."""
+    return np.asarray((np.asarray(block, np.float64) - mean) @ components.T)

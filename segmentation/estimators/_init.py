@@ -1,4 +1,4 @@
-"""Where Lloyd's iterations begin: k-means++ on a sample, k-means||, or rows at random."""
+"""Initial centres for Lloyd's iterations: k-means++ on a sample, k-means||, or random rows."""
 
 from __future__ import annotations
 
@@ -7,59 +7,61 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.estimators import _k_means_inmemory, _kernels
-from segmentation.estimators._blockwise import Rows, reduce_blocks
-from segmentation.estimators._lloyd import Step, add_steps, lloyd_block, stacked
-from segmentation.estimators._sampling import Sample, hash_salt, hashes_of
+from segmentation.estimators._blockwise import RowBlocks, add_fields, reduce_blocks
+from segmentation.estimators._lloyd import LloydSums, lloyd_block, stack_centers
+from segmentation.estimators._sampling import Sample, hash_block, make_salt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-#: A restart looks at this many rows of the sample, or at a multiple of the clusters, and makes so
-#: many passes over them: enough to tell which optimum it is bound for.
-_SLICE_ROWS, _SLICE_PER_CLUSTER, _SLICE_PASSES = 2_000, 80, 5
-#: Restarts are ranked on so many rows; the best that differ make a few passes over those, and the
-#: ones that are not far behind then, the contenders, converge on all of them.
-_RANKING_ROWS, _REFINING_PASSES = 6_000, 6
-_SAMPLE_PASSES = 100
-#: Restarts that are ranked in one reading of those rows.
-_RANKED_AT_ONCE = 8
-#: With few rows there may be up to so many times as many restarts, as long as they look at so many
-#: rows for each that was asked for.
-_MOST_TIMES, _CHEAP_ROWS = 3, 3_000
-#: Squared distance of two centres, beside the inertia a row, from which on they are two.
-_ALIKE = 0.05
-#: Two starts whose inertia differs by less are taken for the same optimum.
-_SAME = 1e-4
-#: A start this much above the best on the sample will hardly be the best on all rows.
-_NEAR = 1.01
+#: A restart starts on a slice of the sample of this many rows, or of this many per cluster if that
+#: is more, and runs a few iterations there: enough to show which optimum it approaches.
+_SLICE_ROWS, _SLICE_ROWS_PER_CLUSTER, _SLICE_ITER = 2_000, 80, 5
+#: Restarts are ranked on this many rows. The best that differ run a few iterations there, and the
+#: finalists among them converge on the whole sample.
+_RANKING_ROWS, _REFINING_ITER = 6_000, 6
+_SAMPLE_ITER = 100
+#: Restarts that are ranked in one pass over the ranking rows.
+_RANKING_BATCH = 8
+#: A small sample gets more restarts: up to this factor, while all restarts together read no more
+#: rows than the requested number of restarts on a sample of this many rows.
+_MAX_EXTRA_RESTARTS, _CHEAP_ROWS = 3, 3_000
+#: Squared distance from which two centres count as different, relative to the inertia per row.
+_DISTINCT_CENTERS = 0.05
+#: Relative difference of inertia up to which two results count as the same optimum.
+_SAME_OPTIMUM = 1e-4
+#: A restart with an inertia above this multiple of the best on the ranking rows is dropped.
+_FINALIST_RATIO = 1.01
 
 
-class Effort(NamedTuple):
-    """How much is tried on a sample: restarts, those that are refined, and those that converge."""
+class RestartBudget(NamedTuple):
+    """How many restarts to try, how many of them to refine, and how many to run to convergence."""
 
     restarts: int = 64
     refined: int = 16
-    contenders: int = 4
+    finalists: int = 4
 
 
-def plus_plus(
-    rows: NDArray[np.float64], weights: NDArray[np.float64], k: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Choose ``k`` rows by weighted k-means++ with ``2 + log k`` greedy trials."""
-    return _at(rows, weights, _uniforms(k, rng))
+class InMemoryFit(NamedTuple):
+    """Result of K-Means on rows in memory; ``centers`` has shape (n_clusters, n_features)."""
+
+    centers: NDArray[np.float64]
+    inertia: float
 
 
-def _uniforms(k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _draw_uniforms(k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the random numbers of one k-means++ start, with ``2 + log k`` trials per step."""
     return rng.random((k, 2 + int(np.log(k))))
 
 
-def _at(
+def _choose_centers(
     rows: NDArray[np.float64], weights: NDArray[np.float64], uniforms: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """Choose one row per row of ``uniforms`` by weighted greedy k-means++."""
     chosen = np.empty(len(uniforms), np.int64)
-    _k_means_inmemory.plus_plus(rows, weights, uniforms, chosen)
+    _k_means_inmemory.choose_plus_plus(rows, weights, uniforms, chosen)
     return rows[chosen]
 
 
@@ -68,105 +70,166 @@ def fit_in_memory(
     weights: NDArray[np.float64],
     centers: NDArray[np.float64],
     tol: float,
-    passes: int = _SAMPLE_PASSES,
-) -> tuple[NDArray[np.float64], float]:
-    """Run Lloyd's iterations on weighted rows in memory; return centres and inertia."""
-    ends = np.array(centers, np.float64)
-    return ends, float(_k_means_inmemory.converge(rows, weights, ends, tol, passes))
+    max_iter: int = _SAMPLE_ITER,
+) -> InMemoryFit:
+    """Run Lloyd's iterations on weighted rows in memory, starting from ``centers``."""
+    moving = np.array(centers, np.float64)
+    inertia = _k_means_inmemory.run_lloyd(rows, weights, moving, tol, max_iter)
+    return InMemoryFit(moving, float(inertia))
 
 
-def from_sample(
+def init_plus_plus(
     sample: Sample,
-    head: int,
+    fit_rows: int,
     k: int,
-    effort: Effort,
+    budget: RestartBudget,
     tol: float,
     rng: np.random.Generator,
-    keep: int | None,
-    each: Callable[..., Iterable[Any]] = map,
+    n_init: int | None = None,
+    map_restarts: Callable[..., Iterable[Any]] = map,
 ) -> list[NDArray[np.float64]]:
-    """Restart k-means++ on slices of the sample; return up to ``keep`` distinct optima.
+    """Restart k-means++ on slices of a sample and return the best distinct optima.
 
-    Every restart makes some passes over a slice of its own. The best few that differ converge on
-    the first ``head`` rows; those that meet in one optimum count once, and those far behind are
-    left out. With ``keep`` None, the one that fits the whole sample best converges there and is
-    returned. ``each`` maps a function over restarts; that of a pool of threads gives the same.
+    Each restart runs a few iterations on a slice of its own. The best ones that differ converge on
+    the first ``fit_rows`` rows. Those that reach the same optimum count once, and those clearly
+    behind are dropped.
+
+    Parameters
+    ----------
+    sample
+        Distinct rows with their weights.
+    fit_rows
+        Number of rows of the sample to fit on; the rest is only used to choose among optima.
+    k
+        Number of centres.
+    budget
+        How many restarts go how far.
+    tol
+        Largest squared shift of all centres at which iterations stop.
+    rng
+        Source of all random choices. All draws are made in the calling thread.
+    n_init
+        Maximum number of optima to return. None returns one: the one with the least inertia on
+        the whole sample, converged there.
+    map_restarts
+        Maps a function over restarts, such as the ``map`` of a thread pool; the results are the
+        same.
+
+    Returns
+    -------
+    list
+        Arrays of shape (k, n_features), in ascending order of inertia.
     """
-    first = Sample._make(column[:head] for column in sample)
-    n = len(first.rows)
+    head = Sample._make(column[:fit_rows] for column in sample)
     if len(sample.rows) <= _RANKING_ROWS:
-        # So few rows are cheap: every restart goes to its very end, and the best is the best.
-        times = max(keep or 1, int(effort.restarts * min(_MOST_TIMES, _CHEAP_ROWS / n)))
+        fits = _converge_all(head, k, budget, n_init, rng, map_restarts)
+        return [fit.centers for fit in _drop_duplicates(fits)[: n_init or 1]]
+    candidates = _rank_restarts(head, k, budget, tol, n_init, rng, map_restarts)
+    ranking_rows, ranking_weights = head.rows[:_RANKING_ROWS], head.weights[:_RANKING_ROWS]
 
-        def whole(uniforms: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-            return fit_in_memory(*first[1:], _at(*first[1:], uniforms), 0.0)
+    def refine(centers: NDArray[np.float64]) -> InMemoryFit:
+        return fit_in_memory(ranking_rows, ranking_weights, centers, tol, _REFINING_ITER)
 
-        fits = list(each(whole, [_uniforms(k, rng) for _ in range(times)]))
-        return [centers for centers, _ in _distinct(fits)[: keep or 1]]
-    slices = max(1, n // max(_SLICE_ROWS, _SLICE_PER_CLUSTER * k))
+    def converge(fit: InMemoryFit) -> InMemoryFit:
+        return fit_in_memory(head.rows, head.weights, fit.centers, tol)
 
-    def begin(restart: int, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
-        part = slice(restart % slices * n // slices, (restart % slices + 1) * n // slices)
-        rows, weights = first.rows[part], first.weights[part]
-        return fit_in_memory(rows, weights, _at(rows, weights, uniforms), tol, _SLICE_PASSES)[0]
-
-    draws = [_uniforms(k, rng) for _ in range(effort.restarts)]
-    begun = list(each(begin, range(effort.restarts), draws))
-    some = first.rows[:_RANKING_ROWS], first.weights[:_RANKING_ROWS]
-
-    def rank(part: int) -> NDArray[np.float64]:
-        return lloyd_block(*some, *stacked(begun[part : part + _RANKED_AT_ONCE])).inertia
-
-    ranking = np.concatenate(list(each(rank, range(0, len(begun), _RANKED_AT_ONCE))))
-    order = np.argsort(ranking, kind="stable")
-    # Rows spread about their centres as the inertia says; optima lie further apart than that.
-    limit = _ALIKE * float(ranking[order[0]]) / float(some[1].sum())
-    chosen = _unlike([begun[i] for i in order], limit, max(keep or 0, effort.refined))
-
-    def refine(centers: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        return fit_in_memory(*some, centers, tol, _REFINING_PASSES)
-
-    def finish(centers: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        return fit_in_memory(first.rows, first.weights, centers, tol)
-
-    short = sorted(each(refine, chosen), key=lambda pair: pair[1])
-    contenders = short[: max(keep or 0, effort.contenders)]
-    fits = list(each(finish, [c for c, value in contenders if value <= short[0][1] * _NEAR]))
-    distinct = _distinct(fits)
-    if keep is not None:
-        return [centers for centers, _ in distinct[:keep]]
-    everything, offsets = stacked([centers for centers, _ in distinct])
-    inertia = lloyd_block(sample.rows, sample.weights, everything, offsets).inertia
-    best = distinct[int(np.argmin(inertia))][0]
-    return [fit_in_memory(sample.rows, sample.weights, best, tol)[0]]
+    refined = sorted(map_restarts(refine, candidates), key=lambda fit: fit.inertia)
+    limit = refined[0].inertia * _FINALIST_RATIO
+    finalists = refined[: max(n_init or 0, budget.finalists)]
+    fits = list(map_restarts(converge, [fit for fit in finalists if fit.inertia <= limit]))
+    optima = [fit.centers for fit in _drop_duplicates(fits)]
+    if n_init is not None:
+        return optima[:n_init]
+    inertia = lloyd_block(sample.rows, sample.weights, *stack_centers(optima)).inertia
+    best = optima[int(np.argmin(inertia))]
+    return [fit_in_memory(sample.rows, sample.weights, best, tol).centers]
 
 
-def _distinct(
-    fits: Sequence[tuple[NDArray[np.float64], float]],
-) -> list[tuple[NDArray[np.float64], float]]:
-    """Sort by inertia, and let those of nearly the same inertia count once."""
-    found: list[tuple[NDArray[np.float64], float]] = []
-    for centers, value in sorted(fits, key=lambda pair: pair[1]):
-        if not found or value > found[-1][1] * (1 + _SAME):
-            found.append((centers, value))
-    return found
+def _converge_all(
+    head: Sample,
+    k: int,
+    budget: RestartBudget,
+    n_init: int | None,
+    rng: np.random.Generator,
+    map_restarts: Callable[..., Iterable[Any]],
+) -> list[InMemoryFit]:
+    """Run every restart to convergence, which is cheap on few rows."""
+    factor = min(_MAX_EXTRA_RESTARTS, _CHEAP_ROWS / len(head.rows))
+    n_restarts = max(n_init or 1, int(budget.restarts * factor))
+
+    def restart(uniforms: NDArray[np.float64]) -> InMemoryFit:
+        centers = _choose_centers(head.rows, head.weights, uniforms)
+        return fit_in_memory(head.rows, head.weights, centers, 0.0)
+
+    return list(map_restarts(restart, [_draw_uniforms(k, rng) for _ in range(n_restarts)]))
 
 
-def _unlike(
-    sets: Sequence[NDArray[np.float64]], limit: float, most: int
+def _rank_restarts(
+    head: Sample,
+    k: int,
+    budget: RestartBudget,
+    tol: float,
+    n_init: int | None,
+    rng: np.random.Generator,
+    map_restarts: Callable[..., Iterable[Any]],
 ) -> list[NDArray[np.float64]]:
-    """Return the first sets that differ: a centre of one is ``limit`` (squared) from the other."""
-    chosen: list[NDArray[np.float64]] = []
-    for centers in sets:
-        for other in chosen:
-            apart = ((centers[:, None] - other[None]) ** 2).sum(axis=2)
-            if max(apart.min(axis=0).max(), apart.min(axis=1).max()) < limit:
+    """Restart on slices; return the centres of the best restarts that differ, best first."""
+    n = len(head.rows)
+    n_slices = max(1, n // max(_SLICE_ROWS, _SLICE_ROWS_PER_CLUSTER * k))
+
+    def restart(number: int, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
+        position = number % n_slices
+        part = slice(position * n // n_slices, (position + 1) * n // n_slices)
+        rows, weights = head.rows[part], head.weights[part]
+        centers = _choose_centers(rows, weights, uniforms)
+        return fit_in_memory(rows, weights, centers, tol, _SLICE_ITER).centers
+
+    draws = [_draw_uniforms(k, rng) for _ in range(budget.restarts)]
+    center_sets = list(map_restarts(restart, range(budget.restarts), draws))
+    rows, weights = head.rows[:_RANKING_ROWS], head.weights[:_RANKING_ROWS]
+
+    def rank(start: int) -> NDArray[np.float64]:
+        batch = center_sets[start : start + _RANKING_BATCH]
+        return lloyd_block(rows, weights, *stack_centers(batch)).inertia
+
+    starts = range(0, len(center_sets), _RANKING_BATCH)
+    inertia = np.concatenate(list(map_restarts(rank, starts)))
+    order = np.argsort(inertia, kind="stable")
+    # The inertia per row is how far rows lie from their centres; optima differ by more than that.
+    min_distance = _DISTINCT_CENTERS * float(inertia[order[0]]) / float(weights.sum())
+    return _drop_similar(
+        [center_sets[i] for i in order], min_distance, max(n_init or 0, budget.refined)
+    )
+
+
+def _drop_duplicates(fits: Sequence[InMemoryFit]) -> list[InMemoryFit]:
+    """Sort fits by inertia and keep one of each run of nearly equal inertia."""
+    distinct: list[InMemoryFit] = []
+    for fit in sorted(fits, key=lambda fit: fit.inertia):
+        if not distinct or fit.inertia > distinct[-1].inertia * (1 + _SAME_OPTIMUM):
+            distinct.append(fit)
+    return distinct
+
+
+def _drop_similar(
+    center_sets: Sequence[NDArray[np.float64]], min_distance: float, limit: int
+) -> list[NDArray[np.float64]]:
+    """Return the first ``limit`` sets of centres that differ from all earlier ones.
+
+    Two sets differ if a centre of one has a squared distance of at least ``min_distance`` to every
+    centre of the other.
+    """
+    distinct: list[NDArray[np.float64]] = []
+    for centers in center_sets:
+        for other in distinct:
+            squares = ((centers[:, None] - other[None]) ** 2).sum(axis=2)
+            if max(squares.min(axis=0).max(), squares.min(axis=1).max()) < min_distance:
                 break
         else:
-            chosen.append(centers)
-        if len(chosen) == most:
+            distinct.append(centers)
+        if len(distinct) == limit:
             break
-    return chosen
+    return distinct
 
 
 class _Round(NamedTuple):
@@ -177,91 +240,92 @@ class _Round(NamedTuple):
     rows: NDArray[np.float64]
 
 
-def parallel(
-    X: Rows, sample: Sample, k: int, factor: float, rounds: int, seed: int
+def init_parallel(
+    X: RowBlocks, sample: Sample, k: int, oversampling_factor: float, rounds: int, seed: int
 ) -> NDArray[np.float64]:
     """Choose ``k`` centres by k-means|| (Bahmani et al. 2012) in ``rounds + 1`` passes.
 
-    In each round every row is drawn with a chance of ``factor · k · weight · distance² / cost``;
-    the chance is decided by a hash of the row, so that neither chunks nor order matter. Each
-    candidate is then weighted with the rows that are nearest to it, and weighted k-means++ and
-    Lloyd's iterations on the candidates make ``k`` centres of them.
+    Each round draws every row with probability
+    ``oversampling_factor · k · weight · distance² / cost``. A hash of the row decides the draw, so
+    that neither chunking nor order matters. Each candidate then gets the weight of the rows nearest
+    to it, and weighted k-means++ and Lloyd's iterations reduce the candidates to ``k`` centres.
     """
-    wanted = factor * k
+    n_draws = oversampling_factor * k
     candidates = sample.rows[:1]
     for number in range(rounds):
-        salt = hash_salt(seed + 1 + number)
-        found: _Round = reduce_blocks(X, _oversample, _merge_rounds, candidates, salt, wanted)
-        if found.cost == 0:
+        salt = make_salt(seed + 1 + number)
+        drawn: _Round = reduce_blocks(X, _draw_rows, _merge_rounds, candidates, salt, n_draws)
+        if drawn.cost == 0:
             break
-        drawn = found.keys < wanted / found.cost
-        candidates = np.unique(np.concatenate([candidates, found.rows[drawn]]), axis=0)
+        rows = drawn.rows[drawn.keys < n_draws / drawn.cost]
+        candidates = np.unique(np.concatenate([candidates, rows]), axis=0)
     if len(candidates) < k:
-        # Hardly any rows differ: the sample holds more of them.
+        # Hardly any rows differ: the sample holds more distinct ones.
         candidates = np.unique(np.concatenate([candidates, sample.rows]), axis=0)
     offsets = np.array([0, len(candidates)])
-    step: Step = reduce_blocks(X, lloyd_block, add_steps, candidates, offsets)
-    weights = np.maximum(step.counts, np.finfo(float).tiny)
-    centers = plus_plus(candidates, weights, k, np.random.default_rng([seed, 12]))
-    return fit_in_memory(candidates, weights, centers, 0.0)[0]
+    nearest: LloydSums = reduce_blocks(X, lloyd_block, add_fields, candidates, offsets)
+    weights = np.maximum(nearest.counts, np.finfo(float).tiny)
+    uniforms = _draw_uniforms(k, np.random.default_rng([seed, 12]))
+    centers = _choose_centers(candidates, weights, uniforms)
+    return fit_in_memory(candidates, weights, centers, 0.0).centers
 
 
-def _oversample(
+def _draw_rows(
     block: NDArray[Any],
     weights: NDArray[np.float64],
     candidates: NDArray[np.float64],
     salt: np.uint64,
-    wanted: float,
+    n_draws: float,
 ) -> _Round:
     squares = np.empty(len(block))
-    ignored = np.empty(len(block), np.int32)
+    labels = np.empty(len(block), np.int32)
     _kernels.assign(
-        np.ascontiguousarray(block), candidates, ignored, squares, ignored.copy(), squares.copy()
+        np.ascontiguousarray(block), candidates, labels, squares, labels.copy(), squares.copy()
     )
     if len(weights):
         squares *= weights
-    uniform = hashes_of(block, salt) / float(np.iinfo(np.uint64).max)
+    uniform = hash_block(block, salt) / float(np.iinfo(np.uint64).max)
     with np.errstate(divide="ignore", invalid="ignore"):
         keys = np.where(squares > 0, uniform / squares, np.inf)
-    # Some `wanted` rows are drawn from all blocks together: many more than that are enough.
-    most = min(len(block), int(8 * wanted) + 64)
-    chosen = np.argpartition(keys, most - 1)[:most]
+    # All blocks together yield about `n_draws` rows; this many per block are always enough.
+    limit = min(len(block), int(8 * n_draws) + 64)
+    chosen = np.argpartition(keys, limit - 1)[:limit]
     chosen = chosen[np.isfinite(keys[chosen])]
     return _Round(float(squares.sum()), keys[chosen], np.asarray(block[chosen], np.float64))
 
 
-def _merge_rounds(one: _Round, other: _Round) -> _Round:
+def _merge_rounds(rounds: Sequence[_Round]) -> _Round:
+    cost = rounds[0].cost
+    for part in rounds[1:]:
+        cost += part.cost
     return _Round(
-        one.cost + other.cost,
-        np.concatenate([one.keys, other.keys]),
-        np.concatenate([one.rows, other.rows]),
+        cost,
+        np.concatenate([part.keys for part in rounds]),
+        np.concatenate([part.rows for part in rounds]),
     )
 
 
-def at_random(sample: Sample, k: int, n_starts: int, rng: np.random.Generator) -> list[Any]:
-    """Choose ``n_starts`` sets of ``k`` distinct rows of the sample."""
+def init_random(
+    sample: Sample, k: int, n_init: int, rng: np.random.Generator
+) -> list[NDArray[np.float64]]:
+    """Choose ``n_init`` sets of ``k`` distinct rows of the sample."""
     n = len(sample.rows)
-    return [sample.rows[rng.choice(n, k, replace=False)] for _ in range(n_starts)]
+    return [sample.rows[rng.choice(n, k, replace=False)] for _ in range(n_init)]
 
 
-def checked(centers: Any, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return centres that a caller gave, as float64.
+def check_centers(centers: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return a copy of a caller's centres as float64.
 
     Raises
     ------
     ValueError
-        If their shape is wrong or they hold NaN or infinity.
+        If their shape is not ``shape`` or they hold NaN or infinity.
     """
-    found = np.array(centers, np.float64)
-    if found.shape != shape:
+    array = np.array(centers, np.float64)
+    if array.shape != shape:
         raise ValueError(
-            f"init has shape {found.shape} where (n_clusters, n_features) = {shape} belongs"
+            f"init has shape {array.shape}, expected (n_clusters, n_features) = {shape}"
         )
-    if not np.isfinite(found).all():
-        raise ValueError("NaN or infinity in init: give finite centres")
-    return found
-
-
-def all_sets(sets: Sequence[Any], shape: tuple[int, int]) -> list[NDArray[np.float64]]:
-    """Check several sets of centres."""
-    return [checked(centers, shape) for centers in sets]
+    if not np.isfinite(array).all():
+        raise ValueError("NaN or infinity in init: pass finite centres")
+    return array

@@ -1,8 +1,4 @@
-"""The fit of K-Means: a start from a sample, then Lloyd's iterations in passes over all rows.
-
-It needs neither dask-ml nor scikit-learn, whose import takes longer than a fit of a million rows;
-:class:`segmentation.estimators.kmeans.KMeans` is the estimator that wraps it.
-"""
+"""K-Means as functions: initial centres from a sample, then Lloyd's iterations over all rows."""
 
 from __future__ import annotations
 
@@ -13,163 +9,231 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from dask.system import CPU_COUNT
+from sklearn.utils import check_random_state
 
 from segmentation.estimators import _init, _lloyd
-from segmentation.estimators._blockwise import as_rows, rows_of
-from segmentation.estimators._sampling import survey
+from segmentation.estimators._blockwise import check_array, split_rows
+from segmentation.estimators._sampling import scan_rows
+from segmentation.estimators.exceptions import TooFewDistinctRowsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    import dask.array as da
+    from numpy.typing import ArrayLike, NDArray
 
-    from segmentation.estimators._blockwise import Rows
-    from segmentation.estimators._sampling import Survey
+    from segmentation.estimators._blockwise import RowBlocks
+    from segmentation.estimators._sampling import Sample
 
-#: Restarts of ``random`` and callables where ``n_init`` is "auto".
-_RANDOM_RESTARTS = 10
-#: The last choice between optima is made on so many times ``sample_size`` rows.
-_LARGER_SAMPLE = 4
-#: Rounds of k-means|| unless asked otherwise; Bahmani et al. found five to be enough.
-_ROUNDS = 5
-
-
-class TooFewRowsError(ValueError):
-    """There are fewer distinct rows than clusters."""
-
-    def __init__(self, distinct: int, clusters: int) -> None:
-        super().__init__(
-            f"{distinct} distinct rows for n_clusters={clusters}: "
-            f"use n_clusters={distinct} or fewer"
-        )
-        self.distinct = distinct
+#: Starts of ``random`` and of callables if ``n_init`` is "auto".
+_RANDOM_INIT = 10
+#: The best of several optima is chosen on this many times ``sample_size`` rows.
+_SELECTION_FACTOR = 4
+#: Default rounds of k-means||; Bahmani et al. (2012) found five to be enough.
+_PARALLEL_ROUNDS = 5
 
 
-class Fitted(NamedTuple):
-    """What a fit finds: centres, (n_clusters, n_features), their inertia, and passes made."""
+class KMeansResult(NamedTuple):
+    """Result of :func:`k_means`.
+
+    Attributes
+    ----------
+    centers
+        Shape (n_clusters, n_features), float64.
+    inertia
+        Weighted sum of squared distances of the rows to their nearest centre.
+    n_iter
+        Number of Lloyd passes.
+    """
 
     centers: NDArray[np.float64]
     inertia: float
     n_iter: int
 
 
+def k_means(X: Any, n_clusters: int, **parameters: Any) -> KMeansResult:
+    """Cluster the rows of ``X`` by K-Means.
+
+    Parameters
+    ----------
+    X
+        Array of shape (n_samples, n_features); persist a Dask array first.
+    n_clusters
+        Number of clusters.
+    **parameters
+        The keyword parameters of :func:`k_means_path`.
+
+    Raises
+    ------
+    TooFewDistinctRowsError
+        If ``X`` has fewer distinct rows than ``n_clusters``.
+    ValueError
+        If ``X`` is not finite, or a parameter or a weight is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [10.0], [11.0]])
+    >>> result = k_means(X, 2, random_state=0)
+    >>> sorted(result.centers.ravel().tolist()), result.inertia
+    ([0.5, 10.5], 1.0)
+    """
+    return k_means_path(X, [n_clusters], **parameters)[0]
+
+
+def k_means_path(
+    X: Any,
+    n_clusters: Sequence[int],
+    *,
+    sample_weight: ArrayLike | da.Array | None = None,
+    init: str | ArrayLike | Callable[..., ArrayLike] = "k-means++",
+    oversampling_factor: float = 2,
+    max_iter: int = 300,
+    tol: float = 1e-4,
+    random_state: int | np.random.RandomState | None = None,
+    init_max_iter: int | None = None,
+    n_init: int | str = "auto",
+    sample_size: int = 20_000,
+) -> list[KMeansResult]:
+    """Cluster the rows of ``X`` for several numbers of clusters in the same passes.
+
+    Each result is the one that :func:`k_means` gives with the same integer ``random_state``.
+
+    Parameters
+    ----------
+    X
+        Array of shape (n_samples, n_features); persist a Dask array first.
+    n_clusters
+        The numbers of clusters, in any order.
+    sample_weight
+        How often each row counts; shape (n_samples,).
+    init, oversampling_factor, max_iter, tol, random_state, init_max_iter, n_init, sample_size
+        As in :class:`segmentation.estimators.kmeans.KMeans`.
+
+    Returns
+    -------
+    list
+        One :class:`KMeansResult` per entry of ``n_clusters``.
+
+    Raises
+    ------
+    TooFewDistinctRowsError
+        If ``X`` has fewer distinct rows than the largest of ``n_clusters``.
+    ValueError
+        If ``X`` is not finite, or a parameter or a weight is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [10.0], [11.0]])
+    >>> [result.inertia for result in k_means_path(X, [1, 2, 4], random_state=0)]
+    [101.0, 1.0, 0.0]
+    """
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    starts = _Starts(init, oversampling_factor, init_max_iter, n_init, sample_size, seed)
+    array = check_array(X)
+    for k in n_clusters:
+        _check_at_least_one("n_clusters", k)
+    _check_at_least_one("max_iter", max_iter)
+    if not tol >= 0:
+        raise ValueError(f"tol={tol}: must be at least 0")
+    starts.check()
+    rows = split_rows(array, sample_weight)
+    max_clusters = max(n_clusters)
+    if rows.n_rows == 0:
+        raise TooFewDistinctRowsError(0, max_clusters, 0)
+    scan = scan_rows(rows, max(_SELECTION_FACTOR * sample_size, max_clusters), seed)
+    n_distinct = len(scan.sample.rows)
+    if n_distinct < max_clusters:
+        raise TooFewDistinctRowsError(n_distinct, max_clusters, rows.n_rows)
+    scaled_tol = scan.features.scale_tol(tol)
+    groups = [starts.choose(X, rows, scan.sample, k, scaled_tol) for k in n_clusters]
+    # Only k-means++ starts near the optimum, where a set that is behind stays behind.
+    is_plus_plus = isinstance(init, str) and init == "k-means++"
+    center_sets, n_iter = _lloyd.run_lloyd_passes(
+        rows,
+        [centers for group in groups for centers in group],
+        scaled_tol,
+        max_iter,
+        _lloyd.choose_distance_dtype(array.dtype, scan.features),
+        group_sizes=[len(group) for group in groups] if is_plus_plus else None,
+    )
+    inertia = _lloyd.lloyd_pass(rows, center_sets).inertia
+    results = []
+    start = 0
+    for group in groups:
+        best = start + int(np.argmin(inertia[start : start + len(group)]))
+        start += len(group)
+        results.append(KMeansResult(center_sets[best], float(inertia[best]), n_iter[best]))
+    return results
+
+
 @dataclass(frozen=True)
-class Task:
-    """What is to be fitted; see :class:`segmentation.estimators.kmeans.KMeans`."""
+class _Starts:
+    """The parameters of K-Means that decide where Lloyd's iterations start."""
 
-    n_clusters: Any
+    init: Any
+    oversampling_factor: float
+    init_max_iter: int | None
+    n_init: int | str
+    sample_size: int
     seed: int
-    init: Any = "k-means++"
-    oversampling_factor: float = 2
-    max_iter: int = 300
-    tol: float = 1e-4
-    init_max_iter: int | None = None
-    n_init: int | str = "auto"
-    sample_size: int = 20_000
 
-    def check(self, n_rows: int) -> None:
+    def check(self) -> None:
         """Raise ValueError if a parameter is out of range."""
-        for name in ("n_clusters", "max_iter", "sample_size"):
-            value: Any = getattr(self, name)
-            if not isinstance(value, Integral) or int(value) < 1:
-                raise ValueError(f"{name}={value}: at least 1 is needed")
+        _check_at_least_one("sample_size", self.sample_size)
         n_init: Any = self.n_init
         if n_init != "auto" and not (isinstance(n_init, Integral) and int(n_init) >= 1):
-            raise ValueError(f"n_init={n_init!r}: give a number from 1 on, or 'auto'")
-        if not self.tol >= 0:
-            raise ValueError(f"tol={self.tol}: at least 0 is needed")
+            raise ValueError(f"n_init={n_init!r}: must be an integer of at least 1, or 'auto'")
         if not self.oversampling_factor > 0:
             raise ValueError(f"oversampling_factor={self.oversampling_factor}: must be above 0")
-        if n_rows < self.n_clusters:
-            raise ValueError(
-                f"n_samples={n_rows} is fewer than n_clusters={self.n_clusters}: "
-                f"use n_clusters={n_rows} or fewer"
-            )
 
-    def starts(self, X: Any, rows: Rows, found: Survey, tol: float) -> list[NDArray[np.float64]]:
-        """Return the centres to begin with; a callable ``init`` is handed ``X``."""
-        k, seed, shape = self.n_clusters, self.seed, (self.n_clusters, rows.n_features)
-        rng = np.random.default_rng([seed, 11])
+    def choose(
+        self, X: Any, rows: RowBlocks, sample: Sample, k: int, tol: float
+    ) -> list[NDArray[np.float64]]:
+        """Return one set of ``k`` centres per start; a callable ``init`` is passed ``X``."""
+        rng = np.random.default_rng([self.seed, 11])
+        shape = (k, rows.n_features)
         if callable(self.init):
-            return _init.all_sets(
-                [self.init(X, k, random_state=seed + i) for i in range(self._n(_RANDOM_RESTARTS))],
-                shape,
-            )
-        if not isinstance(self.init, str):
-            return [_init.checked(self.init, shape)]
-        if self.init == "k-means++":
-            keep = None if self.n_init == "auto" else int(self.n_init)
-            effort = _init.Effort() if keep is None else _init.Effort(keep, keep, keep)
-            # The loops let go of the interpreter, and the client has nothing else to do.
-            with ThreadPoolExecutor(CPU_COUNT) as pool:
-                return _init.from_sample(
-                    found.sample, self.sample_size, k, effort, tol, rng, keep, pool.map
-                )
-        if self.init == "k-means||":
-            rounds = _ROUNDS if self.init_max_iter is None else self.init_max_iter
             return [
-                _init.parallel(
-                    rows, found.sample, k, self.oversampling_factor, rounds, seed + 1_000 * i
+                _init.check_centers(self.init(X, k, random_state=self.seed + i), shape)
+                for i in range(self._count(_RANDOM_INIT))
+            ]
+        if not isinstance(self.init, str):
+            return [_init.check_centers(self.init, shape)]
+        if self.init == "k-means++":
+            return self._choose_plus_plus(sample, k, tol, rng)
+        if self.init == "k-means||":
+            rounds = _PARALLEL_ROUNDS if self.init_max_iter is None else self.init_max_iter
+            return [
+                _init.init_parallel(
+                    rows, sample, k, self.oversampling_factor, rounds, self.seed + 1_000 * i
                 )
-                for i in range(self._n(1))
+                for i in range(self._count(1))
             ]
         if self.init == "random":
-            return _init.at_random(found.sample, k, self._n(_RANDOM_RESTARTS), rng)
+            return _init.init_random(sample, k, self._count(_RANDOM_INIT), rng)
         raise ValueError(
             f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a callable"
         )
 
-    def _n(self, automatic: int) -> int:
+    def _choose_plus_plus(
+        self, sample: Sample, k: int, tol: float, rng: np.random.Generator
+    ) -> list[NDArray[np.float64]]:
+        n_init = None if self.n_init == "auto" else int(self.n_init)
+        budget = (
+            _init.RestartBudget() if n_init is None else _init.RestartBudget(n_init, n_init, n_init)
+        )
+        # The kernels release the GIL, and the client is idle otherwise.
+        with ThreadPoolExecutor(CPU_COUNT) as pool:
+            return _init.init_plus_plus(
+                sample, self.sample_size, k, budget, tol, rng, n_init, pool.map
+            )
+
+    def _count(self, automatic: int) -> int:
         return automatic if self.n_init == "auto" else int(self.n_init)
 
 
-def seed_of(random_state: int) -> int:
-    """Return the seed of a fit that scikit-learn's ``check_random_state`` leads to."""
-    # The old generator, since the same integer has to give the same model as the estimator's.
-    return int(np.random.RandomState(random_state).randint(np.iinfo(np.int32).max))
-
-
-def fit_together(
-    tasks: Sequence[Task], X: Any, sample_weight: Any = None, given: Any = None
-) -> list[Fitted]:
-    """Fit tasks that differ in ``n_clusters`` alone, in the passes of the slowest.
-
-    Each ends as if it had been fitted alone. ``given`` is what a callable ``init`` is handed in
-    place of ``X``.
-
-    Raises
-    ------
-    ValueError
-        As :meth:`segmentation.estimators.kmeans.KMeans.fit` does.
-    """
-    array = as_rows(X)
-    for task in tasks:
-        task.check(array.shape[0])
-    first = tasks[0]
-    rows = rows_of(array, sample_weight)
-    most = max(task.n_clusters for task in tasks)
-    found = survey(rows, max(_LARGER_SAMPLE * first.sample_size, most), first.seed)
-    distinct = len(found.sample.rows)
-    if distinct < most:
-        raise TooFewRowsError(distinct, most)
-    tol = first.tol * float(found.spread.squares.mean()) / found.spread.weight
-    own = [task.starts(X if given is None else given, rows, found, tol) for task in tasks]
-    ends, n_iter = _lloyd.advance(
-        rows,
-        [centers for sets in own for centers in sets],
-        tol,
-        first.max_iter,
-        _lloyd.distance_dtype(array.dtype, found.spread),
-        # Only sets that start near their optimum can be told to be behind.
-        rivals=[len(sets) for sets in own]
-        if isinstance(first.init, str) and first.init == "k-means++"
-        else None,
-    )
-    inertia = _lloyd.lloyd_pass(rows, ends).inertia
-    results = []
-    at = 0
-    for sets in own:
-        best = at + int(np.argmin(inertia[at : at + len(sets)]))
-        at += len(sets)
-        results.append(Fitted(ends[best], float(inertia[best]), n_iter[best]))
-    return results
+def _check_at_least_one(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or int(value) < 1:
+        raise ValueError(f"{name}={value}: must be an integer of at least 1")

@@ -1,7 +1,4 @@
-"""K-Means on rows in memory, compiled whole: a restart costs its passes and hardly more.
-
-Each loop has a NumPy twin that serves as its oracle.
-"""
+"""K-Means on weighted rows in memory, fully compiled, so that a restart has hardly any overhead."""
 
 from __future__ import annotations
 
@@ -10,131 +7,117 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from segmentation.estimators._kernels import assign_and_sum, assign_and_sum_numpy
+from segmentation.estimators._kernels import assign_and_sum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# As in kernels: sums over features may be reordered.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
+# As in `_kernels`: the compiler may reorder sums over features.
+_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def plus_plus(
+@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+def choose_plus_plus(
     rows: NDArray[np.float64],
     weights: NDArray[np.float64],
     uniforms: NDArray[np.float64],
     chosen: NDArray[np.int64],
 ) -> None:
-    """Choose rows by weighted k-means++ with greedy trials (Arthur & Vassilvitskii 2007), in place.
+    """Choose rows by weighted greedy k-means++ (Arthur & Vassilvitskii 2007), in place.
 
-    Of some candidates, each drawn with a chance proportional to its weighted squared distance to
-    the centres so far, the one that lowers the sum of those most is taken.
+    Each step draws candidates with a probability proportional to weight times squared distance
+    to the nearest centre so far, and takes the candidate that lowers the sum of those most.
 
     Parameters
     ----------
     rows, weights
-        float64 of shape (n_rows, n_features) and (n_rows,).
+        Shapes (n_rows, n_features) and (n_rows,), float64.
     uniforms
-        Random numbers in [0, 1), (n_clusters, n_trials); one decides each draw.
+        Random numbers in [0, 1) of shape (n_clusters, n_trials); each decides one draw.
     chosen
-        Output: the rows' numbers, (n_clusters,).
+        Output of shape (n_clusters,): the numbers of the chosen rows.
     """
     n, d = rows.shape
-    k, trials = uniforms.shape
+    k, n_trials = uniforms.shape
     nearest = np.full(n, np.inf)
-    ends = np.empty(n)
-    distances = np.empty((trials, n))
+    cumulative = np.empty(n)
+    distances = np.empty((n_trials, n))
     for step in range(k):
         total = 0.0
-        last = 0
-        weighted = step == 0
-        if not weighted:
+        last_positive = 0
+        by_weight = step == 0
+        if not by_weight:
             for i in range(n):
                 total += weights[i] * nearest[i]
-            # Where no row is off its centre any more, they are drawn by weight once again.
-            weighted = total == 0.0
+            # Every row coincides with a centre: draw by weight again.
+            by_weight = total == 0.0
         total = 0.0
         for i in range(n):
-            mass = weights[i] if weighted else weights[i] * nearest[i]
+            mass = weights[i] if by_weight else weights[i] * nearest[i]
             total += mass
-            ends[i] = total
+            cumulative[i] = total
             if mass > 0.0:
-                last = i
-        best, best_sum, best_trial = last, np.inf, 0
-        for trial in range(1 if step == 0 else trials):
-            at = min(np.searchsorted(ends, uniforms[step, trial] * total, side="right"), last)
+                last_positive = i
+        best, lowest_cost, best_trial = last_positive, np.inf, 0
+        for trial in range(1 if step == 0 else n_trials):
+            candidate = min(
+                np.searchsorted(cumulative, uniforms[step, trial] * total, side="right"),
+                last_positive,
+            )
             cost = 0.0
             for i in range(n):
                 distance = 0.0
                 for j in range(d):
-                    delta = rows[i, j] - rows[at, j]
+                    delta = rows[i, j] - rows[candidate, j]
                     distance += delta * delta
                 distance = min(distance, nearest[i])
                 distances[trial, i] = distance
                 cost += weights[i] * distance
-            if cost < best_sum:
-                best, best_sum, best_trial = at, cost, trial
+            if cost < lowest_cost:
+                best, lowest_cost, best_trial = candidate, cost, trial
         chosen[step] = best
         for i in range(n):
             nearest[i] = distances[best_trial, i]
 
 
-def plus_plus_numpy(
-    rows: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    uniforms: NDArray[np.float64],
-    chosen: NDArray[np.int64],
-) -> None:
-    """Do the same as :func:`plus_plus` with NumPy."""
-    nearest = np.full(len(rows), np.inf)
-    for step, own in enumerate(uniforms):
-        mass = weights if step == 0 or not (weights * nearest).any() else weights * nearest
-        ends = np.cumsum(mass)
-        at = np.searchsorted(ends, own[: 1 if step == 0 else None] * ends[-1], side="right")
-        at = np.minimum(at, np.flatnonzero(mass)[-1])
-        squares = np.minimum(((rows[None] - rows[at][:, None]) ** 2).sum(axis=2), nearest)
-        best = int(np.argmin(squares @ weights))
-        chosen[step], nearest = at[best], squares[best]
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def converge(
+@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+def run_lloyd(
     rows: NDArray[np.float64],
     weights: NDArray[np.float64],
     centers: NDArray[np.float64],
     tol: float,
-    passes: int,
+    max_iter: int,
 ) -> float:
-    """Run Lloyd's iterations on weighted rows until they hold still; the centres move in place.
+    """Run Lloyd's iterations on weighted rows; the centres move in place.
 
     Parameters
     ----------
     rows, weights
-        float64 of shape (n_rows, n_features) and (n_rows,).
+        Shapes (n_rows, n_features) and (n_rows,), float64.
     centers
-        float64 of shape (n_clusters, n_features); one without rows moves to the worst-fitted row.
+        Shape (n_clusters, n_features), float64. A centre without rows moves to the row that is
+        farthest from its own centre.
     tol
-        Largest squared shift of all centres that counts as none.
-    passes
-        Iterations at most.
+        Stop when the squared shift of all centres is at most this.
+    max_iter
+        Maximum number of iterations.
 
     Returns
     -------
     float
-        The inertia of the centres as they end.
+        The inertia of the final centres.
     """
     k, d = centers.shape
     offsets = np.array([0, k])
     sums, counts, inertia = np.empty((k, d)), np.empty(k), np.empty(1)
-    for _ in range(passes):
+    for _ in range(max_iter):
         sums[:], counts[:] = 0.0, 0.0
         assign_and_sum(rows, weights, centers, offsets, 0.0, np.inf, sums, counts, inertia)
         for c in range(k):
             for j in range(d):
                 sums[c, j] = sums[c, j] / counts[c] if counts[c] > 0.0 else centers[c, j]
         if counts.min() == 0.0:
-            _move_empty(rows, weights, sums, counts)
+            _relocate_empty_clusters(rows, weights, sums, counts)
         shift = 0.0
         for c in range(k):
             for j in range(d):
@@ -148,8 +131,8 @@ def converge(
     return float(inertia[0])
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def _move_empty(
+@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+def _relocate_empty_clusters(
     rows: NDArray[np.float64],
     weights: NDArray[np.float64],
     centers: NDArray[np.float64],
@@ -168,37 +151,6 @@ def _move_empty(
         cost[i] = weights[i] * best
     for c in range(len(centers)):
         if counts[c] == 0.0:
-            worst = np.argmax(cost)
-            centers[c] = rows[worst]
-            cost[worst] = -1.0
-
-
-def converge_numpy(
-    rows: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    centers: NDArray[np.float64],
-    tol: float,
-    passes: int,
-) -> float:
-    """Do the same as :func:`converge` with NumPy."""
-    k = len(centers)
-    offsets = np.array([0, k])
-
-    def assigned() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        out = np.zeros(centers.shape), np.zeros(k), np.zeros(1)
-        assign_and_sum_numpy(rows, weights, centers, offsets, 0.0, np.inf, *out)
-        return out
-
-    for _ in range(passes):
-        sums, counts, _inertia = assigned()
-        filled = counts > 0
-        moved = np.where(filled[:, None], sums / np.where(filled, counts, 1.0)[:, None], centers)
-        if not filled.all():
-            squares = ((rows[:, None] - moved[None]) ** 2).sum(axis=2).min(axis=1)
-            worst = np.argsort(-(squares * weights), kind="stable")
-            moved[~filled] = rows[worst[: k - filled.sum()]]
-        shift = float(((moved - centers) ** 2).sum())
-        centers[:] = moved
-        if shift <= tol:
-            break
-    return float(assigned()[2][0])
+            farthest = np.argmax(cost)
+            centers[c] = rows[farthest]
+            cost[farthest] = -1.0

@@ -1,4 +1,4 @@
-"""What a block of rows goes through in K-Means; all that a worker imports for it."""
+"""Lloyd's iterations in passes over all rows, and all that a worker imports for them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ import dask
 import numpy as np
 
 from segmentation.estimators import _kernels
-from segmentation.estimators._blockwise import Rows, reduce_blocks
+from segmentation.estimators._blockwise import RowBlocks, add_fields, reduce_blocks
+from segmentation.estimators.exceptions import TooFewDistinctRowsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
-    from segmentation.estimators._sampling import Spread
+    from segmentation.estimators._sampling import FeatureStatistics
+
+#: A set of centres is dropped once its inertia exceeds this multiple of the best of its group.
+_BEHIND = 1.001
 
 
-class Step(NamedTuple):
-    """What one pass learns of several sets of centres, one below the other.
+class LloydSums(NamedTuple):
+    """Sums of one pass over rows for several sets of centres, stacked.
 
-    ``sums`` has shape (n_centers, n_features), ``counts`` (the weight of each centre's rows)
-    (n_centers,), ``inertia`` (n_sets,).
+    Attributes
+    ----------
+    sums
+        Weighted sum of the rows of each centre; shape (n_centers, n_features).
+    counts
+        Weight of the rows of each centre; shape (n_centers,).
+    inertia
+        Weighted sum of squared distances of each set; shape (n_sets,).
     """
 
     sums: NDArray[np.float64]
@@ -31,7 +41,10 @@ class Step(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Each row's nearest and second nearest centre, and its distances to them."""
+    """Each row's nearest and second nearest centre and its distances to them.
+
+    All have shape (n_rows,). Labels are int32; distances are Euclidean, float64.
+    """
 
     labels: NDArray[np.int32]
     distance: NDArray[np.float64]
@@ -40,7 +53,7 @@ class Assignment(NamedTuple):
 
 
 class FarRow(NamedTuple):
-    """A row far from its centre: the distance, its number in the whole array, its label."""
+    """A row far from its centre: distance, row number in the whole array, label and weight."""
 
     distance: float
     number: int
@@ -49,11 +62,11 @@ class FarRow(NamedTuple):
     row: NDArray[np.float64]
 
 
-def stacked(
-    sets: Sequence[NDArray[np.float64]],
+def stack_centers(
+    center_sets: Sequence[NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Put sets of centres one below the other; return them and where each begins."""
-    return np.concatenate(sets), np.cumsum([0, *map(len, sets)])
+    """Stack sets of centres; return them with the offset of each set and the end."""
+    return np.concatenate(center_sets), np.cumsum([0, *map(len, center_sets)])
 
 
 def lloyd_block(
@@ -61,26 +74,21 @@ def lloyd_block(
     weights: NDArray[np.float64],
     centers: NDArray[Any],
     offsets: NDArray[np.int64],
-) -> Step:
-    """Assign one block's rows in every set of centres and sum them up.
+) -> LloydSums:
+    """Assign the rows of one block in every set of centres and sum them.
 
-    Centres in float32 let a float32 block be compared in that precision; sums are float64.
+    Distances are computed in the wider dtype of ``block`` and ``centers``; sums are float64.
     """
-    step = Step(np.zeros(centers.shape), np.zeros(len(centers)), np.zeros(len(offsets) - 1))
+    result = LloydSums(np.zeros(centers.shape), np.zeros(len(centers)), np.zeros(len(offsets) - 1))
     wide = np.result_type(block, centers).type
     _kernels.assign_and_sum(
-        np.ascontiguousarray(block), weights, centers, offsets, wide(0), wide(np.inf), *step
+        np.ascontiguousarray(block), weights, centers, offsets, wide(0), wide(np.inf), *result
     )
-    return step
-
-
-def add_steps(one: Step, other: Step) -> Step:
-    """Add what two blocks learnt."""
-    return Step(*(a + b for a, b in zip(one, other, strict=True)))
+    return result
 
 
 def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignment:
-    """Assign the rows of one block; distances are Euclidean, float64."""
+    """Assign the rows of one block to their nearest centres."""
     n = len(block)
     labels, runner_up = np.empty(n, np.int32), np.empty(n, np.int32)
     nearest, second = np.empty(n), np.empty(n)
@@ -88,163 +96,153 @@ def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignmen
     return Assignment(labels, np.sqrt(nearest), runner_up, np.sqrt(second))
 
 
-def block_labels(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return the number of each row's nearest centre.
+def label_block(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return the label of each row's nearest centre; int32 of shape (n_rows,).
 
     Raises
     ------
     ValueError
         If a row holds NaN or infinity.
     """
-    found = assign_block(block, centers)
-    _check(found.distance)
-    return found.labels
+    assignment = assign_block(block, centers)
+    _check_finite(assignment.distance)
+    return assignment.labels
 
 
-def block_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each row's distance to each centre; float64 of shape (n_rows, n_clusters)."""
-    out = np.empty((len(block), len(centers)))
+def compute_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each row's distance to each centre; float64 of shape (n_rows, n_clusters).
+
+    Raises
+    ------
+    ValueError
+        If a row holds NaN or infinity.
+    """
+    distances = np.empty((len(block), len(centers)))
     for c, center in enumerate(centers):
-        out[:, c] = np.sqrt(((np.asarray(block, np.float64) - center) ** 2).sum(axis=1))
-    _check(out)
-    return out
+        distances[:, c] = np.sqrt(((np.asarray(block, np.float64) - center) ** 2).sum(axis=1))
+    _check_finite(distances)
+    return distances
 
 
-def _check(distances: NDArray[np.float64]) -> None:
+def _check_finite(distances: NDArray[np.float64]) -> None:
     if not np.isfinite(distances).all():
         raise ValueError("NaN or infinity in the input: fill or drop those rows first")
 
 
-def farthest_rows(
-    block: NDArray[Any],
-    weights: NDArray[np.float64],
-    start: int,
-    centers: NDArray[np.float64],
-    count: int,
-) -> list[FarRow]:
-    """Return the ``count`` rows of a block that are farthest from their centres."""
-    found = assign_block(block, centers)
-    distance = np.where(weights > 0, found.distance, -1.0) if len(weights) else found.distance
-    rows = np.argsort(-distance, kind="stable")[:count]
-    return [
-        FarRow(
-            float(distance[row]),
-            start + int(row),
-            int(found.labels[row]),
-            float(weights[row]) if len(weights) else 1.0,
-            np.asarray(block[row], np.float64),
-        )
-        for row in rows
-    ]
+def lloyd_pass(
+    X: RowBlocks, center_sets: Sequence[NDArray[np.float64]], dtype: DTypeLike = np.float64
+) -> LloydSums:
+    """Assign and sum all rows in every set of centres, in one pass over the rows.
+
+    ``dtype`` is that of the centres, and so that of distances to float32 rows.
+    """
+    centers, offsets = stack_centers(center_sets)
+    return reduce_blocks(X, lloyd_block, add_fields, np.ascontiguousarray(centers, dtype), offsets)
 
 
-def merge_farthest(count: int, parts: Sequence[list[FarRow]]) -> list[FarRow]:
-    """Keep the ``count`` rows farthest from their centres; equal ones by content, then number."""
-    rows = [row for part in parts for row in part]
-    return sorted(rows, key=lambda row: (-row.distance, row.row.tolist(), row.number))[:count]
-
-
-#: Inertia over the leader's that puts a set of centres out of the race.
-_BEHIND = 1.001
-
-
-def lloyd_pass(X: Rows, sets: Sequence[NDArray[np.float64]], dtype: Any = np.float64) -> Step:
-    """Assign every row in every set of centres and sum up, in one pass over the rows."""
-    centers, offsets = stacked(sets)
-    step: Step = reduce_blocks(
-        X, lloyd_block, add_steps, np.ascontiguousarray(centers, dtype), offsets
-    )
-    return step
-
-
-def advance(
-    X: Rows,
-    sets: Sequence[NDArray[np.float64]],
+def run_lloyd_passes(
+    X: RowBlocks,
+    center_sets: Sequence[NDArray[np.float64]],
     tol: float,
     max_iter: int,
-    dtype: Any = np.float64,
+    dtype: DTypeLike = np.float64,
     *,
-    rivals: Sequence[int] | None = None,
+    group_sizes: Sequence[int] | None = None,
 ) -> tuple[list[NDArray[np.float64]], list[int]]:
-    """Advance all sets of centres together until each has converged.
+    """Run Lloyd's iterations on all sets of centres together until each has converged.
 
     Parameters
     ----------
     X
         The rows.
-    sets
-        Centres, each set of shape (n_clusters, n_features) with a number of clusters of its own.
+    center_sets
+        Sets of centres, each of shape (n_clusters, n_features); ``n_clusters`` may differ.
     tol
-        Largest squared shift of a set's centres that counts as none.
+        Largest squared shift of a set's centres at which the set has converged.
     max_iter
-        Passes at most.
+        Maximum number of passes.
     dtype
-        In which distances to centres are compared where the rows are float32 too.
-    rivals
-        How many sets, one after the other, are rivals: from the second pass on those that are
-        clearly behind the best of theirs are dropped. Only for sets that start near their
-        optimum: what a set is worth shows late if it starts far away. None drops none.
+        Precision in which distances are compared where the rows are float32.
+    group_sizes
+        Numbers of consecutive sets that compete with each other. From the second pass on, sets
+        clearly behind the best of their group stop. Only for sets that start near their optimum:
+        the inertia of a set that starts far away says little. None stops none.
 
     Returns
     -------
-    tuple
-        The sets' last centres, and how many passes each took.
+    centers : list
+        The final centres of each set.
+    n_iter : list
+        The passes made by each set.
     """
-    ends = list(sets)
-    n_iter = [0] * len(ends)
-    active = list(range(len(ends)))
-    race = np.repeat(np.arange(len(rivals)), rivals) if rivals is not None else None
-    for number in range(1, max_iter + 1):
-        step = lloyd_pass(X, [ends[s] for s in active], dtype)
+    center_sets = list(center_sets)
+    n_iter = [0] * len(center_sets)
+    active = list(range(len(center_sets)))
+    group = None if group_sizes is None else np.repeat(np.arange(len(group_sizes)), group_sizes)
+    for iteration in range(1, max_iter + 1):
+        result = lloyd_pass(X, [center_sets[s] for s in active], dtype)
         moving = []
-        at = 0
+        start = 0
         for s in active:
-            own = slice(at, at + len(ends[s]))
-            at = own.stop
-            sums, counts = step.sums[own], step.counts[own]
-            if not counts.all():
-                sums, counts = _fill_empty(X, ends[s], sums, counts)
-            filled = counts > 0
-            # Distinct rows may be fewer than empty clusters for now: those wait in place.
-            weight = np.where(filled, counts, 1.0)[:, None]
-            moved = np.where(filled[:, None], sums / weight, ends[s])
-            shift = float(((moved - ends[s]) ** 2).sum())
-            ends[s], n_iter[s] = moved, number
-            if shift > tol or not filled.all():
+            part = slice(start, start + len(center_sets[s]))
+            start = part.stop
+            moved, is_moving = _update_centers(
+                X, center_sets[s], result.sums[part], result.counts[part], tol
+            )
+            center_sets[s], n_iter[s] = moved, iteration
+            if is_moving:
                 moving.append(s)
-        if race is not None and number > 1:
-            leader = np.full(len(race), np.inf)
-            np.minimum.at(leader, race[active], step.inertia)
-            limit = leader[race] * _BEHIND
-            behind = {s for s, i in zip(active, step.inertia, strict=True) if i > limit[s]}
+        if group is not None and iteration > 1:
+            best = np.full(len(group), np.inf)
+            np.minimum.at(best, group[active], result.inertia)
+            limits = best[group[active]] * _BEHIND
+            behind = {s for s, i, j in zip(active, result.inertia, limits, strict=True) if i > j}
             moving = [s for s in moving if s not in behind]
         active = moving
         if not active:
             break
-    return ends, n_iter
+    return center_sets, n_iter
 
 
-def _fill_empty(
-    X: Rows,
+def _update_centers(
+    X: RowBlocks,
+    centers: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    tol: float,
+) -> tuple[NDArray[np.float64], bool]:
+    """Move each centre to the mean of its rows; return the centres and whether they still move."""
+    if not counts.all():
+        sums, counts = _relocate_empty_clusters(X, centers, sums, counts)
+    occupied = counts > 0
+    # A cluster that found no row to take stays in place, and its set goes on.
+    weights = np.where(occupied, counts, 1.0)[:, None]
+    moved = np.where(occupied[:, None], sums / weights, centers)
+    shift = float(((moved - centers) ** 2).sum())
+    return moved, shift > tol or not occupied.all()
+
+
+def _relocate_empty_clusters(
+    X: RowBlocks,
     centers: NDArray[np.float64],
     sums: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give each empty cluster the row that fits its own worst, as scikit-learn does."""
+    """Give each empty cluster the row that is farthest from its centre, as scikit-learn does."""
     k = len(centers)
-    far = dask.delayed(farthest_rows, pure=False)
-    parts = zip(X.blocks, X.weights, X.starts, strict=True)
-    found = dask.compute(
-        *(far(block, weights, start, centers, k) for block, weights, start in parts)
+    find = dask.delayed(find_farthest_rows, pure=False)
+    blocks = zip(X.blocks, X.weights, X.starts, strict=True)
+    parts = dask.compute(
+        *(find(block, weights, start, centers, k) for block, weights, start in blocks)
     )
-    worst = iter(merge_farthest(k, found))
+    farthest = iter(merge_farthest(parts, k))
     sums, counts = sums.copy(), counts.copy()
     taken: list[NDArray[np.float64]] = []
     for cluster in np.flatnonzero(counts == 0):
-        for far_row in worst:
-            fresh = not any(np.array_equal(far_row.row, row) for row in taken)
-            spare = counts[far_row.label] > far_row.weight
-            if fresh and far_row.distance > 0 and spare:
+        for far_row in farthest:
+            is_new = not any(np.array_equal(far_row.row, row) for row in taken)
+            is_only_row = counts[far_row.label] <= far_row.weight
+            if is_new and far_row.distance > 0 and not is_only_row:
                 taken.append(far_row.row)
                 sums[far_row.label] -= far_row.weight * far_row.row
                 counts[far_row.label] -= far_row.weight
@@ -252,21 +250,55 @@ def _fill_empty(
                 counts[cluster] = far_row.weight
                 break
     if not taken:
-        distinct = int((counts > 0).sum())
-        raise ValueError(
-            f"{distinct} distinct rows for n_clusters={k}: use n_clusters={distinct} or fewer"
-        )
+        raise TooFewDistinctRowsError(int((counts > 0).sum()), k, X.n_rows)
     return sums, counts
 
 
-def distance_dtype(dtype: Any, spread: Spread) -> Any:
-    """Return the precision for distances that decide labels.
+def find_farthest_rows(
+    block: NDArray[Any],
+    weights: NDArray[np.float64],
+    start: int,
+    centers: NDArray[np.float64],
+    limit: int,
+) -> list[FarRow]:
+    """Return the ``limit`` rows of a block that are farthest from their centres.
 
-    float32 where the rows are, and lose nothing by it: values neither huge nor tiny, and not far
-    off the origin for their spread. What is reported is computed in float64 in any case.
+    ``start`` is the number of the block's first row in the whole array.
+    """
+    assignment = assign_block(block, centers)
+    distance = assignment.distance
+    if len(weights):
+        distance = np.where(weights > 0, distance, -1.0)
+    rows = np.argsort(-distance, kind="stable")[:limit]
+    return [
+        FarRow(
+            float(distance[row]),
+            start + int(row),
+            int(assignment.labels[row]),
+            float(weights[row]) if len(weights) else 1.0,
+            np.asarray(block[row], np.float64),
+        )
+        for row in rows
+    ]
+
+
+def merge_farthest(parts: Sequence[list[FarRow]], limit: int) -> list[FarRow]:
+    """Return the ``limit`` farthest rows of all blocks; ties go by content, then row number."""
+    rows = [row for part in parts for row in part]
+    return sorted(rows, key=lambda row: (-row.distance, row.row.tolist(), row.number))[:limit]
+
+
+def choose_distance_dtype(
+    dtype: np.dtype[Any], features: FeatureStatistics
+) -> type[np.floating[Any]]:
+    """Return the precision for the distances that decide labels.
+
+    float32 where the rows are float32 and nothing is lost by it: values neither huge nor tiny, and
+    not far from the origin compared with their spread. Reported distances and inertias are always
+    computed in float64.
     """
     if dtype != np.float32:
         return np.float64
-    typical = float(np.sqrt(spread.squares.mean() / spread.weight))
-    plain = 1e-15 < typical < 1e15 and spread.largest < 1e3 * typical
-    return np.float32 if plain else np.float64
+    scale = float(np.sqrt(features.squared_deviations.mean() / features.weight))
+    is_safe = 1e-15 < scale < 1e15 and features.max_abs < 1e3 * scale
+    return np.float32 if is_safe else np.float64

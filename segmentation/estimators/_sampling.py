@@ -1,4 +1,4 @@
-"""A first look at the rows: how far they spread, and a sample that only their content decides."""
+"""Scan the rows once: statistics per feature, and a sample that depends on content only."""
 
 from __future__ import annotations
 
@@ -8,115 +8,144 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.estimators import _covariance, _kernels
-from segmentation.estimators._blockwise import Rows, join_blocks
+from segmentation.estimators._blockwise import RowBlocks, reduce_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-_ALL = np.iinfo(np.uint64).max
-#: How many more rows are asked for than wanted, so that one pass is enough for distinct rows.
-_SPARE = 1.3
+_MAX_HASH = np.iinfo(np.uint64).max
+#: Rows requested per row needed, so that one pass is enough where rows are distinct.
+_OVERSAMPLING = 1.3
 
 
 class Sample(NamedTuple):
-    """Distinct rows by rising hash, float64, each with the weight of all its copies."""
+    """Distinct rows in ascending order of their hashes.
+
+    Attributes
+    ----------
+    hashes
+        Shape (n_sampled,), uint64.
+    rows
+        Shape (n_sampled, n_features), float64.
+    weights
+        Total weight of all copies of each row; shape (n_sampled,), float64.
+    """
 
     hashes: NDArray[np.uint64]
     rows: NDArray[np.float64]
     weights: NDArray[np.float64]
 
 
-class Spread(NamedTuple):
-    """Weight, mean and sum of squared deviations a feature, and the largest absolute value."""
+class FeatureStatistics(NamedTuple):
+    """Statistics of all rows.
+
+    Attributes
+    ----------
+    weight
+        Total weight of the rows.
+    mean, squared_deviations
+        Weighted mean, and weighted sum of squared deviations from it; shape (n_features,).
+    max_abs
+        Largest absolute value in any feature; NaN or infinite if the rows are not finite.
+    """
 
     weight: float
     mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    largest: float
+    squared_deviations: NDArray[np.float64]
+    max_abs: float
+
+    def scale_tol(self, tol: float) -> float:
+        """Return ``tol`` times the mean variance of the features, as scikit-learn scales it."""
+        return tol * float(self.squared_deviations.mean()) / self.weight
 
 
-class Survey(NamedTuple):
-    """What one pass over the rows finds."""
+class Scan(NamedTuple):
+    """Result of one pass over the rows."""
 
-    spread: Spread
+    features: FeatureStatistics
     sample: Sample
 
 
-def survey(X: Rows, size: int, seed: int) -> Survey:
-    """Look at all rows once, or a few times where most of them are copies of one another.
+def scan_rows(X: RowBlocks, size: int, seed: int) -> Scan:
+    """Compute the features' statistics and a sample of ``size`` distinct rows.
 
-    The sample is the ``size`` distinct rows whose hashes are smallest: a bottom-k sample
-    (Cohen & Kaplan 2007). It hangs on the rows' content and the seed alone, not on their order,
-    their chunks, or whether copies or weights say how often a row counts.
+    The sample holds the rows with the smallest hashes: a bottom-k sample (Cohen & Kaplan 2007).
+    It depends on the rows' content and on ``seed`` only, not on their order, on chunking, or on
+    whether copies or weights say how often a row counts. Mostly one pass is enough; data with many
+    copies takes a few.
 
     Raises
     ------
     ValueError
-        If the rows hold NaN or infinity, or a weight is negative, NaN or infinite, or all are 0.
+        If the rows hold NaN or infinity, or a weight is negative, NaN or infinite, or every weight
+        is 0.
     """
-    salt = hash_salt(seed)
-    threshold = _threshold(_SPARE * size / max(X.n_rows, 1))
+    salt = make_salt(seed)
+    threshold = _to_threshold(_OVERSAMPLING * size / max(X.n_rows, 1))
     while True:
-        found: Survey = join_blocks(X, look, _joined, salt, threshold)
-        _check(found.spread)
-        count = len(found.sample.hashes)
-        if count >= size or threshold == _ALL:
+        scan: Scan = reduce_blocks(X, scan_block, merge_scans, salt, threshold)
+        _check_finite(scan.features)
+        n_sampled = len(scan.sample.hashes)
+        if n_sampled >= size or threshold == _MAX_HASH:
             break
-        share = int(threshold) / int(_ALL)
-        threshold = _threshold(share * 1.5 * size / max(count, 1))
-    hashes, rows, weights = found.sample
-    kept = Sample(hashes[:size], rows[:size], weights[:size])
-    return Survey(found.spread, kept)
+        share = int(threshold) / int(_MAX_HASH)
+        threshold = _to_threshold(share * 1.5 * size / max(n_sampled, 1))
+    return Scan(scan.features, Sample._make(column[:size] for column in scan.sample))
 
 
-def hash_salt(seed: int) -> np.uint64:
-    """Return a salt for :func:`row_hashes` that follows from the seed."""
+def make_salt(seed: int) -> np.uint64:
+    """Derive a salt for :func:`hash_block` from a seed."""
     return np.uint64(np.random.SeedSequence([seed, 0x5EED]).generate_state(1, np.uint64)[0])
 
 
-def hashes_of(block: NDArray[Any], salt: np.uint64) -> NDArray[np.uint64]:
-    """Hash the rows of a block of floats."""
+def hash_block(block: NDArray[Any], salt: np.uint64) -> NDArray[np.uint64]:
+    """Hash the rows of a block of floats; uint64 of shape (n_rows,)."""
     unsigned = np.uint32 if block.dtype.itemsize == 4 else np.uint64
-    out = np.empty(len(block), np.uint64)
-    zero = unsigned(1) << unsigned(8 * block.dtype.itemsize - 1)
-    _kernels.row_hashes(np.ascontiguousarray(block).view(unsigned), zero, salt, out)
-    return out
+    negative_zero = unsigned(1) << unsigned(8 * block.dtype.itemsize - 1)
+    hashes = np.empty(len(block), np.uint64)
+    _kernels.hash_rows(np.ascontiguousarray(block).view(unsigned), negative_zero, salt, hashes)
+    return hashes
 
 
-def look(
+def scan_block(
     block: NDArray[Any], weights: NDArray[np.float64], salt: np.uint64, threshold: np.uint64
-) -> Survey:
-    """Survey one block; its sample is every distinct row whose hash is below ``threshold``."""
+) -> Scan:
+    """Scan one block; its sample holds every distinct row whose hash is at most ``threshold``."""
     block = np.ascontiguousarray(block)
-    shift = np.asarray(block[0], np.float64) if len(block) else np.zeros(block.shape[1])
+    hashes = hash_block(block, salt)
+    chosen = np.flatnonzero(hashes <= threshold)
+    if len(weights):
+        chosen = chosen[weights[chosen] > 0]
+    chosen_weights = weights[chosen] if len(weights) else np.ones(len(chosen))
+    first, unique_hashes, total_weights = _group_by_hash(hashes[chosen], chosen_weights)
+    sample = Sample(unique_hashes, np.asarray(block[chosen[first]], np.float64), total_weights)
+    return Scan(_describe_block(block, weights), sample)
+
+
+def _describe_block(block: NDArray[Any], weights: NDArray[np.float64]) -> FeatureStatistics:
+    n_features = block.shape[1]
+    shift = np.asarray(block[0], np.float64) if len(block) else np.zeros(n_features)
     shift = np.where(np.isfinite(shift), shift, 0.0)
-    first, second = np.zeros(block.shape[1]), np.zeros(block.shape[1])
+    sums, squares = np.zeros(n_features), np.zeros(n_features)
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = _covariance.shifted_moments(block, weights, shift, first, second)
-        # A bad weight shows in the sum, which its sign can't hide from the check.
+        max_abs = _covariance.sum_deviations(block, weights, shift, sums, squares)
+        # A negative weight makes the total NaN: positive ones can't hide it from the check.
         if len(weights) and not (weights >= 0).all():
             weight = float("nan")
         else:
             weight = float(weights.sum()) if len(weights) else float(len(block))
-        mean = shift + first / weight if weight else shift
-        squares = second - first**2 / weight if weight else second
-    hashes = hashes_of(block, salt)
-    chosen = np.flatnonzero(hashes <= threshold)
-    if len(weights):
-        chosen = chosen[weights[chosen] > 0]
-    own = weights[chosen] if len(weights) else np.ones(len(chosen))
-    at, values, summed = _distinct(hashes[chosen], own)
-    sample = Sample(values, np.asarray(block[chosen[at]], np.float64), summed)
-    return Survey(Spread(weight, mean, squares, float(largest)), sample)
+        mean = shift + sums / weight if weight else shift
+        squared_deviations = squares - sums**2 / weight if weight else squares
+    return FeatureStatistics(weight, mean, squared_deviations, float(max_abs))
 
 
-def _distinct(
+def _group_by_hash(
     hashes: NDArray[np.uint64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.float64]]:
-    """Return where each hash stands first, by rising hash, the hashes, and their weights."""
-    # Stable, since it merges what is sorted already, as most of this is.
+    """Return each distinct hash in ascending order: its first position, itself, its weight."""
+    # A stable sort merges runs that are sorted already, as most of this input is.
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
@@ -125,10 +154,11 @@ def _distinct(
     return order[starts], ordered[starts], np.add.reduceat(weights[order], starts)
 
 
-def _joined(parts: Sequence[Survey]) -> Survey:
-    # All samples at once: merged two at a time they left 170 MB of holes in the heap.
-    samples = [part.sample for part in parts]
-    first, values, weights = _distinct(
+def merge_scans(scans: Sequence[Scan]) -> Scan:
+    """Merge the scans of disjoint blocks."""
+    # All samples at once: merging them pairwise fragmented the heap by 170 MB.
+    samples = [scan.sample for scan in scans]
+    first, hashes, weights = _group_by_hash(
         np.concatenate([sample.hashes for sample in samples]),
         np.concatenate([sample.weights for sample in samples]),
     )
@@ -136,31 +166,35 @@ def _joined(parts: Sequence[Survey]) -> Survey:
     start = 0
     for sample in samples:
         end = start + len(sample.hashes)
-        own = (first >= start) & (first < end)
-        rows[own] = sample.rows[first[own] - start]
+        in_sample = (first >= start) & (first < end)
+        rows[in_sample] = sample.rows[first[in_sample] - start]
         start = end
-    spread = functools.reduce(_add_spreads, [part.spread for part in parts])
-    return Survey(spread, Sample(values, rows, weights))
+    features = functools.reduce(_merge_features, [scan.features for scan in scans])
+    return Scan(features, Sample(hashes, rows, weights))
 
 
-def _add_spreads(a: Spread, b: Spread) -> Spread:
-    weight = a.weight + b.weight
+def _merge_features(one: FeatureStatistics, other: FeatureStatistics) -> FeatureStatistics:
+    weight = one.weight + other.weight
     with np.errstate(invalid="ignore", over="ignore"):
-        delta = b.mean - a.mean
-        part = b.weight / weight if weight else 0.0
-        mean = a.mean + delta * part
-        squares = a.squares + b.squares + delta**2 * a.weight * part
-    return Spread(weight, mean, squares, float(np.maximum(a.largest, b.largest)))
+        delta = other.mean - one.mean
+        share = other.weight / weight if weight else 0.0
+        mean = one.mean + delta * share
+        squared_deviations = (
+            one.squared_deviations + other.squared_deviations + delta**2 * one.weight * share
+        )
+    max_abs = float(np.maximum(one.max_abs, other.max_abs))
+    return FeatureStatistics(weight, mean, squared_deviations, max_abs)
 
 
-def _check(spread: Spread) -> None:
-    if not np.isfinite(spread.weight):
+def _check_finite(features: FeatureStatistics) -> None:
+    if not np.isfinite(features.weight):
         raise ValueError("sample_weight: weights must be finite and at least 0")
-    if not np.isfinite(spread.largest):
+    if not np.isfinite(features.max_abs):
         raise ValueError("NaN or infinity in the input: fill or drop those rows first")
-    if spread.weight <= 0:
-        raise ValueError("sample_weight: every weight is zero: at least one must be positive")
+    if features.weight <= 0:
+        raise ValueError("sample_weight: every weight is zero; at least one must be positive")
 
 
-def _threshold(share: float) -> np.uint64:
-    return np.uint64(_ALL) if share >= 1 else np.uint64(int(share * int(_ALL)))
+def _to_threshold(share: float) -> np.uint64:
+    """Return the hash below which that share of all hashes lies."""
+    return np.uint64(_MAX_HASH) if share >= 1 else np.uint64(int(share * int(_MAX_HASH)))

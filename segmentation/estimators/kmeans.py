@@ -1,4 +1,4 @@
-"""K-Means on Dask arrays with dask-ml's interface and scikit-learn's results."""
+"""K-Means on Dask arrays, with dask-ml's interface and scikit-learn's results."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import dask.array as da
 import dask_ml.cluster
 import numpy as np
 from sklearn.base import ClusterMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators import _k_means, _lloyd
-from segmentation.estimators._blockwise import as_rows, rows_of, unused_name
-from segmentation.estimators._lloyd import block_distances, block_labels
+from segmentation.estimators import _lloyd
+from segmentation.estimators._blockwise import check_array, split_rows, unique_name
+from segmentation.estimators._k_means import k_means
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
 class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
-    """K-Means clustering of a Dask array, a drop-in for :class:`dask_ml.cluster.KMeans`.
+    """K-Means clustering of a Dask array, a drop-in replacement for dask-ml's.
 
-    Persist ``X`` first: each pass reads it once. What differs from dask-ml: a Lloyd pass is one
-    task a block; the model does not hang on the chunks, on the order of the rows, or on whether
-    copies or weights say how often a row counts; ``tol`` and ``n_init`` mean what they do in
-    scikit-learn; an empty cluster takes the worst-fitted row instead of falling to the origin;
-    ``inertia_`` is the sum of squared distances to the centres that are returned.
+    Persist ``X`` first: each pass reads it once. Differences from dask-ml:
+
+    - A Lloyd pass is one task per block.
+    - The model depends neither on chunking nor on the order of the rows, and two copies of a row
+      count as one row of weight 2.
+    - ``tol`` and ``n_init`` mean what they mean in scikit-learn.
+    - An empty cluster takes the row farthest from its centre instead of moving to the origin.
+    - ``inertia_`` is the sum of squared distances to the returned centres.
 
     Parameters
     ----------
@@ -37,40 +39,42 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Number of clusters.
     init : {"k-means++", "k-means||", "random"}, array of shape (n_clusters, n_features), callable
         ``k-means++`` restarts greedy k-means++ on a sample of at most ``sample_size`` distinct
-        rows, converges there, and goes on with the best (Arthur & Vassilvitskii 2007), which is
-        told on a sample four times as large.
+        rows, runs the restarts to convergence there, and starts from the best (Arthur &
+        Vassilvitskii 2007), chosen on a sample four times as large.
         ``k-means||`` makes ``init_max_iter`` passes over all rows (Bahmani et al. 2012).
-        ``random`` takes rows of the sample. A callable gets ``(X, n_clusters, random_state)``.
+        ``random`` takes random rows of the sample. A callable is called with
+        ``(X, n_clusters, random_state=int)``.
     oversampling_factor : float, default 2
-        For ``k-means||``: candidates a round, as a multiple of ``n_clusters``.
+        For ``k-means||``: candidates per round, as a multiple of ``n_clusters``.
     max_iter : int, default 300
-        Lloyd passes at most.
+        Maximum number of Lloyd passes.
     tol : float, default 1e-4
         Stop when the squared shift of all centres is at most ``tol`` times the mean variance of
         the features.
     random_state : int, RandomState or None, default None
-        Seed; the same integer gives the same model.
+        Seed. The same integer gives the same model.
     init_max_iter : int or None, default None
         Rounds of ``k-means||``; None for 5.
     n_init : int or "auto", default "auto"
-        Starts. All go through Lloyd's iterations together, one pass over the rows serving every
-        one of them, and that with the least inertia stays. For ``k-means++``, starts that meet in
-        one optimum of the sample go on as one, and only while they are not clearly behind; "auto"
-        is 64, of which the best goes on. "auto" is 10 for ``random`` and callables, 1 for
-        ``k-means||`` and arrays.
+        Number of starts. All starts share the Lloyd passes, and the one with the least inertia
+        wins. For ``k-means++``, starts that reach the same optimum of the sample continue as one,
+        and a start that is clearly behind is dropped. "auto" means 64 for ``k-means++``, of which
+        only the best continues; 10 for ``random`` and callables; 1 for ``k-means||`` and arrays.
     sample_size : int, default 20000
-        Distinct rows that the start looks at.
+        Distinct rows that the initial centres are computed from.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features), float64
+        Centres of the clusters.
     labels_ : array of shape (n_samples,), int32
-        For a Dask array lazy, computed when asked for; else a NumPy array.
+        Label of each row; a lazy Dask array if ``X`` was a Dask collection, else a NumPy array.
     inertia_ : float
-        Sum of squared distances of rows to their nearest centre, times their weights.
+        Weighted sum of squared distances of the rows to their nearest centre.
     n_iter_ : int
-        Lloyd passes made.
+        Number of Lloyd passes.
     n_features_in_ : int
+        Number of features of ``X``.
 
     References
     ----------
@@ -89,11 +93,11 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     def __init__(
         self,
         n_clusters: int = 8,
-        init: Any = "k-means++",
+        init: str | ArrayLike | Callable[..., ArrayLike] = "k-means++",
         oversampling_factor: float = 2,
         max_iter: int = 300,
         tol: float = 1e-4,
-        random_state: Any = None,
+        random_state: int | np.random.RandomState | None = None,
         init_max_iter: int | None = None,
         n_init: int | str = "auto",
         sample_size: int = 20_000,
@@ -108,97 +112,113 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         self.n_init = n_init
         self.sample_size = sample_size
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
-        """Find the centres of ``X``, of shape (n_samples, n_features).
+    def fit(
+        self, X: Any, y: None = None, sample_weight: ArrayLike | da.Array | None = None
+    ) -> KMeans:
+        """Compute the centres of ``X``.
 
-        ``sample_weight`` is an array of shape (n_samples,): how often each row counts.
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+            Dask, NumPy or pandas.
+        y : None
+            Ignored.
+        sample_weight : array of shape (n_samples,), optional
+            How often each row counts.
+
+        Raises
+        ------
+        TooFewDistinctRowsError
+            If ``X`` has fewer distinct rows than ``n_clusters``.
+        ValueError
+            If ``X`` holds NaN or infinity, if a parameter or a weight is out of range, or if
+            ``init`` is an array of the wrong shape.
+        """
+        rows = check_array(X)
+        parameters = self.get_params(deep=False)
+        if callable(self.init):
+            # A callable is passed the caller's X, not the Dask array made of it.
+            init = self.init
+            parameters["init"] = lambda _, *args, **kwargs: init(X, *args, **kwargs)
+        result = k_means(rows, sample_weight=sample_weight, **parameters)
+        self._in_memory = not dask.is_dask_collection(X)
+        self._set_centers(result.centers, rows, result.inertia, result.n_iter)
+        return self
+
+    def fit_predict(
+        self, X: Any, y: None = None, sample_weight: ArrayLike | da.Array | None = None
+    ) -> da.Array | NDArray[np.int32]:
+        """Fit, and return ``labels_``."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def predict(self, X: Any) -> da.Array | NDArray[np.int32]:
+        """Return the label of each row's nearest centre; int32 of shape (n_samples,).
+
+        The result is lazy if ``X`` is a Dask collection, else a NumPy array.
+        """
+        labels = self._label_rows(self._check_features(X))
+        return labels if dask.is_dask_collection(X) else labels.compute()
+
+    def transform(self, X: Any, y: None = None) -> da.Array | NDArray[np.float64]:
+        """Return each row's distance to each centre; float64 of shape (n_samples, n_clusters).
+
+        The result is lazy if ``X`` is a Dask collection, else a NumPy array.
+        """
+        rows = self._check_features(X)
+        distances = rows.map_blocks(
+            _lloyd.compute_distances,
+            self.cluster_centers_,
+            dtype=np.float64,
+            chunks=(rows.chunks[0], (self.n_clusters,)),
+            name=unique_name("distances"),
+        )
+        return distances if dask.is_dask_collection(X) else distances.compute()
+
+    def score(
+        self, X: Any, y: None = None, sample_weight: ArrayLike | da.Array | None = None
+    ) -> float:
+        """Return the negative inertia of ``X`` for the fitted centres."""
+        rows = split_rows(self._check_features(X), sample_weight)
+        return -float(_lloyd.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
+
+    def reorder(self, order: Sequence[int]) -> KMeans:
+        """Renumber the clusters: the new cluster ``i`` is the old cluster ``order[i]``.
 
         Raises
         ------
         ValueError
-            If ``X`` holds NaN or infinity, or fewer distinct rows than clusters; if a parameter
-            or a weight is out of range; if ``init`` is an array of the wrong shape.
+            If ``order`` is not a permutation of ``range(n_clusters)``.
         """
-        array = as_rows(X)
-        found = _k_means.fit_together([self._task()], array, sample_weight, given=X)[0]
-        self._in_memory = not dask.is_dask_collection(X)
-        self._set(found.centers, array, found.inertia, found.n_iter)
-        return self
-
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Fit, and return ``labels_``."""
-        return self.fit(X, sample_weight=sample_weight).labels_
-
-    def predict(self, X: Any) -> Any:
-        """Return the number of each row's nearest centre; int32 of shape (n_samples,).
-
-        Lazy for a Dask array, else a NumPy array.
-        """
-        labels = self._labels(self._check_fitted_width(X))
-        return labels if dask.is_dask_collection(X) else labels.compute()
-
-    def transform(self, X: Any, y: Any = None) -> Any:
-        """Return each row's distance to each centre; float64 of shape (n_samples, n_clusters).
-
-        Lazy for a Dask array, else a NumPy array.
-        """
-        rows = self._check_fitted_width(X)
-        distances = rows.map_blocks(
-            block_distances,
-            self.cluster_centers_,
-            dtype=np.float64,
-            chunks=(rows.chunks[0], (self.n_clusters,)),
-            name=unused_name("distances"),
-        )
-        return distances if dask.is_dask_collection(X) else distances.compute()
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the inertia of ``X`` under the fitted centres, negated."""
-        rows = rows_of(self._check_fitted_width(X), sample_weight)
-        return -float(_lloyd.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
-
-    def reorder(self, order: Sequence[int]) -> KMeans:
-        """Renumber the clusters: the new cluster ``i`` is the old cluster ``order[i]``."""
         if sorted(order) != list(range(self.n_clusters)):
-            raise ValueError(f"{list(order)} is no order of {self.n_clusters} clusters")
-        self._set(self.cluster_centers_[list(order)], self._X, self.inertia_, self.n_iter_)
+            raise ValueError(
+                f"order={list(order)} is not a permutation of range({self.n_clusters})"
+            )
+        self._set_centers(self.cluster_centers_[list(order)], self._X, self.inertia_, self.n_iter_)
         return self
 
-    def _set(self, centers: NDArray[np.float64], X: da.Array, inertia: float, n_iter: int) -> None:
+    def _set_centers(
+        self, centers: NDArray[np.float64], X: da.Array, inertia: float, n_iter: int
+    ) -> None:
         self.cluster_centers_ = centers
         self.n_features_in_ = X.shape[1]
         self._X = X
         self.inertia_ = inertia
         self.n_iter_ = n_iter
-        labels = self._labels(X)
+        labels = self._label_rows(X)
         self.labels_ = labels.compute() if self._in_memory else labels
 
-    def _labels(self, X: da.Array) -> da.Array:
+    def _label_rows(self, X: da.Array) -> da.Array:
         return X.map_blocks(
-            block_labels,
+            _lloyd.label_block,
             self.cluster_centers_,
             dtype=np.int32,
             drop_axis=1,
-            name=unused_name("labels"),
+            name=unique_name("labels"),
         )
 
-    def _task(self) -> _k_means.Task:
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        return _k_means.Task(
-            self.n_clusters,
-            seed,
-            self.init,
-            self.oversampling_factor,
-            self.max_iter,
-            self.tol,
-            self.init_max_iter,
-            self.n_init,
-            self.sample_size,
-        )
-
-    def _check_fitted_width(self, X: Any) -> da.Array:
+    def _check_features(self, X: Any) -> da.Array:
         check_is_fitted(self, "cluster_centers_")
-        X = as_rows(X)
+        X = check_array(X)
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "

@@ -1,4 +1,4 @@
-"""How good clusterings are: exact figures from one distributed pass, others on a sample."""
+"""Quality metrics of clusterings: exact ones from one pass, the silhouette from a sample."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 
 from segmentation.estimators import _kernels
 from segmentation.estimators._blockwise import (
-    as_rows,
-    gather,
-    held,
+    add_fields,
+    check_array,
     reduce_blocks,
-    rows_of,
     sample_row_numbers,
+    split_rows,
+    take_rows,
 )
-from segmentation.estimators._lloyd import assign_block, stacked
+from segmentation.estimators._lloyd import assign_block, stack_centers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import dask.array as da
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-#: Rows that the silhouette is computed on: its cost grows with their square.
+#: Default number of rows for the silhouette, whose cost grows with their square.
 SILHOUETTE_ROWS = 5_000
 
 
-class _Sums(NamedTuple):
-    """What one pass adds up for each centre of every set, in the order of :func:`kernels.judge`."""
+class _ClusterSums(NamedTuple):
+    """Sums over the rows of each centre, in the order of :func:`_kernels.sum_for_metrics`."""
 
     counts: NDArray[np.float64]
     rows: NDArray[np.float64]
@@ -40,55 +40,92 @@ class _Sums(NamedTuple):
 
 
 def evaluate_clustering(
-    X: da.Array, centers: NDArray[np.float64], sample_weight: Any = None
+    X: Any, centers: NDArray[np.float64], sample_weight: ArrayLike | da.Array | None = None
 ) -> dict[str, Any]:
-    """Judge the clustering of ``X`` by its nearest centres, exactly, in one pass.
+    """Compute metrics of the clustering of ``X`` by its nearest centres, exactly, in one pass.
 
     Parameters
     ----------
     X
-        Dask array of shape (n_samples, n_features).
+        Array of shape (n_samples, n_features).
     centers
         Shape (n_clusters, n_features).
     sample_weight
-        How often each row counts, (n_samples,).
+        How often each row counts; shape (n_samples,).
 
     Returns
     -------
     dict
-        ``sizes`` (rows, or their weight); ``inertia``; ``calinski_harabasz`` (Caliński & Harabasz
-        1974); ``davies_bouldin`` (Davies & Bouldin 1979, with distances to ``centers``);
-        ``simplified_silhouette`` (Hruschka et al. 2004: distances to centres in place of mean
-        distances to members) over all rows and, a cluster at a time,
-        ``simplified_silhouettes``. Figures that one cluster can't have are None.
+        ``sizes`` : list
+            Rows per cluster, or their weight.
+        ``inertia`` : float
+            Sum of squared distances to the nearest centre.
+        ``calinski_harabasz`` : float or None
+            Caliński & Harabasz (1974).
+        ``davies_bouldin`` : float or None
+            Davies & Bouldin (1979), with distances to ``centers``.
+        ``simplified_silhouette`` : float or None
+            Hruschka et al. (2004): the silhouette with distances to centres in place of mean
+            distances to members.
+        ``simplified_silhouettes`` : list
+            The same per cluster.
+
+        None stands for a metric that is undefined, such as any of one cluster.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [10.0], [11.0]])
+    >>> metrics = evaluate_clustering(X, np.array([[0.5], [10.5]]))
+    >>> metrics["sizes"], metrics["inertia"], metrics["davies_bouldin"]
+    ([2, 2], 1.0, 0.1)
     """
     return evaluate_clusterings(X, [centers], sample_weight)[0]
 
 
 def evaluate_clusterings(
-    X: da.Array, sets: Sequence[NDArray[np.float64]], sample_weight: Any = None
+    X: Any,
+    center_sets: Sequence[NDArray[np.float64]],
+    sample_weight: ArrayLike | da.Array | None = None,
 ) -> list[dict[str, Any]]:
-    """Judge several clusterings of ``X`` in the same pass, each as :func:`evaluate` does."""
-    centers, offsets = stacked(sets)
-    rows = rows_of(as_rows(X), sample_weight)
-    sums: _Sums = reduce_blocks(rows, _judge_block, _add, centers, offsets)
-    whole = sample_weight is None
+    """Evaluate several clusterings of ``X`` as :func:`evaluate_clustering` does, in one pass."""
+    centers, offsets = stack_centers(center_sets)
+    rows = split_rows(check_array(X), sample_weight)
+    sums = reduce_blocks(rows, _sum_block, add_fields, centers, offsets)
     return [
-        _figures(_Sums(*(part[low:high] for part in sums)), centers[low:high], whole=whole)
+        _compute_metrics(
+            _ClusterSums._make(column[low:high] for column in sums),
+            centers[low:high],
+            is_weighted=sample_weight is not None,
+        )
         for low, high in itertools.pairwise(offsets)
     ]
 
 
-def _figures(sums: _Sums, centers: NDArray[np.float64], *, whole: bool) -> dict[str, Any]:
+def _sum_block(
+    block: NDArray[Any],
+    weights: NDArray[np.float64],
+    centers: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+) -> _ClusterSums:
+    n = len(centers)
+    sums = _ClusterSums(np.zeros(n), np.zeros(centers.shape), np.zeros(n), np.zeros(n), np.zeros(n))
+    _kernels.sum_for_metrics(np.ascontiguousarray(block), weights, centers, offsets, *sums)
+    return sums
+
+
+def _compute_metrics(
+    sums: _ClusterSums, centers: NDArray[np.float64], *, is_weighted: bool
+) -> dict[str, Any]:
     n, k = float(sums.counts.sum()), len(centers)
     occupied = np.where(sums.counts > 0, sums.counts, 1.0)
     means = sums.rows / occupied[:, None]
     mean = sums.rows.sum(axis=0) / n
-    # Rows spread about their cluster's mean as about its centre, less the mean's own offset.
+    # The scatter about a cluster's mean is that about its centre, less the offset of the two.
     within = float(sums.squares.sum() - (sums.counts * ((means - centers) ** 2).sum(axis=1)).sum())
     between = float((sums.counts * ((means - mean) ** 2).sum(axis=1)).sum())
-    figures: dict[str, Any] = {
-        "sizes": [int(count) if whole else float(count) for count in sums.counts],
+    metrics: dict[str, Any] = {
+        "sizes": [float(count) if is_weighted else int(count) for count in sums.counts],
         "inertia": float(sums.squares.sum()),
         "calinski_harabasz": None,
         "davies_bouldin": None,
@@ -96,84 +133,103 @@ def _figures(sums: _Sums, centers: NDArray[np.float64], *, whole: bool) -> dict[
         "simplified_silhouettes": [None] * k,
     }
     if k < 2:
-        return figures
+        return metrics
     if within > 0 and n > k:
-        figures["calinski_harabasz"] = between / within * (n - k) / (k - 1)
-    spread = sums.distances / occupied
-    apart = np.sqrt(((centers[:, None] - centers[None]) ** 2).sum(axis=2))
+        metrics["calinski_harabasz"] = between / within * (n - k) / (k - 1)
+    mean_distances = sums.distances / occupied
+    separation = np.sqrt(((centers[:, None] - centers[None]) ** 2).sum(axis=2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(apart > 0, (spread[:, None] + spread[None]) / apart, 0.0)
-    figures["davies_bouldin"] = float(ratio.max(axis=1).mean())
-    figures["simplified_silhouette"] = float(sums.silhouettes.sum() / n)
-    figures["simplified_silhouettes"] = [float(s) for s in sums.silhouettes / occupied]
-    return figures
+        summed = mean_distances[:, None] + mean_distances[None]
+        ratio = np.where(separation > 0, summed / separation, 0.0)
+    metrics["davies_bouldin"] = float(ratio.max(axis=1).mean())
+    metrics["simplified_silhouette"] = float(sums.silhouettes.sum() / n)
+    metrics["simplified_silhouettes"] = [float(s) for s in sums.silhouettes / occupied]
+    return metrics
 
 
 def silhouette_score(
-    X: da.Array, centers: NDArray[np.float64], seed: int, size: int = SILHOUETTE_ROWS
+    X: Any, centers: NDArray[np.float64], seed: int, size: int = SILHOUETTE_ROWS
 ) -> tuple[float | None, int]:
-    """Return scikit-learn's silhouette on a sample of rows, and how many rows that was.
+    """Compute the silhouette of ``X``'s clustering by its nearest centres on a sample of rows.
 
-    None where fewer than two clusters are in the sample, or every row is a cluster of its own.
+    Parameters
+    ----------
+    X
+        Array of shape (n_samples, n_features).
+    centers
+        Shape (n_clusters, n_features).
+    seed
+        Seed of the sample.
+    size
+        Number of rows in the sample.
+
+    Returns
+    -------
+    score : float or None
+        Rousseeuw (1987), as scikit-learn computes it. None if the sample has fewer than two
+        clusters, or as many as it has rows.
+    n_sampled : int
+        Number of rows in the sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [10.0], [11.0]])
+    >>> score, n_sampled = silhouette_score(X, np.array([[0.5], [10.5]]), seed=0)
+    >>> round(score, 3), n_sampled
+    (0.9, 4)
     """
-    values, rows = silhouette_scores(X, [centers], seed, size)
-    return values[0], rows
+    scores, n_sampled = silhouette_scores(X, [centers], seed, size)
+    return scores[0], n_sampled
 
 
 def silhouette_scores(
-    X: da.Array, sets: Sequence[NDArray[np.float64]], seed: int, size: int = SILHOUETTE_ROWS
+    X: Any,
+    center_sets: Sequence[NDArray[np.float64]],
+    seed: int,
+    size: int = SILHOUETTE_ROWS,
 ) -> tuple[list[float | None], int]:
-    """Return the silhouettes of several clusterings on the same sample.
+    """Compute the silhouettes of several clusterings on the same sample.
 
-    The distances between its rows, which make the cost, are computed once and never stored.
+    The distances between rows, which dominate the cost, are computed once and never stored.
     """
+    X = check_array(X)
     numbers = sample_row_numbers(X.shape[0], size, seed)
-    sample = np.asarray(gather(rows_of(as_rows(X)), numbers), np.float64)
-    values = dask.delayed(_silhouettes, pure=False)(held(sample), list(sets)).compute()
-    return list(values), len(sample)
+    sample = take_rows(split_rows(X), numbers)
+    # One graph from the blocks to the scores: the sample is recomputed if its worker is lost.
+    scores = dask.delayed(_score_sample, pure=False)(sample, list(center_sets)).compute()
+    return scores, len(numbers)
 
 
-def _silhouettes(
-    sample: NDArray[np.float64], sets: Sequence[NDArray[np.float64]]
+def _score_sample(
+    sample: NDArray[Any], center_sets: Sequence[NDArray[np.float64]]
 ) -> list[float | None]:
-    """Rousseeuw (1987), as scikit-learn has it: 0 for a row that is a cluster of its own."""
-    _, offsets = stacked(sets)
-    labels = np.column_stack([assign_block(sample, centers).labels for centers in sets])
-    columns = labels + offsets[:-1]
-    sums = np.zeros((len(sample), offsets[-1]))
-    _kernels.distance_sums(sample, columns, sums)
+    rows = np.asarray(sample, np.float64)
+    _, offsets = stack_centers(center_sets)
+    labels = np.column_stack([assign_block(rows, centers).labels for centers in center_sets])
+    sums = np.zeros((len(rows), offsets[-1]))
+    _kernels.sum_distances(rows, labels + offsets[:-1], sums)
     return [
-        _silhouette(sums[:, low:high], own)
-        for (low, high), own in zip(itertools.pairwise(offsets), labels.T, strict=True)
+        _score_clustering(sums[:, low:high], column)
+        for (low, high), column in zip(itertools.pairwise(offsets), labels.T, strict=True)
     ]
 
 
-def _silhouette(sums: NDArray[np.float64], labels: NDArray[np.int32]) -> float | None:
+def _score_clustering(sums: NDArray[np.float64], labels: NDArray[np.int32]) -> float | None:
+    """Return the mean silhouette; rows that are alone in their cluster score 0.
+
+    ``sums`` holds each row's summed distances to the rows of every cluster.
+    """
     n = len(labels)
     counts = np.bincount(labels, minlength=sums.shape[1])
     if not 2 <= np.count_nonzero(counts) < n:
         return None
     rows = np.arange(n)
-    near = sums[rows, labels] / np.maximum(counts[labels] - 1, 1)
+    within = sums[rows, labels] / np.maximum(counts[labels] - 1, 1)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
     means[rows, labels] = np.inf
-    far = means.min(axis=1)
-    larger = np.maximum(near, far)
-    alone = (counts[labels] == 1) | (larger == 0)
-    return float(np.where(alone, 0.0, (far - near) / np.where(larger > 0, larger, 1.0)).mean())
-
-
-def _judge_block(
-    block: NDArray[Any],
-    weights: NDArray[np.float64],
-    centers: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-) -> _Sums:
-    n = len(centers)
-    sums = _Sums(np.zeros(n), np.zeros(centers.shape), np.zeros(n), np.zeros(n), np.zeros(n))
-    _kernels.judge(np.ascontiguousarray(block), weights, centers, offsets, *sums)
-    return sums
-
-
-def _add(one: _Sums, other: _Sums) -> _Sums:
-    return _Sums._make(a + b for a, b in zip(one, other, strict=True))
+    nearest_other = means.min(axis=1)
+    larger = np.maximum(within, nearest_other)
+    is_zero = (counts[labels] == 1) | (larger == 0)
+    ratio = (nearest_other - within) / np.where(larger > 0, larger, 1.0)
+    return float(np.where(is_zero, 0.0, ratio).mean())

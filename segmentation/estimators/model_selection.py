@@ -1,4 +1,4 @@
-"""Choosing the number of clusters: every k fitted in the same passes, judged, and repeated."""
+"""Choose the number of clusters: fit every k in the same passes, evaluate, and repeat the fits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.estimators import metrics, stability
-from segmentation.estimators._blockwise import as_rows
-from segmentation.estimators._k_means import Fitted, Task, TooFewRowsError, fit_together, seed_of
+from segmentation.estimators._blockwise import check_array
+from segmentation.estimators._k_means import k_means_path
+from segmentation.estimators.exceptions import TooFewDistinctRowsError
 from segmentation.schema import SOUND, KFigures, KSearch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import dask.array as da
     from numpy.typing import NDArray
+
+    from segmentation.estimators._k_means import KMeansResult
 
 
 def choose_k(
@@ -23,57 +27,66 @@ def choose_k(
     high: int,
     seed: int,
     compare: int | None = None,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    callback: Callable[[int, int], None] | None = None,
 ) -> KSearch:
     """Fit every number of clusters from ``low`` to ``high`` and recommend one.
 
-    Recommended is the largest k all of whose clusters come back when the fit is repeated on
-    resampled rows: a mean Jaccard similarity of at least 0.75 for each (Hennig 2007). Where there
-    is none, it is the k whose fits agree best by the adjusted Rand index. Figures such as the
-    silhouette are given beside it: on rows without gaps between clusters they favour the fewest.
+    The largest k whose clusters are all stable is recommended: each has a mean Jaccard similarity
+    of at least 0.75 to its match when the fit is repeated on resampled rows (Hennig 2007). If no k
+    qualifies, the one whose repeated fits agree best by the adjusted Rand index is recommended.
+    Metrics such as the silhouette are reported but not used: on rows without gaps between clusters
+    they favour the smallest k.
 
     Parameters
     ----------
     X
         Array of shape (n_samples, n_features); persist a Dask array first.
     low, high
-        The range, both ends included; ``low`` is at least 2.
+        Range of k, both ends included; ``low`` is at least 2.
     seed
-        Every random choice follows from it.
+        Seed of all random choices.
     compare
-        A k that is fitted as well, whether or not it is in the range, where there are rows enough.
-    told
-        Called now and then with the steps that are done and their number.
+        Another k to evaluate but not to recommend; left out if there are too few distinct rows.
+    callback
+        Called as ``callback(done, total)`` after each step.
+
+    Returns
+    -------
+    KSearch
+        The recommended k and the figures of each k.
 
     Raises
     ------
+    TooFewDistinctRowsError
+        If ``X`` has fewer distinct rows than ``high``.
     ValueError
-        If the range is empty or begins below 2, if there are fewer distinct rows than ``high``, or
-        ``X`` holds NaN or infinity.
+        If ``low`` is below 2 or above ``high``, or ``X`` holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.repeat([[0.0], [20.0], [50.0]], 100, axis=0) + rng.normal(size=(300, 1))
+    >>> choose_k(X, 2, 4, seed=0).recommended
+    3
     """
     if not 2 <= low <= high:
-        raise ValueError(
-            f"from {low} to {high} clusters: the range must rise and begin at 2 or more"
-        )
-    X = as_rows(X)
-    ks = list(range(low, high + 1))
-    if compare is not None and compare > X.shape[0]:
-        compare = None
-    try:
-        fits = _fit(X, sorted({*ks, compare or low}), seed)
-    except TooFewRowsError:
-        if compare is None or compare in ks:
-            raise
-        # The number to compare with may be more than these rows can tell apart; the range may not.
-        fits = _fit(X, ks, seed)
-    sets = [fit.centers for fit in fits]
-    steps = len(sets) + 3
-    told(1, steps)
-    judged = metrics.evaluate_clusterings(X, sets)
-    told(2, steps)
-    silhouettes, silhouette_rows = metrics.silhouette_scores(X, sets, seed)
-    repeated = stability.measure_stabilities(
-        X, sets, seed, told=lambda done, _: told(done + 3, steps)
+        raise ValueError(f"low={low}, high={high}: use 2 <= low <= high")
+    X = check_array(X)
+    fits = _fit_range(X, low, high, seed, compare)
+    center_sets = [fit.centers for fit in fits]
+    n_steps = len(fits) + 3
+
+    def report(done: int) -> None:
+        if callback is not None:
+            callback(done, n_steps)
+
+    report(1)
+    evaluations = metrics.evaluate_clusterings(X, center_sets)
+    report(2)
+    silhouettes, silhouette_rows = metrics.silhouette_scores(X, center_sets, seed)
+    stabilities = stability.measure_stabilities(
+        X, center_sets, seed, callback=lambda done, _: report(done + 3)
     )
     figures = tuple(
         KFigures(
@@ -81,34 +94,42 @@ def choose_k(
             inertia=fit.inertia,
             n_iter=fit.n_iter,
             silhouette=silhouette,
-            simplified_silhouette=judgement["simplified_silhouette"],
-            davies_bouldin=judgement["davies_bouldin"],
-            calinski_harabasz=judgement["calinski_harabasz"],
-            resampled_ari=_mean(again.resampled),
-            reseeded_ari=_mean(again.reseeded),
-            jaccard=tuple(None if np.isnan(value) else float(value) for value in again.jaccard),
+            simplified_silhouette=evaluation["simplified_silhouette"],
+            davies_bouldin=evaluation["davies_bouldin"],
+            calinski_harabasz=evaluation["calinski_harabasz"],
+            resampled_ari=_mean(refits.resampled),
+            reseeded_ari=_mean(refits.reseeded),
+            jaccard=tuple(None if np.isnan(value) else float(value) for value in refits.jaccard),
         )
-        for fit, judgement, silhouette, again in zip(
-            fits, judged, silhouettes, repeated, strict=True
+        for fit, evaluation, silhouette, refits in zip(
+            fits, evaluations, silhouettes, stabilities, strict=True
         )
     )
-    k, sound = recommend([found for found in figures if low <= found.k <= high])
-    return KSearch(figures, low, high, k, sound, silhouette_rows, repeated[0].rows)
+    k, is_stable = recommend([candidate for candidate in figures if low <= candidate.k <= high])
+    return KSearch(figures, low, high, k, is_stable, silhouette_rows, stabilities[0].rows)
+
+
+def _fit_range(
+    X: da.Array, low: int, high: int, seed: int, compare: int | None
+) -> list[KMeansResult]:
+    ks = list(range(low, high + 1))
+    if compare is None or compare in ks or compare > X.shape[0]:
+        return k_means_path(X, ks, random_state=seed)
+    try:
+        return k_means_path(X, sorted([*ks, compare]), random_state=seed)
+    except TooFewDistinctRowsError:
+        # The rows may still have enough distinct ones for the range itself.
+        return k_means_path(X, ks, random_state=seed)
 
 
 def recommend(figures: Sequence[KFigures]) -> tuple[int, bool]:
-    """Return the k to take, and whether all of its clusters come back."""
-    sound = [f.k for f in figures if f.weakest is not None and f.weakest >= SOUND]
-    if sound:
-        return max(sound), True
-    # The smaller of two that agree as well.
-    return max(
-        figures, key=lambda f: (-1.0 if f.resampled_ari is None else f.resampled_ari, -f.k)
-    ).k, False
-
-
-def _fit(X: Any, ks: Sequence[int], seed: int) -> list[Fitted]:
-    return fit_together([Task(k, seed_of(seed)) for k in ks], X)
+    """Return the k to recommend, and whether all of its clusters are stable."""
+    stable = [f.k for f in figures if f.weakest is not None and f.weakest >= SOUND]
+    if stable:
+        return max(stable), True
+    # Of several that agree equally well, the smallest.
+    best = max(figures, key=lambda f: (-1.0 if f.resampled_ari is None else f.resampled_ari, -f.k))
+    return best.k, False
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

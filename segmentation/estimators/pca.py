@@ -1,4 +1,4 @@
-"""Incremental PCA on Dask arrays: a batch a block, a fixed sign, and its angle to exact PCA."""
+"""Incremental PCA on Dask arrays, with dask-ml's interface."""
 
 from __future__ import annotations
 
@@ -9,50 +9,62 @@ import dask_ml.decomposition
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators import _incremental_pca
-from segmentation.estimators._blockwise import as_rows
-from segmentation.estimators._incremental_pca import project
+from segmentation.estimators._blockwise import check_array
+from segmentation.estimators._incremental_pca import fit_incremental_pca, project
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc]
-    """Incremental PCA of a Dask array, a drop-in for dask-ml's with a batch a block.
+    """Incremental PCA of a Dask array, a drop-in replacement for dask-ml's.
 
-    Each block is condensed where it lies to a triangular factor of at most
-    (n_features, n_features), all blocks in parallel; the factors are then folded in one after the
-    other by the update of Ross et al. (2008). Between updates ``rank`` directions are kept, not
-    ``n_components``: with as many as there are features the result is exact PCA, whatever the
-    order of the rows. How far it is from exact is measured each time.
+    Each block is one batch. The workers reduce all blocks in parallel to factors of at most
+    n_features rows; the factors are then merged one by one by the update of Ross et al. (2008).
+    ``rank`` directions, not ``n_components``, are kept between updates: with as many as there are
+    features, the result is exact PCA whatever the order of the rows. Each fit measures the angle
+    to exact PCA.
 
     Parameters
     ----------
     n_components : int or None, default None
-        Axes to return; None for all.
+        Number of components; None for min(n_samples, n_features).
     whiten : bool, default False
         Scale the projection to unit variance.
-    rank : int, default 256
-        Directions kept between updates; at least ``n_components``.
     copy, batch_size, svd_solver, iterated_power, random_state
-        Taken for compatibility with dask-ml and not used: a batch is a block, and no step is
+        Accepted for compatibility with dask-ml and ignored: a batch is a block, and no step is
         random.
+    rank : int, default 256
+        Directions kept between updates; at least ``n_components`` are.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        Orthonormal axes by falling variance; the largest loading of each is positive.
-    explained_variance_, explained_variance_ratio_, singular_values_ : (n_components,)
-    mean_, var_ : (n_features,)
+        Orthonormal axes by decreasing variance. The loading of largest absolute value is positive.
+    explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,)
+        Variance of each component, and its share of the total variance.
+    singular_values_ : ndarray of shape (n_components,)
+        Singular values of the centred rows.
+    mean_, var_ : ndarray of shape (n_features,)
+        Mean and variance of each feature.
     noise_variance_ : float
+        Mean variance of the components that are left out.
     angle_to_exact_degrees_ : float
-        Largest principal angle between the plane found and that of exact PCA, which comes from
-        the covariance matrix summed up in the same pass; NaN where nothing varies.
+        Largest principal angle to the components of exact PCA, which come from the scatter matrix
+        of the same pass; NaN if nothing varies.
     n_samples_seen_, n_features_in_, n_components_ : int
+        Numbers of rows, features and components.
 
     References
     ----------
     Ross, Lim, Lin & Yang (2008), Incremental learning for robust visual tracking.
+
+    Examples
+    --------
+    >>> import dask.array as da, numpy as np
+    >>> X = da.from_array(np.array([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]), chunks=(2, 2))
+    >>> IncrementalPCA(n_components=1).fit(X).components_.round(3).tolist()
+    [[0.6, 0.8]]
     """
 
     def __init__(
@@ -75,8 +87,8 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         self.random_state = random_state
         self.rank = rank
 
-    def fit(self, X: Any, y: Any = None) -> IncrementalPCA:
-        """Find the axes of ``X``, of shape (n_samples, n_features).
+    def fit(self, X: Any, y: None = None) -> IncrementalPCA:
+        """Compute the components of ``X``, an array of shape (n_samples, n_features).
 
         Raises
         ------
@@ -84,40 +96,43 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
             If ``n_components`` is not between 1 and min(n_samples, n_features), or ``X`` holds
             NaN or infinity.
         """
-        found = _incremental_pca.fit_incremental_pca(X, self.n_components, self.rank)
-        self.mean_, self.var_ = found.mean, found.var
-        self.components_ = found.components
-        self.singular_values_ = found.singular_values
-        self.explained_variance_ = found.explained_variance
-        self.explained_variance_ratio_ = found.explained_variance_ratio
-        self.noise_variance_ = found.noise_variance
-        self.n_samples_seen_ = self.n_samples_ = found.n
-        self.n_features_in_ = len(found.mean)
-        self.n_components_ = len(found.components)
-        self.angle_to_exact_degrees_ = found.angle_to_exact_degrees
+        result = fit_incremental_pca(X, self.n_components, self.rank)
+        self.mean_, self.var_ = result.mean, result.var
+        self.components_ = result.components
+        self.singular_values_ = result.singular_values
+        self.explained_variance_ = result.explained_variance
+        self.explained_variance_ratio_ = result.explained_variance_ratio
+        self.noise_variance_ = result.noise_variance
+        self.n_samples_seen_ = self.n_samples_ = result.n_samples
+        self.n_features_in_ = len(result.mean)
+        self.n_components_ = len(result.components)
+        self.angle_to_exact_degrees_ = result.angle_to_exact_degrees
         return self
 
-    def transform(self, X: Any) -> Any:
-        """Project rows onto the axes; lazily for a Dask array. (n_samples, n_components)."""
+    def transform(self, X: Any) -> da.Array | NDArray[np.float64]:
+        """Project rows onto the components; float64 of shape (n_samples, n_components).
+
+        The result is lazy if ``X`` is a Dask array, else a NumPy array.
+        """
         check_is_fitted(self, ["components_", "mean_"])
         if not isinstance(X, da.Array):
-            return project(np.asarray(X), self.mean_, self._scaled())
-        X = as_rows(X)
+            return project(np.asarray(X), self.mean_, self._scale_components())
+        X = check_array(X)
         return X.map_blocks(
             project,
             self.mean_,
-            self._scaled(),
+            self._scale_components(),
             dtype=np.float64,
             chunks=(X.chunks[0], (self.n_components_,)),
         )
 
     def inverse_transform(self, X: Any) -> Any:
-        """Return rows of the original space from projections."""
+        """Return the rows, of shape (n_samples, n_features), that have the given projections."""
         check_is_fitted(self, ["components_", "mean_"])
         scale = np.sqrt(self.explained_variance_)[:, None] if self.whiten else 1.0
         return X @ (scale * self.components_) + self.mean_
 
-    def _scaled(self) -> NDArray[np.float64]:
+    def _scale_components(self) -> NDArray[np.float64]:
         if not self.whiten:
             return np.asarray(self.components_)
         return np.asarray(self.components_ / np.sqrt(self.explained_variance_)[:, None])

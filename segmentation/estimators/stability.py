@@ -1,4 +1,4 @@
-"""Whether clusters come back when the fit is repeated on other rows, or from another start."""
+"""Stability: whether clusters recur when the fit is repeated on other rows or with other seeds."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ import dask
 import numpy as np
 
 from segmentation.estimators import _init
-from segmentation.estimators._blockwise import as_rows, held, rows_of
-from segmentation.estimators._lloyd import block_labels
-from segmentation.estimators._sampling import Sample, survey
+from segmentation.estimators._blockwise import check_array, share_value, split_rows
+from segmentation.estimators._lloyd import label_block
+from segmentation.estimators._sampling import Sample, scan_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    import dask.array as da
+    from numpy.typing import ArrayLike, NDArray
 
-#: Distinct rows that fits are repeated on; the cost of each grows with them.
+#: Default number of distinct rows that fits are repeated on; the cost of a fit grows with it.
 SAMPLE_ROWS = 20_000
-_RESAMPLES, _SEEDS = 20, 10
-#: Each repeated fit restarts so many times on slices, and the best goes on.
-_EFFORT = _init.Effort(restarts=16, refined=4, contenders=1)
+_N_RESAMPLES, _N_SEEDS = 20, 10
+#: Each repeated fit runs few restarts, since there are many fits; only the best one converges.
+_BUDGET = _init.RestartBudget(restarts=16, refined=4, finalists=1)
 _TOL = 1e-4
 
 
 class Stability(NamedTuple):
-    """How well a clustering comes back; 1 is always and exactly.
+    """Agreement of a clustering with repeated fits; 1 is perfect.
 
     Attributes
     ----------
     resampled
-        Adjusted Rand index (Hubert & Arabie 1985) between the clustering and that of each fit on a
-        bootstrap resample; float64 of shape (n_resamples,).
+        Adjusted Rand index (Hubert & Arabie 1985) between the clustering and each fit on a
+        bootstrap resample; shape (n_resamples,), float64.
     reseeded
-        The same for fits on the sample itself with other seeds, (n_seeds,).
+        The same for fits on the sample itself with other seeds; shape (n_seeds,), float64.
     jaccard
-        For each cluster the mean over the resamples of its best Jaccard similarity to one of
-        theirs (Hennig 2007): below 0.6 it should not be trusted, from 0.75 on it is a pattern
-        in the data, from 0.85 on highly stable. NaN where fewer than half of the resamples hold
-        it, or most have fewer distinct rows than clusters. (n_clusters,).
+        For each cluster, the mean over the resamples of its largest Jaccard similarity to a
+        cluster of the resample's fit; shape (n_clusters,), float64. Below 0.6 a cluster should not
+        be trusted, from 0.75 it is a pattern in the data, from 0.85 it is highly stable (Hennig
+        2007). NaN if fewer than half of the resamples have rows of the cluster, or fewer than half
+        have as many distinct rows as clusters.
     rows
-        Distinct rows in the sample.
+        Number of distinct rows in the sample.
     """
 
     resampled: NDArray[np.float64]
@@ -55,10 +57,10 @@ def measure_stability(
     centers: NDArray[np.float64],
     seed: int,
     *,
-    sample_weight: Any = None,
+    sample_weight: ArrayLike | da.Array | None = None,
     size: int = SAMPLE_ROWS,
 ) -> Stability:
-    """Repeat the fit of ``X``'s clustering by its nearest ``centers`` on a sample of its rows.
+    """Repeat the fit of ``X``'s clustering by its nearest centres on a sample of rows.
 
     Parameters
     ----------
@@ -67,118 +69,145 @@ def measure_stability(
     centers
         Shape (n_clusters, n_features).
     seed
-        The sample, resamples and starts follow from it and from the rows' content.
+        Seed of the sample, the resamples and the fits. They also depend on the rows' content, but
+        neither on chunking nor on the order of the rows.
     sample_weight
-        How often each row counts, (n_samples,).
+        How often each row counts; shape (n_samples,).
     size
-        Distinct rows in the sample.
+        Number of distinct rows in the sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.repeat([[0.0], [20.0]], 100, axis=0) + rng.normal(size=(200, 1))
+    >>> measure_stability(X, np.array([[0.0], [20.0]]), seed=0).jaccard.tolist()
+    [1.0, 1.0]
     """
     return measure_stabilities(X, [centers], seed, sample_weight=sample_weight, size=size)[0]
 
 
 def measure_stabilities(
     X: Any,
-    sets: Sequence[NDArray[np.float64]],
+    center_sets: Sequence[NDArray[np.float64]],
     seed: int,
     *,
-    sample_weight: Any = None,
+    sample_weight: ArrayLike | da.Array | None = None,
     size: int = SAMPLE_ROWS,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    callback: Callable[[int, int], None] | None = None,
 ) -> list[Stability]:
-    """Repeat the fits of several clusterings as :func:`stability` does, a task a fit.
+    """Repeat the fits of several clusterings as :func:`measure_stability` does, one task per fit.
 
-    ``told`` is called with the clusterings that are done and their number.
+    ``callback(done, total)`` is called before each clustering.
     """
-    found = survey(rows_of(as_rows(X), sample_weight), size, seed)
-    tol = _TOL * float(found.spread.squares.mean()) / found.spread.weight
-    sample, fit = held(found.sample), dask.delayed(_repeat, pure=False)
+    scan = scan_rows(split_rows(check_array(X), sample_weight), size, seed)
+    tol = scan.features.scale_tol(_TOL)
+    sample = share_value(scan.sample)
+    refit = dask.delayed(_refit, pure=False)
     results = []
-    for done, centers in enumerate(sets):
-        told(done, len(sets))
-        fits = [fit(sample, centers, tol, seed, number) for number in range(_RESAMPLES + _SEEDS)]
-        results.append(_summed_up(dask.compute(*fits), len(found.sample.rows)))
+    for done, centers in enumerate(center_sets):
+        if callback is not None:
+            callback(done, len(center_sets))
+        refits = dask.compute(
+            *(refit(sample, centers, tol, seed, i) for i in range(_N_RESAMPLES + _N_SEEDS))
+        )
+        results.append(_summarize(refits, len(scan.sample.rows)))
     return results
 
 
-class _Again(NamedTuple):
-    """How far one repeated fit agrees; NaN where the rows drawn can't tell."""
+class _Agreement(NamedTuple):
+    """Agreement of a clustering with one repeated fit; NaN where the resample does not tell."""
 
     rand: float
     jaccard: NDArray[np.float64]
 
 
-def _repeat(
+def _refit(
     sample: Sample, centers: NDArray[np.float64], tol: float, seed: int, number: int
-) -> _Again:
-    """Fit the first ``_RESAMPLES`` times on a bootstrap resample, then on the sample itself."""
+) -> _Agreement:
+    """Repeat the fit: the first numbers on a bootstrap resample, the others on the sample."""
     k, weights = len(centers), sample.weights
     rng = np.random.default_rng([seed, 21, number])
     counts = weights
-    if number < _RESAMPLES:
-        total = max(len(weights), round(float(weights.sum())))
-        counts = rng.multinomial(total, weights / weights.sum()).astype(np.float64)
+    if number < _N_RESAMPLES:
+        n_draws = max(len(weights), round(float(weights.sum())))
+        counts = rng.multinomial(n_draws, weights / weights.sum()).astype(np.float64)
     drawn = counts > 0
-    unknown = np.full(k, np.nan)
     if np.count_nonzero(drawn) < k:
-        return _Again(float("nan"), unknown)
-    part = Sample(sample.hashes[drawn], sample.rows[drawn], counts[drawn])
-    again = block_labels(
-        sample.rows, _init.from_sample(part, len(part.rows), k, _EFFORT, tol, rng, 1)[0]
-    )
-    labels = block_labels(sample.rows, np.asarray(centers, np.float64))
-    table = contingency(labels[drawn], again[drawn], weights[drawn])
+        return _Agreement(float("nan"), np.full(k, np.nan))
+    resample = Sample(sample.hashes[drawn], sample.rows[drawn], counts[drawn])
+    (refitted,) = _init.init_plus_plus(resample, len(resample.rows), k, _BUDGET, tol, rng, 1)
+    new_labels = label_block(sample.rows, refitted)
+    labels = label_block(sample.rows, np.asarray(centers, np.float64))
+    table = contingency(labels[drawn], new_labels[drawn], weights[drawn])
     table = np.pad(table, ((0, k - len(table)), (0, 0)))
-    return _Again(adjusted_rand_score(labels, again, weights), _best_jaccard(table))
+    return _Agreement(adjusted_rand_score(labels, new_labels, weights), _best_jaccard(table))
 
 
-def _summed_up(fits: Sequence[_Again], rows: int) -> Stability:
-    rand = np.array([fit.rand for fit in fits])
-    jaccard = np.array([fit.jaccard for fit in fits[:_RESAMPLES]])
-    resampled = rand[:_RESAMPLES]
-    # A cluster that a resample does not hold says nothing about it, and few resamples say little.
-    seen = np.isfinite(jaccard).sum(axis=0)
-    enough = 2 * seen >= _RESAMPLES
-    means = np.where(enough, np.nansum(jaccard, axis=0) / np.maximum(seen, 1), np.nan)
-    if 2 * np.isfinite(resampled).sum() < _RESAMPLES:
+def _summarize(refits: Sequence[_Agreement], n_rows: int) -> Stability:
+    rand = np.array([refit.rand for refit in refits])
+    resampled, reseeded = rand[:_N_RESAMPLES], rand[_N_RESAMPLES:]
+    jaccard = np.array([refit.jaccard for refit in refits[:_N_RESAMPLES]])
+    # A resample without rows of a cluster says nothing about it; a mean of few resamples is noise.
+    n_measured = np.isfinite(jaccard).sum(axis=0)
+    means = np.where(
+        2 * n_measured >= _N_RESAMPLES,
+        np.nansum(jaccard, axis=0) / np.maximum(n_measured, 1),
+        np.nan,
+    )
+    if 2 * np.isfinite(resampled).sum() < _N_RESAMPLES:
         resampled = resampled[:0]
-    reseeded = rand[_RESAMPLES:]
     return Stability(
-        resampled[np.isfinite(resampled)], reseeded[np.isfinite(reseeded)], means, rows
+        resampled[np.isfinite(resampled)], reseeded[np.isfinite(reseeded)], means, n_rows
     )
 
 
 def adjusted_rand_score(
-    one: NDArray[Any], other: NDArray[Any], weights: NDArray[np.float64]
+    one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]], weights: NDArray[np.float64]
 ) -> float:
-    """Return the adjusted Rand index of two labellings of rows that count ``weights`` times.
+    """Return the adjusted Rand index of two labellings of weighted rows.
 
-    Where weights are fractions, it is what it tends to as all are multiplied alike.
+    Parameters
+    ----------
+    one, other
+        Labels from 0; shape (n_samples,).
+    weights
+        Shape (n_samples,). Integers count copies of a row. Fractions are taken as shares of very
+        many rows: the result is the limit as all weights grow in proportion.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adjusted_rand_score(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), np.ones(4))
+    1.0
     """
     table = contingency(one, other, weights)
-    # Whole weights are copies, and a pair of copies is a pair; fractions stand for very many.
-    alone = 1.0 if (weights == np.floor(weights)).all() else 0.0
+    # Two copies of a row are a pair, a row with itself is not; of very many rows, that is nothing.
+    self_pair = 1.0 if (weights == np.floor(weights)).all() else 0.0
 
-    def pairs(counts: NDArray[np.float64]) -> float:
-        return float((counts * (counts - alone) / 2).sum())
+    def count_pairs(counts: NDArray[np.float64]) -> float:
+        return float((counts * (counts - self_pair) / 2).sum())
 
-    together = pairs(table)
-    first, second = pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    expected = first * second / max(pairs(np.array([table.sum()])), np.finfo(float).tiny)
-    most = (first + second) / 2
-    # Both in one cluster, or every row on its own: they agree.
-    return 1.0 if most == expected else float((together - expected) / (most - expected))
+    in_both = count_pairs(table)
+    in_one, in_other = count_pairs(table.sum(axis=1)), count_pairs(table.sum(axis=0))
+    n_pairs = max(count_pairs(np.array([table.sum()])), np.finfo(float).tiny)
+    expected = in_one * in_other / n_pairs
+    maximum = (in_one + in_other) / 2
+    # Both labellings are a single cluster, or all clusters of one row: they agree.
+    return 1.0 if maximum == expected else float((in_both - expected) / (maximum - expected))
 
 
 def contingency(
-    one: NDArray[Any], other: NDArray[Any], weights: NDArray[np.float64]
+    one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the weight of the rows with each pair of labels; labels count from 0."""
+    """Return the weight of the rows with each pair of labels; labels start from 0."""
     shape = (int(one.max()) + 1, int(other.max()) + 1)
     flat = np.bincount(one * shape[1] + other, weights, minlength=shape[0] * shape[1])
     return np.asarray(flat.reshape(shape), np.float64)
 
 
 def _best_jaccard(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each row label's largest Jaccard similarity to a column label; NaN if it is empty."""
     union = table.sum(axis=1)[:, None] + table.sum(axis=0)[None] - table
     with np.errstate(invalid="ignore"):
         best = np.where(union > 0, table / np.where(union > 0, union, 1.0), 0.0).max(axis=1)

@@ -1,307 +1,471 @@
-"""Ratings → blocks of user statistics, by the way that their order and the settings call for."""
+"""Ratings files → blocks of user statistics, on any ``distributed`` client.
+
+:func:`aggregate_ratings` reads partitions as tasks and merges their statistics by user. While
+partitions are read, :func:`choose_method` decides from their summaries whether partial sums can be
+merged as they are, or the ratings have to be shuffled by user first.
+"""
 
 from __future__ import annotations
 
+import copy
 import itertools
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from segmentation.datasets import catalogue as catalogues
-from segmentation.datasets import partitions as reader
-from segmentation.errors import DataError
-from segmentation.features import deduplicate, shuffle
-from segmentation.features.partition_reader import aggregate_partition, describe_partition
+from segmentation.datasets.partitions import plan_partitions, probe_files
+from segmentation.errors import ClusterError, DataError
+from segmentation.features import shuffle
+from segmentation.features.deduplicate import (
+    aggregate_latest,
+    is_sorted_by_user,
+    read_latest,
+    superseded_rows,
+)
+from segmentation.features.partition_reader import (
+    aggregate_partition,
+    describe_partition,
+    empty_rows,
+)
 from segmentation.features.row_counts import (
     RowCounts,
-    SummaryCollector,
+    collect_summaries,
     first_line_numbers,
     sum_counts,
 )
 from segmentation.features.sketches import estimate_n_users
 from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
-from segmentation.pipeline.error_messages import name_failed_partition
+from segmentation.features.worker_memory import MemoryBudget, WorkerMemory
+from segmentation.progress import Progress
 from segmentation.schema import TIMESTAMP
-from segmentation.tasks import copy_first, copy_second, map_tasks, submit_value
+from segmentation.tasks import copy_second, map_tasks, submit_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
+    from distributed import Client, Future
     from numpy.typing import NDArray
 
     from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.layouts import Layout
     from segmentation.datasets.partitions import Fragment
-    from segmentation.deploy.core import Cluster
     from segmentation.features.partition_reader import PartitionSummary
-    from segmentation.features.row_counts import StopReason
-    from segmentation.pipeline.settings import Settings
-    from segmentation.progress import Progress
-    from segmentation.schema import Catalogue, MovieTable, RejectedRow
+    from segmentation.progress import Stage
+    from segmentation.schema import Catalogue, MovieTable
 
-_KINDS = {True: "points in time", False: "numbers"}
-#: Partial sums that overlap may take one part in so many of the workers' memory.
+#: Overlapping partial sums may take one part in this many of the workers' memory.
 _SUMS_SHARE = 8
 
 
+class AggregatedRatings(NamedTuple):
+    """User statistics on the workers, and the counts of the rows that they come from."""
+
+    blocks: UserBlocks
+    counts: RowCounts
+
+
 def aggregate_ratings(
+    client: Client,
     layout: Layout,
     catalogue: Catalogue,
-    settings: Settings,
-    cluster: Cluster,
-    progress: Progress,
-) -> tuple[UserBlocks, RowCounts]:
-    """Stream the ratings into blocks of user statistics.
+    *,
+    deduplicate: bool = False,
+    max_rejected: float = 0.01,
+    partition_bytes: int | None = None,
+    memory: MemoryBudget | None = None,
+    n_threads: int | None = None,
+    check_shuffle: Callable[[int], None] | None = None,
+    trim_memory: Callable[[], None] | None = None,
+    progress: Progress | None = None,
+) -> AggregatedRatings:
+    """Stream ratings files into blocks of user statistics.
+
+    Parameters
+    ----------
+    client
+        The client to compute on.
+    layout
+        The ratings files.
+    catalogue
+        Movies and their genres.
+    deduplicate
+        Whether only a user's latest rating of a movie counts.
+    max_rejected
+        Largest share of the rows that may be rejected.
+    partition_bytes
+        Bytes of text that one task reads; None for what ``memory`` allows.
+    memory
+        What the workers can hold; None for :class:`WorkerMemory` of the client's workers.
+    n_threads
+        Threads of all workers together; None to ask the client.
+    check_shuffle
+        Called with the bytes of rows before they are shuffled; it raises if the workers have too
+        little memory for that.
+    trim_memory
+        Called before a shuffle, to return free memory to the operating system.
+    progress
+        Where to report progress; None for nowhere.
+
+    Returns
+    -------
+    AggregatedRatings
+        ``blocks``, one future of statistics per range of users, and ``counts`` of the rows.
 
     Raises
     ------
     DataError
-        If too many rows are rejected, or none matches the catalogue; if the latest rating of
-        each movie is wanted and a file has no timestamps.
+        If a file can't be read, too many rows are rejected, or no rating is of a movie in the
+        catalogue; with ``deduplicate``, if timestamps are missing.
+    ClusterError
+        If workers die repeatedly on one partition.
+
+    Examples
+    --------
+    >>> from distributed import Client
+    >>> from segmentation.datasets.catalogue import load_catalogue
+    >>> from segmentation.datasets.layouts import detect_layout
+    >>> with Client() as client:  # doctest: +SKIP
+    ...     layout = detect_layout("ml-latest-small")
+    ...     catalogue = load_catalogue(layout, "links")
+    ...     blocks, counts = aggregate_ratings(client, layout, catalogue)
+    ...     print(blocks.users, counts.used)
+    610 100836
     """
-    found = reader.probe_files(layout, text_movies=catalogue.has_text_ids)
-    budget = cluster.budget
-    size = settings.partition_bytes or (
-        budget.detailed_bytes if settings.deduplicate else budget.partition_bytes
-    )
-    partitions = reader.plan_partitions(found, size)
-    with (
-        progress.stage("ratings", "ratings") as stage,
-        name_failed_partition(lambda number: describe_partition(partitions[number])),
-    ):
-        _warn_of_packed(found, cluster.threads, progress)
-        # A row takes 8 bytes of text at least; packed, hardly less than one.
-        most = sum(file.size // (1 if file.codec else 8) for file in found)
-        rows = most if any(file.codec for file in found) else most // 3
-        gathering = SummaryCollector(settings.max_rejected, most, stage)
-        reading = _Reading(
-            cluster, progress, found, partitions, catalogue.table(), gathering, size, rows
-        )
-        if settings.deduplicate:
-            _need_timestamps(found)
-            way = reading.latest()
-        else:
-            way = reading.all()
-        tally = sum_counts(way.summaries, len(catalogue.movie_ids))
-        if way.ended == "whole":
-            told = tally.check_timestamps(layout.ratings, settings.max_rejected)
-            if told is not None:
-                progress.warn(f"  warning: {told}")
-        tally.used -= len(way.dropped)
-        tally.rejected = (
-            sorted([*tally.rejected, *way.dropped], key=lambda row: (row.file, row.line))
-            if way.dropped
-            else tally.rejected
-        )
-        tally.check(
-            layout.ratings, settings.max_rejected, layout.movies, whole=way.ended == "whole"
-        )
-        blocks = merge_by_user_range(
-            cluster.client,
-            way.parts,
-            way.sketches,
-            way.users,
-            cluster.threads,
-            cluster.budget.block_users,
-        )
-        plural = "s" if len(partitions) > 1 else ""
-        files_told = f" of {len(found):,} files" if len(found) > 1 else ""
-        stage.note = (
-            f"{tally.read:,} rows in {len(partitions):,} partition{plural}{files_told} → "
-            f"{blocks.users:,} users"
-        )
-    return blocks, tally
-
-
-@dataclass
-class _Read:
-    """What a way of reading leaves: statistics to be merged, with their sketches, and reports.
-
-    ``parts`` are futures of pairs, the statistics first; ``dropped`` are rows that were read as
-    ratings and are none that count; ``shuffled`` tells that summaries are of other partitions than
-    parts.
-    """
-
-    parts: list[Any]
-    sketches: Sequence[NDArray[Any]]
-    summaries: Sequence[PartitionSummary]
-    ended: StopReason
-    dropped: Sequence[RejectedRow] = ()
-    shuffled: bool = False
-
-    @property
-    def users(self) -> int | None:
-        """About how many there are; None where it takes a look at the parts."""
-        if self.shuffled:
-            return None
-        # In parts that share no users it is their sum, which the samples may overshoot.
-        most = sum(summary.users for summary in self.summaries)
-        return min(most, estimate_n_users([summary.sample for summary in self.summaries])) or None
-
-
-@dataclass
-class _Reading:
-    """The ways of reading; ``size`` is bytes of a partition, ``rows`` about how many there are.
-
-    ``partitions`` is changed in place where others are read.
-    """
-
-    cluster: Cluster
-    progress: Progress
-    files: Sequence[RatingsFormat]
-    partitions: list[list[Fragment]]
-    table: MovieTable
-    gathering: SummaryCollector
-    size: int
-    rows: int
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Columns whose ids are texts, the same in all files."""
-        return self.partitions[0][0].file.texts
-
-    def all(self) -> _Read:
-        """Sum partitions up as they are; shuffle first where their sums would be too large."""
-        client = self.cluster.client
-        budget = self.cluster.budget.memory // _SUMS_SHARE
-
-        def crowded(found: Sequence[PartitionSummary]) -> bool:
-            # At 2, 4, 8 …: each look takes the square of their number.
-            if len(found) & (len(found) - 1):
-                return False
-            return shuffle.exceeds_memory(found, len(self.partitions), self.table.n_genres, budget)
-
-        table = submit_value(client, "catalogue", self.table)
-        parts = map_tasks(client, "read-ratings", aggregate_partition, self.partitions, table)
-        summaries, ended = self.gathering.gather(
-            map_tasks(client, "summary", copy_second, parts), crowded
-        )
-        if ended != "disordered":
-            return _Read(parts, [summary.sketch for summary in summaries], summaries, ended)
-        client.cancel(parts)
-        way = shuffle.ShuffleSpec(
-            shuffle.read_rows,
-            shuffle.summed,
-            shuffle.no_rows(self.texts),
-            shuffle.ROW_BYTES,
-        )
-        parts, summaries, ended = self._shuffle(way, lambda: [() for _ in self.partitions])
-        if ended != "whole":
-            return _Read([], (), summaries, ended)
-        sketches = client.gather(map_tasks(client, "sketch", copy_second, parts))
-        return _Read(parts, sketches, summaries, ended, shuffled=True)
-
-    def latest(self) -> _Read:
-        """Sum up each user's latest rating of each movie."""
-        client = self.cluster.client
-        table = submit_value(client, "catalogue", self.table)
-        parts = map_tasks(
+    memory = memory or WorkerMemory.of_client(client)
+    n_threads = n_threads or sum(client.nthreads().values())
+    progress = progress or Progress()
+    files = probe_files(layout, string_movie_ids=catalogue.has_text_ids)
+    if deduplicate:
+        _require_timestamps(files)
+    if partition_bytes is None:
+        partition_bytes = memory.detailed_partition_bytes if deduplicate else memory.partition_bytes
+    with progress.stage("ratings", "ratings") as stage:
+        _note_unsplittable(files, n_threads, progress)
+        aggregation = _Aggregation(
             client,
-            "read-distinct",
-            deduplicate.read_partition,
-            self.partitions,
-            self._first_pieces(),
-            table,
+            layout.ratings,
+            files,
+            catalogue.table(),
+            stage,
+            deduplicate=deduplicate,
+            max_rejected=max_rejected,
+            memory=memory.total_available_mem,
+            partitions=plan_partitions(files, partition_bytes),
         )
-        reports = map_tasks(client, "report", copy_second, parts)
-        summaries, ended = self.gathering.gather(
-            map_tasks(client, "summary", copy_first, reports),
-            lambda found: not deduplicate.is_sorted_by_user(found),
+        with _name_failed_partition(aggregation):
+            partial = aggregation.map_partitions()
+            if partial is None:
+                progress.say("  ratings: not sorted by user, so they are shuffled first")
+                if check_shuffle is not None:
+                    check_shuffle(aggregation.shuffled_bytes)
+                if trim_memory is not None:
+                    trim_memory()
+                partial = aggregation.shuffle_partitions(
+                    min(partition_bytes, memory.shuffle_partition_bytes)
+                )
+            counts = aggregation.count_rows(partial, progress)
+            counts.check_rejected(layout.ratings, max_rejected)
+            counts.check_used(layout.ratings, layout.movies)
+            blocks = merge_by_user_range(
+                client,
+                partial.parts,
+                partial.sketches,
+                partial.n_users,
+                n_threads,
+                memory.block_users,
+            )
+        stage.note = (
+            f"{counts.read:,} rows in {_plural(len(partial.summaries), 'partition')}"
+            + (f" of {len(files):,} files" if len(files) > 1 else "")
+            + f" → {blocks.users:,} users"
         )
-        if ended == "rejected":
-            return _Read([], (), summaries, ended)
-        shuffled = ended != "whole"
-        if not shuffled:
-            sketches = [summary.sketch for summary in summaries]
-            asides = client.gather(map_tasks(client, "aside", copy_second, reports))
-            edges = self._concatenated([aside.edges for aside in asides])
-            found, old = deduplicate.sum_up(edges, self.table)
-            dropped = self._concatenated([*(aside.dropped for aside in asides), old])
-            if len(found.users):
-                parts = [*parts, submit_value(client, "edges", (found, None))]
-                sketches = [*sketches, found.users[[0, -1]]]
-        else:
-            client.cancel(parts)
-            way = shuffle.ShuffleSpec(
-                deduplicate.read_rows,
-                deduplicate.summed,
-                deduplicate.no_rows(self.texts),
-                deduplicate.ROW_BYTES,
-            )
-            parts, summaries, ended = self._shuffle(
-                way, lambda: [(number,) for number in self._first_pieces()]
-            )
-            if ended != "whole":
-                return _Read([], (), summaries, ended)
-            told = client.gather(map_tasks(client, "aside", copy_second, parts))
-            sketches = [sketch for sketch, _ in told]
-            dropped = self._concatenated([old for _, old in told])
-        paths = [piece.path for part in summaries for piece in part.pieces]
-        places = list(zip(paths, first_line_numbers(summaries), strict=True))
-        rejected = deduplicate.rejected_rows(dropped, places, self.table)
-        return _Read(parts, sketches, summaries, ended, rejected, shuffled=shuffled)
+    return AggregatedRatings(blocks, counts)
 
-    def _concatenated(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+
+def choose_method(
+    summaries: Sequence[PartitionSummary],
+    n_partitions: int,
+    n_genres: int,
+    memory: int,
+    *,
+    deduplicate: bool = False,
+) -> Literal["map-reduce", "shuffle"]:
+    """Choose how to bring the ratings of each user together.
+
+    ``"map-reduce"`` aggregates each partition and merges the partial sums. ``"shuffle"`` moves the
+    ratings of a user to one partition first: with ``deduplicate``, if partitions share users other
+    than those at their edges; otherwise if partial sums overlap and would take too much memory.
+
+    Parameters
+    ----------
+    summaries
+        The summaries of the partitions read so far.
+    n_partitions
+        Number of partitions in all.
+    n_genres
+        Number of genres.
+    memory
+        Bytes that all workers together have for data.
+    deduplicate
+        Whether only a user's latest rating of a movie counts.
+    """
+    if deduplicate:
+        return "map-reduce" if is_sorted_by_user(summaries) else "shuffle"
+    limit = memory // _SUMS_SHARE
+    too_large = shuffle.exceeds_memory(summaries, n_partitions, n_genres, limit)
+    return "shuffle" if too_large else "map-reduce"
+
+
+class _PartialStatistics(NamedTuple):
+    """Statistics that are not merged by user yet.
+
+    Attributes
+    ----------
+    parts
+        Futures of tuples, the statistics first.
+    sketches
+        A quantile sketch of the users of each part.
+    summaries
+        The summaries of the partitions that were read, in the order of the files.
+    n_users
+        Estimated number of users; None if unknown.
+    superseded
+        The rows that deduplication left out.
+    """
+
+    parts: list[Future]
+    sketches: list[NDArray[Any]]
+    summaries: Sequence[PartitionSummary]
+    n_users: int | None
+    superseded: pd.DataFrame | None = None
+
+
+@dataclass
+class _Aggregation:
+    """Reads and aggregates the partitions, by either method."""
+
+    client: Client
+    path: str
+    files: Sequence[RatingsFormat]
+    table: MovieTable
+    stage: Stage
+    deduplicate: bool
+    max_rejected: float
+    memory: int
+    partitions: list[list[Fragment]]
+
+    @property
+    def max_rows(self) -> int:
+        """Upper bound on the number of rows: 8 bytes of text each, or one if compressed."""
+        return sum(file.size // (1 if file.codec else 8) for file in self.files)
+
+    @property
+    def n_rows(self) -> int:
+        """Estimated number of rows."""
+        is_compressed = any(file.codec for file in self.files)
+        return self.max_rows if is_compressed else self.max_rows // 3
+
+    @property
+    def shuffled_bytes(self) -> int:
+        """Estimated bytes of all rows in a shuffle."""
+        return self.n_rows * shuffle.row_bytes(detailed=self.deduplicate)
+
+    def map_partitions(self) -> _PartialStatistics | None:
+        """Aggregate each partition; None as soon as the ratings turn out to need a shuffle."""
+        table = submit_value(self.client, "catalogue", self.table)
+        if self.deduplicate:
+            parts = map_tasks(
+                self.client,
+                "read-latest",
+                read_latest,
+                self.partitions,
+                self._first_fragments(),
+                table,
+            )
+        else:
+            parts = map_tasks(
+                self.client, "read-ratings", aggregate_partition, self.partitions, table
+            )
+        summaries = self._collect(
+            map_tasks(self.client, "summary", copy_second, parts), self._must_shuffle
+        )
+        if summaries is None:
+            self.client.cancel(parts)
+            return None
+        sketches = [summary.sketch for summary in summaries]
+        partial = _PartialStatistics(parts, sketches, summaries, _estimate_users(summaries))
+        return self._decide_edges(partial) if self.deduplicate else partial
+
+    def _must_shuffle(self, summaries: Sequence[PartitionSummary]) -> bool:
+        n = len(summaries)
+        # At 2, 4, 8 … partitions: comparing sums takes the square of their number.
+        if not self.deduplicate and n & (n - 1):
+            return False
+        method = choose_method(
+            summaries,
+            len(self.partitions),
+            self.table.n_genres,
+            self.memory,
+            deduplicate=self.deduplicate,
+        )
+        return method == "shuffle"
+
+    def _decide_edges(self, partial: _PartialStatistics) -> _PartialStatistics:
+        """Add a part with the users at the edges of the partitions, deduplicated together."""
+        leftovers = self.client.gather(
+            map_tasks(self.client, "leftovers", _copy_third, partial.parts)
+        )
+        statistics, superseded = aggregate_latest(
+            self._concat([rows.edges for rows in leftovers]), self.table
+        )
+        if len(statistics.users):
+            partial.parts.append(submit_value(self.client, "edges", (statistics, None)))
+            partial.sketches.append(statistics.users[[0, -1]])
+        superseded = self._concat([*(rows.superseded for rows in leftovers), superseded])
+        return partial._replace(superseded=superseded)
+
+    def shuffle_partitions(self, partition_bytes: int) -> _PartialStatistics:
+        """Read the ratings again, in partitions of another size, and shuffle them by user."""
+        self.partitions = plan_partitions(self.files, partition_bytes)
+        parts, tasks = shuffle.shuffle_by_user(
+            self.client,
+            self.partitions,
+            self.table,
+            n_rows=self.n_rows,
+            partition_bytes=partition_bytes,
+            deduplicate=self.deduplicate,
+        )
+        summaries = self._collect(tasks) or []
+        sketches = self.client.gather(map_tasks(self.client, "sketch", copy_second, parts))
+        partial = _PartialStatistics(parts, sketches, summaries, None)
+        if not self.deduplicate:
+            return partial
+        superseded = self.client.gather(map_tasks(self.client, "superseded", _copy_third, parts))
+        return partial._replace(superseded=self._concat(superseded))
+
+    def count_rows(self, partial: _PartialStatistics, progress: Progress) -> RowCounts:
+        """Add up the rows of all partitions, superseded ones as rejected.
+
+        Raises
+        ------
+        DataError
+            If too many ratings lack a timestamp, where timestamps matter.
+        """
+        counts = sum_counts(partial.summaries, len(self.table.movie_ids))
+        warning = counts.check_timestamps(self.path, self.max_rejected)
+        if warning is not None:
+            progress.warn(f"  warning: {warning}")
+        if partial.superseded is not None:
+            paths = [report.path for part in partial.summaries for report in part.fragments]
+            fragments = list(zip(paths, first_line_numbers(partial.summaries), strict=True))
+            counts.supersede(superseded_rows(partial.superseded, fragments, self.table))
+        return counts
+
+    def _collect(
+        self,
+        tasks: Sequence[Future],
+        must_stop: Callable[[Sequence[PartitionSummary]], bool] = lambda summaries: False,
+    ) -> list[PartitionSummary] | None:
+        return collect_summaries(
+            tasks,
+            self.stage,
+            self.path,
+            max_rejected=self.max_rejected,
+            max_rows=self.max_rows,
+            must_stop=must_stop,
+        )
+
+    def _concat(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.concat([deduplicate.no_rows(self.texts), *frames], ignore_index=True)
+        # The first one gives the dtypes where there is no other.
+        empty = empty_rows(self.files[0].string_columns, detailed=True)
+        return pd.concat([empty, *frames], ignore_index=True)
 
-    def _first_pieces(self) -> list[int]:
-        """Return the number of each partition's first piece among all pieces."""
-        return [0, *itertools.accumulate(len(pieces) for pieces in self.partitions[:-1])]
-
-    def _shuffle(
-        self, way: shuffle.ShuffleSpec, more: Callable[[], Sequence[tuple[Any, ...]]]
-    ) -> tuple[list[Any], list[PartitionSummary], StopReason]:
-        self.progress.say("  ratings: in no order of users: they are shuffled first")
-        self.cluster.budget.refuse_shuffle(
-            self.rows * way.row_bytes, elsewhere=self.cluster.is_elsewhere
-        )
-        # What was read until now was read in larger partitions, and by other code.
-        self.cluster.let_go()
-        size = min(self.size, self.cluster.budget.shuffle_bytes)
-        self.partitions[:] = reader.plan_partitions(self.files, size)
-        parts, tasks = shuffle.shuffle_by_user(
-            self.cluster.client, way, self.partitions, more(), self.table, self.rows, size
-        )
-        return parts, *self.gathering.gather(tasks)
+    def _first_fragments(self) -> list[int]:
+        """Return the number of each partition's first fragment among those of all partitions."""
+        lengths = [len(fragments) for fragments in self.partitions]
+        return [0, *itertools.accumulate(lengths[:-1])]
 
 
-def _need_timestamps(files: Sequence[RatingsFormat]) -> None:
+def _estimate_users(summaries: Sequence[PartitionSummary]) -> int | None:
+    """Estimate the number of distinct users; None if there are none."""
+    # If partitions share no users, it is the sum, which the samples may overestimate.
+    upper_bound = sum(summary.n_users for summary in summaries)
+    estimate = estimate_n_users([summary.sample for summary in summaries])
+    return min(upper_bound, estimate) or None
+
+
+@contextmanager
+def _name_failed_partition(aggregation: _Aggregation) -> Iterator[None]:
+    """Turn ``KilledWorker`` into an error that names the partition that was being read."""
+    from distributed import KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        # Keys of reading tasks start with read- and end with the partition's number.
+        name, _, number = str(error.task).rpartition("-")
+        if not (name.startswith("read-") and number.isdigit()):
+            raise
+        raise ClusterError(
+            "workers died {times} times while they read {partition}: see a worker's log; if memory "
+            "ran out, lower {partition_bytes} or start workers with more memory; then run again "
+            "with {resume}",
+            "partition_bytes",
+            "resume",
+            times=error.allowed_failures + 1,
+            partition=describe_partition(aggregation.partitions[int(number)]),
+        ) from error
+
+
+def _require_timestamps(files: Sequence[RatingsFormat]) -> None:
+    kinds = {True: "datetimes", False: "numbers"}
     for file in files:
         if TIMESTAMP not in file.columns:
             raise DataError(
-                f"{file.path}: has no column {TIMESTAMP}, by which --deduplicate tells the latest: "
-                "add it, or leave the option out"
+                "{path}: has no column {column}, which {deduplicate} needs to find the latest "
+                "rating: add it, or leave {deduplicate} out",
+                "deduplicate",
+                path=file.path,
+                column=TIMESTAMP,
             )
-        if file.dated != files[0].dated:
+        if file.has_datetime_timestamps != files[0].has_datetime_timestamps:
             raise DataError(
-                f"{file.path}: column {TIMESTAMP} holds {_KINDS[file.dated]}, and "
-                f"{_KINDS[not file.dated]} in {files[0].path}: --deduplicate can't compare them: "
-                "write all parts with one type"
+                "{path}: column {column} holds {kind}, but {first_kind} in {first_path}, which "
+                "{deduplicate} can't compare: write all files with one type",
+                "deduplicate",
+                path=file.path,
+                column=TIMESTAMP,
+                kind=kinds[file.has_datetime_timestamps],
+                first_kind=kinds[files[0].has_datetime_timestamps],
+                first_path=files[0].path,
             )
 
 
-def _warn_of_packed(files: Sequence[RatingsFormat], threads: int, progress: Progress) -> None:
-    """Say what a packed file costs, where there are too few of them for all threads."""
-    packed = [file for file in files if file.codec in ("gzip", "zstd") or file.streamed]
-    if not len(packed) == len(files) < threads:
+def _note_unsplittable(files: Sequence[RatingsFormat], n_threads: int, progress: Progress) -> None:
+    """Say so if files that only one task can read leave threads idle."""
+    unsplittable = [file for file in files if file.codec in ("gzip", "zstd") or file.is_streamed]
+    if not len(unsplittable) == len(files) < n_threads:
         return
-    if packed[0].codec is None:
+    first = files[0]
+    if first.codec is None:
         progress.say(
-            f"  note: the server of {packed[0].path} gives no ranges: one task alone can read it, "
-            "and twice: downloaded, it is read on all threads"
+            f"  note: the server of {first.path} does not support range requests, so one task "
+            "reads the whole file, and twice; to use all threads, download it"
         )
     else:
         progress.say(
-            f"  note: {packed[0].path} is {packed[0].codec}, which one task alone can unpack: "
-            "unpacked, or as Parquet, it is read on all threads"
+            f"  note: {first.path} is {first.codec}, which only one task can decompress; to use "
+            "all threads, decompress it, or convert it to Parquet"
         )
 
 
-def catalogue_for(layout: Layout, settings: Settings, progress: Progress) -> Catalogue:
-    """Read the catalogue and warn of a direct join."""
-    with progress.stage("catalogue", "catalogue") as stage:
-        found = catalogues.load_catalogue(layout, settings.effective_join)
-        stage.note = f"{len(found.movie_ids):,} movies, {len(found.genres)} genres"
-    return found
+def _copy_third(result: tuple[Any, Any, Any]) -> Any:
+    """Return a copy of the third item, for the reason that :func:`copy_second` gives."""
+    return copy.deepcopy(result[2])
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -1,26 +1,26 @@
-"""``--deduplicate``: of a user's ratings of one movie the latest alone is summed up.
+"""Deduplication: of a user's ratings of one movie, only the latest counts.
 
-A partition decides by itself for users that no other one holds. In a file sorted by user those are
-all but its first and last user, whose rows are decided together in the end; otherwise ratings are
-shuffled by user first.
+A partition decides by itself about users that are in no other partition. In a file sorted by user,
+these are all but its first and its last user, whose rows the driver decides about in the end. If
+the file isn't sorted, the ratings are shuffled by user first.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import format
-from segmentation.datasets.identifiers import TEXT_DTYPE
-from segmentation.features import sketches, user_statistics
+from segmentation.datasets.format import NO_TIMESTAMP
+from segmentation.features import user_statistics
 from segmentation.features.factorize import factorize, format_id
 from segmentation.features.partition_reader import (
-    FragmentReport,
+    FRAGMENT,
     PartitionSummary,
+    add_users,
     log_partition,
-    parse_chunks,
+    read_used_rows,
 )
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
 
@@ -30,150 +30,113 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from segmentation.datasets.format import LineReject
     from segmentation.datasets.partitions import Fragment
     from segmentation.schema import MovieTable, UserStatistics
 
-
-REASON = "rated again: a later rating of the movie by the user stands"
-#: Bytes of a row on its way: user, movie's row, stars, timestamp, line and piece.
-ROW_BYTES = 40
+#: Why a superseded row is set aside.
+REASON = "rated again: a later rating of the movie by the same user counts"
 
 
-class Distinct(NamedTuple):
-    """What one partition leaves: the rows it put aside, and those of users at its edges."""
+class Leftovers(NamedTuple):
+    """Rows of a partition that are not in its statistics.
 
-    dropped: pd.DataFrame
+    Attributes
+    ----------
+    superseded
+        Rows that a later rating supersedes.
+    edges
+        Rows of the first and the last user, whom neighbouring partitions may share.
+    """
+
+    superseded: pd.DataFrame
     edges: pd.DataFrame
 
 
-def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table of rows without any; ``texts`` names columns whose ids are texts."""
-    import pandas as pd
+def read_latest(
+    fragments: Sequence[Fragment], first_fragment: int, table: MovieTable
+) -> tuple[UserStatistics, PartitionSummary, Leftovers]:
+    """Read one partition; aggregate the latest ratings of the users between its first and last.
 
-    columns: dict[str, Any] = {name: np.empty(0, np.int64) for name in (TIMESTAMP, LINE)}
-    columns[USER] = pd.Series([], dtype=TEXT_DTYPE if USER in texts else np.int64)
-    columns |= {name: np.empty(0, np.int32) for name in (MOVIE, PIECE)}
-    return pd.DataFrame({**columns, RATING: np.empty(0)})[
-        [USER, MOVIE, RATING, TIMESTAMP, LINE, PIECE]
-    ]
-
-
-def read_rows(
-    pieces: Sequence[Fragment], first_piece: int, table: MovieTable
-) -> tuple[pd.DataFrame, PartitionSummary]:
-    """Read one partition; return its used ratings with their places, and what the driver learns.
-
-    ``first_piece`` is the number of its first piece among all partitions'.
+    Raises
+    ------
+    DataError
+        If a compressed or Parquet file is damaged.
     """
-    import pandas as pd
-
-    frames = [no_rows(pieces[0].file.texts)]
-    reports = []
-    unmapped = 0
-    for number, piece in enumerate(pieces, start=first_piece):
-        lines = 0
-        rejected: list[LineReject] = []
-        for part in parse_chunks(piece, detailed=True):
-            used = user_statistics.map_movies(part.ratings, table)
-            unmapped += len(part.ratings) - len(used)
-            here: dict[str, Any] = {LINE: used[LINE] + lines, PIECE: np.int32(number)}
-            frames.append(used.assign(**here))
-            rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
-            lines += part.lines
-        file = piece.file
-        reports.append(FragmentReport(file.path, file.header_lines, lines, tuple(rejected)))
-    rows = pd.concat(frames, ignore_index=True)
-    seen = np.zeros(len(table.movie_ids), np.bool_)
-    seen[rows[MOVIE].to_numpy()] = True
-    users, _ = factorize(rows[USER])
-    log_partition("ratings", pieces, len(rows) + unmapped, len(users))
-    return rows, PartitionSummary(
-        tuple(reports),
-        len(rows),
-        unmapped,
-        np.packbits(seen),
-        sketches.quantile_sketch(users),
-        len(users),
-        sketches.hash_sample(users),
-        int((rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP).sum()),
-    )
+    rows, summary = read_used_rows(fragments, table, detailed=True, first_fragment=first_fragment)
+    users, codes = factorize(rows[USER])
+    log_partition(fragments, summary.used + summary.unmapped, len(users))
+    is_edge = (codes == 0) | (codes == len(users) - 1)
+    statistics, superseded = aggregate_latest(rows[~is_edge], table)
+    return statistics, add_users(summary, users), Leftovers(superseded, rows[is_edge])
 
 
-def read_partition(
-    pieces: Sequence[Fragment], first_piece: int, table: MovieTable
-) -> tuple[UserStatistics, tuple[PartitionSummary, Distinct]]:
-    """Read one partition and sum up the latest ratings of the users between its first and last."""
-    rows, summary = read_rows(pieces, first_piece, table)
-    names, users = factorize(rows[USER])
-    at_edge = (users == 0) | (users == len(names) - 1)
-    found, dropped = sum_up(rows[~at_edge], table)
-    return found, (summary, Distinct(dropped, rows[at_edge]))
-
-
-def sum_up(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.DataFrame]:
-    """Sum up the latest ratings; return the others aside."""
-    old = superseded_mask(rows)
-    found, _ = user_statistics.aggregate_rows(rows[~old], table)
-    return found, rows[old]
-
-
-def summed(
-    rows: pd.DataFrame, table: MovieTable
-) -> tuple[UserStatistics, tuple[NDArray[Any], pd.DataFrame]]:
-    """Do the same behind a shuffle; return the sketch of the users as well."""
-    found, dropped = sum_up(rows, table)
-    return found, (sketches.quantile_sketch(found.users), dropped)
-
-
-def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
-    """Tell whether partitions share no users but those at their edges."""
-    ends = sorted((s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch))
-    return all(one[1] <= other[0] for one, other in itertools.pairwise(ends))
-
-
-def rejected_rows(
-    dropped: pd.DataFrame, places: Sequence[tuple[str, int]], table: MovieTable
-) -> list[RejectedRow]:
-    """Return rows that were put aside as they are kept for the user.
-
-    ``places`` gives each piece's file and the number of its first line.
-    """
-    found = []
-    for row in dropped.itertuples(index=False):
-        user, movie, stars, timestamp, line, piece = row
-        path, first = places[piece]
-        text = f"{user},{format_id(table.movie_ids[movie])},{stars:g}"
-        if timestamp != format.NO_TIMESTAMP:
-            text += f",{timestamp}"
-        found.append(RejectedRow(path, first + line, REASON, text))
-    return found
-
-
-#: The number of the piece that a row was read from; a column of ours.
-PIECE = "piece"
+def aggregate_latest(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.DataFrame]:
+    """Aggregate the latest ratings; return the statistics and the superseded rows."""
+    is_superseded = superseded_mask(rows)
+    statistics, _ = user_statistics.aggregate_rows(rows[~is_superseded], table)
+    return statistics, rows[is_superseded]
 
 
 def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Tell which rows a later rating of the same movie by the same user takes the place of.
+    """Tell which rows a later rating of the same movie by the same user supersedes.
 
-    The latest has the largest timestamp; of those the one with the most stars, so that no order
-    of the rows decides what counts, and of the same again the last in the files.
+    The latest rating has the largest timestamp. Of equal timestamps the rating with the most stars
+    counts, so that the order of the rows decides nothing; of equal stars, the last in the files.
 
     Parameters
     ----------
     rows
-        Columns ``userId``, ``movieId``, ``rating``, ``timestamp``, ``piece`` and ``line``.
+        Columns ``userId``, ``movieId``, ``rating``, ``timestamp``, ``fragment`` and ``line``.
 
     Returns
     -------
     ndarray of shape (n_rows,), bool
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"userId": [7, 7], "movieId": [1, 1], "rating": [4.0, 2.0]})
+    >>> superseded_mask(rows.assign(timestamp=[20, 10], fragment=0, line=[0, 1])).tolist()
+    [False, True]
     """
-    keys = [rows[name].to_numpy() for name in (LINE, PIECE, RATING, TIMESTAMP, MOVIE)]
-    keys.append(factorize(rows[USER])[1])
-    order = np.lexsort(keys)
-    movies, users = keys[4][order], keys[5][order]
-    again = (movies[1:] == movies[:-1]) & (users[1:] == users[:-1])
-    found = np.zeros(len(rows), np.bool_)
-    found[order[:-1]] = again
-    return found
+    names = (LINE, FRAGMENT, RATING, TIMESTAMP, MOVIE)
+    _, user_codes = factorize(rows[USER])
+    order = np.lexsort([*(rows[name].to_numpy() for name in names), user_codes])
+    users, movies = user_codes[order], rows[MOVIE].to_numpy()[order]
+    # Sorted from the earliest to the latest rating of each movie by each user.
+    has_later = (users[1:] == users[:-1]) & (movies[1:] == movies[:-1])
+    mask = np.zeros(len(rows), np.bool_)
+    mask[order[:-1]] = has_later
+    return mask
+
+
+def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
+    """Tell whether partitions share no users except at their edges."""
+    ranges = sorted((s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch))
+    return all(left[1] <= right[0] for left, right in itertools.pairwise(ranges))
+
+
+def superseded_rows(
+    rows: pd.DataFrame, fragments: Sequence[tuple[str, int]], table: MovieTable
+) -> list[RejectedRow]:
+    """Return superseded rows in the form in which rejected rows are written.
+
+    Parameters
+    ----------
+    rows
+        Rows with their details, as :func:`aggregate_latest` returns them.
+    fragments
+        Path, and number of the first line, of each fragment of all partitions.
+    table
+        The catalogue's movies.
+    """
+    rejected = []
+    columns = [USER, MOVIE, RATING, TIMESTAMP, LINE, FRAGMENT]
+    for row in rows[columns].itertuples(index=False):
+        user, movie, stars, timestamp, line, fragment = row
+        path, first_line = fragments[fragment]
+        text = f"{user},{format_id(table.movie_ids[movie])},{stars:g}"
+        if timestamp != NO_TIMESTAMP:
+            text += f",{timestamp}"
+        rejected.append(RejectedRow(path, first_line + line, REASON, text))
+    return rejected

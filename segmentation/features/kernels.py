@@ -1,4 +1,4 @@
-"""Compiled loops over plain arrays, each with a NumPy twin that serves as its oracle."""
+"""Compiled loops over plain arrays; ``tests/naive.py`` holds a NumPy version of each."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ def accumulate(
 
     Parameters
     ----------
-    user_rows, movie_rows, ratings
-        One entry a used rating: the row of its user in the outputs, the row of its movie in the
-        catalogue, and its stars. Shape (n_ratings,).
+    user_rows, movie_rows, ratings : ndarray of shape (n_ratings,)
+        Per used rating, its user's row in the outputs, its movie's row in the catalogue, and its
+        stars.
     offsets, codes
-        The catalogue's compressed movie × genre rows.
-    movies, rating_sum, sums, counts, seen
-        Outputs of shape (n_users,), (n_users,), (n_users, n_genres) twice and (n_movies,).
+        The catalogue's movie × genre matrix in compressed rows, as in
+        :class:`segmentation.schema.MovieTable`.
+    movies, rating_sum : ndarray of shape (n_users,)
+        Output: number and sum of the user's ratings.
+    sums, counts : ndarray of shape (n_users, n_genres)
+        Output: the same per genre.
+    seen : ndarray of shape (n_movies,)
+        Output: which movies have a rating.
     """
     for i in range(len(ratings)):
         user = user_rows[i]
@@ -49,36 +54,16 @@ def accumulate(
             counts[user, genre] += 1
 
 
-def accumulate_numpy(
-    user_rows: NDArray[np.int64],
-    movie_rows: NDArray[np.int32],
-    ratings: NDArray[np.float64],
-    offsets: NDArray[np.int32],
-    codes: NDArray[np.int32],
-    movies: NDArray[np.int64],
-    rating_sum: NDArray[np.float64],
-    sums: NDArray[np.float64],
-    counts: NDArray[np.int32],
-    seen: NDArray[np.bool_],
-) -> None:
-    """Do the same as :func:`accumulate` with NumPy, a dense indicator column at a time."""
-    n_users, n_genres = sums.shape
-    indicator = np.zeros((len(seen), n_genres), dtype=bool)
-    indicator[np.repeat(np.arange(len(seen)), np.diff(offsets)), codes] = True
-    movies += np.bincount(user_rows, minlength=n_users)
-    rating_sum += np.bincount(user_rows, weights=ratings, minlength=n_users)
-    seen[movie_rows] = True
-    for genre in range(n_genres):
-        mask = indicator[movie_rows, genre]
-        sums[:, genre] += np.bincount(user_rows[mask], weights=ratings[mask], minlength=n_users)
-        counts[:, genre] += np.bincount(user_rows[mask], minlength=n_users).astype(np.int32)
-
-
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
-    """Fill ``starts`` with where each run of equal values begins; return how many, −1 if unsorted.
+def find_run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
+    """Write the start of each run of equal values to ``starts``.
 
-    One pass instead of a sort: a ratings log is most often grouped by user already.
+    One pass in place of a sort: ratings logs are usually grouped by user.
+
+    Returns
+    -------
+    int
+        The number of runs, or −1 if the values are not sorted.
     """
     n = 0
     for i in range(len(values)):
@@ -94,15 +79,16 @@ def run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
 def mean_columns(
     sums: NDArray[Any], counts: NDArray[Any], means: NDArray[np.float32], valid: NDArray[np.uint8]
 ) -> None:
-    """Turn sums and counts a user into columns of means, each with Arrow's bits for what is there.
+    """Divide sums by counts into one column of means per genre, each with Arrow's validity bitmap.
 
     Parameters
     ----------
-    sums, counts
-        Shape (n_users, n_genres).
-    means, valid
-        Outputs of shape (n_genres, n_users), 0 where unseen, and (n_genres, ceil(n_users / 8)), in
-        which user ``i`` is bit ``i % 8``, from the least, of byte ``i // 8``; zeros before.
+    sums, counts : ndarray of shape (n_users, n_genres)
+    means : ndarray of shape (n_genres, n_users), float32
+        Output: means, 0 where the count is 0.
+    valid : ndarray of shape (n_genres, ceil(n_users / 8)), uint8
+        Output: bit ``i % 8``, from the least significant, of byte ``i // 8`` is set if user ``i``
+        has a mean. Pass zeros.
     """
     for i in range(sums.shape[0]):
         bit = np.uint8(1 << (i & 7))
@@ -111,14 +97,3 @@ def mean_columns(
             if n > 0:
                 means[g, i] = np.float32(np.float64(sums[i, g]) / n)
                 valid[g, i >> 3] |= bit
-
-
-def mean_columns_numpy(
-    sums: NDArray[Any], counts: NDArray[Any], means: NDArray[np.float32], valid: NDArray[np.uint8]
-) -> None:
-    """Do the same as :func:`mean_columns` with NumPy."""
-    seen = counts > 0
-    found = np.zeros(sums.shape)
-    np.divide(sums, counts, out=found, where=seen, dtype=np.float64)
-    means[:] = found.T
-    valid[:] = np.packbits(seen.T, axis=1, bitorder="little")

@@ -1,36 +1,60 @@
-"""The tasks that see rows: a partition is read, chunk by chunk, and summed up by user."""
+"""The loop over the chunks of a partition, and the tasks that read one.
+
+Aggregation, shuffle, deduplication and ``convert`` read partitions through
+:class:`PartitionReader`. They differ only in how they parse a chunk.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from segmentation.datasets import csv_reader, format, partitions
+from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import compiled_reader, sketches, user_statistics
+from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from segmentation.datasets.format import LineReject, RatingsFormat
     from segmentation.datasets.partitions import Fragment
+    from segmentation.features.user_statistics import ChunkStatistics
     from segmentation.schema import MovieTable, UserStatistics
 
-#: Beneath Dask's own, so that lines go where a worker's do.
+#: A child of Dask's own logger, so that lines go where a worker's lines go.
 logger = logging.getLogger("distributed.segmentation")
-#: Chunks of a packed file whose statistics wait to be merged.
-_WAITING = 8
-#: Text that is typed at once where rows are kept: that takes several times as much for a while.
-_TYPED_BYTES = 2 << 20
+#: Column of detailed rows: the number of the fragment that a row was read from.
+FRAGMENT = "fragment"
+#: Chunk statistics that wait to be merged while a compressed file is read.
+_MERGE_EVERY = 8
+#: Bytes of text to parse at once where rows are kept; parsing briefly takes several times as much.
+_PARSE_BYTES = 2 << 20
 _LINE_END = re.compile(rb"\n")
 
 
+class _Chunk(Protocol):
+    """What the reader needs to know of a parsed chunk."""
+
+    @property
+    def lines(self) -> int: ...
+
+    @property
+    def rejected(self) -> Sequence[LineReject]: ...
+
+
+ChunkT = TypeVar("ChunkT", bound=_Chunk)
+
+
 class FragmentReport(NamedTuple):
-    """What became of one piece's lines; rejected ones are numbered from 0 within it."""
+    """The lines of one fragment; rejected lines are numbered from 0 within it."""
 
     path: str
     header_lines: int
@@ -39,123 +63,267 @@ class FragmentReport(NamedTuple):
 
 
 class PartitionSummary(NamedTuple):
-    """What the driver learns of one partition.
+    """What the driver learns about one partition.
 
-    ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
-    ``sketch`` holds some evenly spaced user ids, of ``users`` in all, and ``sample`` the hashes of
-    some, chosen by them. Where rows are shuffled later, users are not told of. ``unstamped`` are
-    used ratings whose timestamp is none, where timestamps matter.
+    Attributes
+    ----------
+    fragments
+        One report per fragment.
+    used, unmapped
+        Number of ratings whose movie is in the catalogue, and of those whose movie is not.
+    seen
+        Bitmap of the catalogue's movies with a used rating, eight to a byte.
+    sketch
+        Evenly spaced user ids. Empty if the rows are to be shuffled.
+    n_users
+        Number of distinct users. 0 if the rows are to be shuffled.
+    sample
+        Hashes of a fixed sample of the user ids, from which users are counted across partitions.
+    without_timestamp
+        Used ratings without a usable timestamp; counted only in detailed rows.
     """
 
-    pieces: tuple[FragmentReport, ...]
+    fragments: tuple[FragmentReport, ...]
     used: int
     unmapped: int
     seen: NDArray[np.uint8]
     sketch: NDArray[Any] = np.empty(0, np.int64)
-    users: int = 0
+    n_users: int = 0
     sample: NDArray[np.uint64] = np.empty(0, np.uint64)
-    unstamped: int = 0
+    without_timestamp: int = 0
 
     @property
     def rejected(self) -> int:
-        """Rows that are no ratings."""
-        return sum(len(piece.rejected) for piece in self.pieces)
+        """Number of rows that are not ratings."""
+        return sum(len(fragment.rejected) for fragment in self.fragments)
 
 
-def describe_partition(pieces: Sequence[Fragment]) -> str:
-    """Say which part of which file a partition is."""
-    first, last = pieces[0].part, pieces[-1].part
-    what = "row groups" if pieces[0].file.codec == "parquet" else "bytes"
-    told = f"{first.path}, {what} {first.start:,} to {first.stop:,}"
-    return told if len(pieces) == 1 else f"{told} and {len(pieces) - 1} more up to {last.path}"
+class PartitionReader(Generic[ChunkT]):
+    """Iterate over the parsed chunks of a partition and report the lines of its fragments.
+
+    Parameters
+    ----------
+    fragments
+        The fragments of the partition, in order.
+    parse
+        Turns whole lines of a file, or the typed rows of a Parquet file, into chunks.
+    detailed
+        Whether typed rows have the columns ``timestamp`` and ``line`` as well.
+
+    Attributes
+    ----------
+    reports
+        One :class:`FragmentReport` per fragment that has been read to its end.
+    """
+
+    def __init__(
+        self,
+        fragments: Sequence[Fragment],
+        parse: Callable[[RatingsFormat, bytes | memoryview | format.ParsedChunk], Iterator[ChunkT]],
+        *,
+        detailed: bool = False,
+    ) -> None:
+        self._fragments = fragments
+        self._parse = parse
+        self._detailed = detailed
+        self.reports: list[FragmentReport] = []
+
+    def __iter__(self) -> Iterator[tuple[int, int, ChunkT]]:
+        """Yield the index of the fragment, the number of the chunk's first line, and the chunk.
+
+        Lines are numbered from 0 within the fragment. A chunk may be a view of a buffer that is
+        reused: use it before asking for the next one.
+
+        Raises
+        ------
+        DataError
+            If a compressed or Parquet file is damaged.
+        """
+        for index, fragment in enumerate(self._fragments):
+            file = fragment.file
+            line = 0
+            rejected: list[LineReject] = []
+            for data in partitions.read_chunks(fragment, detailed=self._detailed):
+                for chunk in self._parse(file, data):
+                    yield index, line, chunk
+                    rejected += [bad._replace(line=line + bad.line) for bad in chunk.rejected]
+                    line += chunk.lines
+            self.reports.append(FragmentReport(file.path, file.header_lines, line, tuple(rejected)))
 
 
-def log_partition(stage: str, pieces: Sequence[Fragment], rows: int, users: int | None) -> None:
-    """Put a line into the worker's log."""
-    by = "" if users is None else f" by {users:,} users"
-    logger.info("%s: %s: %s rows%s", stage, describe_partition(pieces), f"{rows:,}", by)
+def read_rows(
+    fragments: Sequence[Fragment], *, detailed: bool = False
+) -> PartitionReader[format.ParsedChunk]:
+    """Return a reader of a partition's typed rows, a few MiB of text at a time.
+
+    With ``detailed``, rows have the columns ``timestamp`` and ``line`` as well.
+    """
+    parse = functools.partial(_parse_rows, detailed=detailed)
+    return PartitionReader(fragments, parse, detailed=detailed)
+
+
+def _parse_rows(
+    file: RatingsFormat, data: bytes | memoryview | format.ParsedChunk, *, detailed: bool
+) -> Iterator[format.ParsedChunk]:
+    if isinstance(data, format.ParsedChunk):
+        yield data
+        return
+    start = 0
+    while start < len(data):
+        end = _LINE_END.search(data, start + _PARSE_BYTES - 1)
+        stop = end.end() if end else len(data)
+        yield csv_reader.parse_lines(file, bytes(data[start:stop]), detailed=detailed)
+        start = stop
 
 
 def aggregate_partition(
-    pieces: Sequence[Fragment], table: MovieTable
+    fragments: Sequence[Fragment], table: MovieTable
 ) -> tuple[UserStatistics, PartitionSummary]:
-    """Read one partition and sum it up by user.
+    """Read one partition and aggregate it by user.
 
     Raises
     ------
     DataError
-        If a packed or Parquet file is damaged.
+        If a compressed or Parquet file is damaged.
     """
-    waiting: list[UserStatistics] = []
-    reports = []
+    pending: list[UserStatistics] = []
     used = unmapped = 0
     seen = np.zeros(-(-len(table.movie_ids) // 8), np.uint8)
-    for piece in pieces:
-        lines = 0
-        rejected: list[LineReject] = []
-        for chunk in partitions.read_chunks(piece):
-            found, more, bad = _summed(piece.file, chunk, table)
-            rejected += [reject._replace(line=lines + reject.line) for reject in bad]
-            lines += more
-            used += found.used
-            unmapped += found.unmapped
-            seen |= found.seen
-            if len(waiting) == _WAITING:
-                waiting = [user_statistics.merge(waiting)]
-            waiting.append(found.statistics)
-        file = piece.file
-        reports.append(FragmentReport(file.path, file.header_lines, lines, tuple(rejected)))
-    merged = user_statistics.merge(waiting) if waiting else user_statistics.empty(table.n_genres)
-    merged = user_statistics.downcast(merged)
-    sketch = sketches.quantile_sketch(merged.users)
-    log_partition("ratings", pieces, used + unmapped, len(merged.users))
-    return merged, PartitionSummary(
-        tuple(reports),
-        used,
-        unmapped,
-        seen,
-        sketch,
-        len(merged.users),
-        sketches.hash_sample(merged.users),
+    reader = PartitionReader(fragments, functools.partial(_aggregate_chunk, table=table))
+    for _, _, chunk in reader:
+        used += chunk.used
+        unmapped += chunk.unmapped
+        seen |= chunk.seen
+        if len(pending) == _MERGE_EVERY:
+            pending = [user_statistics.merge(pending)]
+        pending.append(chunk.statistics)
+    merged = (
+        user_statistics.merge(pending)
+        if pending
+        else user_statistics.empty_statistics(table.n_genres)
     )
+    merged = user_statistics.downcast(merged)
+    log_partition(fragments, used + unmapped, len(merged.users))
+    summary = PartitionSummary(tuple(reader.reports), used, unmapped, seen)
+    return merged, add_users(summary, merged.users)
 
 
-def _summed(
-    file: RatingsFormat, chunk: bytes | memoryview | format.Partition, table: MovieTable
-) -> tuple[user_statistics.PartitionStatistics, int, Sequence[LineReject]]:
-    if not isinstance(chunk, format.Partition):
-        known = strict_grammar(file)
-        quick = known and compiled_reader.read_statistics(chunk, known, table)
-        if quick is not None:
-            return *quick, ()
-        chunk = csv_reader.parse_lines(file, bytes(chunk))
-    return user_statistics.partition_statistics(chunk.ratings, table), chunk.lines, chunk.rejected
-
-
-def parse_chunks(piece: Fragment, *, detailed: bool = False) -> Iterator[format.Partition]:
-    """Read the rows of a piece, a few MiB of text at a time.
-
-    Raises
-    ------
-    DataError
-        If a packed or Parquet file is damaged.
-    """
-    for chunk in partitions.read_chunks(piece, detailed=detailed):
-        if isinstance(chunk, format.Partition):
-            yield chunk
-            continue
-        start = 0
-        while start < len(chunk):
-            end = _LINE_END.search(chunk, start + _TYPED_BYTES - 1)
-            stop = end.end() if end else len(chunk)
-            yield csv_reader.parse_lines(piece.file, bytes(chunk[start:stop]), detailed=detailed)
-            start = stop
+def _aggregate_chunk(
+    file: RatingsFormat, data: bytes | memoryview | format.ParsedChunk, *, table: MovieTable
+) -> Iterator[ChunkStatistics]:
+    if not isinstance(data, format.ParsedChunk):
+        grammar = strict_grammar(file)
+        if grammar is not None:
+            statistics = compiled_reader.aggregate_lines(data, grammar, table)
+            if statistics is not None:
+                yield statistics
+                return
+        data = csv_reader.parse_lines(file, bytes(data))
+    yield user_statistics.aggregate_chunk(data, table)
 
 
 def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
-    """Return how the compiled reader cuts a file's lines; None where it doesn't."""
-    if file.positions != (0, 1, 2) or file.texts:
+    """Return how the compiled reader splits a file's lines; None if it can't read the file."""
+    if file.positions != (0, 1, 2) or file.string_columns:
         return None
     return compiled_reader.Grammar(
         len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale
     )
+
+
+def read_used_rows(
+    fragments: Sequence[Fragment],
+    table: MovieTable,
+    *,
+    detailed: bool = False,
+    first_fragment: int = 0,
+) -> tuple[pd.DataFrame, PartitionSummary]:
+    """Read the ratings of one partition whose movie is in the catalogue.
+
+    Parameters
+    ----------
+    fragments
+        The fragments of the partition, in order.
+    table
+        The catalogue's movies.
+    detailed
+        Whether to add the columns ``timestamp``, ``line`` (from 0 within the fragment) and
+        ``fragment``.
+    first_fragment
+        Number of the first fragment among those of all partitions.
+
+    Returns
+    -------
+    rows : pandas.DataFrame
+        ``userId``, ``movieId`` (the movie's row in the catalogue), ``rating``, and the details.
+    summary : PartitionSummary
+        Without users: the shuffle counts them later, :func:`add_users` adds them before it.
+
+    Raises
+    ------
+    DataError
+        If a compressed or Parquet file is damaged.
+    """
+    import pandas as pd
+
+    frames = [empty_rows(fragments[0].file.string_columns, detailed=detailed)]
+    unmapped = 0
+    reader = read_rows(fragments, detailed=detailed)
+    for index, first_line, chunk in reader:
+        used = user_statistics.map_movies(chunk.ratings, table)
+        unmapped += len(chunk.ratings) - len(used)
+        if detailed:
+            place: dict[str, Any] = {
+                LINE: used[LINE] + first_line,
+                FRAGMENT: np.int32(first_fragment + index),
+            }
+            used = used.assign(**place)
+        frames.append(used)
+    rows = pd.concat(frames, ignore_index=True)
+    seen = np.zeros(len(table.movie_ids), np.bool_)
+    seen[rows[MOVIE].to_numpy()] = True
+    summary = PartitionSummary(tuple(reader.reports), len(rows), unmapped, np.packbits(seen))
+    if detailed:
+        missing = rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP
+        summary = summary._replace(without_timestamp=int(missing.sum()))
+    return rows, summary
+
+
+def empty_rows(string_columns: Sequence[str] = (), *, detailed: bool = False) -> pd.DataFrame:
+    """Return a data frame like those of :func:`read_used_rows`, without rows.
+
+    ``string_columns`` names the columns whose ids are strings.
+    """
+    import pandas as pd
+
+    users = pd.Series([], dtype=STRING_DTYPE if USER in string_columns else np.int64)
+    columns = {USER: users, MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
+    if detailed:
+        columns |= {name: np.empty(0, np.int64) for name in (TIMESTAMP, LINE)}
+        columns[FRAGMENT] = np.empty(0, np.int32)
+    return pd.DataFrame(columns)
+
+
+def add_users(summary: PartitionSummary, users: NDArray[Any]) -> PartitionSummary:
+    """Return a summary that counts and samples the sorted distinct users of its partition."""
+    return summary._replace(
+        sketch=sketches.quantile_sketch(users),
+        n_users=len(users),
+        sample=sketches.hash_sample(users),
+    )
+
+
+def describe_partition(fragments: Sequence[Fragment]) -> str:
+    """Return the file and the range of bytes, or row groups, of a partition."""
+    first, last = fragments[0].part, fragments[-1].part
+    unit = "row groups" if fragments[0].file.codec == "parquet" else "bytes"
+    description = f"{first.path}, {unit} {first.start:,} to {first.stop:,}"
+    if len(fragments) == 1:
+        return description
+    return f"{description} and {len(fragments) - 1} more up to {last.path}"
+
+
+def log_partition(fragments: Sequence[Fragment], n_rows: int, n_users: int | None = None) -> None:
+    """Log to the worker's log that a partition has been read."""
+    users = "" if n_users is None else f" by {n_users:,} users"
+    logger.info("ratings: %s: %s rows%s", describe_partition(fragments), f"{n_rows:,}", users)

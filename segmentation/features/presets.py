@@ -1,4 +1,4 @@
-"""Presets: which matrix is made of the user genre means and clustered."""
+"""Presets: the feature matrix that is clustered, made from the user statistics."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.schema import UserStatistics
+from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
+    import dask.array as da
+    from distributed import Client
     from numpy.typing import NDArray
 
-#: name → what it clusters, in a sentence for help texts and reports.
+    from segmentation.features.user_blocks import UserBlocks
+
+#: Preset → what its matrix holds.
 PRESETS = {
-    "engagement": "each genre's mean rating, 0 where the user has seen none of it",
-    "taste": "each genre's mean as a deviation from the user's own mean rating, "
-    "shrunk towards 0 the fewer films back it",
-    "original": "as the original notebook: the direct join, means with 0 for unseen, unscaled",
+    "engagement": "mean rating per genre, 0 where the user has seen none of it",
+    "taste": "mean rating per genre as a deviation from the user's own mean rating, shrunk towards "
+    "0 if few movies support it",
+    "original": "as in the original notebook: the direct join, means with 0 for unseen, unscaled",
 }
 
-#: How many films of a genre weigh as much as the belief that a user likes it as any other.
-SHRINKAGE_FILMS = 5.0
-#: Users whose features are made at a time.
-_USERS = 8_192
+#: Weight of the prior, in movies: a genre's deviation is halved if the user rated this many.
+SHRINKAGE_MOVIES = 5.0
+#: Users whose features are computed at a time.
+_CHUNK_USERS = 8_192
 
 
 def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
-    """Return each user's mean rating a genre, NaN where unseen; shape (n_users, n_genres)."""
+    """Return the mean rating per user and genre, NaN where unseen; shape (n_users, n_genres)."""
     counts = statistics.counts
     means = np.full(counts.shape, np.nan)
     np.divide(statistics.sums, counts, out=means, where=counts > 0, dtype=np.float64)
@@ -34,26 +39,78 @@ def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
 
 
 def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
-    """Return the matrix that is clustered, float32 of shape (n_users, n_genres).
+    """Return the feature matrix of a preset.
 
-    For ``taste`` the deviation of a genre with ``n`` films is multiplied by
-    ``n / (n + SHRINKAGE_FILMS)``: the posterior mean of a normal deviation with a prior at 0.
+    For ``taste`` the deviation of a genre with ``n`` movies is multiplied by
+    ``n / (n + SHRINKAGE_MOVIES)``, the posterior mean of a normal deviation with a prior at 0.
+
+    Returns
+    -------
+    ndarray of shape (n_users, n_genres), float32
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> one_user = UserStatistics(
+    ...     users=np.array([7]),
+    ...     movies=np.array([3]),
+    ...     rating_sum=np.array([9.0]),
+    ...     sums=np.array([[8.0, 1.0, 0.0]]),
+    ...     counts=np.array([[2, 1, 0]]),
+    ... )
+    >>> compute_features(one_user, "engagement").tolist()
+    [[4.0, 1.0, 0.0]]
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
-    found = np.empty(statistics.counts.shape, np.float32)
-    # A few at a time, since the tables in between are several times as large.
-    for at in range(0, len(found), _USERS):
-        some = slice(at, at + _USERS)
-        columns: Any = (column[some] for column in statistics)
-        found[some] = _features(UserStatistics(*columns), preset)
-    return found
+    features = np.empty(statistics.counts.shape, np.float32)
+    # In chunks, since the float64 arrays in between are several times as large.
+    for start in range(0, len(features), _CHUNK_USERS):
+        rows = slice(start, start + _CHUNK_USERS)
+        columns: Any = (column[rows] for column in statistics)
+        features[rows] = _chunk_features(UserStatistics(*columns), preset)
+    return features
 
 
-def _features(statistics: UserStatistics, preset: str) -> NDArray[np.float64]:
+def _chunk_features(statistics: UserStatistics, preset: str) -> NDArray[np.float64]:
     means = genre_means(statistics)
     if preset == "taste":
-        own = np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
+        user_means = np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
         counts = statistics.counts.astype(np.float64)
-        means = (means - own[:, None]) * (counts / (counts + SHRINKAGE_FILMS))
+        means = (means - user_means[:, None]) * (counts / (counts + SHRINKAGE_MOVIES))
     return np.nan_to_num(means, nan=0.0)
+
+
+def feature_matrix(client: Client, blocks: UserBlocks, preset: str, n_genres: int) -> da.Array:
+    """Return the feature matrix as a Dask array over blocks that stay on the workers.
+
+    Parameters
+    ----------
+    client
+        The client that holds the blocks.
+    blocks
+        The user statistics.
+    preset
+        One of :data:`PRESETS`.
+    n_genres
+        The number of columns.
+
+    Returns
+    -------
+    dask.array.Array of shape (n_users, n_genres), float32
+        Rows follow the users' ids.
+    """
+    import dask.array as da
+
+    tasks = map_tasks(client, "features", compute_features, blocks.statistics, preset)
+    return da.concatenate(
+        [
+            da.from_delayed(task, shape=(size, n_genres), dtype=np.float32)
+            for task, size in zip(tasks, blocks.sizes, strict=True)
+        ]
+    )

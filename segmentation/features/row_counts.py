@@ -1,9 +1,9 @@
-"""What partitions report, collected and added up: rows used, unmapped, rejected; movies rated."""
+"""Collect the summaries of partitions and add up their rows: used, unmapped and rejected."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,28 +13,46 @@ from segmentation.schema import TIMESTAMP, RejectedRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from segmentation.features.partition_reader import PartitionSummary
+    from distributed import Future
 
-StopReason = Literal["whole", "rejected", "disordered"]
+    from segmentation.features.partition_reader import PartitionSummary
+    from segmentation.progress import Stage
+
+#: Characters of a rejected line that an error quotes, at most.
+_QUOTED_CHARACTERS = 60
+#: The bitmap of a catalogue without movies.
+_NO_MOVIES = np.zeros(0, np.uint8)
 
 
 @dataclass
 class RowCounts:
-    """Rows of all partitions, and the movies that got a used rating."""
+    """Rows of all partitions.
+
+    Attributes
+    ----------
+    used, unmapped
+        Number of ratings whose movie is in the catalogue, and of those whose movie is not.
+    rejected
+        The rows that are not ratings.
+    movies
+        Number of the catalogue's movies with a used rating.
+    without_timestamp
+        Number of used ratings without a usable timestamp, where timestamps matter.
+    """
 
     used: int = 0
     unmapped: int = 0
     rejected: list[RejectedRow] = field(default_factory=list)
     movies: int = 0
-    unstamped: int = 0
+    without_timestamp: int = 0
 
     @property
     def read(self) -> int:
-        """Every row, blank lines apart."""
+        """Number of rows in all, blank lines excluded."""
         return self.used + self.unmapped + len(self.rejected)
 
     def record(self) -> dict[str, int]:
-        """Return the counts as they stand in the manifest."""
+        """Return the counts for the manifest."""
         return {
             "read": self.read,
             "used": self.used,
@@ -42,139 +60,193 @@ class RowCounts:
             "rejected": len(self.rejected),
         }
 
-    def check(self, place: str, max_rejected: float, movies: str, *, whole: bool) -> None:
-        """Refuse data of which too much is no ratings, or nothing belongs to the catalogue.
+    def supersede(self, rows: Sequence[RejectedRow]) -> None:
+        """Count used ratings as rejected because a later rating supersedes them."""
+        if rows:
+            self.used -= len(rows)
+            self.rejected = sorted([*self.rejected, *rows], key=lambda row: (row.file, row.line))
+
+    def check_rejected(self, path: str, max_rejected: float, *, complete: bool = True) -> None:
+        """Check that few rows are rejected.
+
+        Parameters
+        ----------
+        path
+            The ratings, to name in the error.
+        max_rejected
+            Largest share of the rows that may be rejected.
+        complete
+            Whether all rows have been counted. If not, this always fails.
 
         Raises
         ------
         DataError
+            If too many rows are rejected.
         """
-        self.check_rejected(place, max_rejected, whole=whole)
+        if complete and len(self.rejected) <= max_rejected * self.read:
+            return
+        first = self.rejected[0]
+        raise DataError(
+            "{path}: {rejected:,} of {read:,} {rows} ({share:.1%}) are not ratings, more than "
+            "{max_rejected} {limit:g}; the first is {place}: {reason}: {text!r}: fix the file or "
+            "raise {max_rejected}",
+            "max_rejected",
+            path=path,
+            rejected=len(self.rejected),
+            read=self.read,
+            rows="rows" if complete else "rows read so far",
+            share=len(self.rejected) / self.read,
+            limit=max_rejected,
+            place=f"line {first.line}" + ("" if first.file == path else f" of {first.file}"),
+            reason=first.reason,
+            text=_shorten(first.text),
+        )
+
+    def check_used(self, path: str, catalogue_path: str) -> None:
+        """Check that any rating is of a movie in the catalogue.
+
+        Raises
+        ------
+        DataError
+            If none is.
+        """
         if self.used == 0:
             raise DataError(
-                f"{place}: none of its {self.read:,} ratings is of a movie in {movies}: the files "
-                "belong to different data sets"
+                f"{path}: none of its {self.read:,} ratings is of a movie in {catalogue_path}: "
+                "use the catalogue that belongs to the ratings"
             )
 
-    def check_timestamps(self, place: str, most: float) -> str | None:
-        """Return a warning where ratings lack a timestamp that they are to be told apart by.
+    def check_timestamps(self, path: str, max_missing: float) -> str | None:
+        """Check that few used ratings lack a timestamp; return a warning if any does.
 
         Raises
         ------
         DataError
-            If more than this share of them do.
+            If more than this share of the used ratings has none.
         """
-        if not self.unstamped:
+        if not self.without_timestamp:
             return None
-        told = (
-            f"{place}: {self.unstamped:,} of {self.used:,} ratings have no {TIMESTAMP} that is a "
+        problem = (
+            f"{self.without_timestamp:,} of {self.used:,} ratings have no {TIMESTAMP} that is a "
             "whole number or a point in time"
         )
-        if self.unstamped > most * self.used:
+        if self.without_timestamp > max_missing * self.used:
             raise DataError(
-                f"{told}, by which --deduplicate tells the latest: write seconds since 1970 "
-                "there, or leave the option out"
+                "{path}: {problem}, which {deduplicate} needs to find the latest: write seconds "
+                "since 1970 there, or leave {deduplicate} out",
+                "deduplicate",
+                path=path,
+                problem=problem,
             )
-        return f"{told}: --deduplicate takes them for the oldest"
-
-    def check_rejected(self, place: str, max_rejected: float, *, whole: bool) -> None:
-        """Refuse data of which too much is no ratings.
-
-        Raises
-        ------
-        DataError
-        """
-        if not whole or len(self.rejected) > max_rejected * self.read:
-            raise DataError(self._too_many_rejected(place, max_rejected, whole=whole))
-
-    def _too_many_rejected(self, place: str, max_rejected: float, *, whole: bool) -> str:
-        first = self.rejected[0]
-        text = first.text if len(first.text) <= 60 else first.text[:57] + "..."
-        share = len(self.rejected) / self.read
-        read = "rows" if whole else "rows read so far"
-        where = f"line {first.line}" + ("" if first.file == place else f" of {first.file}")
-        return (
-            f"{place}: {len(self.rejected):,} of {self.read:,} {read} ({share:.1%}) are not "
-            f"ratings, more than --max-rejected {max_rejected:g}; the first is {where}: "
-            f"{first.reason}: {text!r}: mend the file or raise --max-rejected"
-        )
+        return f"{path}: {problem}; deduplication treats them as the oldest"
 
 
-def sum_counts(summaries: Sequence[PartitionSummary], movies: int) -> RowCounts:
-    """Add up what partitions report, in the files' order; ``movies`` is the catalogue's number."""
-    tally = RowCounts()
-    seen = np.zeros(-(-movies // 8), np.uint8)
-    for part in summaries:
-        tally.used += part.used
-        tally.unmapped += part.unmapped
-        tally.unstamped += part.unstamped
-        seen |= part.seen
-    reports = [piece for part in summaries for piece in part.pieces]
-    for piece, line in zip(reports, first_line_numbers(summaries), strict=True):
-        tally.rejected += [
+def _shorten(text: str) -> str:
+    return text if len(text) <= _QUOTED_CHARACTERS else text[: _QUOTED_CHARACTERS - 3] + "..."
+
+
+def sum_counts(summaries: Sequence[PartitionSummary], n_movies: int) -> RowCounts:
+    """Add up summaries, which are in the order of the files.
+
+    ``n_movies`` is the number of movies in the catalogue.
+    """
+    counts = RowCounts()
+    seen = np.zeros(-(-n_movies // 8), np.uint8)
+    for summary in summaries:
+        counts.used += summary.used
+        counts.unmapped += summary.unmapped
+        counts.without_timestamp += summary.without_timestamp
+        seen |= summary.seen
+    counts.movies = int(np.unpackbits(seen)[:n_movies].sum())
+    reports = [report for summary in summaries for report in summary.fragments]
+    for report, first_line in zip(reports, first_line_numbers(summaries), strict=True):
+        counts.rejected += [
             RejectedRow(
-                piece.path,
-                line + reject.line,
-                reject.reason,
-                reject.text.decode("utf-8", "backslashreplace"),
+                report.path,
+                first_line + line.line,
+                line.reason,
+                line.text.decode("utf-8", "backslashreplace"),
             )
-            for reject in piece.rejected
+            for line in report.rejected
         ]
-    tally.movies = int(np.unpackbits(seen)[:movies].sum())
-    return tally
+    return counts
 
 
 def first_line_numbers(summaries: Sequence[PartitionSummary]) -> list[int]:
-    """Return the number of the first line of every piece within its file, counted from 1."""
-    found = []
+    """Return the number of each fragment's first line within its file, counted from 1."""
+    numbers = []
     path, line = None, 0
-    for part in summaries:
-        for piece in part.pieces:
-            if piece.path != path:
-                path, line = piece.path, piece.header_lines + 1
-            found.append(line)
-            line += piece.lines
-    return found
+    for summary in summaries:
+        for report in summary.fragments:
+            if report.path != path:
+                path, line = report.path, report.header_lines + 1
+            numbers.append(line)
+            line += report.lines
+    return numbers
 
 
-@dataclass
-class SummaryCollector:
-    """Collects what partitions report; ``most_rows`` is more than the files can hold."""
+def collect_summaries(
+    tasks: Sequence[Future],
+    stage: Stage,
+    path: str,
+    *,
+    max_rejected: float,
+    max_rows: int,
+    must_stop: Callable[[Sequence[PartitionSummary]], bool] = lambda summaries: False,
+) -> list[PartitionSummary] | None:
+    """Gather the summaries of partitions as they finish.
 
-    max_rejected: float
-    most_rows: int
-    stage: Any
+    Parameters
+    ----------
+    tasks
+        One future of a summary per partition, in the order of the files.
+    stage
+        Where to report progress.
+    path
+        The ratings, to name in an error.
+    max_rejected
+        Largest share of the rows that may be rejected.
+    max_rows
+        Upper bound on the rows of all partitions.
+    must_stop
+        Called with the summaries gathered so far; tells whether to stop here.
 
-    def gather(
-        self,
-        tasks: Sequence[Any],
-        disordered: Callable[[list[PartitionSummary]], bool] = lambda summaries: False,
-    ) -> tuple[list[PartitionSummary], StopReason]:
-        """Return the summaries in the files' order, and why it ended.
+    Returns
+    -------
+    list of PartitionSummary or None
+        In the order of the files; None if ``must_stop`` said so.
 
-        That is before all are in hand where too many rows were rejected, or ``disordered`` tells
-        of those that are that another way has to be taken.
-        """
-        from distributed import as_completed
+    Raises
+    ------
+    DataError
+        If more rows are rejected than all files together may have.
+    """
+    from distributed import as_completed
 
-        place = {task.key: i for i, task in enumerate(tasks)}
-        found: dict[int, PartitionSummary] = {}
-        rows = rejected = 0
-        # Asked for one by one: what was lost on its way is computed and fetched again.
-        for task in as_completed(tasks):
-            summary = task.result()
-            found[place[task.key]] = summary
-            rejected += summary.rejected
-            rows += summary.used + summary.unmapped + summary.rejected
-            self.stage.update(len(found), len(tasks), "partitions", rows)
-            # Past this even a flawless rest can't save the run.
-            if rejected > self.max_rejected * max(rows, self.most_rows):
-                # The first bad line has a number only if everything before it has been read.
-                first = min(i for i, part in found.items() if part.rejected)
-                for i in range(first):
-                    found[i] = found.get(i) or tasks[i].result()
-                whole = len(found) == len(tasks)
-                return [found[i] for i in sorted(found)], "whole" if whole else "rejected"
-            if disordered(list(found.values())):
-                return [], "disordered"
-        return [found[i] for i in range(len(tasks))], "whole"
+    positions = {task.key: i for i, task in enumerate(tasks)}
+    summaries: dict[int, PartitionSummary] = {}
+    n_rows = n_rejected = 0
+    # One result at a time: what is lost on its way is computed and fetched again.
+    for task in as_completed(tasks):
+        summary = task.result()
+        summaries[positions[task.key]] = summary
+        n_rejected += summary.rejected
+        n_rows += summary.used + summary.unmapped + summary.rejected
+        stage.update(len(summaries), len(tasks), "partitions", n_rows)
+        if n_rejected > max_rejected * max(n_rows, max_rows):
+            _raise_too_many_rejected(tasks, summaries, path, max_rejected)
+        if must_stop(list(summaries.values())):
+            return None
+    return [summaries[i] for i in range(len(tasks))]
+
+
+def _raise_too_many_rejected(
+    tasks: Sequence[Future], summaries: dict[int, PartitionSummary], path: str, max_rejected: float
+) -> None:
+    """Raise although partitions are missing, since even flawless ones can't save the run."""
+    # The number of the first rejected line is known once everything before it has been read.
+    first = min(i for i, summary in summaries.items() if summary.rejected)
+    for i in range(first):
+        summaries[i] = summaries.get(i) or tasks[i].result()
+    counts = sum_counts([summaries[i]._replace(seen=_NO_MOVIES) for i in sorted(summaries)], 0)
+    counts.check_rejected(path, max_rejected, complete=len(summaries) == len(tasks))

@@ -1,183 +1,177 @@
-"""Ratings in any order → statistics a user, where partial sums would be larger than the ratings.
+"""Ratings in any order → statistics by user, where partial sums would be larger than the ratings.
 
-Where most users are in most partitions, a partition's partial sums hold nearly all users and their
-genres, and all partitions' together many times what the ratings themselves take. Then the ratings
-are shuffled by user, out of core, by Dask's own ``p2p`` shuffle, and summed up once.
+If most users are in most partitions, the partial sums of each partition cover nearly all users and
+their genres, and those of all partitions together take many times the memory of the ratings. Then
+Dask's own ``p2p`` shuffle groups the ratings by user, out of core, and they are aggregated once.
 """
 
 from __future__ import annotations
 
+import functools
 import uuid
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets.identifiers import TEXT_DTYPE
 from segmentation.features import sketches, user_statistics
+from segmentation.features.deduplicate import aggregate_latest
 from segmentation.features.partition_reader import (
-    FragmentReport,
     PartitionSummary,
+    empty_rows,
     log_partition,
-    parse_chunks,
+    read_used_rows,
 )
-from segmentation.schema import MOVIE, RATING, USER
+from segmentation.schema import USER
 from segmentation.tasks import copy_second
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
+    from distributed import Client, Future
+    from numpy.typing import NDArray
 
-    from segmentation.datasets.format import LineReject
     from segmentation.datasets.partitions import Fragment
     from segmentation.schema import MovieTable, UserStatistics
 
-#: Bytes of a used rating on its way: user, the movie's row in the catalogue, and stars.
+#: Bytes of a shuffled row: user, the movie's row in the catalogue, and stars.
 ROW_BYTES = 20
-#: Bytes of the statistics of a user, without and for a genre.
+#: The same with timestamp, line and fragment.
+DETAILED_ROW_BYTES = 40
+#: Bytes of the statistics of one user: without genres, and per genre.
 _USER_BYTES, _GENRE_BYTES = 24, 12
-#: More of the users' ids than this share lie among those of other partitions.
-_CROWDED = 0.2
+#: Partitions overlap if more than this share of their user ids lies within other partitions.
+_MAX_OVERLAP = 0.2
 
 
 def exceeds_memory(
-    summaries: Sequence[PartitionSummary], partitions: int, n_genres: int, budget: int
+    summaries: Sequence[PartitionSummary], n_partitions: int, n_genres: int, limit: int
 ) -> bool:
-    """Tell from some partitions whether the sums of all are too much to be merged as they are.
+    """Tell whether partial sums overlap and are too large to merge as they are.
 
     Parameters
     ----------
     summaries
-        What is known of those that have been read.
-    partitions
-        Their number in all.
-    budget
+        The summaries of the partitions read so far, from which all are extrapolated.
+    n_partitions
+        Number of partitions in all.
+    n_genres
+        Number of genres.
+    limit
         Bytes that partial sums may take.
     """
-    users = sum(summary.users for summary in summaries)
-    expected = users * (_USER_BYTES + n_genres * _GENRE_BYTES) * partitions / len(summaries)
-    return len(summaries) > 1 and expected > budget and _overlap(summaries) > _CROWDED
+    n_users = sum(summary.n_users for summary in summaries)
+    user_bytes = _USER_BYTES + n_genres * _GENRE_BYTES
+    expected = n_users * user_bytes * n_partitions / len(summaries)
+    return len(summaries) > 1 and expected > limit and _overlap(summaries) > _MAX_OVERLAP
 
 
 def _overlap(summaries: Sequence[PartitionSummary]) -> float:
-    """Return the share of the users' ids, by the sketches, that lie within other partitions'."""
-    ends = [(s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch)]
-    inside = total = 0
-    for own in (s for s in summaries if len(s.sketch)):
-        covered = np.zeros(len(own.sketch), np.int64)
-        for low, high in ends:
-            covered += (own.sketch > low) & (own.sketch < high)
-        # Its own range holds all but its first and last.
-        inside += int((covered > 1).sum())
-        total += len(own.sketch)
-    return inside / max(total, 1)
+    """Return the share of sketched user ids that lie within the range of another partition."""
+    sketched = [summary.sketch for summary in summaries if len(summary.sketch)]
+    n_inside = n_ids = 0
+    for sketch in sketched:
+        n_ranges = np.zeros(len(sketch), np.int64)
+        for other in sketched:
+            n_ranges += (sketch > other[0]) & (sketch < other[-1])
+        # One of the ranges is the partition's own, which holds all but its first and last.
+        n_inside += int((n_ranges > 1).sum())
+        n_ids += len(sketch)
+    return n_inside / max(n_ids, 1)
 
 
-class ShuffleSpec(NamedTuple):
-    """How rows are read and summed up around a shuffle.
-
-    ``read`` takes a partition's pieces, whatever else was given for it, and the table, and returns
-    rows and a summary; ``summed`` takes rows and the table. ``none`` is a table without rows, and
-    ``row_bytes`` what a row takes.
-    """
-
-    read: Callable[..., tuple[pd.DataFrame, PartitionSummary]]
-    summed: Callable[[pd.DataFrame, MovieTable], tuple[UserStatistics, Any]]
-    none: pd.DataFrame
-    row_bytes: int
+def row_bytes(*, detailed: bool) -> int:
+    """Return the bytes that one row takes in a shuffle."""
+    return DETAILED_ROW_BYTES if detailed else ROW_BYTES
 
 
 def shuffle_by_user(
-    client: Any,
-    way: ShuffleSpec,
+    client: Client,
     partitions: Sequence[list[Fragment]],
-    more: Sequence[tuple[Any, ...]],
     table: MovieTable,
-    rows: int,
+    *,
+    n_rows: int,
     partition_bytes: int,
-) -> tuple[list[Any], list[Any]]:
-    """Shuffle the ratings by user and sum them up.
+    deduplicate: bool = False,
+) -> tuple[list[Future], list[Future]]:
+    """Shuffle the ratings by user and aggregate them.
 
     Parameters
     ----------
-    more
-        What ``way.read`` is given for each partition beside it.
-    rows
-        About how many there are.
+    client
+        The client to compute on.
+    partitions
+        The fragments of each partition.
+    table
+        The catalogue's movies.
+    n_rows
+        Estimated number of ratings.
     partition_bytes
-        Bytes of them in one partition behind the shuffle.
+        Bytes of rows per partition after the shuffle.
+    deduplicate
+        Whether only a user's latest rating of a movie counts.
 
     Returns
     -------
-    tuple
-        Futures: what ``way.summed`` returned for disjoint sets of users, and a summary a partition
-        that was read, in the files' order.
+    parts : list of Future
+        The results of :func:`aggregate_shuffled`, or with ``deduplicate`` of
+        :func:`aggregate_shuffled_latest`, for disjoint sets of users.
+    summaries : list of Future
+        One :class:`PartitionSummary` per partition that was read, in the order of the files.
     """
     import dask
     import dask.dataframe as dd
 
     token = uuid.uuid4().hex[:8]
-    read, rows_of, tell_of, sum_up = (
-        dask.delayed(f, pure=False) for f in (way.read, _first, copy_second, way.summed)
+    read = dask.delayed(functools.partial(read_partition, detailed=deduplicate), pure=False)
+    take_rows, take_summary = (dask.delayed(f, pure=False) for f in (_take_first, copy_second))
+    aggregate = dask.delayed(
+        aggregate_shuffled_latest if deduplicate else aggregate_shuffled, pure=False
     )
-    # One task that holds it, and no part of it in any other.
-    known = dask.delayed(table, traverse=False, pure=False)
-    pairs = [
-        read(
-            dask.delayed(pieces, traverse=False, pure=False),
-            *own,
-            known,
-            dask_key_name=f"read-rows-{token}-{number}",
-        )
-        for number, (pieces, own) in enumerate(zip(partitions, more, strict=True))
-    ]
-    n_parts = max(1, -(-rows * way.row_bytes // partition_bytes))
-    frame = dd.from_delayed([rows_of(pair) for pair in pairs], meta=way.none, verify_meta=False)
+    # One task that holds the table, rather than a copy in every other task.
+    shared_table = dask.delayed(table, traverse=False, pure=False)
+    pairs = []
+    first_fragment = 0
+    for number, fragments in enumerate(partitions):
+        own_fragments = dask.delayed(fragments, traverse=False, pure=False)
+        key = f"read-rows-{token}-{number}"
+        pairs.append(read(own_fragments, shared_table, first_fragment, dask_key_name=key))
+        first_fragment += len(fragments)
+    n_parts = max(1, -(-n_rows * row_bytes(detailed=deduplicate) // partition_bytes))
+    meta = empty_rows(partitions[0][0].file.string_columns, detailed=deduplicate)
+    frame = dd.from_delayed([take_rows(pair) for pair in pairs], meta=meta, verify_meta=False)
     shuffled = frame.shuffle(USER, npartitions=n_parts, shuffle_method="p2p", ignore_index=True)
-    summed = [sum_up(part, known) for part in shuffled.to_delayed()]
-    futures = client.compute([*summed, *(tell_of(pair) for pair in pairs)])
-    return futures[: len(summed)], futures[len(summed) :]
+    parts = [aggregate(rows, shared_table) for rows in shuffled.to_delayed()]
+    futures = client.compute([*parts, *(take_summary(pair) for pair in pairs)])
+    return futures[: len(parts)], futures[len(parts) :]
 
 
-def read_rows(
-    pieces: Sequence[Fragment], table: MovieTable
+def read_partition(
+    fragments: Sequence[Fragment], table: MovieTable, first_fragment: int = 0, *, detailed: bool
 ) -> tuple[pd.DataFrame, PartitionSummary]:
-    """Read one partition; return its used ratings, and what the driver learns of it."""
-    import pandas as pd
-
-    frames = [no_rows(pieces[0].file.texts)]
-    reports = []
-    unmapped = 0
-    for piece in pieces:
-        lines = 0
-        rejected: list[LineReject] = []
-        for part in parse_chunks(piece):
-            frames.append(user_statistics.map_movies(part.ratings, table))
-            unmapped += len(part.ratings) - len(frames[-1])
-            rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
-            lines += part.lines
-        file = piece.file
-        reports.append(FragmentReport(file.path, file.header_lines, lines, tuple(rejected)))
-    rows = pd.concat(frames, ignore_index=True)
-    seen = np.zeros(len(table.movie_ids), np.bool_)
-    seen[rows[MOVIE].to_numpy()] = True
-    log_partition("ratings", pieces, len(rows) + unmapped, None)
-    return rows, PartitionSummary(tuple(reports), len(rows), unmapped, np.packbits(seen))
+    """Read the rows of one partition to be shuffled, and summarize it."""
+    rows, summary = read_used_rows(
+        fragments, table, detailed=detailed, first_fragment=first_fragment
+    )
+    log_partition(fragments, summary.used + summary.unmapped)
+    return rows, summary
 
 
-def summed(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, Any]:
-    """Sum up rows; return the statistics and the sketch of their users."""
-    found, _ = user_statistics.aggregate_rows(rows, table)
-    return found, sketches.quantile_sketch(found.users)
+def aggregate_shuffled(
+    rows: pd.DataFrame, table: MovieTable
+) -> tuple[UserStatistics, NDArray[Any]]:
+    """Aggregate the rows of some users; return the statistics and a sketch of the users."""
+    statistics, _ = user_statistics.aggregate_rows(rows, table)
+    return statistics, sketches.quantile_sketch(statistics.users)
 
 
-def no_rows(texts: Sequence[str] = ()) -> pd.DataFrame:
-    """Return a table of rows without any; ``texts`` names columns whose ids are texts."""
-    import pandas as pd
+def aggregate_shuffled_latest(
+    rows: pd.DataFrame, table: MovieTable
+) -> tuple[UserStatistics, NDArray[Any], pd.DataFrame]:
+    """Do the same with the latest ratings, and return the superseded rows as well."""
+    statistics, superseded = aggregate_latest(rows, table)
+    return statistics, sketches.quantile_sketch(statistics.users), superseded
 
-    users = pd.Series([], dtype=TEXT_DTYPE if USER in texts else np.int64)
-    return pd.DataFrame({USER: users, MOVIE: np.empty(0, np.int32), RATING: np.empty(0)})
 
-
-def _first(pair: tuple[Any, Any]) -> Any:
+def _take_first(pair: tuple[Any, Any]) -> Any:
     return pair[0]

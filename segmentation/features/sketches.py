@@ -1,4 +1,4 @@
-"""Small samples of a partition's users: how many there are in all, and where to cut blocks."""
+"""Small samples of a partition's users: to count distinct users, and to choose block boundaries."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-
-#: How many evenly spaced user ids of a partition tell where its users lie.
-_SKETCH = 64
-
-
-#: One user in so many is told of by a partition, to count them over all.
-SAMPLED = 64
-
-
-#: Odd, and near the golden ratio of 2 to the 64th (Knuth, The Art of Computer Programming 3, 6.4).
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+#: User ids in a quantile sketch, at most.
+_SKETCH_SIZE = 64
+#: A hash sample holds about one user in this many.
+SAMPLING_INTERVAL = 64
+#: Odd, and near 2**64 over the golden ratio (Knuth, The Art of Computer Programming 3, 6.4).
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def quantile_sketch(users: NDArray[Any]) -> NDArray[Any]:
-    """Return evenly spaced ones of sorted user ids, the first and the last among them."""
+    """Return evenly spaced ids out of sorted user ids, the first and the last included.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sketch = quantile_sketch(np.arange(1000))
+    >>> len(sketch), int(sketch[0]), int(sketch[-1])
+    (64, 0, 999)
+    """
     n = len(users)
-    return users[np.linspace(0, n - 1, min(n, _SKETCH)).astype(np.int64)] if n else users
+    return users[np.linspace(0, n - 1, min(n, _SKETCH_SIZE)).astype(np.int64)] if n else users
 
 
 def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return the hashes of about one user in :data:`SAMPLED`, the same ones in every partition.
+    """Return the hashes of about one user in :data:`SAMPLING_INTERVAL`.
 
-    How many there are in several partitions together tells how many users these have.
+    Whether a user is in the sample depends only on the id, so that the union of the samples of
+    several partitions is the sample of their distinct users.
 
     Parameters
     ----------
@@ -41,33 +45,33 @@ def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
         Distinct ids.
     """
     if users.dtype.kind == "S":
-        # What an id is padded with is zero, and adds nothing.
+        # Zero bytes, with which shorter ids are padded, add nothing to the hash.
         width = users.dtype.itemsize
         letters = np.ascontiguousarray(users).view(np.uint8).reshape(len(users), width)
-        mixed = np.zeros(len(users), np.uint64)
-        # A letter's place at a time: a product of all would hold eight times the ids.
-        for place, weight in enumerate(_SPREAD ** np.arange(1, width + 1, dtype=np.uint64)):
-            mixed += letters[:, place].astype(np.uint64) * weight
+        hashes = np.zeros(len(users), np.uint64)
+        # Position by position: all products at once would take eight times the memory of the ids.
+        for position, weight in enumerate(_MULTIPLIER ** np.arange(1, width + 1, dtype=np.uint64)):
+            hashes += letters[:, position].astype(np.uint64) * weight
     else:
-        mixed = users.astype(np.uint64) * _SPREAD
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * _SPREAD
-    return np.asarray(mixed[mixed < np.uint64(2**64 // SAMPLED)])
+        hashes = users.astype(np.uint64) * _MULTIPLIER
+    hashes = (hashes ^ (hashes >> np.uint64(32))) * _MULTIPLIER
+    return np.asarray(hashes[hashes < np.uint64(2**64 // SAMPLING_INTERVAL)])
 
 
 def estimate_n_users(samples: Sequence[NDArray[np.uint64]]) -> int:
-    """Return about how many different users there are where these samples are from."""
-    return SAMPLED * (len(np.unique(np.concatenate(samples))) + 1)
+    """Estimate the number of distinct users in the partitions that the hash samples are from."""
+    return SAMPLING_INTERVAL * (len(np.unique(np.concatenate(samples))) + 1)
 
 
 def block_boundaries(sketches: Sequence[NDArray[Any]], n_blocks: int) -> list[Any]:
-    """Choose at most ``n_blocks - 1`` user ids that cut the audience into blocks of like size.
+    """Return at most ``n_blocks - 1`` user ids that split the users into blocks of similar size.
 
-    Any cut gives the same results; the sketches only keep the blocks balanced.
+    The sketches only balance the blocks: results are the same for any boundaries.
     """
-    # Those of nobody are numbers, and would make numbers of texts.
-    known = [sketch for sketch in sketches if len(sketch)]
-    pool = np.sort(np.concatenate(known)) if known else np.empty(0, np.int64)
+    # An empty sketch is an int64 array, and would change the dtype of byte strings.
+    ids = [sketch for sketch in sketches if len(sketch)]
+    pool = np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
     if n_blocks <= 1 or len(pool) == 0:
         return []
-    at = (np.arange(1, n_blocks) * len(pool)) // n_blocks
-    return [user.item() for user in np.unique(pool[at]) if user > pool[0]]
+    positions = (np.arange(1, n_blocks) * len(pool)) // n_blocks
+    return [user.item() for user in np.unique(pool[positions]) if user > pool[0]]

@@ -1,4 +1,4 @@
-"""Blocks of user statistics on the workers: merged from partitions by ranges of users, and kept."""
+"""Blocks of user statistics on the workers: merged from partitions by range of users, and saved."""
 
 from __future__ import annotations
 
@@ -19,117 +19,128 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+    from distributed import Client, Future
     from numpy.typing import NDArray
 
-
-#: Users of one feature block at most; fewer where that gives every thread one.
+#: Users in a block, at most; fewer where that gives every thread a block.
 BLOCK_USERS = 131_072
-#: A task on fewer costs more than its work.
-_LEAST_USERS = 128
+#: A task for fewer users costs more than its work.
+_MIN_USERS = 128
 
 
 @dataclass
 class UserBlocks:
-    """User statistics as futures, a block a range of users, with the users in each."""
+    """User statistics as futures, one block per range of users.
 
-    statistics: list[Any]
+    Attributes
+    ----------
+    statistics : list of Future
+        Each a :class:`segmentation.schema.UserStatistics`, in ascending order of the users.
+    sizes : list of int
+        Number of users in each block.
+    """
+
+    statistics: list[Future]
     sizes: list[int]
 
     @property
     def users(self) -> int:
-        """Users in all."""
+        """Number of users in all."""
         return sum(self.sizes)
 
 
 def merge_by_user_range(
-    client: Any,
-    parts: list[Any],
+    client: Client,
+    parts: list[Future],
     sketches: Sequence[NDArray[Any]],
-    users: int | None,
-    threads: int,
+    n_users: int | None,
+    n_threads: int,
     block_users: int = BLOCK_USERS,
 ) -> UserBlocks:
-    """Merge partitions into blocks of disjoint ranges of users, whatever order they are in.
+    """Merge partitions, in whatever order, into blocks of disjoint ranges of users.
 
-    ``parts`` is emptied: each is let go as soon as the blocks that its users belong to are there.
-    ``users`` are those of each part, added up (None: they are counted), and ``block_users`` about
-    the most of a block.
+    Parameters
+    ----------
+    client
+        The client to compute on.
+    parts
+        Futures of tuples, the statistics first. The list is emptied, so that each part can be
+        released as soon as the blocks that its users belong to are complete.
+    sketches
+        One quantile sketch of the users per part.
+    n_users
+        Estimated number of users; None counts those of each part.
+    n_threads
+        Threads of all workers: there are at least as many blocks, if they are worth a task.
+    block_users
+        Users in a block, about, at most.
     """
-    if users is None:
-        users = sum(client.gather(map_tasks(client, "count", _users_of_part, parts)))
-    n_blocks = max(min(threads, users // _LEAST_USERS), -(-users // block_users), 1)
-    cuts: list[Any] = [None, *block_boundaries(sketches, n_blocks), None]
-    known = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
-    # Compared by NumPy: parts times blocks is what grows fastest here.
-    first = np.array([sketch[0] for _, sketch in known])
-    last = np.array([sketch[-1] for _, sketch in known])
-    merged = []
-    for low, high in itertools.pairwise(cuts):
-        inside = np.ones(len(known), np.bool_)
+    if n_users is None:
+        n_users = sum(client.gather(map_tasks(client, "count", _count_part_users, parts)))
+    n_blocks = max(min(n_threads, n_users // _MIN_USERS), -(-n_users // block_users), 1)
+    bounds: list[Any] = [None, *block_boundaries(sketches, n_blocks), None]
+    pairs = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
+    # Compared by NumPy: parts × blocks grows faster than anything else here.
+    first = np.array([sketch[0] for _, sketch in pairs])
+    last = np.array([sketch[-1] for _, sketch in pairs])
+    blocks = []
+    for low, high in itertools.pairwise(bounds):
+        overlaps = np.ones(len(pairs), np.bool_)
         if high is not None:
-            inside &= first < high
+            overlaps &= first < high
         if low is not None:
-            inside &= last >= low
-        overlapping = [known[at][0] for at in np.flatnonzero(inside)]
+            overlaps &= last >= low
+        overlapping = [pairs[i][0] for i in np.flatnonzero(overlaps)]
         n = len(overlapping)
-        slices = map_tasks(client, "slice", _slice, overlapping, [low] * n, [high] * n)
-        merged.append(client.submit(_merged, slices, pure=False))
-    overlapping, slices, known = [], [], []
+        slices = map_tasks(client, "slice", _slice_part, overlapping, [low] * n, [high] * n)
+        blocks.append(client.submit(_merge_slices, slices, pure=False))
+    overlapping, slices, pairs = [], [], []
     parts.clear()
-    lengths = client.gather(map_tasks(client, "count", _users, merged))
-    kept = [(block, n) for block, n in zip(merged, lengths, strict=True) if n]
-    return UserBlocks([block for block, _ in kept], [n for _, n in kept])
+    sizes = client.gather(map_tasks(client, "count", _count_users, blocks))
+    filled = [(block, size) for block, size in zip(blocks, sizes, strict=True) if size]
+    return UserBlocks([block for block, _ in filled], [size for _, size in filled])
 
 
 def save_blocks(
-    client: Any, path: Path, blocks: UserBlocks, genres: tuple[str, ...], ahead: int
+    client: Client, path: Path, blocks: UserBlocks, genres: tuple[str, ...], ahead: int
 ) -> None:
-    """Keep the merged statistics, a row group or part a block, for resuming and refreshing."""
-    parquet.write_parts(client, path, statistics_table, [blocks.statistics, genres], ahead)
+    """Save the merged statistics, one part per block, for resume and refresh.
+
+    ``ahead`` is the number of blocks to convert beyond those that are being written.
+    """
+    parquet.write_parts(client, path, to_arrow, [blocks.statistics, genres], ahead)
 
 
 def load_blocks(
-    client: Any, path: Path, sizes: Sequence[int], *, shared: bool = True
+    client: Client, path: Path, sizes: Sequence[int], *, shared: bool = True
 ) -> UserBlocks:
-    """Take up again what :func:`save_blocks` kept.
+    """Load the blocks that :func:`save_blocks` saved.
 
-    ``shared`` tells that all workers see the run's folder. Where they don't, the blocks go with the
-    tasks that they are the results of, since what dies with its worker has to come from somewhere.
+    Parameters
+    ----------
+    client
+        The client to load them on.
+    path
+        The folder of parts.
+    sizes
+        Number of users in each block.
+    shared
+        Whether all workers see the path. If not, the scheduler keeps the blocks with the tasks
+        that return them, so that a block can be restored if its worker dies.
     """
-    path = path.resolve()
-    whole = not path.is_dir()
-    places = [path if whole else parquet.part_path(path, number) for number in range(len(sizes))]
-    groups = [number if whole else 0 for number in range(len(sizes))]
+    paths = [parquet.part_path(path.resolve(), number) for number in range(len(sizes))]
     if shared:
-        kept = map_tasks(client, "load", read_statistics, places, groups)
+        statistics = map_tasks(client, "load", read_statistics, paths)
     else:
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-            kept = [
-                submit_value(client, "load", read_statistics(place, group))
-                for place, group in zip(places, groups, strict=True)
-            ]
-    return UserBlocks(kept, list(sizes))
+            statistics = [submit_value(client, "load", read_statistics(part)) for part in paths]
+    return UserBlocks(statistics, list(sizes))
 
 
-def _merged(slices: list[UserStatistics]) -> UserStatistics:
-    return user_statistics.downcast(user_statistics.merge(slices))
-
-
-def _slice(pair: tuple[UserStatistics, Any], low: Any, high: Any) -> UserStatistics:
-    return user_statistics.take_range(pair[0], low, high)
-
-
-def _users_of_part(pair: tuple[UserStatistics, Any]) -> int:
-    return len(pair[0].users)
-
-
-def _users(block: UserStatistics) -> int:
-    return len(block.users)
-
-
-def statistics_table(block: UserStatistics, genres: Sequence[str]) -> Any:
+def to_arrow(block: UserStatistics, genres: Sequence[str]) -> pa.Table:
     """Return a block of user statistics as an Arrow table."""
     import pyarrow as pa
 
@@ -143,19 +154,35 @@ def statistics_table(block: UserStatistics, genres: Sequence[str]) -> Any:
     return pa.table({name: arrow_array(column) for name, column in columns.items()})
 
 
-def read_statistics(path: Path, group: int = 0) -> UserStatistics:
-    """Read one row group that was a :func:`statistics_table` back."""
+def read_statistics(path: Path) -> UserStatistics:
+    """Read a part that holds a :func:`to_arrow` table."""
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read_row_group(group)
-    width = (table.num_columns - 3) // 2
+    table = pq.ParquetFile(path).read()
+    n_genres = (table.num_columns - 3) // 2
     columns = [column.to_numpy() for column in table.columns]
     if columns[0].dtype.kind == "O":
-        columns[0] = np.array([text.encode() for text in columns[0]], np.bytes_)
+        columns[0] = np.array([string.encode() for string in columns[0]], np.bytes_)
     return UserStatistics(
         columns[0],
         columns[1],
         columns[2],
-        np.column_stack(columns[3 : 3 + width]),
-        np.column_stack(columns[3 + width :]),
+        np.column_stack(columns[3 : 3 + n_genres]),
+        np.column_stack(columns[3 + n_genres :]),
     )
+
+
+def _slice_part(part: tuple[Any, ...], low: Any, high: Any) -> UserStatistics:
+    return user_statistics.take_range(part[0], low, high)
+
+
+def _merge_slices(slices: list[UserStatistics]) -> UserStatistics:
+    return user_statistics.downcast(user_statistics.merge(slices))
+
+
+def _count_part_users(part: tuple[Any, ...]) -> int:
+    return len(part[0].users)
+
+
+def _count_users(block: UserStatistics) -> int:
+    return len(block.users)

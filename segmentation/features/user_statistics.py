@@ -1,7 +1,7 @@
-"""Sums and counts a (user, genre): made from a partition, merged in any order, divided once.
+"""Sums and counts per user and genre: aggregated per partition, merged in any order, divided once.
 
-Count and sum a partition, merge, divide at the end is how NVTabular computes moments out of core
-(``nvtabular/ops/moments.py``). Rows are never exploded by genre: a rating is added once for each
+To count and sum a partition, merge, and divide at the end is how NVTabular computes moments out of
+core (``nvtabular/ops/moments.py``). Rows are never exploded by genre: a rating is added once per
 genre of its movie, straight into the dense (users in the partition) × genres block.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from segmentation.features.factorize import factorize
 from segmentation.features.kernels import accumulate
-from segmentation.features.sketches import quantile_sketch
 from segmentation.schema import MOVIE, RATING, USER, UserStatistics
 
 if TYPE_CHECKING:
@@ -23,27 +22,123 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from segmentation.datasets.format import LineReject, ParsedChunk
     from segmentation.schema import MovieTable
 
-#: A lookup table by movie id is used up to this id (4 bytes an entry), a binary search beyond.
-_LOOKUP_LIMIT = 1 << 22
+#: Up to this id, movies are looked up in a table (4 bytes per id); beyond it, by binary search.
+_LARGEST_TABLE_ID = 1 << 22
 
 
-class PartitionStatistics(NamedTuple):
-    """One partition's statistics with its tallies.
+class ChunkStatistics(NamedTuple):
+    """The statistics of one chunk of a partition, and the counts of its rows.
 
-    ``seen`` marks the catalogue's movies that got a used rating, packed eight to a byte;
-    ``sketch`` holds some evenly spaced user ids, from which block boundaries are chosen.
+    Attributes
+    ----------
+    statistics
+        Sums and counts per user.
+    used, unmapped
+        Number of ratings whose movie is in the catalogue, and of those whose movie is not.
+    seen
+        Bitmap of the catalogue's movies with a used rating, eight to a byte.
+    lines
+        Number of lines, blank ones included.
+    rejected
+        The lines that are not ratings.
     """
 
     statistics: UserStatistics
     used: int
     unmapped: int
     seen: NDArray[np.uint8]
-    sketch: NDArray[Any]
+    lines: int
+    rejected: tuple[LineReject, ...] = ()
 
 
-def _zeros(users: NDArray[Any], n_genres: int) -> UserStatistics:
+def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
+    """Count and sum the rows of one chunk.
+
+    Parameters
+    ----------
+    chunk
+        Its ratings have the columns ``userId`` and ``movieId`` (int64 or strings) and ``rating``
+        (float64, stars).
+    table
+        The catalogue's movies.
+    """
+    rows = map_movies(chunk.ratings, table)
+    statistics, seen = aggregate_rows(rows, table)
+    return ChunkStatistics(
+        statistics,
+        len(rows),
+        len(chunk.ratings) - len(rows),
+        np.packbits(seen),
+        chunk.lines,
+        chunk.rejected,
+    )
+
+
+def map_movies(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
+    """Return the used ratings, with ``movieId`` replaced by the movie's row in the catalogue."""
+    if isinstance(ratings[MOVIE].dtype, np.dtype):
+        movies = look_up_movies(table, ratings[MOVIE].to_numpy())
+    else:
+        ids, codes = factorize(ratings[MOVIE])
+        movies = look_up_movies(table, ids)[codes]
+    rows = ratings.assign(**{MOVIE: movies.astype(np.int32)})
+    is_mapped = movies >= 0
+    return rows if is_mapped.all() else rows[is_mapped]
+
+
+def look_up_movies(table: MovieTable, ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the row of each id in the catalogue, −1 if it has none; shape (n_ids,)."""
+    movie_ids: NDArray[Any] = table.movie_ids
+    if len(movie_ids) == 0:
+        return np.full(len(ids), -1, np.int64)
+    if movie_ids.dtype.kind == "i" and movie_ids[0] >= 0 and movie_ids[-1] < _LARGEST_TABLE_ID:
+        largest = int(movie_ids[-1])
+        rows = np.full(largest + 2, -1, np.int64)
+        rows[movie_ids] = np.arange(len(movie_ids))
+        in_range = (ids >= 0) & (ids <= largest)
+        return np.asarray(rows[np.where(in_range, ids, largest + 1)])
+    nearest = np.minimum(np.searchsorted(movie_ids, ids), len(movie_ids) - 1)
+    return np.where(movie_ids[nearest] == ids, nearest, -1)
+
+
+def aggregate_rows(
+    rows: pd.DataFrame, table: MovieTable
+) -> tuple[UserStatistics, NDArray[np.bool_]]:
+    """Count and sum the rows that :func:`map_movies` returns.
+
+    Returns
+    -------
+    statistics : UserStatistics
+    seen : ndarray of shape (n_movies,), bool
+        Which movies of the catalogue have a row.
+    """
+    users, user_rows = factorize(rows[USER])
+    seen = np.zeros(len(table.movie_ids), np.bool_)
+    statistics = _zero_statistics(users, table.n_genres)
+    accumulate(
+        user_rows,
+        rows[MOVIE].to_numpy(),
+        rows[RATING].to_numpy(),
+        table.offsets,
+        table.codes,
+        statistics.movies,
+        statistics.rating_sum,
+        statistics.sums,
+        statistics.counts,
+        seen,
+    )
+    return statistics, seen
+
+
+def empty_statistics(n_genres: int) -> UserStatistics:
+    """Return statistics without users."""
+    return _zero_statistics(np.empty(0, np.int64), n_genres)
+
+
+def _zero_statistics(users: NDArray[Any], n_genres: int) -> UserStatistics:
     n = len(users)
     return UserStatistics(
         users,
@@ -54,167 +149,107 @@ def _zeros(users: NDArray[Any], n_genres: int) -> UserStatistics:
     )
 
 
-def empty(n_genres: int) -> UserStatistics:
-    """Return the statistics of nobody."""
-    return _zeros(np.empty(0, np.int64), n_genres)
-
-
-def movie_rows(table: MovieTable, ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Return each id's row in the catalogue, −1 where it has none; shape (n_ratings,)."""
-    known: NDArray[Any] = table.movie_ids
-    if len(known) == 0:
-        return np.full(len(ids), -1, np.int64)
-    if known.dtype.kind == "i" and known[0] >= 0 and known[-1] < _LOOKUP_LIMIT:
-        lookup = np.full(int(known[-1]) + 2, -1, np.int64)
-        lookup[known] = np.arange(len(known))
-        inside = (ids >= 0) & (ids <= known[-1])
-        return np.asarray(lookup[np.where(inside, ids, known[-1] + 1)])
-    rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-    return np.where(known[rows] == ids, rows, -1)
-
-
-def partition_statistics(ratings: pd.DataFrame, table: MovieTable) -> PartitionStatistics:
-    """Count and sum one partition of typed ratings.
-
-    Parameters
-    ----------
-    ratings
-        Columns ``userId`` and ``movieId`` (int64 or texts) and ``rating`` (float64, stars).
-    table
-        The catalogue's movies.
-    """
-    rows = map_movies(ratings, table)
-    result, seen = aggregate_rows(rows, table)
-    return PartitionStatistics(
-        result,
-        len(rows),
-        len(ratings) - len(rows),
-        np.packbits(seen),
-        quantile_sketch(result.users),
-    )
-
-
-def map_movies(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
-    """Return the used ratings alone, ``movieId`` replaced by the movie's row in the catalogue."""
-    if isinstance(ratings[MOVIE].dtype, np.dtype):
-        movies = movie_rows(table, ratings[MOVIE].to_numpy())
-    else:
-        names, at = factorize(ratings[MOVIE])
-        movies = movie_rows(table, names)[at]
-    rows = ratings.assign(**{MOVIE: movies.astype(np.int32)})
-    mapped = movies >= 0
-    return rows if mapped.all() else rows[mapped]
-
-
-def aggregate_rows(
-    rows: pd.DataFrame, table: MovieTable
-) -> tuple[UserStatistics, NDArray[np.bool_]]:
-    """Count and sum what :func:`compact` returned; tell which movies of the catalogue it holds."""
-    distinct, user = factorize(rows[USER])
-    seen = np.zeros(len(table.movie_ids), np.bool_)
-    result = _zeros(distinct, table.n_genres)
-    accumulate(
-        user,
-        rows[MOVIE].to_numpy(),
-        rows[RATING].to_numpy(),
-        table.offsets,
-        table.codes,
-        result.movies,
-        result.rating_sum,
-        result.sums,
-        result.counts,
-        seen,
-    )
-    return result, seen
-
-
 def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
     """Return the users in ``[low, high)``; None is unbounded.
 
-    They are a view of ``part`` unless they are few of it, which should not keep it in memory.
+    The result is a view of ``part``, unless it holds less than half of the users: then it is a
+    copy, so that a few users don't keep all of ``part`` in memory.
     """
     start = 0 if low is None else int(np.searchsorted(part.users, low))
     stop = len(part.users) if high is None else int(np.searchsorted(part.users, high))
     if start == 0 and stop == len(part.users):
         return part
-    taken = _rows(part, slice(start, stop))
+    view = _slice_rows(part, slice(start, stop))
     if 2 * (stop - start) >= len(part.users):
-        return taken
-    columns: Any = taken
+        return view
+    columns: Any = view
     return UserStatistics(*(np.array(column) for column in columns))
 
 
-def downcast(found: UserStatistics) -> UserStatistics:
-    """Return the same numbers in about half the memory; the arrays are its own.
+def downcast(statistics: UserStatistics) -> UserStatistics:
+    """Return the same numbers in about half the memory, in arrays that share none with the input.
 
-    Half-stars are sums of halves, which float32 holds as they are up to eight million stars; sums
-    of another scale that it would round stay float64.
+    Half-stars are sums of halves, which float32 holds exactly up to eight million stars. Sums on
+    another scale that float32 would round stay float64.
     """
     return UserStatistics(
-        np.array(found.users),
-        _held(found.movies, np.int32),
-        _held(found.rating_sum, np.float32),
-        _held(found.sums, np.float32),
-        _held(found.counts, np.uint16),
+        np.array(statistics.users),
+        _cast_if_exact(statistics.movies, np.int32),
+        _cast_if_exact(statistics.rating_sum, np.float32),
+        _cast_if_exact(statistics.sums, np.float32),
+        _cast_if_exact(statistics.counts, np.uint16),
     )
 
 
-def _held(values: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
-    if values.dtype == kind and values.base is None:
+def _cast_if_exact(values: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    if values.dtype == dtype and values.base is None:
         return values
-    smaller = values.astype(kind)
+    smaller = values.astype(dtype)
     return smaller if np.array_equal(smaller, values) else np.array(values)
 
 
 def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     """Add statistics whose users may overlap.
 
-    Half-stars add without rounding, so the result does not depend on the order of the parts;
-    for other scales it does so to the last bits of a float64.
+    Half-stars add up without rounding, so the result does not depend on the order of the parts.
+    On other scales the last bits of a float64 do.
 
     Raises
     ------
     ValueError
-        If the parts differ in their number of genres, with both numbers.
+        If there are no parts, or they differ in their number of genres.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def rated(user, stars):
+    ...     sums = np.array([[stars]])
+    ...     counts = np.ones((1, 1), np.int32)
+    ...     return UserStatistics(np.array([user]), np.ones(1, np.int64), sums[0], sums, counts)
+    >>> merged = merge([rated(7, 4.0), rated(3, 1.5), rated(7, 2.0)])
+    >>> merged.users.tolist(), merged.movies.tolist(), merged.rating_sum.tolist()
+    ([3, 7], [1, 2], [1.5, 6.0])
     """
     if not parts:
-        raise ValueError("nothing to merge: needs at least one part")
+        raise ValueError("nothing to merge: pass at least one part")
     widths = {part.sums.shape[1] for part in parts}
     if len(widths) > 1:
         raise ValueError(f"parts with different numbers of genres: {sorted(widths)}")
     parts = [part for part in parts if len(part.users)] or list(parts[:1])
     if len(parts) == 1:
         return parts[0]
-    if all(one.users[-1] <= other.users[0] for one, other in itertools.pairwise(parts)):
-        return _chained(parts)
-    return _added(parts)
+    if all(left.users[-1] <= right.users[0] for left, right in itertools.pairwise(parts)):
+        return _concatenate(parts)
+    return _add(parts)
 
 
-def _chained(parts: Sequence[UserStatistics]) -> UserStatistics:
-    """Put parts one behind the other; only a user at the edge of two of them is added up."""
-    pieces = [parts[0]]
+def _concatenate(parts: Sequence[UserStatistics]) -> UserStatistics:
+    """Chain parts in which users ascend; add only a user whom two neighbours share."""
+    chain = [parts[0]]
     for part in parts[1:]:
-        last = pieces[-1]
+        last = chain[-1]
         if last.users[-1] == part.users[0]:
             n = len(last.users)
-            shared = _added([_rows(last, slice(n - 1, n)), _rows(part, slice(1))])
-            pieces[-1:] = [_rows(last, slice(n - 1)), downcast(shared)]
-            part = _rows(part, slice(1, None))  # noqa: PLW2901 - what is left of it
-        if len(part.users):
-            pieces.append(part)
-    columns: Any = zip(*pieces, strict=True)
+            shared = _add([_slice_rows(last, slice(n - 1, n)), _slice_rows(part, slice(1))])
+            rest = _slice_rows(part, slice(1, None))
+            chain[-1:] = [_slice_rows(last, slice(n - 1)), downcast(shared)]
+        else:
+            rest = part
+        if len(rest.users):
+            chain.append(rest)
+    columns: Any = zip(*chain, strict=True)
     return UserStatistics(*(np.concatenate(column) for column in columns))
 
 
-def _rows(part: UserStatistics, rows: slice) -> UserStatistics:
+def _slice_rows(part: UserStatistics, rows: slice) -> UserStatistics:
     columns: Any = part
     return UserStatistics(*(column[rows] for column in columns))
 
 
-def _added(parts: Sequence[UserStatistics]) -> UserStatistics:
+def _add(parts: Sequence[UserStatistics]) -> UserStatistics:
     """Add parts in any order."""
     users = np.unique(np.concatenate([part.users for part in parts]))
-    merged = _zeros(users, parts[0].sums.shape[1])
+    merged = _zero_statistics(users, parts[0].sums.shape[1])
     for part in parts:
         rows = np.searchsorted(users, part.users)
         merged.movies[rows] += part.movies

@@ -1,8 +1,8 @@
-"""The assignments: one row a user, built block by block on the workers, written in order."""
+"""The tasks that place a block of users in the segments; each runs on a worker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,17 @@ from segmentation.storage.parquet import arrow_array, arrow_strings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 
 class AssignedBlock(NamedTuple):
-    """One block's users in their segments; arrays of shape (n_users,) but ``points`` (n, axes)."""
+    """One block's users in their segments.
+
+    All arrays are of shape (n_users,), except ``points`` of shape (n_users, n_axes). ``margin`` is
+    the distance to the next best centre less the distance to the nearest: 0 for a user on the
+    border. With a single segment ``runner_up`` is −1 and ``margin`` NaN.
+    """
 
     labels: NDArray[np.int32]
     distance: NDArray[np.float64]
@@ -34,75 +40,75 @@ class AssignedBlock(NamedTuple):
 def assign(
     features: NDArray[np.float32], centers: NDArray[np.float64], axes: Axes
 ) -> AssignedBlock:
-    """Place one block's users: segment, distance, the next best, and the margin to it.
-
-    ``margin`` is the second distance less the first: 0 for a user on the border. With a single
-    segment there is no next best: ``runner_up`` is −1 and ``margin`` NaN.
-    """
-    found = assign_block(features, centers)
-    margin = np.where(found.runner_up >= 0, found.second - found.distance, np.nan)
-    return AssignedBlock(
-        found.labels,
-        found.distance,
-        found.runner_up,
-        margin,
-        project(features, axes.mean, axes.components),
-    )
+    """Place one block's users in the segments and on the axes."""
+    nearest = assign_block(features, centers)
+    margin = np.where(nearest.runner_up >= 0, nearest.second - nearest.distance, np.nan)
+    points = project(features, axes.mean, axes.components)
+    return AssignedBlock(nearest.labels, nearest.distance, nearest.runner_up, margin, points)
 
 
-def survey(
+def summarize_block(
     statistics: UserStatistics,
     features: NDArray[np.float32],
     shown: NDArray[np.int64],
     centers: NDArray[np.float64],
     axes: Axes,
 ) -> tuple[ProfileSums, Histogram, NDArray[np.float64], NDArray[np.int32]]:
-    """Sum up one block of users by segment; return some of its users' points and labels as well.
+    """Sum up one block per segment.
 
-    ``shown`` are the rows of those.
+    Parameters
+    ----------
+    shown
+        The rows of the users that the figure shows.
+
+    Returns
+    -------
+    tuple
+        The sums for the profiles, the histogram of distances, and the points and labels of the
+        users shown.
     """
-    found = assign_block(features, centers)
+    nearest = assign_block(features, centers)
     return (
-        block_sums(statistics, found.labels, len(centers)),
-        build_histogram(found.labels, found.distance),
+        block_sums(statistics, nearest.labels, len(centers)),
+        build_histogram(nearest.labels, nearest.distance),
         project(features[shown], axes.mean, axes.components),
-        found.labels[shown],
+        nearest.labels[shown],
     )
 
 
-def fetch(
+def distances_in_bins(
     features: NDArray[np.float32], centers: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
-    """Return the distances of one block's users that lie in some bins."""
-    found = assign_block(features, centers)
-    return percentiles.values_in_bins(found.labels, found.distance, keys)
+    """Return the distances of one block's users that lie in some bins of the histogram."""
+    nearest = assign_block(features, centers)
+    return percentiles.values_in_bins(nearest.labels, nearest.distance, keys)
 
 
-def table(
+def build_table(
     statistics: UserStatistics,
     features: NDArray[np.float32],
     centers: NDArray[np.float64],
     axes: Axes,
     personas: Sequence[str],
     genres: Sequence[str],
-) -> Any:
-    """Return one block as an Arrow table in the columns of ``assignments.parquet``."""
+) -> pa.Table:
+    """Return one block in the columns of ``assignments.parquet``."""
     import pyarrow as pa
 
-    n, width = statistics.counts.shape
-    means, seen = np.zeros((width, n), np.float32), np.zeros((width, -(-n // 8)), np.uint8)
-    mean_columns(statistics.sums, statistics.counts, means, seen)
+    n_users, n_genres = statistics.counts.shape
+    means = np.zeros((n_genres, n_users), np.float32)
+    validity = np.zeros((n_genres, -(-n_users // 8)), np.uint8)
+    mean_columns(statistics.sums, statistics.counts, means, validity)
     assigned = assign(features, centers, axes)
-    single = assigned.runner_up < 0
+    has_no_runner_up = assigned.runner_up < 0
     labels = arrow_array(assigned.labels)
-    names = arrow_strings(personas)
     columns = {
         USER: arrow_array(statistics.users),
         "segment": labels,
-        "persona": pa.DictionaryArray.from_arrays(labels, names),
+        "persona": pa.DictionaryArray.from_arrays(labels, arrow_strings(personas)),
         "distance": arrow_array(assigned.distance),
-        "runner_up": arrow_array(assigned.runner_up, single),
-        "margin": arrow_array(assigned.margin, single),
+        "runner_up": arrow_array(assigned.runner_up, has_no_runner_up),
+        "margin": arrow_array(assigned.margin, has_no_runner_up),
         "pc1": arrow_array(assigned.points[:, 0]),
         "pc2": arrow_array(assigned.points[:, 1]),
         "movies": arrow_array(statistics.movies.astype(np.int64)),
@@ -111,6 +117,6 @@ def table(
         ),
     }
     for g, genre in enumerate(genres):
-        buffers = [pa.py_buffer(seen[g]), pa.py_buffer(means[g])]
-        columns[genre] = pa.Array.from_buffers(pa.float32(), n, buffers)
+        buffers = [pa.py_buffer(validity[g]), pa.py_buffer(means[g])]
+        columns[genre] = pa.Array.from_buffers(pa.float32(), n_users, buffers)
     return pa.table(columns)

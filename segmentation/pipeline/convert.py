@@ -1,4 +1,4 @@
-"""The job that copies ratings into Parquet: a part a partition, checked against what was read."""
+"""The convert job: copy ratings into Parquet, one part per partition, and verify each part."""
 
 from __future__ import annotations
 
@@ -7,260 +7,309 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.datasets import csv_reader, filesystem, format
-from segmentation.datasets import partitions as reader
+from segmentation.datasets import filesystem, format
+from segmentation.datasets.partitions import plan_partitions, probe_files
 from segmentation.errors import DataError
-from segmentation.features.partition_reader import FragmentReport, PartitionSummary
-from segmentation.features.row_counts import RowCounts, SummaryCollector, sum_counts
+from segmentation.features.partition_reader import FragmentReport, PartitionSummary, read_rows
+from segmentation.features.row_counts import RowCounts, collect_summaries, sum_counts
 from segmentation.pipeline import checksums, ground_truth
-from segmentation.pipeline.context import RunContext, open_run, versions
-from segmentation.pipeline.settings import Execution
+from segmentation.pipeline.checksums import PARTS
+from segmentation.pipeline.context import open_run
+from segmentation.pipeline.manifest import build_manifest, load_finished
+from segmentation.pipeline.stages import write_rejected_rows
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 from segmentation.storage import atomic
-from segmentation.storage.run_folder import CONVERT, PARTS
+from segmentation.storage.run_folder import RunOutputs
 from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from segmentation.datasets.partitions import Fragment
-    from segmentation.pipeline.settings import Settings
+    from segmentation.pipeline.context import RunContext
+    from segmentation.pipeline.manifest import RunManifest
+    from segmentation.pipeline.settings import Execution, Settings
     from segmentation.progress import Progress
 
-JOB = CONVERT
-#: Rows of a row group: some 8 MB once typed, so that a reader can take as many as it likes.
+#: The parts, the catalogue under its own names, and what marks the ratings as synthetic.
+OUTPUTS = RunOutputs(
+    checksums.JOB,
+    (
+        PARTS,
+        "rejected/ratings.csv",
+        "movies_metadata.csv",
+        "links.csv",
+        "links_small.csv",
+        "movies.csv",
+        "movies.dat",
+        ground_truth.MARKER,
+        ground_truth.PLANTED,
+    ),
+    required=(PARTS,),
+    resumable=(PARTS, "rejected/ratings.csv"),
+)
+#: Rows in a row group: about 8 MB once typed, so that a reader can combine as many as it likes.
 ROW_GROUP = 1 << 18
-#: Rows from which on a partition's next rows go to a file of their own; twice a usual partition's.
+#: Rows after which a partition continues in another file; twice those of a usual partition.
 FILE_ROWS = 1 << 21
-#: What `synthesize` leaves beside its ratings.
-_SYNTHETIC = ("synthetic.json", "planted.parquet")
 
 
 @dataclass(frozen=True)
 class ConvertRun:
-    """A finished copy: its folder and the manifest."""
+    """A finished copy: its folder and its manifest."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: RunManifest
 
 
-class PartRecord(NamedTuple):
-    """What is known of one partition's copy; it lies beside its files until the copy is whole.
+class PartFile(NamedTuple):
+    """One Parquet file of a copy.
 
-    ``digests`` are the SHA-256 of its files by their names; ``unstamped`` counts timestamps that
-    Parquet can't be given as numbers.
+    Attributes
+    ----------
+    name, sha256, bytes, rows
+        The file's name, digest, size and number of rows.
+    sorted
+        Whether its rows are sorted by user.
+    first_user, last_user
+        The smallest and the largest user id; None without rows.
     """
 
-    digests: dict[str, str]
-    unstamped: int
-    rows: int
+    name: str
+    sha256: str
     bytes: int
+    rows: int
     sorted: bool
     first_user: int | str | None
     last_user: int | str | None
+
+
+class PartRecord(NamedTuple):
+    """What is known about the copy of one partition, in a file next to its Parquet files.
+
+    A resumed run reads it in place of the partition; it is deleted when the copy is complete.
+
+    Attributes
+    ----------
+    files
+        The partition's files, in order.
+    without_timestamp
+        Number of timestamps that are neither whole numbers nor points in time.
+    reports
+        The partition's fragment reports, rejected lines as strings.
+    """
+
+    files: list[PartFile]
+    without_timestamp: int
     reports: list[list[Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> PartRecord:
+        """Read a record that :func:`write_part` wrote."""
+        files, without_timestamp, reports = json.loads(path.read_text("utf-8")).values()
+        return cls([PartFile(*file) for file in files], without_timestamp, reports)
+
+    def summary(self) -> PartitionSummary:
+        """Return the summary that reading the partition would return."""
+        reports = tuple(
+            FragmentReport(
+                path,
+                header_lines,
+                lines,
+                tuple(
+                    format.LineReject(line, reason, text.encode())
+                    for line, reason, text in rejected
+                ),
+            )
+            for path, header_lines, lines, rejected in self.reports
+        )
+        n_rows = sum(file.rows for file in self.files)
+        return PartitionSummary(reports, n_rows, 0, np.zeros(0, np.uint8))
 
 
 def run_convert(
     settings: Settings,
     out: str | Path,
-    how: Execution | None = None,
+    execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> ConvertRun:
-    """Copy ratings into Parquet, and their catalogue beside them, so that every job reads ``out``.
+    """Copy ratings into Parquet and their catalogue next to them, so that every job reads ``out``.
 
     Raises
     ------
     SegmentationError
-        One of its children, with a message for the person at the terminal.
+        If the settings, the data or the cluster can't be used.
     """
-    how = how or Execution()
-    with open_run(settings, out, JOB, how, progress) as work:
-        if how.resume and (manifest := work.earlier(JOB, settings.key(JOB))):
-            checksums.check_finished(work.out, manifest)
-            work.progress.say("  every part was finished before: nothing is left to do")
-            return ConvertRun(work.out, manifest)
-        with work.in_folder(JOB):
-            return _run(work)
+    with open_run(OUTPUTS, settings, out, execution, progress) as run:
+        finished = load_finished(run, settings.stage_key("convert"))
+        if finished is not None:
+            checksums.check_finished(run.out, finished.parquet or {})
+            return ConvertRun(run.out, finished)
+        with run.open_folder():
+            return _convert(run)
 
 
-def _run(work: RunContext) -> ConvertRun:
-    settings, folder = work.settings, work.folder
-    found = reader.probe_files(work.layout)
-    size = settings.partition_bytes or work.cluster.budget.partition_bytes
-    partitions = reader.plan_partitions(found, size)
+def _convert(run: RunContext) -> ConvertRun:
+    settings, folder = run.settings, run.folder
+    files = probe_files(run.layout)
+    partition_bytes = settings.partition_bytes or run.cluster.budget.partition_bytes
+    partitions = plan_partitions(files, partition_bytes)
     key = {
-        **settings.key(JOB),
-        "partition_bytes": size,
+        **settings.stage_key("convert"),
+        "partition_bytes": partition_bytes,
         "parts": len(partitions),
         # Parts whose records have another form are written again.
-        "record": list(PartRecord._fields),
+        "record": [*PartRecord._fields, *PartFile._fields],
     }
-    if folder.stage("plan", key) is None:
+    if folder.stage_result("plan", key) is None:
         folder.discard(PARTS)
         folder.finish_stage("plan", key, {})
-    parts = folder.product(f"{PARTS}/part").parent
+    parts = folder.result_path(PARTS)
     parts.mkdir(parents=True, exist_ok=True)
-    work.share_folder(parts)
-    with work.progress.stage("convert", "Parquet") as stage:
-        names = [f"part-{i:05d}" for i in range(len(partitions))]
-        tasks = map_tasks(
-            work.cluster.client,
-            "convert",
-            write_part,
-            partitions,
-            [str(parts.resolve() / name) for name in names],
-        )
-        gathering = SummaryCollector(settings.max_rejected, sum(f.size for f in found), stage)
-        summaries, ended = gathering.gather(tasks)
-        tally = sum_counts(summaries, 0)
-        tally.check_rejected(work.layout.ratings, settings.max_rejected, whole=ended == "whole")
-        records = [_record(parts / f"{name}.json") for name in names]
-        if unstamped := sum(record.unstamped for record in records):
-            work.progress.warn(
-                f"  warning: {unstamped:,} timestamps are neither whole numbers nor points in "
-                "time: the copy has none in their place"
-            )
-        stage.note = f"{tally.used:,} ratings in {len(names):,} part" + "s" * (len(names) > 1)
-    if tally.rejected:
-        atomic.write_rejected(folder.product("rejected/ratings.csv"), tally.rejected)
-    _copy_others(work)
-    for name in names:
-        (parts / f"{name}.json").unlink()
-    manifest = _manifest(work, tally, records)
-    work.finish(manifest)
-    folder.publish(manifest)
+    run.cluster.require_shared_folder(parts, run.progress.warn)
+    counts, records = _write_parts(run, partitions, parts, sum(file.size for file in files))
+    write_rejected_rows(run, counts.rejected)
+    _copy_catalogue(run)
+    for number in range(len(partitions)):
+        _record_path(parts / _part_name(number)).unlink()
+    files_written = [file for record in records for file in record.files]
+    manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
+    names = ("data", "ratings", "seed", "max_rejected")
+    manifest.settings = {name: manifest.settings[name] for name in names}
+    run.record_costs(manifest)
+    folder.publish(manifest.to_json())
     return ConvertRun(folder.path, manifest)
 
 
-def write_part(pieces: Sequence[Fragment], place: str) -> PartitionSummary:
-    """Copy one partition; ``place`` is where its files and record go, without their endings.
+def _write_parts(
+    run: RunContext, partitions: list[list[Fragment]], folder: Path, max_rows: int
+) -> tuple[RowCounts, list[PartRecord]]:
+    """Write all partitions on the workers; return the counts of rows and one record each."""
+    max_rejected = run.settings.max_rejected
+    parts = [folder.resolve() / _part_name(number) for number in range(len(partitions))]
+    with run.progress.stage("convert", "Parquet") as stage:
+        tasks = map_tasks(run.cluster.client, "convert", write_part, partitions, parts)
+        summaries = collect_summaries(
+            tasks, stage, run.layout.ratings, max_rejected=max_rejected, max_rows=max_rows
+        )
+        counts = sum_counts(summaries or [], 0)
+        counts.check_rejected(run.layout.ratings, max_rejected)
+        records = [PartRecord.read(_record_path(part)) for part in parts]
+        if without_timestamp := sum(record.without_timestamp for record in records):
+            run.progress.warn(
+                f"  warning: {without_timestamp:,} timestamps are neither whole numbers nor points "
+                "in time: they are null in the copy"
+            )
+        plural = "" if len(parts) == 1 else "s"
+        stage.note = f"{counts.used:,} ratings in {len(parts):,} part{plural}"
+    return counts, records
 
-    A packed file, which is one partition however long, becomes several files: no more than
-    :data:`FILE_ROWS` rows and a chunk are in memory. What was written is read again and compared,
-    value by value, before it gets its name. A partition whose record is there, and fits its files,
-    is whole and left as it is.
+
+def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
+    """Copy one partition to Parquet, unless an intact copy is there.
+
+    A compressed file is one partition, however long, and becomes several Parquet files, so that no
+    more than about :data:`FILE_ROWS` rows are in memory. Each file is read back and compared with
+    what was written before it gets its name.
+
+    Parameters
+    ----------
+    fragments
+        The fragments of the partition.
+    part
+        Path of its files and of its record, without their suffixes.
 
     Raises
     ------
     DataError
-        If the source is damaged, or the copy isn't what was written.
+        If the source is damaged, or a file that is read back differs from what was written.
     """
-    note = Path(f"{place}.json")
-    if note.exists():
-        record = _record(note)
-        if checksums.first_corrupt_file(note.parent, record.digests) is None:
-            return _summary(record)
-    stamped = any(TIMESTAMP in piece.file.columns for piece in pieces)
-    written: list[_Written] = []
+    record_path = _record_path(part)
+    if record_path.exists():
+        record = PartRecord.read(record_path)
+        digests = {file.name: file.sha256 for file in record.files}
+        if checksums.first_corrupt_file(part.parent, digests) is None:
+            return record.summary()
+    has_timestamps = [TIMESTAMP in fragment.file.columns for fragment in fragments]
+    string_columns = fragments[0].file.string_columns
+    files: list[PartFile] = []
     frames: list[pd.DataFrame] = []
-    reports = []
-    unstamped = 0
+    without_timestamp = 0
 
-    def flush() -> None:
-        written.append(
-            _write(
-                _arrow(frames, pieces[0].file.texts, stamped=stamped), _file(place, len(written))
-            )
-        )
+    def write_rows() -> None:
+        table = _to_arrow(frames, string_columns, with_timestamps=any(has_timestamps))
+        # The underscore sorts after the dot of the first file.
+        suffix = f"_{len(files):04d}.parquet" if files else ".parquet"
+        files.append(_write_file(table, part.with_name(part.name + suffix)))
         frames.clear()
 
-    for piece in pieces:
-        lines = 0
-        rejected: list[format.LineReject] = []
-        for chunk in reader.read_chunks(piece, detailed=True):
-            part = (
-                chunk
-                if isinstance(chunk, format.Partition)
-                else csv_reader.parse_lines(piece.file, bytes(chunk), detailed=True)
-            )
-            frames.append(part.ratings)
-            if TIMESTAMP in piece.file.columns:
-                unstamped += int((part.ratings[TIMESTAMP] == format.NO_TIMESTAMP).sum())
-            rejected += [reject._replace(line=lines + reject.line) for reject in part.rejected]
-            lines += part.lines
-            if sum(map(len, frames)) >= FILE_ROWS:
-                flush()
-        file = piece.file
-        told = [[r.line, r.reason, r.text.decode("utf-8", "backslashreplace")] for r in rejected]
-        reports.append([file.path, file.header_lines, lines, told])
-    if frames or not written:
-        flush()
-    known = [one for one in written if one.rows]
-    record = PartRecord(
-        {one.name: one.digest for one in written},
-        unstamped,
-        sum(one.rows for one in written),
-        sum(one.bytes for one in written),
-        all(one.sorted for one in known)
-        and all(one.last_user <= other.first_user for one, other in itertools.pairwise(known)),
-        min((one.first_user for one in known), default=None),
-        max((one.last_user for one in known), default=None),
-        reports,
-    )
-    atomic.write_json(note, record._asdict())
-    return _summary(record)
+    reader = read_rows(fragments, detailed=True)
+    for index, _, chunk in reader:
+        frames.append(chunk.ratings)
+        if has_timestamps[index]:
+            without_timestamp += int((chunk.ratings[TIMESTAMP] == format.NO_TIMESTAMP).sum())
+        if sum(map(len, frames)) >= FILE_ROWS:
+            write_rows()
+    if frames or not files:
+        write_rows()
+    reports = [
+        [path, header_lines, lines, [_to_strings(line) for line in rejected]]
+        for path, header_lines, lines, rejected in reader.reports
+    ]
+    record = PartRecord(files, without_timestamp, reports)
+    atomic.write_json(record_path, record._asdict())
+    return record.summary()
 
 
-def _file(place: str, number: int) -> Path:
-    # The underscore sorts after the dot of the first.
-    return Path(f"{place}_{number:04d}.parquet" if number else f"{place}.parquet")
+def _part_name(number: int) -> str:
+    return f"part-{number:05d}"
 
 
-def _arrow(frames: Sequence[pd.DataFrame], texts: Sequence[str], *, stamped: bool) -> Any:
+def _record_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _to_strings(line: format.LineReject) -> list[Any]:
+    return [line.line, line.reason, line.text.decode("utf-8", "backslashreplace")]
+
+
+def _to_arrow(
+    frames: Sequence[pd.DataFrame], string_columns: Sequence[str], *, with_timestamps: bool
+) -> pa.Table:
     import pyarrow as pa
 
-    def joined(name: str) -> Any:
-        none = np.empty(0, RATING_DTYPES.get(name, np.int64))
-        return np.concatenate([none, *(frame[name].to_numpy() for frame in frames)])
+    def concatenate(name: str) -> NDArray[Any]:
+        empty = np.empty(0, RATING_DTYPES.get(name, np.int64))
+        return np.concatenate([empty, *(frame[name].to_numpy() for frame in frames)])
 
-    columns: dict[str, Any] = {}
+    columns = {}
     for name in RATING_DTYPES:
-        if name in texts:
-            columns[name] = pa.array(joined(name).astype(object), pa.string())
+        if name in string_columns:
+            columns[name] = pa.array(concatenate(name).astype(object), pa.string())
         else:
-            columns[name] = pa.array(joined(name))
-    if stamped:
-        times = joined(TIMESTAMP)
-        columns[TIMESTAMP] = pa.array(times, mask=times == format.NO_TIMESTAMP)
+            columns[name] = pa.array(concatenate(name))
+    if with_timestamps:
+        timestamps = concatenate(TIMESTAMP)
+        columns[TIMESTAMP] = pa.array(timestamps, mask=timestamps == format.NO_TIMESTAMP)
     return pa.table(columns)
 
 
-def _ends(users: NDArray[Any]) -> tuple[Any, Any]:
-    """Return the least and the greatest id, in types that JSON knows."""
-    if not len(users):
-        return None, None
-    ends = users.min(), users.max()
-    return ends if isinstance(ends[0], str) else (int(ends[0]), int(ends[1]))
-
-
-class _Written(NamedTuple):
-    """One file: its name, digest, rows and bytes, whether users rise in it, its first and last."""
-
-    name: str
-    digest: str
-    rows: int
-    bytes: int
-    sorted: bool
-    first_user: Any
-    last_user: Any
-
-
-def _write(rows: Any, target: Path) -> _Written:
-    """Write one file beside its place, compare it, rename it."""
+def _write_file(rows: pa.Table, path: Path) -> PartFile:
+    """Write one Parquet file under another name, read it back, and rename it."""
     import pyarrow.parquet as pq
 
-    partial = target.with_name(target.name + ".partial")
+    partial = path.with_name(path.name + ".partial")
     users = rows[USER].to_numpy()
-    ordered = bool((users[1:] >= users[:-1]).all())
+    is_sorted = bool((users[1:] >= users[:-1]).all())
     pq.write_table(
         rows,
         partial,
@@ -268,73 +317,58 @@ def _write(rows: Any, target: Path) -> _Written:
         compression="zstd",
         write_statistics=True,
         write_page_checksum=True,
-        sorting_columns=[pq.SortingColumn(0)] if ordered and len(users) else None,
+        sorting_columns=[pq.SortingColumn(0)] if is_sorted and len(users) else None,
     )
     if not pq.read_table(partial, use_threads=False).equals(rows):
         partial.unlink()
         raise DataError(
-            f"{target}: what was written doesn't read as what was meant: check the disk, then run "
-            "again with --resume"
+            "{path}: reads back differently from what was written: check the disk, then run again "
+            "with {resume}",
+            "resume",
+            path=path,
         )
-    size, told = partial.stat().st_size, checksums.file_sha256(partial)
-    os.replace(partial, target)
-    return _Written(target.name, told, len(users), size, ordered, *_ends(users))
+    size, sha256 = partial.stat().st_size, checksums.file_sha256(partial)
+    os.replace(partial, path)
+    return PartFile(path.name, sha256, size, len(users), is_sorted, *_user_range(users))
 
 
-def _record(path: Path) -> PartRecord:
-    return PartRecord(**json.loads(path.read_text("utf-8")))
+def _user_range(users: NDArray[Any]) -> tuple[Any, Any]:
+    """Return the smallest and the largest id, in types that JSON has."""
+    if not len(users):
+        return None, None
+    first, last = users.min(), users.max()
+    return (first, last) if isinstance(first, str) else (int(first), int(last))
 
 
-def _summary(record: PartRecord) -> PartitionSummary:
-    reports = tuple(
-        FragmentReport(
-            path,
-            header,
-            lines,
-            tuple(format.LineReject(line, reason, text.encode()) for line, reason, text in told),
-        )
-        for path, header, lines, told in record.reports
-    )
-    return PartitionSummary(reports, record.rows, 0, np.zeros(0, np.uint8))
-
-
-def _copy_others(work: RunContext) -> None:
-    """Copy the catalogue, and what tells that the ratings are synthetic, beside the ratings."""
-    layout = work.layout
-    others = [layout.movies, *([layout.links] if layout.links else [])]
-    made = ground_truth.synthetic_folder(layout)
-    if made is not None:
-        others += [f"{made}/{name}" for name in _SYNTHETIC]
-    for path in others:
-        target = work.folder.product(path.rpartition("/")[2])
+def _copy_catalogue(run: RunContext) -> None:
+    """Copy the catalogue, and what marks the ratings as synthetic, next to the ratings."""
+    layout = run.layout
+    paths = [layout.movies, *([layout.links] if layout.links else [])]
+    folder = ground_truth.synthetic_folder(layout)
+    if folder is not None:
+        paths += [f"{folder}/{name}" for name in (ground_truth.MARKER, ground_truth.PLANTED)]
+    for path in paths:
+        target = run.folder.result_path(path.rpartition("/")[2])
         if not filesystem.exists(path):
             continue
         with filesystem.open_file(path) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
 
 
-def _manifest(work: RunContext, tally: RowCounts, records: Sequence[PartRecord]) -> dict[str, Any]:
-    known = [record for record in records if record.first_user is not None]
-    ends = [(record.first_user, record.last_user) for record in known]
-    in_order = all(one[1] <= other[0] for one, other in itertools.pairwise(ends))  # type: ignore[operator]
+def _describe_files(files: Sequence[PartFile]) -> dict[str, Any]:
+    """Return what the manifest records of the copy."""
     return {
-        "status": "complete",
-        "job": JOB,
-        "settings": {
-            name: work.settings.record()[name]
-            for name in ("data", "ratings", "seed", "max_rejected")
-        },
-        "data": work.source(),
-        "rows": tally.record(),
-        "parquet": {
-            "folder": PARTS,
-            "parts": sum(len(record.digests) for record in records),
-            "bytes": sum(record.bytes for record in records),
-            "row_group_rows": ROW_GROUP,
-            "sorted_by_user": in_order and all(record.sorted for record in records),
-            "sha256": {n: told for record in records for n, told in record.digests.items()},
-            "checked": "every part was read again and compared with what was read of the source",
-        },
-        "cluster": work.cluster.record(),
-        "versions": versions(),
+        "folder": PARTS,
+        "parts": len(files),
+        "bytes": sum(file.bytes for file in files),
+        "row_group_rows": ROW_GROUP,
+        "sorted_by_user": _is_sorted_by_user(files),
+        "sha256": {file.name: file.sha256 for file in files},
+        "checked": "every part was read back and compared with what was read from the source",
     }
+
+
+def _is_sorted_by_user(files: Sequence[PartFile]) -> bool:
+    ranges: list[Any] = [(file.first_user, file.last_user) for file in files if file.rows]
+    is_ascending = all(left[1] <= right[0] for left, right in itertools.pairwise(ranges))
+    return is_ascending and all(file.sorted for file in files)

@@ -1,4 +1,4 @@
-"""What the engine or the operating system raises → one line that a person can act on."""
+"""Failures of the engine and the operating system, turned into one line that says what to do."""
 
 from __future__ import annotations
 
@@ -9,46 +9,25 @@ from typing import TYPE_CHECKING
 from segmentation.errors import ClusterError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-_GO_ON = "then run again with --resume"
-
-
-@contextmanager
-def name_failed_partition(names: Callable[[int], str]) -> Iterator[None]:
-    """Name the partition on which workers died again and again.
-
-    ``names`` tells what one is called by its number, which tasks that read end their keys with.
-
-    Raises
-    ------
-    ClusterError
-        In place of ``KilledWorker``.
-    """
-    from distributed import KilledWorker
-
-    try:
-        yield
-    except KilledWorker as error:
-        stem, _, number = str(error.task).rpartition("-")
-        if not (stem.startswith("read-") and number.isdigit()):
-            raise
-        raise ClusterError(
-            f"workers died {error.allowed_failures + 1} times while they read "
-            f"{names(int(number))}: see a worker's log; if it is for want "
-            f"of memory, lower --partition-size or start workers with more, {_GO_ON}"
-        ) from error
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def translate_errors(out: Path) -> Iterator[None]:
     """Turn failures of workers, connections and disks into errors with a remedy.
 
+    Parameters
+    ----------
+    out
+        The run's folder, which is named where a failure of the disk names no file.
+
     Raises
     ------
     ClusterError
-        If workers died again and again on one task, or the scheduler is gone.
+        If workers died repeatedly on one task, the scheduler was lost, or memory ran out.
     DataError
         If a file can't be read or written while the run is under way.
     """
@@ -57,53 +36,86 @@ def translate_errors(out: Path) -> Iterator[None]:
     from distributed import KilledWorker
     from distributed.client import ClosedClientError, FutureCancelledError
     from distributed.comm import CommClosedError
+    from distributed.shuffle._exceptions import P2POutOfDiskError
 
     try:
         yield
     except KilledWorker as error:
         raise ClusterError(
-            f"workers died {error.allowed_failures + 1} times on task {error.task!r}, most likely "
-            f"of too little memory: give workers more in the cluster's file, or lower "
-            f"--partition-size, {_GO_ON}"
+            "workers died {attempts} times on task {task!r}: see a worker's log; if it ran out of "
+            "memory, give workers more in the cluster's file or lower {partition_bytes}; then run "
+            "again with {resume}",
+            "partition_bytes",
+            "resume",
+            attempts=error.allowed_failures + 1,
+            task=error.task,
         ) from error
     except (CommClosedError, ClosedClientError, FutureCancelledError, CancelledError) as error:
-        raise ClusterError(
-            f"the cluster was lost during the work ({_one_line(error)}): start it anew, {_GO_ON}"
-        ) from error
+        raise _lost_cluster(error) from error
     except TimeoutError as error:
         raise ClusterError(
-            f"no worker takes the work ({_one_line(error)}), most likely for want of memory: raise "
-            f"memory_limit in the cluster's file, {_GO_ON}"
+            "no worker accepts the work ({reason}): if they lack memory, raise memory_limit in "
+            "the cluster's file; then run again with {resume}",
+            "resume",
+            reason=_one_line(error),
         ) from error
     except MemoryError as error:
         raise ClusterError(
-            f"out of memory: lower --partition-size or use a larger machine, {_GO_ON}"
+            "out of memory: lower {partition_bytes} or use a larger machine, then run again with "
+            "{resume}",
+            "partition_bytes",
+            "resume",
+        ) from error
+    except P2POutOfDiskError as error:
+        raise DataError(
+            "no space left on the disk of a worker that shuffles rows: free some, or give it "
+            "another local directory, then run again with {resume}",
+            "resume",
         ) from error
     except RuntimeError as error:
-        # Dask's own for whatever befell a shuffle that starting it anew didn't mend.
-        if not (str(error).startswith("P2P ") or type(error).__name__.startswith("P2P")):
+        if not _is_shuffle_failure(error):
             raise
-        cause = error.__cause__
-        told = _one_line(error) + (f": {_one_line(cause)}" if cause is not None else "")
-        raise ClusterError(f"rows could not be shuffled ({told}): {_GO_ON}") from error
-    except OSError as error:
-        if type(error).__name__ == "P2POutOfDiskError":
-            raise DataError(
-                "no space left on a worker's disk to shuffle rows on: make room, or give its "
-                f"local directory another place, {_GO_ON}"
-            ) from error
-        if error.errno is None and "://" in str(error):
-            # Dask's own, which has no number and names an address.
-            raise ClusterError(
-                f"the cluster was lost during the work ({_one_line(error)}): start it anew, "
-                f"{_GO_ON}"
-            ) from error
-        place = error.filename or out
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"{place}: no space left on the disk: make room, {_GO_ON}") from error
-        raise DataError(
-            f"{place}: {error.strerror or _one_line(error)}: mend that, {_GO_ON}"
+        cause = f": {_one_line(error.__cause__)}" if error.__cause__ is not None else ""
+        raise ClusterError(
+            "rows could not be shuffled ({reason}): run again with {resume}",
+            "resume",
+            reason=_one_line(error) + cause,
         ) from error
+    except OSError as error:
+        if error.errno is None and "://" in str(error):
+            # Dask raises a plain OSError without a number that names the scheduler's address.
+            raise _lost_cluster(error) from error
+        raise _disk_failure(error, out) from error
+
+
+def _lost_cluster(error: BaseException) -> ClusterError:
+    return ClusterError(
+        "the connection to the cluster was lost ({reason}): start the cluster again, then run "
+        "again with {resume}",
+        "resume",
+        reason=_one_line(error),
+    )
+
+
+def _is_shuffle_failure(error: RuntimeError) -> bool:
+    """Whether Dask gave up a shuffle; it raises a plain RuntimeError that begins with "P2P"."""
+    return str(error).startswith("P2P ") or type(error).__name__.startswith("P2P")
+
+
+def _disk_failure(error: OSError, out: Path) -> DataError:
+    place = error.filename or out
+    if error.errno in _NO_SPACE:
+        return DataError(
+            "{place}: no space left on the disk: free some, then run again with {resume}",
+            "resume",
+            place=place,
+        )
+    return DataError(
+        "{place}: {reason}: fix that, then run again with {resume}",
+        "resume",
+        place=place,
+        reason=error.strerror or _one_line(error),
+    )
 
 
 def _one_line(error: BaseException) -> str:

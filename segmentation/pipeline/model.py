@@ -23,10 +23,23 @@ _FILE = "model.json"
 
 @dataclass(frozen=True)
 class SavedModel:
-    """Centres and axes of a finished run.
+    """The centres and axes of a finished run.
 
-    ``centers`` has shape (n_segments, n_genres), float64; ``distance_p99`` is the 99th percentile
-    of the distances of each segment's users to its centre.
+    Parameters
+    ----------
+    preset, join, layout, genres
+        What the feature matrix was made from; its columns follow ``genres``.
+    personas
+        The name of each segment.
+    centers
+        float64 of shape (n_segments, n_genres).
+    distance_p99
+        99th percentile of the distances of each segment's users to its centre, of shape
+        (n_segments,).
+    axes
+        The two axes of the picture.
+    synthetic
+        Whether the users were generated.
     """
 
     preset: str
@@ -41,6 +54,7 @@ class SavedModel:
 
     def save(self, folder: Path) -> None:
         """Write the model into ``folder``."""
+        segments = zip(self.personas, self.centers, self.distance_p99, strict=True)
         values: dict[str, Any] = {
             "format": _FORMAT,
             "preset": self.preset,
@@ -49,10 +63,8 @@ class SavedModel:
             "synthetic": self.synthetic,
             "genres": list(self.genres),
             "segments": [
-                {"segment": s, "persona": name, "center": center, "distance_p99": far}
-                for s, (name, center, far) in enumerate(
-                    zip(self.personas, self.centers, self.distance_p99, strict=True)
-                )
+                {"segment": s, "persona": name, "center": center, "distance_p99": distance}
+                for s, (name, center, distance) in enumerate(segments)
             ],
             "pca": self.axes._asdict(),
         }
@@ -60,7 +72,7 @@ class SavedModel:
 
 
 def load_model(folder: Path) -> SavedModel:
-    """Read a model back.
+    """Read the model that a run saved.
 
     Raises
     ------
@@ -71,27 +83,26 @@ def load_model(folder: Path) -> SavedModel:
     try:
         values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{folder}: holds no {_FILE}: name the model folder of a run") from None
+        raise DataError(f"{folder}: has no {_FILE}: name the model folder of a run") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read ({error}): run segment again") from error
     try:
         if values["format"] != _FORMAT:
             raise DataError(
-                f"{path}: is of format {values['format']} and this program reads {_FORMAT}: "
+                f"{path}: has format {values['format']}, and this program reads format {_FORMAT}: "
                 "run segment again"
             )
-        segments = values["segments"]
-        pca = values["pca"]
+        segments, pca = values["segments"], values["pca"]
         return SavedModel(
-            values["preset"],
-            values["join"],
-            values["layout"],
-            tuple(values["genres"]),
-            tuple(segment["persona"] for segment in segments),
-            np.array([segment["center"] for segment in segments], np.float64),
-            np.array([segment["distance_p99"] for segment in segments], np.float64),
-            Axes(*(np.array(pca[name], np.float64) for name in Axes._fields)),
-            bool(values["synthetic"]),
+            preset=values["preset"],
+            join=values["join"],
+            layout=values["layout"],
+            genres=tuple(values["genres"]),
+            personas=tuple(segment["persona"] for segment in segments),
+            centers=np.array([segment["center"] for segment in segments], np.float64),
+            distance_p99=np.array([segment["distance_p99"] for segment in segments], np.float64),
+            axes=Axes(*(np.array(pca[name], np.float64) for name in Axes._fields)),
+            synthetic=bool(values["synthetic"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: is damaged ({error}): run segment again") from error

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from segmentation.features import aggregate
-from segmentation.pipeline import choose_k, figure_process, ground_truth, stages
-from segmentation.pipeline.context import RunContext, open_run
+from segmentation.pipeline import ground_truth, stages
+from segmentation.pipeline.context import (
+    EXCLUSIVE_FOLDERS,
+    RESULT_FILES,
+    RESUMABLE_FILES,
+    open_run,
+)
+from segmentation.pipeline.figure_process import REQUIRED_MEMORY, FigureRenderer
+from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.pipeline.model import SavedModel
-from segmentation.pipeline.settings import Execution
-from segmentation.reporting import figure_data, outputs
-from segmentation.reporting import personas as people
-from segmentation.reporting import profiles as profiling
-from segmentation.schema import Axes
-from segmentation.storage import atomic
+from segmentation.reporting import outputs, personas
+from segmentation.reporting.figures import FigureData
+from segmentation.storage.run_folder import RunOutputs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from segmentation.features.user_blocks import UserBlocks
-    from segmentation.pipeline.settings import Settings
+    from segmentation.pipeline.context import RunContext
+    from segmentation.pipeline.manifest import RunManifest
+    from segmentation.pipeline.settings import Execution, Settings
+    from segmentation.pipeline.stages import Clustering, Segments
     from segmentation.progress import Progress
-    from segmentation.schema import KSearch, Persona, SegmentProfile
+    from segmentation.schema import Axes, Catalogue, KSearch, Persona, SegmentProfile
 
-JOB = "segment"
+OUTPUTS = RunOutputs(
+    "segment",
+    RESULT_FILES,
+    required=tuple(
+        name for name in RESULT_FILES if "choose_k" not in name and not name.startswith("rejected/")
+    ),
+    resumable=RESUMABLE_FILES,
+    exclusive=EXCLUSIVE_FOLDERS,
+    replaces=("choose-k",),
+)
 
 
 @dataclass(frozen=True)
@@ -37,162 +49,152 @@ class SegmentRun:
     genres: tuple[str, ...]
     profiles: list[SegmentProfile]
     personas: list[Persona]
-    manifest: dict[str, Any]
+    manifest: RunManifest
 
 
 def run_segment(
     settings: Settings,
     out: str | Path,
-    how: Execution | None = None,
+    execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> SegmentRun:
-    """Run the job and leave everything that the contract lists in ``out``.
+    """Run the job and leave every result that the contract lists in ``out``.
+
+    Parameters
+    ----------
+    out
+        The run's folder.
+    execution
+        Where and how to run; None for this process.
+    progress
+        Receives the stages; None reports nothing.
 
     Raises
     ------
     SegmentationError
-        One of its children, with a message for the person at the terminal.
+        One of its subclasses, with a message for the user.
     """
-    playbook = people.load_playbook(settings.playbook)
-    how = how or Execution()
-    with open_run(settings, out, JOB, how, progress) as work:
-        if how.resume and (done := _finished(work)):
-            work.progress.say("  every stage was finished before: nothing is left to do")
-            return done
-        with work.in_folder(JOB), figure_process.FigureRenderer() as artist:
-            return _Segmenting(work, playbook).run(artist)
-
-
-def _finished(work: RunContext) -> SegmentRun | None:
-    """Return what a finished run in the folder found; None where it isn't finished."""
-    key = {
-        **work.settings.key("run"),
-        "playbook_sha256": people.playbook_digest(work.settings.playbook),
-    }
-    key.pop("playbook")
-    manifest = work.earlier(JOB, key)
-    if manifest is None:
-        return None
-    genres, profiles, personas = outputs.read_segments(work.out / "segments.json")
-    return SegmentRun(work.out, genres, profiles, personas, manifest)
-
-
-@dataclass
-class _Segmenting:
-    """One run in progress; each method is a stage or what a finished stage left."""
-
-    work: RunContext
-    playbook: people.Playbook
-
-    def run(self, artist: figure_process.FigureRenderer) -> SegmentRun:
-        work, settings = self.work, self.work.settings
-        folder, progress, client = work.folder, work.progress, work.cluster.client
-        catalogue = aggregate.catalogue_for(work.layout, settings, progress)
-        blocks, rows, movies = work.statistics(catalogue)
-        if not work.is_short_of(figure_process.ROOM):
-            artist.start()
-        warnings = work.warnings(catalogue, rows)
-        X = stages.feature_matrix(client, blocks, settings.preset, len(catalogue.genres))
-        search = choose_k.search_k(work, X) if settings.k == "auto" else None
-        clustering = self._clustering(X, blocks, search)
-        axes, pca = self._axes(X)
-        with progress.stage("profiles", "profiles"):
-            found = stages.summarize_segments(client, X, blocks, clustering, axes, settings.seed)
-            profiles = profiling.build_profiles(found.sums, found.distance_p99)
-            personas = people.assign_personas(profiles, catalogue.genres, self.playbook)
-        work.cluster.let_go()
-        names = [persona.name for persona in personas]
-        with progress.stage("assignments", "assignments") as stage:
-            stages.write_assignments(
-                work.cluster, folder, X, blocks, clustering, axes, names, catalogue.genres
+    playbook = personas.load_playbook(settings.playbook)
+    with open_run(OUTPUTS, settings, out, execution, progress) as run:
+        finished = load_finished(run, _run_key(settings))
+        if finished is not None:
+            return _read_run(run, finished)
+        with run.open_folder(), FigureRenderer() as renderer:
+            catalogue = stages.load_catalogue(run)
+            users = stages.aggregate_ratings(run, catalogue)
+            if run.has_spare_memory(REQUIRED_MEMORY):
+                renderer.start()
+            warnings = stages.collect_warnings(run, catalogue, users.rows)
+            X = stages.feature_matrix(run, users, len(catalogue.genres))
+            search = stages.choose_k(run, X) if settings.k == "auto" else None
+            k = search.recommended if search is not None else int(settings.k)
+            clusters = stages.fit_k_means(run, X, users, k)
+            axes, pca_record = stages.fit_pca(run, X)
+            segments = stages.describe_segments(
+                run, X, users, clusters, axes, catalogue.genres, playbook
             )
-            stage.note = f"{blocks.users:,} users"
-        wanted = figure_data.FigureData(
-            found.points,
-            found.labels,
-            blocks.users,
-            tuple(names),
-            catalogue.genres,
-            tuple(float(ratio) for ratio in axes.explained_variance_ratio),
-            tuple(profiles),
-            settings.seed,
+            stages.write_assignments(run, X, users, clusters, axes, segments, catalogue.genres)
+            renderer.submit(_figure_data(run, users.blocks.users, segments, axes, catalogue))
+            # Last of what is computed: the assignments do not wait for it.
+            quality = stages.evaluate_clustering(run, X, clusters)
+            segments = stages.add_stability(segments, quality)
+            manifest = build_manifest(
+                run,
+                users.rows,
+                users=users.blocks.users,
+                movies=users.n_movies,
+                warnings=warnings,
+                kmeans={**clusters.record, **quality, **_compare_with_ground_truth(run)},
+                pca=pca_record,
+                choose_k=None if search is None else stages.search_record(search),
+            )
+            manifest.settings["playbook_sha256"] = personas.playbook_digest(settings.playbook)
+            manifest.data["catalogue"] = catalogue.notes
+            _save_model(run, catalogue, clusters, axes, segments)
+            _write_results(run, manifest, segments, catalogue, renderer, search)
+            return SegmentRun(
+                run.out, catalogue.genres, segments.profiles, segments.personas, manifest
+            )
+
+
+def _run_key(settings: Settings) -> dict[str, Any]:
+    """Return the settings that the results depend on, with the playbook's content for its path."""
+    key = settings.stage_key("run")
+    del key["playbook"]
+    return {**key, "playbook_sha256": personas.playbook_digest(settings.playbook)}
+
+
+def _read_run(run: RunContext, manifest: RunManifest) -> SegmentRun:
+    genres, profiles, segment_personas = outputs.read_segments(run.out / "segments.json")
+    return SegmentRun(run.out, genres, profiles, segment_personas, manifest)
+
+
+def _figure_data(
+    run: RunContext, n_users: int, segments: Segments, axes: Axes, catalogue: Catalogue
+) -> FigureData:
+    return FigureData(
+        segments.points,
+        segments.labels,
+        n_users,
+        segments.names,
+        catalogue.genres,
+        tuple(float(ratio) for ratio in axes.explained_variance_ratio),
+        tuple(segments.profiles),
+        run.settings.seed,
+    )
+
+
+def _compare_with_ground_truth(run: RunContext) -> dict[str, Any]:
+    """Return the agreement with the planted segments; nothing where the data is not synthetic."""
+    folder = ground_truth.synthetic_folder(run.layout)
+    if folder is None:
+        return {}
+    assignments = run.folder.result_path("assignments.parquet")
+    return {"planted_ari": ground_truth.planted_agreement(folder, assignments)}
+
+
+def _save_model(
+    run: RunContext,
+    catalogue: Catalogue,
+    clusters: Clustering,
+    axes: Axes,
+    segments: Segments,
+) -> None:
+    SavedModel(
+        preset=run.settings.preset,
+        join=run.settings.effective_join,
+        layout=run.layout.name,
+        genres=catalogue.genres,
+        personas=segments.names,
+        centers=clusters.centers,
+        distance_p99=segments.distance_p99,
+        axes=axes,
+        synthetic=ground_truth.synthetic_folder(run.layout) is not None,
+    ).save(run.folder.result_path("model"))
+
+
+def _write_results(
+    run: RunContext,
+    manifest: RunManifest,
+    segments: Segments,
+    catalogue: Catalogue,
+    renderer: FigureRenderer,
+    search: KSearch | None,
+) -> None:
+    folder, genres = run.folder, catalogue.genres
+    with run.progress.stage("report", "figures and report"):
+        figures = outputs.write_figures(folder, renderer.result(), search)
+        outputs.write_segments(folder, segments.profiles, segments.personas, genres)
+        # The report shows the time and memory up to here.
+        run.record_costs(manifest)
+        outputs.write_reports(
+            folder,
+            manifest.to_json(),
+            segments.profiles,
+            segments.personas,
+            genres,
+            figures,
+            search,
         )
-        artist.begin(wanted)
-        # Last of what is computed, since assignments don't wait for it.
-        judged = self._judged(X, clustering)
-        profiles = [
-            replace(profile, stability=float("nan") if value is None else value)
-            for profile, value in zip(profiles, judged["stability"]["jaccard"], strict=True)
-        ]
-        work.cluster.let_go()
-        manifest = work.manifest(JOB, rows, blocks.users, movies, warnings)
-        manifest["settings"]["playbook_sha256"] = people.playbook_digest(settings.playbook)
-        manifest["data"]["catalogue"] = catalogue.notes
-        synthetic = bool(manifest["data"]["synthetic"])
-        SavedModel(
-            settings.preset,
-            settings.effective_join,
-            work.layout.name,
-            catalogue.genres,
-            tuple(names),
-            clustering.centers,
-            found.distance_p99,
-            axes,
-            synthetic,
-        ).save(folder.product("model"))
-        manifest["kmeans"], manifest["pca"] = {**clustering.record, **judged}, pca
-        planted = ground_truth.synthetic_folder(work.layout)
-        if planted is not None:
-            manifest["kmeans"]["planted_ari"] = ground_truth.planted_agreement(
-                planted, folder.product("assignments.parquet")
-            )
-        if search is not None:
-            manifest["choose_k"] = choose_k.search_record(search)
-        with progress.stage("report", "figures and report"):
-            drawn = outputs.write_figures(folder, artist.figures(), search)
-            outputs.write_segments(folder, profiles, personas, catalogue.genres)
-            work.finish(manifest)
-            outputs.write_reports(
-                folder, manifest, profiles, personas, catalogue.genres, drawn, search
-            )
-        work.finish(manifest)
-        folder.publish(manifest)
-        return SegmentRun(folder.path, catalogue.genres, profiles, personas, manifest)
-
-    def _clustering(self, X: Any, blocks: UserBlocks, search: KSearch | None) -> stages.Clustering:
-        work = self.work
-        key = work.settings.key("kmeans")
-        done = work.folder.stage("kmeans", key)
-        if done is not None:
-            work.progress.say("  K-Means: taken from the finished stage")
-            return stages.Clustering(np.array(done["centers"]), done["record"])
-        k = int(work.settings.k) if search is None else search.recommended
-        with work.progress.stage("kmeans", "K-Means") as stage:
-            found = stages.fit_k_means(work.cluster.client, X, blocks, k, work.settings.seed)
-            n_iter = found.record["n_iter"]
-            stage.note = f"k = {k}, {n_iter} pass{'es' if n_iter > 1 else ''}"
-        work.folder.finish_stage("kmeans", key, found._asdict())
-        work.cluster.let_go()
-        return found
-
-    def _judged(self, X: Any, clustering: stages.Clustering) -> dict[str, Any]:
-        work = self.work
-        key = work.settings.key("kmeans")
-        done = work.folder.stage("quality", key)
-        if done is None:
-            with work.progress.stage("quality", "quality and stability"):
-                done = stages.evaluate_clustering(X, clustering.centers, work.settings.seed)
-            work.folder.finish_stage("quality", key, done)
-        return dict(atomic.jsonable(done))
-
-    def _axes(self, X: Any) -> tuple[Axes, dict[str, Any]]:
-        work = self.work
-        key = work.settings.key("pca")
-        done = work.folder.stage("pca", key)
-        if done is not None:
-            return Axes(*(np.array(values) for values in done["axes"])), done["record"]
-        with work.progress.stage("pca", "PCA") as stage:
-            axes, record = stages.fit_pca(X)
-            stage.note = f"{axes.explained_variance_ratio.sum():.0%} of the variance on two axes"
-        work.folder.finish_stage("pca", key, {"axes": list(axes), "record": record})
-        return axes, record
+    run.record_costs(manifest)
+    folder.publish(manifest.to_json())

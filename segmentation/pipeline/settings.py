@@ -11,32 +11,56 @@ from segmentation.schema import MOST_SEGMENTS
 
 PRESET_NAMES = ("engagement", "taste", "original")
 JOINS = ("links", "direct")
-#: Ratings of `--data synthetic` without a number: a minute's work on a small machine.
+#: Ratings of ``data="synthetic"`` without a number: under a minute's work on a small machine.
 SYNTHETIC_ROWS = 1_000_000
-#: stage → the settings that decide its results, beside the data itself; "run" is the whole.
-_READING = {"join", "max_rejected", "deduplicate"}
-_SEARCHING = {*_READING, "preset", "seed", "k_range"}
-_KEYS = {
-    "ratings": _READING,
-    "choose_k": _SEARCHING,
-    "kmeans": {*_SEARCHING, "k"},
-    "pca": {*_READING, "preset"},
-    "run": {*_SEARCHING, "k", "playbook"},
-    "convert": {"max_rejected"},
-}
+_SYNTHETIC_RANGE = 1_000, 10**10
 #: The k that the five personas were found with; a search shows it for comparison.
 COMPARED_K = 5
-_SYNTHETIC_RANGE = 1_000, 10**10
+
+_RATINGS = {"join", "max_rejected", "deduplicate"}
+_SEARCH = {*_RATINGS, "preset", "seed", "k_range"}
+#: stage → the settings, besides the data, that its result depends on; "run" is the whole job.
+_STAGE_KEYS = {
+    "ratings": _RATINGS,
+    "choose_k": _SEARCH,
+    "kmeans": {*_SEARCH, "k"},
+    "quality": {*_SEARCH, "k"},
+    "pca": {*_RATINGS, "preset"},
+    "run": {*_SEARCH, "k", "playbook"},
+    "convert": {"max_rejected"},
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a segmentation run is asked for; every result follows from these and the data.
+    """What a run is asked for; every result follows from these and the data.
 
-    ``join`` None means what the preset calls for. ``max_rejected`` is a share of the rows.
-    ``k_range`` is what ``k`` "auto" chooses from, both ends included. ``partition_bytes`` is None
-    for the cluster's own, and ``memory_limit``, bytes for the whole run, for a share of what the
-    machine has; results depend on neither.
+    Parameters
+    ----------
+    data
+        ``synthetic``, ``synthetic:ROWS``, ``kaggle``, or a folder or URL.
+    ratings
+        Another ratings file for the same catalogue; None for what the layout holds.
+    k
+        Number of segments, or ``"auto"`` to choose it from ``k_range``, both ends included.
+    preset
+        Which feature matrix is clustered; one of :data:`PRESET_NAMES`.
+    join
+        One of :data:`JOINS`; None for the one that the preset calls for.
+    max_rejected
+        The run fails if a larger share of the rows is rejected.
+    deduplicate
+        Keep only the latest rating of each item by each user.
+    playbook
+        Path of a playbook; None for the project's.
+    partition_bytes, memory_limit
+        Bytes per partition and for the whole run; None leaves them to the memory budget. Results
+        depend on neither.
+
+    Raises
+    ------
+    UsageError
+        If a value is out of range, or two contradict each other.
     """
 
     data: str = "synthetic"
@@ -54,60 +78,94 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.k != "auto" and not 1 <= self.k <= MOST_SEGMENTS:
-            raise UsageError(f"--k {self.k}: choose from 1 to {MOST_SEGMENTS}, or auto")
+            raise UsageError(
+                "{k} {value}: choose from 1 to {most}, or auto",
+                "k",
+                value=self.k,
+                most=MOST_SEGMENTS,
+            )
         low, high = self.k_range
         if not 2 <= low < high <= MOST_SEGMENTS:
             raise UsageError(
-                f"--k-range {low}-{high}: give two numbers that rise, from 2 to {MOST_SEGMENTS}"
+                "{k_range} {low}-{high}: give two rising numbers from 2 to {most}",
+                "k_range",
+                low=low,
+                high=high,
+                most=MOST_SEGMENTS,
             )
-        if self.preset not in PRESET_NAMES:
-            raise UsageError(f"--preset {self.preset}: choose from {', '.join(PRESET_NAMES)}")
-        if self.join not in (None, *JOINS):
-            raise UsageError(f"--join {self.join}: choose from {', '.join(JOINS)}")
+        _check_choice("preset", self.preset, PRESET_NAMES)
+        if self.join is not None:
+            _check_choice("join", self.join, JOINS)
         if self.preset == "original" and self.join == "links":
             raise UsageError(
-                "--preset original is the direct join: leave --join out, or take "
-                "--preset engagement, which is the same matrix with the links join"
+                "{preset} original uses the direct join: leave {join} out, or pass {preset} "
+                "engagement, which is the same matrix with the links join",
+                "preset",
+                "join",
             )
         if not 0 <= self.seed < 2**32:
-            raise UsageError(f"--seed {self.seed}: choose from 0 to {2**32 - 1}")
+            raise UsageError(
+                "{seed} {value}: choose from 0 to {most}",
+                "seed",
+                value=self.seed,
+                most=2**32 - 1,
+            )
         if not 0 <= self.max_rejected <= 1:
-            raise UsageError(f"--max-rejected {self.max_rejected:g}: give a share from 0 to 1")
+            raise UsageError(
+                "{max_rejected} {value:g}: give a share from 0 to 1",
+                "max_rejected",
+                value=self.max_rejected,
+            )
         if self.partition_bytes is not None and self.partition_bytes < 1024:
-            raise UsageError("--partition-size: at least 1 KiB")
-        for option, value in (("--data", self.data), ("--ratings", self.ratings)):
+            raise UsageError("{partition_bytes}: give at least 1 KiB", "partition_bytes")
+        for field in ("data", "ratings"):
+            value = getattr(self, field)
             if value is not None and not value.strip():
-                raise UsageError(f"{option}: is empty: name a source, or leave the option out")
-        synthetic_rows(self.data)
+                raise UsageError(f"{{{field}}}: is empty: name a source, or leave it out", field)
+        parse_synthetic_rows(self.data)
 
     @property
     def effective_join(self) -> Literal["links", "direct"]:
-        """The join that is made: asked for, or the preset's."""
+        """The join that is made: the one asked for, or the preset's."""
         if self.join == "direct" or (self.join is None and self.preset == "original"):
             return "direct"
         return "links"
 
-    def record(self) -> dict[str, Any]:
-        """Return the settings as they stand in the manifest."""
-        values = asdict(self)
-        values["join"] = self.effective_join
-        values["k_range"] = list(self.k_range)
-        return values
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as the manifest records them."""
+        return {**asdict(self), "join": self.effective_join, "k_range": list(self.k_range)}
 
-    def key(self, stage: str) -> dict[str, Any]:
-        """Return the settings that the results of a stage hang on."""
-        names = set(_KEYS[stage])
-        if "k" in names and self.k != "auto":
-            names.discard("k_range")
-        return {name: value for name, value in self.record().items() if name in names}
+    def stage_key(self, stage: str) -> dict[str, Any]:
+        """Return the settings that the result of a stage depends on."""
+        fields = set(_STAGE_KEYS[stage])
+        if "k" in fields and self.k != "auto":
+            fields.discard("k_range")
+        return {field: value for field, value in self.to_json().items() if field in fields}
+
+
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(
+            f"{{{field}}} {{value}}: choose from {', '.join(choices)}", field, value=value
+        )
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a job is run; no result hangs on it.
+    """How a job is run; no result depends on it.
 
-    ``cluster`` is a file of ``cluster_config/`` by its name, or the path of one; ``address`` that
-    of a scheduler that stands; ``performance_report`` where Dask's own report goes.
+    Parameters
+    ----------
+    cluster
+        The name of a file in ``cluster_config/``, or a path to one.
+    address
+        The scheduler of a running cluster.
+    resume, overwrite
+        Continue an earlier run in the same folder, or start again.
+    performance_report
+        Where to write Dask's performance report.
+    debug
+        Let Dask's own log lines through.
     """
 
     cluster: str = "threads"
@@ -118,7 +176,7 @@ class Execution:
     debug: bool = False
 
 
-def synthetic_rows(data: str) -> int | None:
+def parse_synthetic_rows(data: str) -> int | None:
     """Return the rows of ``synthetic`` or ``synthetic:ROWS``; None for any other source."""
     kind, colon, rows = data.partition(":")
     if kind != "synthetic":
@@ -126,19 +184,30 @@ def synthetic_rows(data: str) -> int | None:
     if not colon:
         return SYNTHETIC_ROWS
     if not re.fullmatch(r"[0-9]{1,3}([_,]?[0-9]{3})*|[0-9]{1,20}", rows):
-        raise UsageError(f"--data {data}: give the number of ratings, as in synthetic:1000000")
-    return validate_synthetic_rows(int(rows.replace("_", "").replace(",", "")), f"--data {data}")
+        raise UsageError(
+            "{data} {value}: give the number of ratings, as in synthetic:1000000",
+            "data",
+            value=data,
+        )
+    return validate_synthetic_rows(int(rows.replace("_", "").replace(",", "")), "data", data)
 
 
-def validate_synthetic_rows(rows: int, told: str) -> int:
-    """Return a number of synthetic ratings that can be made.
+def validate_synthetic_rows(rows: int, field: str, value: object) -> int:
+    """Return ``rows`` if a synthetic data set can have so many ratings.
+
+    Parameters
+    ----------
+    field, value
+        The setting that asks for them, for the message.
 
     Raises
     ------
     UsageError
-        If it can't, with ``told``, the option that gave it.
+        If it can't.
     """
     low, high = _SYNTHETIC_RANGE
     if not low <= rows <= high:
-        raise UsageError(f"{told}: from {low:,} to {high:,} ratings can be made")
+        raise UsageError(
+            f"{{{field}}} {{value}}: choose from {low:,} to {high:,} ratings", field, value=value
+        )
     return rows

@@ -1,17 +1,19 @@
-"""Where a run's data comes from: made, downloaded, or named by its place."""
+"""Where the data of a run comes from: generated, downloaded, or found where it is named."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segmentation.datasets import discovery, layouts
-from segmentation.deploy import local
 from segmentation.deploy.core import open_cluster
-from segmentation.pipeline.settings import synthetic_rows
+from segmentation.deploy.local import cache_dir
+from segmentation.pipeline.settings import parse_synthetic_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from distributed import Client
 
     from segmentation.datasets.layouts import Layout
     from segmentation.deploy.core import Cluster
@@ -20,55 +22,61 @@ if TYPE_CHECKING:
 
 
 def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
-    """Find, download or make the data that the settings name.
+    """Generate, download or find the data that the settings name.
 
-    Workers on other machines are given paths that don't hang on where the job was started.
+    Workers on other machines get absolute paths, which do not depend on where the job started.
     """
-    found = _located(settings, cluster, progress)
-    return layouts.absolute_layout(found) if cluster.is_elsewhere else found
+    rows = parse_synthetic_rows(settings.data)
+    if rows is not None:
+        folder = _generate_synthetic(rows, settings.seed, cluster, progress)
+    elif settings.data == "kaggle":
+        folder = _download_kaggle(settings.ratings, progress)
+    else:
+        folder = settings.data
+    layout = layouts.detect_layout(folder, settings.ratings)
+    return layouts.absolute_layout(layout) if cluster.is_remote else layout
+
+
+def _generate_synthetic(rows: int, seed: int, cluster: Cluster, progress: Progress) -> str:
+    """Generate a synthetic data set, unless the cache has it; return its folder."""
+    from segmentation.datasets.synthetic import writer
+
+    folder = cache_dir() / f"synthetic-v{writer.VERSION}-{rows}-seed{seed}"
+    if not writer.is_written(rows, seed, folder):
+        with (
+            progress.stage("synthesize", "synthetic data") as stage,
+            _client_of_this_machine(cluster) as client,
+        ):
+            writer.write_dataset(
+                rows, seed, folder, client, lambda done, total: stage.update(done, total, "rows")
+            )
+            stage.note = f"{rows:,} ratings kept in {folder}"
+    return str(folder)
 
 
 @contextmanager
-def _here(cluster: Cluster) -> Iterator[Any]:
+def _client_of_this_machine(cluster: Cluster) -> Iterator[Client]:
     """Yield a client whose workers write to this machine's disk."""
-    if not cluster.is_elsewhere:
+    if not cluster.is_remote:
         yield cluster.client
         return
     import dask
 
-    # Whatever the environment says of the other cluster is not for this one.
-    with dask.config.set({"segmentation.cluster": {}}), open_cluster("threads") as own:
-        yield own.client
+    # What the environment sets for the other cluster does not apply to this one.
+    with dask.config.set({"segmentation.cluster": {}}), open_cluster("threads") as local:
+        yield local.client
 
 
-def _located(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
-    rows = synthetic_rows(settings.data)
-    if rows is not None:
-        from segmentation.datasets.synthetic import writer
+def _download_kaggle(ratings: str | None, progress: Progress) -> str:
+    """Download Kaggle's data set, unless it is cached; return its folder."""
+    from segmentation.datasets import kaggle
 
-        place = local.cache_dir() / f"synthetic-v{writer.VERSION}-{rows}-seed{settings.seed}"
-        if not writer.is_written(rows, settings.seed, place):
-            with (
-                progress.stage("synthesize", "synthetic data") as stage,
-                _here(cluster) as client,
-            ):
-                writer.write_dataset(
-                    rows,
-                    settings.seed,
-                    place,
-                    client,
-                    lambda done, total: stage.update(done, total, "rows"),
-                )
-                stage.note = f"{rows:,} ratings kept in {place}"
-        return layouts.detect_layout(str(place), settings.ratings)
-    if settings.data == "kaggle":
-        from segmentation.datasets import kaggle
-
-        with progress.stage("download", "Kaggle") as stage:
-            # Another ratings file for the same catalogue need not be one of Kaggle's.
-            own = settings.ratings is not None and discovery.ratings_exist(settings.ratings)
-            name = None if own else settings.ratings or kaggle.DEFAULT_RATINGS
-            folder = kaggle.download(name, quiet=not progress.live)
-            stage.note = folder
-        return layouts.detect_layout(folder, settings.ratings)
-    return layouts.detect_layout(settings.data, settings.ratings)
+    with progress.stage("download", "Kaggle") as stage:
+        # A ratings file of the user's own, for Kaggle's catalogue, is not downloaded.
+        if ratings is not None and discovery.has_files(ratings):
+            name = None
+        else:
+            name = ratings or kaggle.DEFAULT_RATINGS
+        folder = kaggle.download(name, quiet=not progress.live)
+        stage.note = folder
+    return folder

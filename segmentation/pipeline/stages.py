@@ -1,221 +1,497 @@
-"""The wiring of a segmentation run: each stage calls one wing, and holds no logic of its own."""
+"""The stages of a run: each calls one room and holds no logic of its own.
+
+A stage takes the :class:`~segmentation.pipeline.context.RunContext` first and then the results of
+earlier stages. Where it can be resumed, it saves its result and takes it up again.
+"""
 
 from __future__ import annotations
 
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from segmentation.datasets import catalogue as catalogues
 from segmentation.errors import DataError
-from segmentation.features import presets
+from segmentation.features import aggregate, presets, user_blocks
 from segmentation.pipeline import assignments
-from segmentation.schema import Axes
-from segmentation.storage import parquet
+from segmentation.reporting import k_selection, percentiles, personas, profiles
+from segmentation.schema import Axes, KFigures, KSearch
+from segmentation.storage import atomic, parquet
 from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import dask.array as da
+    from distributed import Client, Future
     from numpy.typing import NDArray
 
-    from segmentation.deploy.core import Cluster
     from segmentation.features.user_blocks import UserBlocks
-    from segmentation.reporting.profiles import Activity, ProfileSums
-    from segmentation.schema import UserStatistics
-    from segmentation.storage.run_folder import RunFolder
+    from segmentation.pipeline.context import RunContext
+    from segmentation.reporting.personas import Playbook
+    from segmentation.reporting.profiles import Activity
+    from segmentation.schema import Catalogue, Persona, SegmentProfile, UserStatistics
 
-_AXES = 2
-#: Users that the figure's centres and outline come from, and that it draws some of.
-SHOWN_USERS = 100_000
+#: Users from whom the figure takes its centres and outline, and some of whom it draws.
+FIGURE_USERS = 100_000
+#: From this share of unmapped ratings a run warns about its catalogue.
+_UNMAPPED_WARNING = 0.05
+#: The estimators and what they import: dask-ml, scikit-learn, SciPy.
+_ESTIMATOR_MODULES = ("segmentation.estimators.kmeans", "segmentation.estimators.pca")
 
 
-def feature_matrix(client: Any, blocks: UserBlocks, preset: str, n_genres: int) -> da.Array:
-    """Return the matrix to cluster as a persisted Dask array with known chunks.
+class AggregatedUsers(NamedTuple):
+    """The result of reading the ratings: statistics per user, and counts of rows and movies."""
 
-    Rows follow the users' ids; float32 of shape (n_users, n_genres).
-    """
-    import dask.array as da
-
-    tasks = map_tasks(
-        client,
-        "features",
-        presets.compute_features,
-        blocks.statistics,
-        [preset] * len(blocks.sizes),
-    )
-    return da.concatenate(
-        [
-            da.from_delayed(task, shape=(n, n_genres), dtype=np.float32)
-            for task, n in zip(tasks, blocks.sizes, strict=True)
-        ]
-    )
+    blocks: UserBlocks
+    rows: dict[str, int]
+    n_movies: int
 
 
 class Clustering(NamedTuple):
-    """Centres in their canonical order, and what the manifest says of the fit."""
+    """Centres in the order of the segments, and what the manifest records of the fit."""
 
     centers: NDArray[np.float64]
     record: dict[str, Any]
 
 
-def fit_k_means(client: Any, X: da.Array, blocks: UserBlocks, k: int, seed: int) -> Clustering:
-    """Fit K-Means and number the segments by rising movies per user.
+class Segments(NamedTuple):
+    """The segments as they are described, and some of their users for the figure.
+
+    ``points`` are those users on the two axes, of shape (n_shown, 2), and ``labels`` their
+    segments.
+    """
+
+    profiles: list[SegmentProfile]
+    personas: list[Persona]
+    distance_p99: NDArray[np.float64]
+    points: NDArray[np.float64]
+    labels: NDArray[np.int32]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The persona of each segment."""
+        return tuple(persona.name for persona in self.personas)
+
+
+def load_catalogue(run: RunContext) -> Catalogue:
+    """Read the catalogue that the ratings are joined with."""
+    with run.progress.stage("catalogue", "catalogue") as stage:
+        catalogue = catalogues.load_catalogue(run.layout, run.settings.effective_join)
+        stage.note = f"{len(catalogue.movie_ids):,} movies, {len(catalogue.genres)} genres"
+    return catalogue
+
+
+def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
+    """Stream the ratings into blocks of user statistics, and save them for a resumed run."""
+    folder, cluster, settings = run.folder, run.cluster, run.settings
+    path = folder.result_path("model/user_statistics.parquet")
+    result = run.stage_result("ratings")
+    if result is not None and path.exists():
+        run.progress.say("  ratings: taken from the finished stage")
+        shared = cluster.sees_folder(path.parent)
+        blocks = user_blocks.load_blocks(cluster.client, path, result["blocks"], shared=shared)
+        return AggregatedUsers(blocks, result["rows"], result["movies"])
+    folder.discard("rejected")
+    with _imports_in_background():
+        blocks, counts = aggregate.aggregate_ratings(
+            cluster.client,
+            run.layout,
+            catalogue,
+            deduplicate=settings.deduplicate,
+            max_rejected=settings.max_rejected,
+            partition_bytes=settings.partition_bytes,
+            memory=cluster.budget,
+            n_threads=cluster.threads,
+            check_shuffle=cluster.check_shuffle,
+            trim_memory=cluster.trim_memory,
+            progress=run.progress,
+        )
+        write_rejected_rows(run, counts.rejected)
+        user_blocks.save_blocks(cluster.client, path, blocks, catalogue.genres, 2 * cluster.threads)
+    cluster.trim_memory()
+    rows = counts.record()
+    run.finish_stage("ratings", {"rows": rows, "movies": counts.movies, "blocks": blocks.sizes})
+    return AggregatedUsers(blocks, rows, counts.movies)
+
+
+@contextmanager
+def _imports_in_background() -> Iterator[None]:
+    """Import the estimators on a thread while the workers read, which leave the GIL free."""
+    with ThreadPoolExecutor(1, "imports") as thread:
+        imports = [thread.submit(importlib.import_module, name) for name in _ESTIMATOR_MODULES]
+        yield
+        for future in imports:
+            future.result()
+
+
+def write_rejected_rows(run: RunContext, rows: Sequence[Sequence[Any]]) -> None:
+    """Write the rejected rows, if any, with their place and reason."""
+    if rows:
+        path = run.folder.result_path("rejected/ratings.csv")
+        atomic.write_csv(path, ("file", "line", "reason", "text"), rows)
+
+
+def collect_warnings(run: RunContext, catalogue: Catalogue, rows: Mapping[str, int]) -> list[str]:
+    """Report what is odd about the data on the terminal, and return it for the manifest."""
+    layout = run.layout
+    warnings = []
+    if layout.name == "kaggle" and run.settings.effective_join == "direct":
+        warnings.append(catalogues.direct_join_warning(catalogue))
+    else:
+        share = rows["unmapped"] / max(rows["used"] + rows["unmapped"], 1)
+        if share > _UNMAPPED_WARNING:
+            warnings.append(
+                f"{share:.1%} of the ratings are of movies that the catalogue lacks: check that "
+                "it is complete and belongs to these ratings"
+            )
+    warnings += catalogues.catalogue_warnings(catalogue)
+    if layout.ignored_files:
+        n_more = len(layout.ignored_files) - 1
+        others = f" and {n_more:,} more" if n_more else ""
+        warnings.append(
+            f"{layout.ignored_files[0]}{others}: not read, since {layout.ratings} is; to read "
+            "several files, name them all as the ratings, as in 'ratings*'"
+        )
+    for warning in warnings:
+        run.progress.warn(f"  warning: {warning}")
+    return warnings
+
+
+def feature_matrix(run: RunContext, users: AggregatedUsers, n_genres: int) -> da.Array:
+    """Return the matrix to cluster, of shape (n_users, n_genres)."""
+    return presets.feature_matrix(run.cluster.client, users.blocks, run.settings.preset, n_genres)
+
+
+def choose_k(run: RunContext, X: da.Array) -> KSearch:
+    """Search the range of k for the number of segments to recommend.
+
+    Raises
+    ------
+    DataError
+        If the audience has fewer distinct users than the range asks for.
+    """
+    result = run.stage_result("choose_k")
+    if result is not None:
+        run.progress.say("  k: taken from the finished stage")
+        return _search_from_json(result)
+    from segmentation.estimators import model_selection
+    from segmentation.estimators.exceptions import TooFewDistinctRowsError
+    from segmentation.pipeline.settings import COMPARED_K
+
+    low, high = run.settings.k_range
+    with run.progress.stage("choose_k", "choosing k") as stage:
+        if X.shape[0] < high:
+            raise _too_few_users_to_search(f"{X.shape[0]} user", X.shape[0], low, high)
+        try:
+            search = model_selection.choose_k(
+                X,
+                low,
+                high,
+                run.settings.seed,
+                COMPARED_K,
+                lambda done, total: stage.update(done, total, "steps"),
+            )
+        except TooFewDistinctRowsError as error:
+            n_users = error.n_distinct
+            message = f"{n_users} distinct user"
+            raise _too_few_users_to_search(message, n_users, low, high) from error
+        stage.note = f"{search.recommended} of {low} to {high}"
+    run.finish_stage("choose_k", search._asdict())
+    return search
+
+
+def _search_from_json(values: Mapping[str, Any]) -> KSearch:
+    figures = (KFigures(*row) for row in values["figures"])
+    figures = (row._replace(jaccard=tuple(row.jaccard)) for row in figures)
+    return KSearch(**{**values, "figures": tuple(figures)})
+
+
+def _too_few_users_to_search(what: str, n_users: int, low: int, high: int) -> DataError:
+    values = {"what": what + "s" * (n_users != 1), "n_users": n_users, "low": low, "high": high}
+    if n_users <= 2:
+        return DataError(
+            "{what} for {k_range} {low}-{high}: there is nothing to choose from: run segment with "
+            "{k} {n_users}",
+            "k_range",
+            "k",
+            **values,
+        )
+    return DataError(
+        "{what} for {k_range} {low}-{high}: pass {k_range} {lowest}-{n_users}",
+        "k_range",
+        lowest=min(low, n_users - 1),
+        **values,
+    )
+
+
+def fit_k_means(run: RunContext, X: da.Array, users: AggregatedUsers, k: int) -> Clustering:
+    """Fit K-Means, and number the segments by rising movies per user.
 
     Raises
     ------
     DataError
         If the audience has fewer distinct users than segments.
     """
-    from segmentation.estimators import _k_means
-    from segmentation.reporting.profiles import order_by_activity
+    result = run.stage_result("kmeans")
+    if result is not None:
+        run.progress.say("  K-Means: taken from the finished stage")
+        return Clustering(np.array(result["centers"]), result["record"])
+    from segmentation.estimators.exceptions import TooFewDistinctRowsError
+    from segmentation.estimators.kmeans import KMeans
 
-    if X.shape[0] < k:
-        users = f"{X.shape[0]} user" + ("s" if X.shape[0] > 1 else "")
-        raise DataError(f"{users} for --k {k}: use --k {X.shape[0]} or fewer")
-    try:
-        found = _k_means.fit_together([_k_means.Task(k, _k_means.seed_of(seed))], X)[0]
-    except ValueError as error:
-        # The estimator speaks of rows and n_clusters; here they are users and --k.
-        told = str(error).replace("rows", "users").replace("n_clusters=", "--k ")
-        raise DataError(f"K-Means can't make the segments: {told}") from error
-    activity = _activity(client, X, blocks, found.centers)
-    record = {"n_clusters": k, "inertia": found.inertia, "n_iter": found.n_iter}
-    return Clustering(found.centers[order_by_activity(activity)], record)
-
-
-def evaluate_clustering(X: da.Array, centers: NDArray[np.float64], seed: int) -> dict[str, Any]:
-    """Return what the manifest says of how good the segments are, and how far they come back."""
-    from segmentation.estimators import metrics, stability
-
-    figures = metrics.evaluate_clustering(X, centers)
-    silhouette, rows = metrics.silhouette_score(X, centers, seed)
-    found = stability.measure_stability(X, centers, seed)
-    return {
-        **{name: value for name, value in figures.items() if name != "inertia"},
-        "silhouette": silhouette,
-        "silhouette_rows": rows,
-        "stability": {
-            "resampled_ari": found.resampled.mean() if len(found.resampled) else None,
-            "reseeded_ari": found.reseeded.mean(),
-            "jaccard": found.jaccard,
-            "users": found.rows,
-        },
-    }
+    with run.progress.stage("kmeans", "K-Means") as stage:
+        if X.shape[0] < k:
+            raise _too_few_users("user", X.shape[0], k)
+        try:
+            model = KMeans(n_clusters=k, random_state=run.settings.seed).fit(X)
+        except TooFewDistinctRowsError as error:
+            raise _too_few_users("distinct user", error.n_distinct, k) from error
+        activity = _measure_activity(run.cluster.client, X, users.blocks, model.cluster_centers_)
+        model.reorder(profiles.order_by_activity(activity))
+        stage.note = f"k = {k}, {model.n_iter_} pass{'es' if model.n_iter_ > 1 else ''}"
+    record = {"n_clusters": k, "inertia": model.inertia_, "n_iter": model.n_iter_}
+    clusters = Clustering(model.cluster_centers_, record)
+    run.finish_stage("kmeans", clusters._asdict())
+    run.cluster.trim_memory()
+    return clusters
 
 
-def fit_pca(X: da.Array) -> tuple[Axes, dict[str, Any]]:
-    """Fit incremental PCA; return two axes and what the manifest says of them."""
-    from segmentation.estimators import _incremental_pca
-
-    wanted = min(_AXES, *X.shape)
-    found = _incremental_pca.fit_incremental_pca(X, wanted)
-    components = np.zeros((_AXES, X.shape[1]))
-    components[:wanted] = found.components
-    ratio = np.zeros(_AXES)
-    ratio[:wanted] = found.explained_variance_ratio
-    record = {
-        "explained_variance_ratio": ratio,
-        "angle_to_exact_degrees": found.angle_to_exact_degrees,
-    }
-    return Axes(found.mean, components, ratio), record
-
-
-class Surveyed(NamedTuple):
-    """What the segments are, from all users, and some of the users for the figure.
-
-    ``points`` are those users on the two axes, (n_shown, 2), and ``labels`` their segments.
-    """
-
-    sums: ProfileSums
-    distance_p99: NDArray[np.float64]
-    points: NDArray[np.float64]
-    labels: NDArray[np.int32]
-
-
-def summarize_segments(
-    client: Any, X: da.Array, blocks: UserBlocks, clustering: Clustering, axes: Axes, seed: int
-) -> Surveyed:
-    """Sum the segments up, a task a block; the driver holds nothing for each user."""
-    from segmentation.estimators._blockwise import sample_row_numbers
-    from segmentation.reporting import percentiles, profiles
-
-    features = _blocks(client, X)
-    centers, k = clustering.centers, len(clustering.centers)
-    numbers = sample_row_numbers(blocks.users, SHOWN_USERS, seed)
-    ends = np.cumsum(blocks.sizes)
-    shown = [
-        own - (end - size)
-        for own, end, size in zip(
-            np.split(numbers, np.searchsorted(numbers, ends[:-1])), ends, blocks.sizes, strict=True
-        )
-    ]
-    found = client.gather(
-        map_tasks(
-            client, "profile", assignments.survey, blocks.statistics, features, shown, centers, axes
-        )
-    )
-    sums, bins, points, labels = zip(*found, strict=True)
-    counted = percentiles.merge_histograms(bins)
-    keys = percentiles.bins_needed(counted, k)
-    fetched = client.gather(
-        map_tasks(client, "distance", assignments.fetch, features, centers, keys)
-    )
-    far = percentiles.percentile_99(counted, keys, fetched, k)
-    return Surveyed(profiles.merge_sums(sums), far, np.concatenate(points), np.concatenate(labels))
-
-
-def write_assignments(
-    cluster: Cluster,
-    folder: RunFolder,
-    X: da.Array,
-    blocks: UserBlocks,
-    clustering: Clustering,
-    axes: Axes,
-    personas: Sequence[str],
-    genres: tuple[str, ...],
-) -> None:
-    """Build a table a block on the workers, a few at a time, and write them in order.
-
-    The statistics of ``blocks`` are let go: nothing after this looks at single users' sums.
-    """
-    features = _blocks(cluster.client, X)
-    given = list(blocks.statistics)
-
-    def let_go(asked: int) -> None:
-        given[:asked] = [None] * asked
-        blocks.statistics[:asked] = given[:asked]
-        cluster.let_go()
-
-    parquet.write_parts(
-        cluster.client,
-        folder.product("assignments.parquet"),
-        assignments.table,
-        [given, features, clustering.centers, axes, tuple(personas), genres],
-        2 * cluster.threads,
-        let_go,
+def _too_few_users(noun: str, n_users: int, k: int) -> DataError:
+    return DataError(
+        "{what} for {k} {value}: pass {k} {n_users} or lower",
+        "k",
+        what=f"{n_users} {noun}" + "s" * (n_users != 1),
+        value=k,
+        n_users=n_users,
     )
 
 
-def _activity(
-    client: Any, X: da.Array, blocks: UserBlocks, centers: NDArray[np.float64]
+def _measure_activity(
+    client: Client, X: da.Array, blocks: UserBlocks, centers: NDArray[np.float64]
 ) -> Activity:
-    from segmentation.reporting import profiles
-
     tasks = map_tasks(
-        client, "activity", _block_activity, blocks.statistics, _blocks(client, X), centers
+        client, "activity", _measure_block_activity, blocks.statistics, _blocks(client, X), centers
     )
     return profiles.merge_activity(client.gather(tasks))
 
 
-def _block_activity(
-    block: UserStatistics, features: NDArray[Any], centers: NDArray[np.float64]
+def _measure_block_activity(
+    block: UserStatistics, features: NDArray[np.float32], centers: NDArray[np.float64]
 ) -> Activity:
     from segmentation.estimators._lloyd import assign_block
-    from segmentation.reporting.profiles import block_activity
 
-    return block_activity(block, assign_block(features, centers).labels, len(centers))
+    return profiles.block_activity(block, assign_block(features, centers).labels, len(centers))
 
 
-def _blocks(client: Any, X: da.Array) -> list[Any]:
+def fit_pca(run: RunContext, X: da.Array) -> tuple[Axes, dict[str, Any]]:
+    """Fit incremental PCA for the picture; return two axes, and what the manifest records.
+
+    Where the matrix has fewer than two rows or columns the missing axes are zeros.
+    """
+    result = run.stage_result("pca")
+    if result is not None:
+        return Axes(*(np.array(values) for values in result["axes"])), result["record"]
+    from segmentation.estimators.pca import IncrementalPCA
+
+    with run.progress.stage("pca", "PCA") as stage:
+        n_components = min(2, *X.shape)
+        model = IncrementalPCA(n_components=n_components).fit(X)
+        missing = 2 - n_components
+        axes = Axes(
+            model.mean_,
+            np.pad(model.components_, ((0, missing), (0, 0))),
+            np.pad(model.explained_variance_ratio_, (0, missing)),
+        )
+        stage.note = f"{axes.explained_variance_ratio.sum():.0%} of the variance on two axes"
+    record = {
+        "explained_variance_ratio": axes.explained_variance_ratio,
+        "angle_to_exact_degrees": model.angle_to_exact_degrees_,
+    }
+    run.finish_stage("pca", {"axes": list(axes), "record": record})
+    return axes, record
+
+
+def describe_segments(
+    run: RunContext,
+    X: da.Array,
+    users: AggregatedUsers,
+    clusters: Clustering,
+    axes: Axes,
+    genres: tuple[str, ...],
+    playbook: Playbook,
+) -> Segments:
+    """Profile and name the segments, one task per block; the driver keeps no per-user data."""
+    client, blocks = run.cluster.client, users.blocks
+    with run.progress.stage("profiles", "profiles"):
+        features = _blocks(client, X)
+        shown = _sample_per_block(blocks, run.settings.seed)
+        tasks = map_tasks(
+            client,
+            "profile",
+            assignments.summarize_block,
+            blocks.statistics,
+            features,
+            shown,
+            clusters.centers,
+            axes,
+        )
+        sums, histograms, points, labels = zip(*client.gather(tasks), strict=True)
+        distance_p99 = _distance_percentiles(client, features, clusters.centers, histograms)
+        segment_profiles = profiles.build_profiles(profiles.merge_sums(sums), distance_p99)
+        segment_personas = personas.assign_personas(segment_profiles, genres, playbook)
+    run.cluster.trim_memory()
+    return Segments(
+        segment_profiles,
+        segment_personas,
+        distance_p99,
+        np.concatenate(points),
+        np.concatenate(labels),
+    )
+
+
+def _sample_per_block(blocks: UserBlocks, seed: int) -> list[NDArray[np.int64]]:
+    """Draw the users that the figure shows; return each block's rows among them."""
+    from segmentation.estimators._blockwise import sample_row_numbers
+
+    numbers = sample_row_numbers(blocks.users, FIGURE_USERS, seed)
+    stops = np.cumsum(blocks.sizes)
+    per_block = np.split(numbers, np.searchsorted(numbers, stops[:-1]))
+    return [
+        rows - (stop - size)
+        for rows, stop, size in zip(per_block, stops, blocks.sizes, strict=True)
+    ]
+
+
+def _distance_percentiles(
+    client: Client,
+    features: list[Future],
+    centers: NDArray[np.float64],
+    histograms: Sequence[percentiles.Histogram],
+) -> NDArray[np.float64]:
+    """Return the 99th percentile of each segment's distances, exactly, in a second pass."""
+    histogram = percentiles.merge_histograms(histograms)
+    keys = percentiles.bins_needed(histogram, len(centers))
+    tasks = map_tasks(client, "distance", assignments.distances_in_bins, features, centers, keys)
+    return percentiles.percentile_99(histogram, keys, client.gather(tasks), len(centers))
+
+
+def write_assignments(
+    run: RunContext,
+    X: da.Array,
+    users: AggregatedUsers,
+    clusters: Clustering,
+    axes: Axes,
+    segments: Segments,
+    genres: tuple[str, ...],
+) -> None:
+    """Write one row per user, built block by block on the workers.
+
+    The user statistics are released on the way: no later stage needs them.
+    """
+    cluster, blocks = run.cluster, users.blocks
+    statistics = list(blocks.statistics)
+
+    def release(n_submitted: int) -> None:
+        statistics[:n_submitted] = [None] * n_submitted
+        blocks.statistics[:n_submitted] = statistics[:n_submitted]
+        cluster.trim_memory()
+
+    with run.progress.stage("assignments", "assignments") as stage:
+        parquet.write_parts(
+            cluster.client,
+            run.folder.result_path("assignments.parquet"),
+            assignments.build_table,
+            [
+                statistics,
+                _blocks(cluster.client, X),
+                clusters.centers,
+                axes,
+                segments.names,
+                genres,
+            ],
+            2 * cluster.threads,
+            release,
+        )
+        stage.note = f"{blocks.users:,} users"
+
+
+def evaluate_clustering(run: RunContext, X: da.Array, clusters: Clustering) -> dict[str, Any]:
+    """Measure how good the segments are, and whether they come back on resampled users."""
+    result = run.stage_result("quality")
+    if result is not None:
+        return result
+    from segmentation.estimators import metrics, stability
+
+    centers, seed = clusters.centers, run.settings.seed
+    with run.progress.stage("quality", "quality and stability"):
+        scores = metrics.evaluate_clustering(X, centers)
+        silhouette, silhouette_rows = metrics.silhouette_score(X, centers, seed)
+        repeated = stability.measure_stability(X, centers, seed)
+    del scores["inertia"]  # The fit has reported it.
+    quality = atomic.jsonable(
+        {
+            **scores,
+            "silhouette": silhouette,
+            "silhouette_rows": silhouette_rows,
+            "stability": {
+                "resampled_ari": repeated.resampled.mean() if len(repeated.resampled) else None,
+                "reseeded_ari": repeated.reseeded.mean(),
+                "jaccard": repeated.jaccard,
+                "users": repeated.rows,
+            },
+        }
+    )
+    run.finish_stage("quality", quality)
+    run.cluster.trim_memory()
+    return dict(quality)
+
+
+def add_stability(segments: Segments, quality: Mapping[str, Any]) -> Segments:
+    """Return the segments with the stability that was measured for each; NaN for none."""
+    jaccard = quality["stability"]["jaccard"]
+    return segments._replace(
+        profiles=[
+            replace(profile, stability=float("nan") if value is None else value)
+            for profile, value in zip(segments.profiles, jaccard, strict=True)
+        ]
+    )
+
+
+def search_record(search: KSearch) -> dict[str, Any]:
+    """Return a search for k as the manifest and ``choose_k.json`` record it."""
+    return {
+        "recommended": search.recommended,
+        "reason": k_selection.explain_choice(search),
+        "sound": search.sound,
+        "range": [search.low, search.high],
+        "elbow": k_selection.find_elbow(search),
+        "silhouette_rows": search.silhouette_rows,
+        "stability_rows": search.stability_rows,
+        "candidates": [
+            {**figures._asdict(), "jaccard": list(figures.jaccard)} for figures in search.figures
+        ],
+    }
+
+
+def search_from_record(record: Mapping[str, Any]) -> KSearch:
+    """Return the search that :func:`search_record` recorded."""
+    low, high = record["range"]
+    names = ("recommended", "sound", "silhouette_rows", "stability_rows")
+    return _search_from_json(
+        {
+            "figures": [list(candidate.values()) for candidate in record["candidates"]],
+            "low": low,
+            "high": high,
+            **{name: record[name] for name in names},
+        }
+    )
+
+
+def _blocks(client: Client, X: da.Array) -> list[Future]:
+    """Return the blocks of a matrix as futures."""
     return list(client.compute(list(X.to_delayed().ravel())))

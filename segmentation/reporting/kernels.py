@@ -1,4 +1,4 @@
-"""The compiled loop over the users of a block, with a NumPy twin that serves as its oracle."""
+"""Compiled loop over the users of a block; its NumPy twin is in ``tests/naive.py``."""
 
 from __future__ import annotations
 
@@ -30,11 +30,16 @@ def add_users(
     Parameters
     ----------
     labels
-        The segment of each user, (n_users,).
-    user_movies, rating_sum, sums, counts
-        The users' statistics, (n_users,) twice and (n_users, n_genres) twice; each user has rated.
-    users, movies, rating_means, genre_means, covered, genre_ratings
-        Outputs of shape (n_segments,) three times, and (n_segments, n_genres).
+        Segment of each user, int32 of shape (n_users,).
+    user_movies, rating_sum
+        Number and sum of each user's ratings, of shape (n_users,). Every user has ratings.
+    sums, counts
+        Sum and number of each user's ratings by genre, of shape (n_users, n_genres).
+    users, movies, rating_means
+        Outputs of shape (n_segments,): users, ratings, and the sum of the users' mean ratings.
+    genre_means, covered, genre_ratings
+        Outputs of shape (n_segments, n_genres): the sum of the users' genre means, the users who
+        rated the genre, and the ratings in it.
     """
     for i in range(len(labels)):
         s = labels[i]
@@ -47,27 +52,3 @@ def add_users(
                 genre_means[s, g] += np.float64(sums[i, g]) / n
                 covered[s, g] += 1
                 genre_ratings[s, g] += n
-
-
-def add_users_numpy(
-    labels: NDArray[np.int32],
-    user_movies: NDArray[Any],
-    rating_sum: NDArray[Any],
-    sums: NDArray[Any],
-    counts: NDArray[Any],
-    users: NDArray[np.int64],
-    movies: NDArray[np.int64],
-    rating_means: NDArray[np.float64],
-    genre_means: NDArray[np.float64],
-    covered: NDArray[np.int64],
-    genre_ratings: NDArray[np.int64],
-) -> None:
-    """Do the same as :func:`add_users` with NumPy."""
-    means = np.zeros(counts.shape)
-    np.divide(sums, counts, out=means, where=counts > 0, dtype=np.float64)
-    np.add.at(users, labels, 1)
-    np.add.at(movies, labels, user_movies)
-    np.add.at(rating_means, labels, rating_sum / user_movies)
-    np.add.at(genre_means, labels, means)
-    np.add.at(covered, labels, counts > 0)
-    np.add.at(genre_ratings, labels, counts)

@@ -1,4 +1,4 @@
-"""Figures, tables and reports of a run, written as products of its folder."""
+"""Write the figures, tables and reports of a run into its folder."""
 
 from __future__ import annotations
 
@@ -13,78 +13,86 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.reporting import k_selection, report
 from segmentation.schema import Persona, SegmentProfile
-from segmentation.storage import atomic, run_folder
+from segmentation.storage import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from segmentation.schema import KSearch
+    from segmentation.storage.run_folder import RunFolder
 
+_PROFILE_COLUMNS = ("segment", "users", "share", "movies_per_user", "mean_rating")
 _GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
 
-#: figure → (caption, text for those who can't see it)
+#: Caption and alternative text of each figure.
 _CAPTIONS = {
     "pca": (
-        "Each point is a user, on the two axes along which users differ most. Numbers mark the "
-        "median of each segment.",
+        "Each point is a user, placed on the two axes along which users differ most. The numbers "
+        "mark the median of each segment.",
         "Scatter plot of users on two principal axes, coloured by segment",
     ),
     "genres": (
-        "Mean stars a genre and segment; a genre never rated counts as 0.",
+        "Mean stars per genre and segment. A genre that a user has never rated counts as 0.",
         "Heat map of mean stars by genre and segment",
     ),
     "sizes": (
-        "How large each segment is, how much its users have rated, and how well.",
-        "Bars of users, movies per user and mean rating by segment",
+        "The size of each segment, how many movies its users have rated, and how highly.",
+        "Bar charts of users, movies per user and mean rating by segment",
     ),
 }
 
 
 def write_figures(
-    folder: run_folder.RunFolder, drawn: Mapping[str, bytes], search: KSearch | None
+    folder: RunFolder, pngs: Mapping[str, bytes], search: KSearch | None
 ) -> dict[str, bytes]:
-    """Write the figures, and that of the search for k where there was one; return all by name."""
-    figures = dict(drawn)
+    """Write the figures, and the figure of the search for k if there was one.
+
+    Returns
+    -------
+    dict
+        PNGs by name.
+    """
+    figures = dict(pngs)
     if search is not None:
         figures["choose_k"] = k_selection.draw_k_figure(search)
     for name, png in figures.items():
-        atomic.write_bytes(folder.product(f"figures/{name}.png"), png)
+        atomic.write_bytes(folder.result_path(f"figures/{name}.png"), png)
     return figures
 
 
 def write_segments(
-    folder: run_folder.RunFolder,
+    folder: RunFolder,
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
     genres: tuple[str, ...],
 ) -> None:
-    """Write ``segments.json`` and, flattened, ``segments.csv``."""
+    """Write ``segments.json``, and the same as a flat table in ``segments.csv``."""
     records = [
         segment_record(profile, persona, genres)
         for profile, persona in zip(profiles, personas, strict=True)
     ]
-    atomic.write_json(folder.product("segments.json"), records)
+    atomic.write_json(folder.result_path("segments.json"), records)
     out = io.StringIO(newline="")
-    plain = [name for name in records[0] if name != "genres"]
-    header = plain + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
+    scalars = [name for name in records[0] if name != "genres"]
+    header = scalars + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     for record in records:
         cells = [
             "; ".join(value) if isinstance(value, list) else value
-            for value in (record[name] for name in plain)
+            for value in (record[name] for name in scalars)
         ]
         for genre in genres:
             cells += [atomic.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
         writer.writerow(cells)
-    atomic.write_bytes(folder.product("segments.csv"), out.getvalue().encode("utf-8"))
+    atomic.write_bytes(folder.result_path("segments.csv"), out.getvalue().encode("utf-8"))
 
 
 def segment_record(
     profile: SegmentProfile, persona: Persona, genres: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return one segment as ``segments.json`` has it."""
+    """Return the record of a segment in ``segments.json``."""
     return {
         "segment": profile.segment,
         "persona": persona.name,
@@ -108,52 +116,53 @@ def segment_record(
 def read_segments(
     path: Path,
 ) -> tuple[tuple[str, ...], list[SegmentProfile], list[Persona]]:
-    """Read ``segments.json`` back: genres, profiles and personas.
+    """Read genres, profiles and personas from ``segments.json``.
 
     Raises
     ------
     DataError
-        If it is missing or damaged.
+        If the file is missing or damaged.
     """
     try:
         records = json.loads(path.read_text("utf-8"))
         genres = tuple(records[0]["genres"])
-        columns: list[dict[str, Any]] = [
-            {
-                column: np.array([record["genres"][genre][column] for genre in genres], np.float64)
-                for column in _GENRE_COLUMNS
-            }
-            for record in records
-        ]
-        profiles = [
-            SegmentProfile(
-                record["segment"],
-                record["users"],
-                record["share"],
-                record["movies_per_user"],
-                record["mean_rating"],
-                **found,
-                stability=float("nan") if record["stability"] is None else record["stability"],
-            )
-            for record, found in zip(records, columns, strict=True)
-        ]
-        personas = [
-            Persona(
-                record["persona"],
-                record["tagline"],
-                record["summary"],
-                tuple(record["product_strategy"]),
-                tuple(record["marketing_actions"]),
-            )
-            for record in records
-        ]
+        profiles = [_parse_profile(record, genres) for record in records]
+        personas = [_parse_persona(record) for record in records]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: can't be read ({error!r}): run with --overwrite") from error
+        raise DataError(
+            "{path}: can't be read ({error}): run again with {overwrite}",
+            "overwrite",
+            path=path,
+            error=repr(error),
+        ) from error
     return genres, profiles, personas
 
 
+def _parse_profile(record: Mapping[str, Any], genres: tuple[str, ...]) -> SegmentProfile:
+    arrays: dict[str, Any] = {
+        column: np.array([record["genres"][genre][column] for genre in genres], np.float64)
+        for column in _GENRE_COLUMNS
+    }
+    stability = record["stability"]
+    return SegmentProfile(
+        **{name: record[name] for name in _PROFILE_COLUMNS},
+        **arrays,
+        stability=float("nan") if stability is None else stability,
+    )
+
+
+def _parse_persona(record: Mapping[str, Any]) -> Persona:
+    return Persona(
+        record["persona"],
+        record["tagline"],
+        record["summary"],
+        tuple(record["product_strategy"]),
+        tuple(record["marketing_actions"]),
+    )
+
+
 def write_reports(
-    folder: run_folder.RunFolder,
+    folder: RunFolder,
     manifest: Mapping[str, Any],
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
@@ -171,38 +180,38 @@ def write_reports(
         )
     pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}
     page = report.render_html(facts, profiles, personas, genres, pictures)
-    atomic.write_bytes(folder.product("report.html"), page.encode("utf-8"))
+    atomic.write_bytes(folder.result_path("report.html"), page.encode("utf-8"))
     paths = {caption: f"figures/{name}.png" for name, (caption, _) in captions.items()}
     text = report.render_markdown(facts, profiles, personas, genres, paths)
-    atomic.write_bytes(folder.product("report.md"), text.encode("utf-8"))
+    atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
 
 
 def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
-    """Put a manifest in words."""
-    settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
-    kmeans, pca, cluster = manifest["kmeans"], manifest["pca"], manifest["cluster"]
-
-    def figure(value: float | None, digits: int = 3) -> str:
-        return "–" if value is None else f"{value:,.{digits}f}"
-
-    quality = [
-        ("inertia (sum of squared distances)", figure(kmeans["inertia"], 1)),
-        ("Lloyd passes", str(kmeans["n_iter"])),
-        ("silhouette", f"{figure(kmeans['silhouette'])} on {kmeans['silhouette_rows']:,} users"),
-        ("simplified silhouette, all users", figure(kmeans["simplified_silhouette"])),
-        ("Davies–Bouldin (lower is better)", figure(kmeans["davies_bouldin"])),
-        ("Caliński–Harabasz (higher is better)", figure(kmeans["calinski_harabasz"], 1)),
-        ("adjusted Rand index over resampled users", figure(kmeans["stability"]["resampled_ari"])),
-        ("adjusted Rand index over other starts", figure(kmeans["stability"]["reseeded_ari"])),
-        *(
-            [("adjusted Rand index to the planted segments", figure(kmeans["planted_ari"]))]
-            if kmeans.get("planted_ari") is not None
-            else []
+    """Return what the reports say about a run, from its manifest."""
+    data = manifest["data"]
+    return report.ReportFacts(
+        title="Audience segments",
+        source=_describe_source(data),
+        synthetic=bool(data["synthetic"]),
+        created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
+        headline=(
+            ("Users", f"{manifest['users']:,}"),
+            ("Ratings used", f"{manifest['rows']['used']:,}"),
+            ("Movies", f"{manifest['movies']:,}"),
+            ("Segments", str(manifest["kmeans"]["n_clusters"])),
         ),
-        ("variance on the two axes", f"{sum(pca['explained_variance_ratio']):.1%}"),
-        ("angle to exact PCA", _degrees(pca["angle_to_exact_degrees"])),
-    ]
-    source = [
+        warnings=tuple(manifest["warnings"]),
+        tables={
+            "Data": _data_facts(manifest),
+            "Quality": _quality_facts(manifest),
+            "Run": _run_facts(manifest),
+        },
+    )
+
+
+def _data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
+    return [
         ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
         ("ratings file", data["ratings"].rsplit("/", 1)[-1]),
         ("layout", data["layout"]),
@@ -213,54 +222,74 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ("rows rejected", f"{rows['rejected']:,}"),
         ("fingerprint", data["fingerprint"][:16]),
     ]
-    run = [
+
+
+def _quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    kmeans, pca = manifest["kmeans"], manifest["pca"]
+    silhouette, stability = _format_number(kmeans["silhouette"]), kmeans["stability"]
+    facts = [
+        ("inertia (sum of squared distances)", _format_number(kmeans["inertia"], 1)),
+        ("Lloyd iterations", str(kmeans["n_iter"])),
+        ("silhouette", f"{silhouette} on {kmeans['silhouette_rows']:,} users"),
+        ("simplified silhouette, all users", _format_number(kmeans["simplified_silhouette"])),
+        ("Davies–Bouldin (lower is better)", _format_number(kmeans["davies_bouldin"])),
+        ("Caliński–Harabasz (higher is better)", _format_number(kmeans["calinski_harabasz"], 1)),
+        (
+            "adjusted Rand index, resampled users",
+            _format_number(stability["resampled_ari"]),
+        ),
+        ("adjusted Rand index, other seeds", _format_number(stability["reseeded_ari"])),
+    ]
+    if kmeans.get("planted_ari") is not None:
+        facts.append(
+            ("adjusted Rand index, planted segments", _format_number(kmeans["planted_ari"]))
+        )
+    return [
+        *facts,
+        ("variance on the two axes", f"{sum(pca['explained_variance_ratio']):.1%}"),
+        ("angle to exact PCA", _format_degrees(pca["angle_to_exact_degrees"])),
+    ]
+
+
+def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    settings, cluster = manifest["settings"], manifest["cluster"]
+    libraries = ("segmentation", "dask", "dask-ml", "scikit-learn")
+    return [
         ("preset", settings["preset"]),
-        ("segments (k)", _chosen(manifest)),
+        ("segments (k)", _describe_k(manifest)),
         ("seed", str(settings["seed"])),
         (
             "cluster",
-            f"{cluster['kind']}: {cluster['workers']} worker(s), {cluster['threads']} thread(s)",
+            f"{cluster['kind']}: {_count(cluster['workers'], 'worker')}, "
+            f"{_count(cluster['threads'], 'thread')}",
         ),
         ("time", f"{manifest['seconds']:.1f} s"),
-        ("peak memory of the process tree", f"{manifest['peak_memory_bytes'] / 1e6:,.0f} MB"),
-        (
-            "versions",
-            ", ".join(
-                f"{name} {manifest['versions'][name]}"
-                for name in ("segmentation", "dask", "dask-ml", "scikit-learn")
-            ),
-        ),
+        ("peak memory, all processes", f"{manifest['peak_memory_bytes'] / 1e6:,.0f} MB"),
+        ("versions", ", ".join(f"{name} {manifest['versions'][name]}" for name in libraries)),
     ]
-    return report.ReportFacts(
-        title="Audience segments",
-        source=_source_line(data),
-        synthetic=bool(data["synthetic"]),
-        created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
-        headline=(
-            ("Users", f"{manifest['users']:,}"),
-            ("Ratings used", f"{rows['used']:,}"),
-            ("Movies", f"{manifest['movies']:,}"),
-            ("Segments", str(kmeans["n_clusters"])),
-        ),
-        warnings=tuple(manifest["warnings"]),
-        tables={"Data": source, "Quality": quality, "Run": run},
-    )
 
 
-def _chosen(manifest: Mapping[str, Any]) -> str:
+def _describe_k(manifest: Mapping[str, Any]) -> str:
     k = str(manifest["kmeans"]["n_clusters"])
     if "choose_k" not in manifest:
         return k
-    return (
-        f"{k}, chosen from {manifest['choose_k']['range'][0]} to {manifest['choose_k']['range'][1]}"
-    )
+    low, high = manifest["choose_k"]["range"]
+    return f"{k}, chosen from {low} to {high}"
 
 
-def _degrees(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.2g}°"
-
-
-def _source_line(data: Mapping[str, Any]) -> str:
+def _describe_source(data: Mapping[str, Any]) -> str:
     if data["synthetic"]:
-        return "Synthetic ratings in the shape of MovieLens"
+        return "Synthetic ratings modelled on MovieLens"
     return f"Ratings from {data['ratings'].rsplit('/', 1)[-1]} ({data['layout']} layout)"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def _format_number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _format_degrees(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.2g}°"

@@ -1,8 +1,8 @@
-"""The 99th percentile of each segment's distances, exact, over blocks of users.
+"""Exact 99th percentile of each segment's distances to its centre, over blocks of users.
 
-A float's bits sort like the float, so its upper bits are a bin of their own: counts of bins are
-added up over blocks, which tells in which bins the wanted values lie, and those alone are fetched.
-No driver holds a number for each user.
+The bits of a non-negative float sort like the float, so its upper bits serve as a histogram bin.
+Counts per bin add up over blocks and show which bins hold the percentiles; only the values in
+those bins are fetched. The driver keeps no per-user data.
 """
 
 from __future__ import annotations
@@ -17,83 +17,112 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHARE = 0.99
-#: Bits of a float64 that make a bin: its exponent and the first 8 of its fraction.
+#: The bin of a float64: its exponent and the first 8 bits of its fraction.
 _BIN_BITS, _DROPPED_BITS = 20, 44
 
 
 class Histogram(NamedTuple):
-    """Sorted distinct bins, a segment's after the other's, and how many distances lie in each."""
+    """Number of distances per segment and bin.
+
+    Attributes
+    ----------
+    keys
+        Sorted distinct keys, segment first and bin second, int64 of shape (n_bins,).
+    counts
+        Distances per key, int64 of shape (n_bins,).
+    """
 
     keys: NDArray[np.int64]
     counts: NDArray[np.int64]
 
 
 def build_histogram(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> Histogram:
-    """Count one block's distances, (n_users,) from 0 on, by segment and bin."""
-    return Histogram(*np.unique(_keys(labels, distance), return_counts=True))
+    """Count the distances of one block, non-negative and of shape (n_users,)."""
+    return Histogram(*np.unique(_bin_keys(labels, distance), return_counts=True))
 
 
 def merge_histograms(parts: Sequence[Histogram]) -> Histogram:
-    """Add up what blocks counted."""
-    keys, at = np.unique(np.concatenate([part.keys for part in parts]), return_inverse=True)
+    """Add the histograms of disjoint blocks."""
+    keys, inverse = np.unique(np.concatenate([part.keys for part in parts]), return_inverse=True)
     counts = np.zeros(len(keys), np.int64)
-    np.add.at(counts, at, np.concatenate([part.counts for part in parts]))
+    np.add.at(counts, inverse, np.concatenate([part.counts for part in parts]))
     return Histogram(keys, counts)
 
 
-def bins_needed(bins: Histogram, n_segments: int) -> NDArray[np.int64]:
-    """Return the bins whose distances have to be known, sorted."""
-    return np.unique([key for s in range(n_segments) for key, _ in _places(bins, s)]).astype(
-        np.int64
-    )
+def bins_needed(histogram: Histogram, n_segments: int) -> NDArray[np.int64]:
+    """Return the keys of the bins whose distances determine the percentiles, sorted."""
+    keys = [key for s in range(n_segments) for key, _ in _neighbours(histogram, s)]
+    return np.unique(np.array(keys, np.int64))
 
 
 def values_in_bins(
     labels: NDArray[np.int32], distance: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
-    """Return one block's distances in each of some bins."""
-    own = _keys(labels, distance)
-    return [distance[own == key] for key in keys]
+    """Return the distances of one block that lie in each of the bins ``keys``."""
+    row_keys = _bin_keys(labels, distance)
+    return [distance[row_keys == key] for key in keys]
 
 
 def percentile_99(
-    bins: Histogram,
+    histogram: Histogram,
     keys: NDArray[np.int64],
-    fetched: Sequence[list[NDArray[np.float64]]],
+    values: Sequence[list[NDArray[np.float64]]],
     n_segments: int,
 ) -> NDArray[np.float64]:
-    """Return each segment's 99th percentile as NumPy defines it, NaN for one without users."""
-    values = {
-        int(key): np.sort(np.concatenate([block[i] for block in fetched]))
+    """Return the 99th percentile of each segment, NaN for a segment without users.
+
+    Interpolates linearly, as :func:`numpy.percentile` does by default.
+
+    Parameters
+    ----------
+    histogram
+        Of all blocks.
+    keys
+        The result of :func:`bins_needed`.
+    values
+        The result of :func:`values_in_bins` for each block.
+    n_segments
+        Number of segments.
+
+    Examples
+    --------
+    >>> labels, distance = np.array([0, 0, 1], np.int32), np.array([1.0, 2.0, 5.0])
+    >>> histogram = build_histogram(labels, distance)
+    >>> keys = bins_needed(histogram, 2)
+    >>> percentile_99(histogram, keys, [values_in_bins(labels, distance, keys)], 2)
+    array([1.99, 5.  ])
+    """
+    by_key = {
+        int(key): np.sort(np.concatenate([block[i] for block in values]))
         for i, key in enumerate(keys)
     }
-    found = np.full(n_segments, np.nan)
+    percentiles = np.full(n_segments, np.nan)
     for s in range(n_segments):
-        places = _places(bins, s)
-        if places:
-            low, high = (float(values[key][rank]) for key, rank in places)
-            own = bins.keys >> _BIN_BITS == s
-            at = (int(bins.counts[own].sum()) - 1) * _SHARE
-            found[s] = low + (high - low) * (at - np.floor(at))
-    return found
+        neighbours = _neighbours(histogram, s)
+        if neighbours:
+            low, high = (float(by_key[key][rank]) for key, rank in neighbours)
+            n = int(histogram.counts[histogram.keys >> _BIN_BITS == s].sum())
+            position = (n - 1) * _SHARE
+            percentiles[s] = low + (high - low) * (position - np.floor(position))
+    return percentiles
 
 
-def _keys(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> NDArray[np.int64]:
-    # Adding 0 makes of a negative zero the other one, whose bits are none.
+def _bin_keys(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> NDArray[np.int64]:
+    # Adding 0 turns a negative zero, whose sign bit is set, into a positive one.
     bits = (distance + 0.0).view(np.int64) >> _DROPPED_BITS
     return (labels.astype(np.int64) << _BIN_BITS) + bits
 
 
-def _places(bins: Histogram, segment: int) -> list[tuple[int, int]]:
-    """Return where the values below and above the percentile lie: bin, and rank within it."""
-    own = bins.keys >> _BIN_BITS == segment
-    keys, ends = bins.keys[own], np.cumsum(bins.counts[own])
+def _neighbours(histogram: Histogram, segment: int) -> list[tuple[int, int]]:
+    """Locate the values just below and above the percentile, each by key and rank in its bin."""
+    mask = histogram.keys >> _BIN_BITS == segment
+    keys, ends = histogram.keys[mask], np.cumsum(histogram.counts[mask])
     if not len(keys):
         return []
     n = int(ends[-1])
     below = int((n - 1) * _SHARE)
-    found = []
+    neighbours = []
     for rank in (below, min(below + 1, n - 1)):
-        at = int(np.searchsorted(ends, rank, side="right"))
-        found.append((int(keys[at]), rank - (int(ends[at - 1]) if at else 0)))
-    return found
+        i = int(np.searchsorted(ends, rank, side="right"))
+        neighbours.append((int(keys[i]), rank - (int(ends[i - 1]) if i else 0)))
+    return neighbours

@@ -1,4 +1,4 @@
-"""What a segment is called and what to do for it: the playbook, matched as a whole."""
+"""Personas: names and advice from a playbook, matched to the segments."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import UsageError
+from segmentation.reporting.text import join_names
 from segmentation.schema import HIGH_RATED, Persona, SegmentProfile
 
 if TYPE_CHECKING:
@@ -37,13 +38,17 @@ _WORDS = (
     "weak_genres",
     "lift_genres",
 )
-#: Cost of taking a prototype a second time: small beside any real distance (traits span 0 to 1).
+#: Cost of using a prototype again: small compared with any real distance, as traits span 0 to 1.
 _REUSE = 0.02
 
 
 @dataclass(frozen=True)
 class Prototype:
-    """One entry of the playbook; ``traits`` are ``None`` for the one that stands for everybody."""
+    """An entry of the playbook.
+
+    ``traits`` are the typical movies per user, share of high-rated genres and satisfaction; None
+    for the entry that describes the whole audience.
+    """
 
     name: str
     tagline: str
@@ -55,166 +60,185 @@ class Prototype:
 
 @dataclass(frozen=True)
 class Playbook:
-    """The prototypes by rising activity, and the one for a single segment."""
+    """Prototypes by rising activity, and the entry for a run with a single segment."""
 
     prototypes: tuple[Prototype, ...]
     everyone: Prototype
 
 
 def load_playbook(path: str | Path | None = None) -> Playbook:
-    """Read a playbook, by default the one that ships with the package.
+    """Read a playbook, by default the one of the package.
 
     Raises
     ------
     UsageError
-        If it can't be read, or an entry lacks a key, has an unknown one, or uses unknown words.
+        If the file can't be read, or an entry lacks a key, has an unknown key or an unknown
+        placeholder.
+
+    Examples
+    --------
+    >>> [prototype.name for prototype in load_playbook().prototypes][:2]
+    ['Quiet Viewers', 'New Explorers']
     """
-    where = str(path) if path else "playbook.toml"
+    file = str(path) if path else "playbook.toml"
     try:
-        if path is None:
-            text = resources.files(__package__).joinpath("playbook.toml").read_text("utf-8")
-        else:
-            text = Path(path).read_text("utf-8")
-        raw = tomllib.loads(text)
+        raw = tomllib.loads(_read_playbook(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{where}: can't be read as a playbook: {error}") from error
+        raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
     entries = raw.get("persona", [])
     if not isinstance(entries, list) or not entries or "everyone" not in raw:
-        raise UsageError(f"{where}: needs at least one [[persona]] and one [everyone]")
-    prototypes = [_prototype(entry, where, traits=True) for entry in entries]
+        raise UsageError(f"{file}: needs at least one [[persona]] and one [everyone]")
+    prototypes = [_parse_entry(entry, file, has_traits=True) for entry in entries]
     names = [prototype.name for prototype in prototypes]
     if len(set(names)) < len(names):
-        raise UsageError(f"{where}: two personas share a name: make each unique")
+        raise UsageError(f"{file}: two personas share a name: make each unique")
     prototypes.sort(key=lambda prototype: prototype.traits or (0.0, 0.0, 0.0))
-    return Playbook(tuple(prototypes), _prototype(raw["everyone"], where, traits=False))
+    return Playbook(tuple(prototypes), _parse_entry(raw["everyone"], file, has_traits=False))
 
 
 def playbook_digest(path: str | Path | None) -> str:
-    """Return the SHA-256 of a playbook's content."""
+    """Return the SHA-256 of a playbook's content, as hexadecimal digits."""
+    return hashlib.sha256(_read_playbook(path)).hexdigest()
+
+
+def _read_playbook(path: str | Path | None) -> bytes:
     if path is None:
-        content = resources.files(__package__).joinpath("playbook.toml").read_bytes()
-    else:
-        content = Path(path).read_bytes()
-    return hashlib.sha256(content).hexdigest()
+        return resources.files(__package__).joinpath("playbook.toml").read_bytes()
+    return Path(path).read_bytes()
 
 
-def _prototype(entry: Any, where: str, *, traits: bool) -> Prototype:
-    name = entry.get("name", "?") if isinstance(entry, dict) else "?"
-    wanted = {*_TEXTS, "recognised_by"} if traits else set(_TEXTS)
-    if not isinstance(entry, dict) or set(entry) != wanted:
-        odd = wanted.symmetric_difference(entry if isinstance(entry, dict) else ())
-        raise UsageError(f"{where}: persona {name!r}: missing or unknown: {', '.join(sorted(odd))}")
-    lists = [entry["product_strategy"], entry["marketing_actions"]]
-    if not all(isinstance(entry[key], str) for key in ("name", "tagline", "summary")) or not all(
+def _parse_entry(entry: object, file: str, *, has_traits: bool) -> Prototype:
+    fields = entry if isinstance(entry, dict) else {}
+    where = f"{file}: persona {fields.get('name', '?')!r}"
+    expected = {*_TEXTS, "recognised_by"} if has_traits else set(_TEXTS)
+    if set(fields) != expected:
+        names = ", ".join(sorted(expected.symmetric_difference(fields)))
+        raise UsageError(f"{where}: missing or unknown: {names}")
+    _check_texts(fields, where)
+    return Prototype(
+        fields["name"],
+        fields["tagline"],
+        fields["summary"],
+        tuple(fields["product_strategy"]),
+        tuple(fields["marketing_actions"]),
+        _parse_traits(fields["recognised_by"], where) if has_traits else None,
+    )
+
+
+def _check_texts(fields: dict[str, Any], where: str) -> None:
+    strings = [fields[key] for key in ("name", "tagline", "summary")]
+    lists = [fields[key] for key in ("product_strategy", "marketing_actions")]
+    if not all(isinstance(text, str) for text in strings) or not all(
         isinstance(lines, list) and lines and all(isinstance(line, str) for line in lines)
         for lines in lists
     ):
         raise UsageError(
-            f"{where}: persona {name!r}: texts are strings, the two lists are not empty"
+            f"{where}: name, tagline and summary must be strings, product_strategy and "
+            "marketing_actions non-empty lists of strings"
         )
-    texts = [entry["name"], entry["tagline"], entry["summary"], *lists[0], *lists[1]]
+    texts = [*strings, *lists[0], *lists[1]]
     if not all(text.strip() and text.isprintable() for text in texts):
-        raise UsageError(
-            f"{where}: persona {name!r}: a text is empty or holds a line break or control character"
-        )
-    for line in texts[1:]:
-        template = Template(line)
+        raise UsageError(f"{where}: a text is empty or holds a line break or control character")
+    for text in texts[1:]:
+        template = Template(text)
         unknown = set(template.get_identifiers()) - set(_WORDS) if template.is_valid() else {"$"}
         if unknown:
             raise UsageError(
-                f"{where}: persona {name!r}: unknown word ${', $'.join(sorted(unknown))}: "
-                f"use ${', $'.join(_WORDS)}"
+                f"{where}: unknown word ${', $'.join(sorted(unknown))}: use ${', $'.join(_WORDS)}"
             )
-    values: tuple[float, float, float] | None = None
-    if traits:
-        known = entry["recognised_by"]
-        try:
-            movies, share, satisfaction = (float(known[trait]) for trait in _TRAITS)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise UsageError(
-                f"{where}: persona {name!r}: recognised_by needs the numbers {', '.join(_TRAITS)}"
-            ) from None
-        if not (movies > 0 and all(map(math.isfinite, (movies, share, satisfaction)))):
-            raise UsageError(
-                f"{where}: persona {name!r}: recognised_by needs finite numbers, and "
-                "movies_per_user above 0"
-            )
-        values = (movies, share, satisfaction)
-    return Prototype(
-        entry["name"], entry["tagline"], entry["summary"], tuple(lists[0]), tuple(lists[1]), values
-    )
+
+
+def _parse_traits(traits: Any, where: str) -> tuple[float, float, float]:
+    try:
+        movies, share, satisfaction = (float(traits[name]) for name in _TRAITS)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UsageError(f"{where}: recognised_by needs the numbers {', '.join(_TRAITS)}") from None
+    if not (movies > 0 and all(map(math.isfinite, (movies, share, satisfaction)))):
+        raise UsageError(
+            f"{where}: recognised_by needs finite numbers, and movies_per_user above 0"
+        )
+    return movies, share, satisfaction
 
 
 def assign_personas(
     profiles: Sequence[SegmentProfile], genres: tuple[str, ...], playbook: Playbook
 ) -> list[Persona]:
-    """Name each segment: the assignment of least total cost, each name used once.
+    """Assign a persona to each segment, at the least total cost and without repeating a name.
 
     Segments and prototypes are compared by activity (the logarithm of movies per user), breadth
-    (share of high-rated genres) and satisfaction, each stretched to 0…1 over the segments and
-    over the prototypes. With more segments than prototypes some serve twice; the more active of
-    the two then bears the genre that sets it apart in its name.
+    (share of high-rated genres) and satisfaction. Each trait is scaled to 0…1, over the segments
+    and over the prototypes. With more segments than prototypes, some prototypes are used again;
+    the name of the more active segment then includes its most distinctive genre.
+
+    Parameters
+    ----------
+    profiles
+        By rising activity.
+    genres
+        Genre names, in the order of the profiles' arrays.
+    playbook
+        The prototypes.
     """
     if len(profiles) == 1:
-        names, chosen = [playbook.everyone.name], [playbook.everyone]
+        names, prototypes = [playbook.everyone.name], [playbook.everyone]
     else:
-        chosen = [playbook.prototypes[p] for p in _match(profiles, playbook)]
-        names = _unique_names(profiles, genres, chosen)
+        prototypes = [playbook.prototypes[p] for p in _match_prototypes(profiles, playbook)]
+        names = _make_unique_names(profiles, genres, prototypes)
     return [
-        _fill(prototype, name, profile, genres, _activity(profile, profiles))
-        for prototype, name, profile in zip(chosen, names, profiles, strict=True)
+        _fill_texts(prototype, name, profile, genres, _describe_activity(profile, profiles))
+        for prototype, name, profile in zip(prototypes, names, profiles, strict=True)
     ]
 
 
-def _match(profiles: Sequence[SegmentProfile], playbook: Playbook) -> list[int]:
+def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) -> list[int]:
+    """Return the index of a prototype for each segment."""
     from scipy.optimize import linear_sum_assignment
 
-    segments = _stretch(
+    segments = _min_max_scale(
         [
             (np.log(p.movies_per_user), float((p.mean >= HIGH_RATED).mean()), p.satisfaction)
             for p in profiles
         ]
     )
     traits = [prototype.traits or (1.0, 0.0, 0.0) for prototype in playbook.prototypes]
-    prototypes = _stretch([(np.log(movies), *rest) for movies, *rest in traits])
+    prototypes = _min_max_scale([(np.log(movies), *rest) for movies, *rest in traits])
     copies = -(-len(profiles) // len(prototypes))
     distance = ((segments[:, None] - prototypes[None]) ** 2).sum(axis=2)
     cost = np.concatenate([distance + _REUSE * copy for copy in range(copies)], axis=1)
     rows, columns = linear_sum_assignment(cost)
-    # Segments come by rising activity; copies of one prototype are told apart by name later.
     return [int(column) % len(prototypes) for _, column in sorted(zip(rows, columns, strict=True))]
 
 
-def _stretch(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
+def _min_max_scale(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
     values = np.array(rows, np.float64)
     low, high = values.min(axis=0), values.max(axis=0)
     return np.asarray((values - low) / np.where(high > low, high - low, 1.0))
 
 
-def _unique_names(
-    profiles: Sequence[SegmentProfile], genres: tuple[str, ...], chosen: Sequence[Prototype]
+def _make_unique_names(
+    profiles: Sequence[SegmentProfile], genres: tuple[str, ...], prototypes: Sequence[Prototype]
 ) -> list[str]:
     names: list[str] = []
-    for profile, prototype in zip(profiles, chosen, strict=True):
+    for profile, prototype in zip(profiles, prototypes, strict=True):
         name = prototype.name
         if name in names:
             lift = np.nan_to_num(profile.lift, nan=0.0)
-            marks = [genres[g] for g in np.argsort(-lift, kind="stable")]
-            candidates = [f"{name} ({mark})" for mark in marks]
+            by_lift = [genres[g] for g in np.argsort(-lift, kind="stable")]
+            candidates = [f"{name} ({genre})" for genre in by_lift]
             candidates += [f"{name} ({number})" for number in range(2, len(profiles) + 2)]
             name = next(candidate for candidate in candidates if candidate not in names)
         names.append(name)
     return names
 
 
-def _fill(
+def _fill_texts(
     prototype: Prototype,
     name: str,
     profile: SegmentProfile,
     genres: tuple[str, ...],
     activity: str,
 ) -> Persona:
-    words = {**_words(profile, genres), "activity": activity}
+    words = {**_describe_profile(profile, genres), "activity": activity}
 
     def fill(text: str) -> str:
         return Template(text).substitute(words)
@@ -228,7 +252,8 @@ def _fill(
     )
 
 
-def _words(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
+def _describe_profile(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of the playbook's placeholders."""
     best = [genres[g] for g in np.argsort(-profile.mean, kind="stable") if profile.coverage[g] > 0]
     high = profile.high_rated(genres)
     weak = [g for g in np.argsort(profile.mean, kind="stable") if profile.mean[g] < HIGH_RATED]
@@ -242,40 +267,36 @@ def _words(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
     return {
         "users": f"{profile.users:,}",
         "people": "1 person" if profile.users == 1 else f"{profile.users:,} people",
-        "share": _percent(profile.share),
-        "movies": _number(profile.movies_per_user),
+        "share": _format_percent(profile.share),
+        "movies": _format_number(profile.movies_per_user),
         "rating": f"{profile.mean_rating:.2f}",
         "breadth": breadth,
         "genre_count": str(len(high)),
-        "top_genres": _listed((high or best)[:3]) or "no genre in particular",
+        "top_genres": join_names((high or best)[:3]) or "no genre in particular",
         "best_genre": best[0] if best else "no genre in particular",
-        "weak_genres": _listed([genres[g] for g in weak[:3]]) or "no genre in particular",
-        "lift_genres": _listed(lifted) if lifted else "none in particular",
+        "weak_genres": join_names([genres[g] for g in weak[:3]]) or "no genre in particular",
+        "lift_genres": join_names(lifted) if lifted else "none in particular",
     }
 
 
-def _activity(profile: SegmentProfile, profiles: Sequence[SegmentProfile]) -> str:
-    """Say where a segment stands by films per user among all."""
-    rank = sum(p.movies_per_user > profile.movies_per_user for p in profiles)
+def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfile]) -> str:
+    """Describe the rank of a segment by movies per user."""
+    above = sum(p.movies_per_user > profile.movies_per_user for p in profiles)
     below = sum(p.movies_per_user < profile.movies_per_user for p in profiles)
     if len(profiles) == 1:
         return "on average"
-    if rank == 0:
+    if above == 0:
         return f"the most of the {len(profiles)} segments"
     if below == 0:
         return f"the fewest of the {len(profiles)} segments"
-    way, place = ("most", rank) if rank <= below else ("fewest", below)
+    extreme, place = ("most", above) if above <= below else ("fewest", below)
     nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(place, f"{place + 1}th")
-    return f"the {nth} {way} of the {len(profiles)} segments"
+    return f"the {nth} {extreme} of the {len(profiles)} segments"
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -1,4 +1,4 @@
-"""What a segment is: sums a segment over blocks of users, merged, divided once."""
+"""Segment profiles: sums per segment and block of users, merged, then divided once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 
 
 class ProfileSums(NamedTuple):
-    """Sums over the users of each segment; (n_segments,) and (n_segments, n_genres).
+    """Sums over the users of each segment.
 
-    ``rating_means`` adds up users' own means; ``genre_means`` their means a genre with 0 for
-    unseen, ``covered`` the users who have seen it, ``genre_ratings`` the ratings behind it.
+    Attributes
+    ----------
+    users, movies
+        Users and their ratings, int64 of shape (n_segments,).
+    rating_means
+        Sum of the users' mean ratings, float64 of shape (n_segments,).
+    genre_means
+        Sum of the users' genre means, 0 where unseen, float64 of shape (n_segments, n_genres).
+    covered, genre_ratings
+        Users who rated the genre, and ratings in it, int64 of shape (n_segments, n_genres).
     """
 
     users: NDArray[np.int64]
@@ -33,7 +41,7 @@ class ProfileSums(NamedTuple):
 def block_sums(
     statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
 ) -> ProfileSums:
-    """Sum up one block of users by segment."""
+    """Sum the users of one block by segment; ``labels`` are int32 of shape (n_users,)."""
     shape = n_segments, statistics.counts.shape[1]
     sums = ProfileSums(
         np.zeros(n_segments, np.int64),
@@ -48,12 +56,12 @@ def block_sums(
 
 
 def merge_sums(parts: Sequence[ProfileSums]) -> ProfileSums:
-    """Add the sums of disjoint blocks of users."""
+    """Add the sums of disjoint blocks."""
     return ProfileSums(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
 
 
 class Activity(NamedTuple):
-    """Users of each segment, and the ratings behind them; (n_segments,)."""
+    """Users of each segment and their ratings, int64 of shape (n_segments,)."""
 
     users: NDArray[np.int64]
     movies: NDArray[np.int64]
@@ -62,38 +70,43 @@ class Activity(NamedTuple):
 def block_activity(
     statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
 ) -> Activity:
-    """Count one block of users by segment."""
+    """Count the users of one block and their ratings by segment."""
     movies = np.bincount(labels, weights=statistics.movies, minlength=n_segments)
     return Activity(np.bincount(labels, minlength=n_segments), movies.astype(np.int64))
 
 
 def merge_activity(parts: Sequence[Activity]) -> Activity:
-    """Add the counts of disjoint blocks of users."""
+    """Add the counts of disjoint blocks."""
     return Activity(*(np.sum(column, axis=0) for column in zip(*parts, strict=True)))
 
 
 def order_by_activity(sums: Activity | ProfileSums) -> list[int]:
-    """Return the clusters by rising movies per user; equal ones by number of users."""
-    activity = sums.movies / np.maximum(sums.users, 1)
-    return sorted(range(len(activity)), key=lambda c: (activity[c], sums.users[c], c))
+    """Return the clusters by rising movies per user; ties by number of users."""
+    movies_per_user = sums.movies / np.maximum(sums.users, 1)
+    return sorted(range(len(sums.users)), key=lambda c: (movies_per_user[c], sums.users[c], c))
 
 
 def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list[SegmentProfile]:
-    """Divide the sums into one profile a segment; every segment must have users.
+    """Divide the sums into one profile per segment.
 
-    ``distance_p99`` is each segment's 99th percentile of distances to its centre.
+    Parameters
+    ----------
+    sums
+        Of all users. Every segment must have users.
+    distance_p99
+        99th percentile of the distances to each segment's centre, of shape (n_segments,).
     """
     total_users = int(sums.users.sum())
-    everyone = sums.genre_ratings.sum(axis=0)
-    base = everyone / max(int(everyone.sum()), 1)
-    found = []
+    genre_totals = sums.genre_ratings.sum(axis=0)
+    overall_share = genre_totals / max(int(genre_totals.sum()), 1)
+    profiles = []
     for s, users in enumerate(sums.users):
         covered = sums.covered[s]
-        own = sums.genre_ratings[s] / max(int(sums.genre_ratings[s].sum()), 1)
+        genre_share = sums.genre_ratings[s] / max(int(sums.genre_ratings[s].sum()), 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             mean_rated = np.where(covered > 0, sums.genre_means[s] / covered, np.nan)
-            lift = np.where(base > 0, own / base, np.nan)
-        found.append(
+            lift = np.where(overall_share > 0, genre_share / overall_share, np.nan)
+        profiles.append(
             SegmentProfile(
                 segment=s,
                 users=int(users),
@@ -107,4 +120,4 @@ def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list
                 distance_p99=float(distance_p99[s]),
             )
         )
-    return found
+    return profiles

@@ -1,24 +1,42 @@
-"""The report: one HTML file that opens offline, and the same for a terminal in Markdown."""
+"""Render the report: one HTML file that opens offline, and the same in Markdown."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from segmentation.reporting.figures import colour
+from segmentation.reporting.figures import segment_colour
+from segmentation.reporting.text import format_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import jinja2
+
     from segmentation.schema import Persona, SegmentProfile
 
-_TAGS_SHOWN = 6
+_GENRES_SHOWN = 6
 
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """What a report says of its run: one sentence on the data, and tables of (name, value)."""
+    """What a report says about its run.
+
+    Parameters
+    ----------
+    title, source, created
+        The heading, one sentence about the data, and the date.
+    synthetic
+        Whether the data are synthetic, which the report states at the top.
+    headline
+        The main figures, as (name, value).
+    warnings
+        One sentence each.
+    tables
+        Rows of (name, value) by heading.
+    """
 
     title: str
     source: str
@@ -36,14 +54,14 @@ def render_html(
     genres: tuple[str, ...],
     figures: Mapping[str, tuple[bytes, str]],
 ) -> str:
-    """Return the report as one HTML page with its pictures inside; all text is escaped.
+    """Return the report as one HTML page that embeds its figures; all text is escaped.
 
-    ``figures`` maps a caption to (PNG, text for those who can't see it).
+    ``figures`` maps a caption to a PNG and its alternative text.
     """
     return str(
-        _template("report.html").render(
+        _load_template("report.html").render(
             facts=facts,
-            segments=_segments(profiles, personas, genres),
+            segments=_segment_rows(profiles, personas, genres),
             figures=[
                 (caption, base64.b64encode(png).decode("ascii"), text)
                 for caption, (png, text) in figures.items()
@@ -61,8 +79,8 @@ def render_markdown(
 ) -> str:
     """Return the report as Markdown; ``figures`` maps a caption to a relative path."""
     return str(
-        _template("report.md").render(
-            facts=facts, segments=_segments(profiles, personas, genres), figures=figures
+        _load_template("report.md").render(
+            facts=facts, segments=_segment_rows(profiles, personas, genres), figures=figures
         )
     )
 
@@ -70,7 +88,7 @@ def render_markdown(
 def format_segment_table(
     profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
 ) -> str:
-    """Return the segments as a table of plain text, for the end of a run."""
+    """Return the segments as a plain-text table for the terminal."""
     rows = [("#", "segment", "users", "share", "movies/user", "stars", "genres rated ≥ 3")]
     for profile, persona in zip(profiles, personas, strict=True):
         high = profile.high_rated(genres)
@@ -87,30 +105,22 @@ def format_segment_table(
                 + (" …" if len(high) > 3 else ""),
             )
         )
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    right = {0, 2, 3, 4, 5}
-    lines = [
-        "  ".join(
-            cell.rjust(width) if c in right else cell.ljust(width)
-            for c, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("─" * width for width in widths))
+    lines = format_table(rows, left={1, 6})
     weak = [str(profile.segment) for profile in profiles if profile.weak]
     if weak:
         lines += [
             "",
-            "weak, hardly found again when the fit is repeated on resampled users: "
-            f"segment{'s' if len(weak) > 1 else ''} {', '.join(weak)}",
+            f"weak: segment{'s' if len(weak) > 1 else ''} {', '.join(weak)}, hardly found again "
+            "when the fit is repeated on resampled users",
         ]
     return "\n".join(lines)
 
 
-def _segments(
+def _segment_rows(
     profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    out = []
+    """Return the fields of each segment that the templates use."""
+    rows = []
     for profile, persona in zip(profiles, personas, strict=True):
         high = profile.high_rated(genres)
         lifts = sorted(
@@ -121,39 +131,37 @@ def _segments(
             ),
             reverse=True,
         )
-        out.append(
+        rows.append(
             {
                 "number": profile.segment,
-                "colour": colour(profile.segment),
+                "colour": segment_colour(profile.segment),
                 "name": persona.name,
                 "tagline": persona.tagline,
                 "summary": persona.summary,
                 "strategy": persona.product_strategy,
                 "actions": persona.marketing_actions,
                 "weak": profile.weak,
-                "stability": "–"
-                if profile.stability != profile.stability
-                else f"{profile.stability:.2f}",
+                "stability": "–" if isnan(profile.stability) else f"{profile.stability:.2f}",
                 "users": f"{profile.users:,}",
                 "share": f"{profile.share:.1%}",
                 "movies": f"{profile.movies_per_user:,.1f}",
                 "rating": f"{profile.mean_rating:.2f}",
                 "high": high,
                 "high_count": f"{len(high)} of {len(genres)}",
-                "high_shown": high[:_TAGS_SHOWN],
-                "high_more": max(0, len(high) - _TAGS_SHOWN),
+                "high_shown": high[:_GENRES_SHOWN],
+                "high_more": max(0, len(high) - _GENRES_SHOWN),
                 "lifts": [(genre, f"{lift:.1f}×") for lift, genre in lifts[:4]],
             }
         )
-    return out
+    return rows
 
 
-def _markdown(value: object) -> str:
-    """Keep text from being taken for Markdown's tables, links or HTML."""
+def _escape_markdown(value: object) -> str:
+    """Escape what Markdown takes for tables, links, code or HTML."""
     return "".join("\\" + c if c in "\\|<>[]`" else c for c in " ".join(str(value).split()))
 
 
-def _template(name: str) -> Any:
+def _load_template(name: str) -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
@@ -163,5 +171,5 @@ def _template(name: str) -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["plain"] = _markdown
+    environment.filters["markdown"] = _escape_markdown
     return environment.get_template(name)

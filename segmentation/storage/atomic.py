@@ -1,4 +1,4 @@
-"""Files of a run: written beside their place and renamed, in formats that can't execute."""
+"""Files that are written next to their place and renamed, and the careful removal of old ones."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 import math
 import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-
-    from segmentation.schema import RejectedRow
+    from typing import IO
 
 
 def jsonable(value: Any) -> Any:
-    """Return ``value`` with NumPy types and NaN as JSON has them."""
+    """Return ``value`` in the types that JSON has; NaN and infinity become None."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -33,42 +33,50 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place and rename it."""
-    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it."""
+@contextmanager
+def open_atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
 
 
-def write_rejected(path: Path, rows: Iterable[RejectedRow]) -> None:
-    """Write rejected rows with their place and reason, one CSV line each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "line", "reason", "text"))
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically."""
+    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file in UTF-8 with LF line ends, atomically and without holding it in memory."""
+    with open_atomic(path) as file:
+        writer = csv.writer(_Utf8Writer(file), lineterminator="\n")
+        writer.writerow(header)
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
-#: What a part of a folder of parts is called.
-PART = "part-*.parquet"
-#: Results that are folders of parts where there are many users.
-IN_PARTS = ("assignments.parquet", "user_statistics.parquet")
+class _Utf8Writer:
+    """A text stream for the csv module that leaves the binary file open."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode("utf-8"))
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it."""
+    """Remove a file, or a folder with all that is in it; do nothing where there is neither."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -76,34 +84,9 @@ def remove(path: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file."""
-    # A folder in a file's place is not ours.
+    """Remove a file. A folder in its place belongs to someone else and stays."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
-
-
-def remove_product(path: Path) -> None:
-    """Remove a result, in one file or in parts."""
-    if path.name in IN_PARTS:
-        remove_parts(path)
-    remove_file(path)
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a file, or the parts in a folder into a folder that may hold others' files."""
-    if not source.is_dir():
-        os.replace(source, target)
-        return
-    target.mkdir(exist_ok=True)
-    for part in source.glob(PART):
-        os.replace(part, target / part.name)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove the parts in a folder, and itself unless it holds anything else."""
-    for part in folder.glob(PART):
-        part.unlink()
-    remove_if_empty(folder)
 
 
 def remove_if_empty(path: Path) -> None:

@@ -1,153 +1,160 @@
-"""Tables that workers build, a block of users each → one Parquet file, or a folder of parts.
+"""Parquet data sets: a folder of parts, one per block of users, packed on the workers.
 
-Many blocks are packed where they are built: the driver writes bytes, and packs nothing itself.
+The driver writes bytes in the order of the blocks and holds only a few of them at a time.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.storage.atomic import remove
 from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+    from distributed import Client, Future
     from numpy.typing import NDArray
 
-
-#: Up to so many blocks make one file; half a million users at the usual size of a block.
-ONE_FILE = 8
-_PACKED = {"compression": "zstd", "compression_level": 1}
+#: What the parts in a folder are called.
+PART_PATTERN = "part-*.parquet"
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """Return where one block of a folder of parts lies."""
+    """Return where one part of a data set lies."""
     return folder / f"part-{number:05d}.parquet"
 
 
+def list_parts(folder: Path) -> list[Path]:
+    """Return the parts of a data set in the order of their blocks."""
+    return sorted(folder.glob(PART_PATTERN))
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the parts of a data set, and its folder unless it holds anything else."""
+    if not folder.is_dir() or folder.is_symlink():
+        folder.unlink(missing_ok=True)
+        return
+    for part in list_parts(folder):
+        part.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def move_parts(source: Path, target: Path) -> None:
+    """Move the parts of a data set into another folder, which may hold other files."""
+    target.mkdir(exist_ok=True)
+    for part in list_parts(source):
+        os.replace(part, target / part.name)
+
+
 def write_parts(
-    client: Any,
+    client: Client,
     path: Path,
-    make: Callable[..., Any],
+    build_table: Callable[..., pa.Table],
     columns: Sequence[Any],
-    ahead: int,
-    after: Callable[[int], None] = lambda number: None,
+    n_pending: int,
+    on_submit: Callable[[int], None] = lambda n_submitted: None,
 ) -> None:
-    """Write a table a block, beside their place and renamed.
+    """Build one table per block on the workers and write each as a part, atomically as a whole.
 
     Parameters
     ----------
-    make
-        Makes one Arrow table, on a worker.
+    path
+        The folder; what was there before is removed.
+    build_table
+        Builds the table of one block, on a worker.
     columns
-        What it is given, as for :func:`segmentation.tasks.map_tasks`; a list for what differs.
-    ahead
-        How many are built at a time, beyond those that are being written.
-    after
-        Told the number of blocks that have been asked for, each time.
+        Its arguments as for :func:`segmentation.tasks.map_tasks`: a list holds one value per
+        block, anything else goes to all of them.
+    n_pending
+        How many tables are built at a time, beyond those that are being written.
+    on_submit
+        Called with the number of blocks submitted so far, each time it rises.
     """
-    n = next(len(column) for column in columns if isinstance(column, list))
+    n_blocks = next(len(column) for column in columns if isinstance(column, list))
     partial = path.with_name(path.name + ".partial")
-    for old in (partial, path):
-        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    if n <= ONE_FILE:
-        _write_file(partial, _built(client, make, columns, n, ahead, after))
-    else:
-        partial.mkdir()
-        parts = _built(client, _packed, [make, *columns], n, ahead, after)
-        for number, part in enumerate(parts):
-            part_path(partial, number).write_bytes(part)
+    remove(partial)
+    remove(path)
+    partial.mkdir(parents=True)
+    parts = _build_parts(client, [build_table, *columns], n_blocks, n_pending, on_submit)
+    for number, part in enumerate(parts):
+        part_path(partial, number).write_bytes(part)
     os.replace(partial, path)
 
 
-def _built(
-    client: Any,
-    make: Callable[..., Any],
+def _build_parts(
+    client: Client,
     columns: Sequence[Any],
-    n: int,
-    ahead: int,
-    after: Callable[[int], None],
-) -> Iterator[Any]:
-    waiting: deque[Any] = deque()
-    for at in range(0, n, ahead):
-        some = [c[at : at + ahead] if isinstance(c, list) else c for c in columns]
-        waiting += map_tasks(client, "table", make, *some)
-        del some
-        after(min(at + ahead, n))
-        while len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    n_blocks: int,
+    n_pending: int,
+    on_submit: Callable[[int], None],
+) -> Iterator[bytes]:
+    """Yield the packed parts in order, with at most twice ``n_pending`` of them under way."""
+    pending: deque[Future] = deque()
+    for start in range(0, n_blocks, n_pending):
+        batch = [c[start : start + n_pending] if isinstance(c, list) else c for c in columns]
+        pending += map_tasks(client, "table", _pack_part, *batch)
+        # The statistics of these blocks must not be kept alive from here.
+        del batch
+        on_submit(min(start + n_pending, n_blocks))
+        while len(pending) > n_pending:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-def _packed(make: Callable[..., Any], *arguments: Any) -> bytes:
+def _pack_part(build_table: Callable[..., pa.Table], *arguments: Any) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(make(*arguments), sink, **_PACKED)
+    pq.write_table(build_table(*arguments), sink, compression="zstd", compression_level=1)
     return bytes(sink.getvalue())
 
 
-def _write_file(path: Path, tables: Iterator[Any]) -> None:
-    import pyarrow.parquet as pq
+def arrow_array(values: NDArray[Any], is_null: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return a column of shape (n_rows,) as an Arrow array, without copying numbers.
 
-    writer = None
-    try:
-        for table in tables:
-            if writer is None:
-                writer = pq.ParquetWriter(path, table.schema, **_PACKED)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+    ``pyarrow.array`` does the same, but imports pandas first: a tenth of a second and 30 MB.
 
-
-def list_parts(path: Path) -> list[Path]:
-    """Return the one file, or the parts in the order of the blocks."""
-    return sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
-
-
-def arrow_array(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> Any:
-    """Return numbers, (n,), as an Arrow array that shares their memory; null where ``missing``.
-
-    As ``pyarrow.array`` does, which imports pandas first, a tenth of a second and 30 MB.
+    Parameters
+    ----------
+    values
+        Numbers, or byte strings (dtype ``S``) of UTF-8.
+    is_null
+        Where the result is null, of shape (n_rows,).
     """
     import pyarrow as pa
 
     if values.dtype.kind == "S":
-        return _arrow_ids(values)
+        return _arrow_byte_strings(values)
     values = np.ascontiguousarray(values)
-    valid = None
-    if missing is not None:
-        valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
-    kind = pa.from_numpy_dtype(values.dtype)
-    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+    validity = None
+    if is_null is not None:
+        validity = pa.py_buffer(np.packbits(~is_null, bitorder="little"))
+    dtype = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(dtype, len(values), [validity, pa.py_buffer(values)])
 
 
-def _arrow_ids(ids: NDArray[np.bytes_]) -> Any:
-    """Return byte strings of UTF-8 as Arrow texts."""
+def arrow_strings(values: Sequence[str]) -> pa.Array:
+    """Return strings as an Arrow array, without importing pandas."""
+    return _arrow_byte_strings(np.array([value.encode() for value in values], np.bytes_))
+
+
+def _arrow_byte_strings(values: NDArray[np.bytes_]) -> pa.Array:
     import pyarrow as pa
 
-    lengths = np.char.str_len(ids)
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize)
-    content = flat[np.arange(ids.dtype.itemsize) < lengths[:, None]]
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content.tobytes())]
-    return pa.Array.from_buffers(pa.string(), len(ids), buffers)
-
-
-def arrow_strings(values: Sequence[str]) -> Any:
-    """Return texts as an Arrow array, without pandas as well."""
-    import pyarrow as pa
-
-    encoded = [value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+    width = values.dtype.itemsize
+    lengths = np.char.str_len(values)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    padded = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), width)
+    content = padded[np.arange(width) < lengths[:, None]]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(content.tobytes())]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)

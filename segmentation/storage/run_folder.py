@@ -1,202 +1,202 @@
-"""A run's folder: finished stages, atomic writes, and a manifest that comes last."""
+"""The folder of a run: finished stages, results that appear together, the manifest last."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 from segmentation.errors import DataError, UsageError
 from segmentation.storage.atomic import (
-    IN_PARTS,
-    PART,
     jsonable,
-    move,
     remove,
     remove_file,
     remove_if_empty,
-    remove_parts,
-    remove_product,
     write_json,
 )
+from segmentation.storage.parquet import PART_PATTERN, move_parts, remove_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MANIFEST = "run.json"
-#: The job that leaves data instead of results.
-CONVERT = "convert"
-#: Unfinished work: stages that are done, and results that are not all there yet.
+#: Holds what is unfinished: the state of the stages, and results until all of them are complete.
 WORK = ".work"
 _STATE = "state.json"
 _LOCK = "lock"
-#: Every file that a run may leave in its folder; nothing else there is ever touched.
-PRODUCTS = (
-    MANIFEST,
-    "assignments.parquet",
-    "segments.json",
-    "segments.csv",
-    "report.html",
-    "report.md",
-    "figures/pca.png",
-    "figures/genres.png",
-    "figures/sizes.png",
-    "figures/choose_k.png",
-    "choose_k.json",
-    "choose_k.csv",
-    "model/model.json",
-    "model/user_statistics.parquet",
-    "rejected/ratings.csv",
-)
-#: What `convert` leaves beside its parts: the catalogue under its own names, and what tells that
-#: data is synthetic.
-COPIES = (
-    MANIFEST,
-    "rejected/ratings.csv",
-    "movies_metadata.csv",
-    "links.csv",
-    "links_small.csv",
-    "movies.csv",
-    "movies.dat",
-    "synthetic.json",
-    "planted.parquet",
-)
-#: The folder of parts that `convert` leaves.
-PARTS = "ratings.parquet"
-#: Those of them that a finished stage left, and a later attempt takes up.
-KEPT = ("model/user_statistics.parquet", "rejected/ratings.csv")
-_OF_SEGMENT = PRODUCTS[: PRODUCTS.index("rejected/ratings.csv")]
-#: job → those of them that every finished run of it has.
-EXPECTED = {
-    "segment": tuple(name for name in _OF_SEGMENT if "choose_k" not in name),
-    "choose-k": (MANIFEST, "figures/choose_k.png", "choose_k.json", "choose_k.csv"),
-    CONVERT: (MANIFEST, PARTS),
-}
+_RESULTS = "products"
+
+
+@dataclass(frozen=True)
+class RunOutputs:
+    """What a job may leave in a run's folder; nothing else there is ever touched.
+
+    Parameters
+    ----------
+    job
+        The job's name, as the manifest has it.
+    files
+        Paths in the folder. One that ends in ``.parquet`` is a folder of parts.
+    required
+        Those that every finished run has.
+    resumable
+        Those that a finished stage leaves and a later attempt reads again.
+    exclusive
+        Folders of parts that are read as a whole, so that no other file may lie in them.
+    replaces
+        The jobs whose runs ``overwrite`` may replace. A job that leaves data does not replace
+        results, nor the other way round.
+    """
+
+    job: str
+    files: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    resumable: tuple[str, ...] = ()
+    exclusive: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every path that a run writes, the manifest first."""
+        return (MANIFEST, *self.files)
 
 
 class RunFolder:
-    """One run's folder, opened to start, to go on, or to start anew.
+    """The folder of one run, locked for this process.
 
     Parameters
     ----------
     path
-        The folder; made if need be.
-    identity
-        What every stage hangs on: the data's fingerprint. Only the same run is resumed.
+        The folder; it is created if need be.
+    outputs
+        What the job may leave there.
+    fingerprint
+        Identifies the data. Only a run over the same data is resumed.
     resume, overwrite
-        Go on from finished stages; remove what an earlier run left.
+        Continue from finished stages, or remove what an earlier run left.
 
     Raises
     ------
     UsageError
-        If the folder holds a run and neither is asked for, or the run is another one.
+        If the folder holds a run and neither is asked for, or a different run.
     DataError
         If the folder can't be written.
     """
 
     def __init__(
-        self, path: str | Path, identity: Mapping[str, Any], *, resume: bool, overwrite: bool
+        self,
+        path: str | Path,
+        outputs: RunOutputs,
+        fingerprint: str,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self.path = Path(path)
-        self._job = str(identity.get("job", ""))
-        self._products = products_of(self._job)
-        self._made = not self.path.exists()
+        self.outputs = outputs
+        self._is_new = not self.path.exists()
         self._work = self.path / WORK
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: is a file: choose a folder for --out")
+        self._results = self._work / _RESULTS
+        if not self._is_new and not self.path.is_dir():
+            raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=self.path)
         try:
             self._work.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._work / _LOCK, self.path)
-            self._refuse(resume=resume, overwrite=overwrite)
-            if overwrite:
-                self._clear()
+            self._lock = _lock_file(self._work / _LOCK, self.path)
             try:
+                check_available(self.path, outputs, resume=resume, overwrite=overwrite)
+            except UsageError:
+                self._release()
+                raise
+            if overwrite:
+                self._remove_earlier_run()
+            try:
+                identity = {"fingerprint": fingerprint, "job": outputs.job}
                 self._state = self._load_state(identity, strict=resume)
             except UsageError:
                 self._lock.close()
                 raise
             if not self._state["stages"]:
-                remove(self._work / "products")
+                remove(self._results)
         except OSError as error:
             raise DataError(
-                f"{self.path}: can't be written ({error.strerror}): choose another --out"
+                "{path}: can't be written ({reason}): choose another {out}",
+                "out",
+                path=self.path,
+                reason=error.strerror,
             ) from error
 
-    def _refuse(self, *, resume: bool, overwrite: bool) -> None:
-        try:
-            found = find_run(self.path, self._job)
-            refuse_other_kind(self.path, self._job)
-            if found and not (resume or overwrite):
-                refuse_existing(self.path, found)
-        except UsageError:
-            self._release()
-            raise
-
     def _release(self) -> None:
-        """Let go of the folder, and remove what only opening it has left."""
+        """Unlock the folder, and remove what merely opening it has left."""
         self._lock.close()
         if not (self._work / _STATE).exists():
             remove(self._work)
-            if self._made and self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()
+            if self._is_new:
+                remove_if_empty(self.path)
 
     def _load_state(self, identity: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-        plain = json.loads(json.dumps(identity))
         try:
             state = json.loads((self._work / _STATE).read_text("utf-8"))
         except (OSError, ValueError):
-            state = {"identity": plain, "stages": {}}
-        if state.get("identity") != plain:
+            state = {"identity": identity, "stages": {}}
+        if state.get("identity") != identity:
             if strict:
-                refuse_other(self.path, state.get("identity", {}), plain)
-            state = {"identity": plain, "stages": {}}
+                check_same_settings(self.path, state.get("identity", {}), identity)
+            state = {"identity": identity, "stages": {}}
         return dict(state)
 
-    def stage(self, name: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what a finished stage left, or None if it wasn't finished with this ``key``."""
-        found = self._state["stages"].get(name)
-        if found is None or found["key"] != jsonable(dict(key)):
+    def stage_result(self, name: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the result of a finished stage; None unless it was finished with this ``key``."""
+        stage = self._state["stages"].get(name)
+        if stage is None or stage["key"] != jsonable(dict(key)):
             return None
-        return dict(found["result"])
+        return dict(stage["result"])
 
     def finish_stage(self, name: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """Remember a stage's result and the settings that it hangs on; it survives from here on."""
+        """Save the result of a stage with the settings it depends on, so that it can be resumed."""
         self._state["stages"][name] = jsonable({"key": dict(key), "result": dict(result)})
         write_json(self._work / _STATE, self._state)
 
-    def discard(self, name: str) -> None:
-        """Remove a result that an earlier attempt left."""
-        remove(self._work / "products" / name)
-
-    def product(self, name: str) -> Path:
+    def result_path(self, name: str) -> Path:
         """Return where a result is written until the run is complete."""
-        path = self._work / "products" / name
+        path = self._results / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def discard(self, name: str) -> None:
+        """Remove a result that an earlier attempt left unpublished."""
+        remove(self._results / name)
+
+    def discard_unfinished(self) -> None:
+        """Remove what an earlier attempt wrote, except what its finished stages left."""
+        for name in self.outputs.names:
+            if name not in self.outputs.resumable:
+                self.discard(name)
+
     def publish(self, manifest: Mapping[str, Any]) -> None:
-        """Move all results into place and write the manifest last, uninterrupted."""
-        products = self._work / "products"
-        with _uninterrupted():
-            for name in self._products:
-                target = self.path / name
-                remove_product(target)
-                if (products / name).exists():
+        """Move all results into place and write the manifest last, without being interrupted."""
+        with _interrupts_blocked():
+            for name in self.outputs.names:
+                source, target = self._results / name, self.path / name
+                _remove_result(target)
+                if source.exists():
                     target.parent.mkdir(exist_ok=True)
-                    move(products / name, target)
+                    if source.is_dir():
+                        move_parts(source, target)
+                    else:
+                        os.replace(source, target)
                 elif target.parent != self.path:
                     remove_if_empty(target.parent)
-            if (products / PARTS).exists():
-                remove_parts(self.path / PARTS)
-                move(products / PARTS, self.path / PARTS)
             write_json(self.path / MANIFEST, manifest)
             self._lock.close()
             remove(self._work)
 
     def abandon(self) -> None:
-        """Leave nothing behind if no stage was finished; else keep what ``--resume`` needs.
+        """Leave nothing behind, or only what is needed to resume from finished stages.
 
         What stages have written stays under :data:`WORK`, where nothing reads as a result.
         """
@@ -206,133 +206,173 @@ class RunFolder:
             remove_file(self._work / _STATE)
             self._release()
 
-    def _clear(self) -> None:
+    def _remove_earlier_run(self) -> None:
         # The manifest goes first: without it the rest no longer reads as a result.
-        for name in self._products:
-            remove_product(self.path / name)
-        if self._job == CONVERT:
-            remove_parts(self.path / PARTS)
-        for folder in ("figures", "model", "rejected"):
-            remove_if_empty(self.path / folder)
+        for name in self.outputs.names:
+            _remove_result(self.path / name)
+        for parent in {Path(name).parent for name in self.outputs.files} - {Path()}:
+            remove_if_empty(self.path / parent)
         remove_file(self._work / _STATE)
-        remove(self._work / "products")
+        remove(self._results)
 
 
-def products_of(job: str) -> tuple[str, ...]:
-    """Return every file that a run of a job may leave."""
-    return COPIES if job == CONVERT else PRODUCTS
-
-
-def refuse_other_kind(path: Path, job: str) -> None:
-    """Refuse to write results into a folder of copied ratings, or copies among results.
+def check_available(
+    path: str | Path, outputs: RunOutputs, *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Check that a job may write into a folder.
 
     Raises
     ------
     UsageError
-        Also where an earlier run might be overwritten: data is more than a result.
-    """
-    try:
-        found = json.loads((path / MANIFEST).read_text("utf-8"))
-        other = str(found.get("job", ""))
-    except (OSError, ValueError, AttributeError):
-        return
-    if other and (other == CONVERT) != (job == CONVERT):
-        raise UsageError(f"{path}: holds a run of {other}: choose another --out")
-
-
-def find_run(path: str | Path, job: str = "") -> str | None:
-    """Say what a folder holds of an earlier run: a finished one, an unfinished one, or None.
-
-    Raises
-    ------
-    UsageError
-        If ``path`` is a file, or holds somebody else's file where a run would write its own.
+        If ``path`` is a file, holds a run (unless it is resumed or overwritten) or a run that this
+        job must not replace, or someone else's files where a run would write its own.
     """
     path = Path(path)
+    state = _find_run(path, outputs)
+    other = _read_job(path)
+    if other and other not in (outputs.job, *outputs.replaces):
+        raise UsageError(
+            "{path}: holds a run of {job}: choose another {out}", "out", path=path, job=other
+        )
+    if state and not (resume or overwrite):
+        raise UsageError(
+            "{path}: already holds {state} run: pass {resume} to continue from its finished "
+            "stages, {overwrite} to start again, or choose another {out}",
+            "resume",
+            "overwrite",
+            "out",
+            path=path,
+            state=state,
+        )
+
+
+def _find_run(path: Path, outputs: RunOutputs) -> str | None:
+    """Return "a finished", "an unfinished" or None; raise where foreign files are in the way."""
     if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file: choose a folder for --out")
-    for folder in (path / name for name in products_of(job) if Path(name).name in IN_PARTS):
-        if folder.is_dir() and any(not file.match(PART) for file in folder.iterdir()):
+        raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=path)
+    for folder in (path / name for name in outputs.exclusive):
+        if folder.is_dir() and any(not file.match(PART_PATTERN) for file in folder.iterdir()):
             raise UsageError(
-                f"{folder}: holds files that are not of a run: move them away, or choose another "
-                "--out"
+                "{folder}: holds files that no run wrote: move them away, or choose another {out}",
+                "out",
+                folder=folder,
             )
     if (path / MANIFEST).exists():
-        return "a finished run"
+        return "a finished"
     if (path / WORK / _STATE).exists():
-        return "an unfinished run"
-    names = [*products_of(job), *([PARTS] if job == CONVERT else [])]
-    taken = next((name for name in names if (path / name).exists()), None)
-    if taken:
-        raise UsageError(
-            f"{path}: holds {taken}, which is not of a run that ended well: move it away, or "
-            "choose another --out"
-        )
+        return "an unfinished"
+    for name in outputs.names:
+        if (path / name).exists():
+            raise UsageError(
+                "{path}: holds {name}, which belongs to no finished run: move it away, or choose "
+                "another {out}",
+                "out",
+                path=path,
+                name=name,
+            )
     return None
 
 
-def refuse_existing(path: Path, found: str) -> NoReturn:
-    """Say that a folder is taken, and what can be done."""
-    raise UsageError(
-        f"{path}: holds {found} already: add --resume to go on from its finished stages, "
-        "--overwrite to start anew, or choose another --out"
-    )
+def _read_job(path: Path) -> str | None:
+    """Return the job of the finished run in a folder, None where its manifest says nothing."""
+    try:
+        job = json.loads((path / MANIFEST).read_text("utf-8"))["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return job if isinstance(job, str) else None
 
 
-def refuse_other(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Say that a run can't be resumed with other settings or data, if they are others."""
-    differ = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
-    if differ:
+def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that a run in a folder was made with the settings and data of this one.
+
+    Raises
+    ------
+    UsageError
+        If it wasn't, with the names of what differs.
+    """
+    different = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
+    if different:
         raise UsageError(
-            f"{path}: was run with other {', '.join(differ)}: repeat them to resume, "
-            "or add --overwrite in place of --resume"
+            "{path}: was run with another {names}: repeat the same to resume it, or pass "
+            "{overwrite} instead of {resume}",
+            "overwrite",
+            "resume",
+            path=path,
+            names=", ".join(different),
         )
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return the manifest of a finished run, None where there is none.
+    """Return the manifest of the finished run in a folder, None where there is none.
 
     Raises
     ------
     DataError
-        If it can't be read.
+        If it can't be read, or is no manifest.
     """
     try:
-        found = json.loads((path / MANIFEST).read_text("utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path / MANIFEST}: can't be read ({error}): use --overwrite") from error
-    if not (isinstance(found, dict) and {"settings", "data", "rows"} <= set(found)):
-        raise DataError(f"{path / MANIFEST}: is not a run's manifest: use --overwrite")
-    return found
+        raise DataError(
+            "{path}: can't be read ({reason}): pass {overwrite}",
+            "overwrite",
+            path=path / MANIFEST,
+            reason=error,
+        ) from error
+    if not (isinstance(manifest, dict) and {"settings", "data", "rows"} <= set(manifest)):
+        raise DataError(
+            "{path}: is not the manifest of a run: pass {overwrite}",
+            "overwrite",
+            path=path / MANIFEST,
+        )
+    return manifest
 
 
-def _locked(path: Path, folder: Path) -> Any:
-    """Open a file that one process at a time can hold; it is let go when the process ends."""
+def default_out() -> Path:
+    """Return ``runs/<date-time>``, with a number where that exists already."""
+    base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    out, number = base, 2
+    while out.exists():
+        out, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return out
+
+
+def _remove_result(path: Path) -> None:
+    if path.suffix == ".parquet":
+        remove_parts(path)
+    else:
+        remove_file(path)
+
+
+def _lock_file(path: Path, folder: Path) -> IO[str]:
+    """Open a file that one process at a time can hold; it is unlocked when the process ends."""
     file = path.open("w")
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
-        pass  # not to be had on this system; the rest works all the same
+        pass  # Windows has no fcntl; everything else works without the lock.
     except OSError as error:
         file.close()
         raise UsageError(
-            f"{folder}: another run is at work in it: wait for it, or choose another --out"
+            "{folder}: another run is writing to it: wait for it, or choose another {out}",
+            "out",
+            folder=folder,
         ) from error
     return file
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Keep Ctrl-C waiting for the moment that it takes to move files."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM for the moment that moving files takes."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    held = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    signals = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
-"""The report in headless Chromium at desktop and phone width: nothing cut off or overlapping."""
+"""The report in headless Chromium, at desktop and phone widths: nothing clipped or overlapping."""
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -25,7 +26,7 @@ _FLAGS = [
     "--virtual-time-budget=5000",
 ]
 
-#: Measures the page from within and puts the answer where --dump-dom shows it.
+#: Measures the page from within and appends the result as JSON, which --dump-dom prints.
 _PROBE = """
 <script>
 addEventListener("load", () => {
@@ -63,7 +64,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measure(report: Path, tmp_path: Path, width: int) -> dict:
-    # Chromium's window is never narrower than some 500 pixels; a frame is.
+    # Chromium's window is at least 500 pixels wide; a frame can be narrower.
     page = tmp_path / "page.html"
     page.write_text(report.read_text("utf-8").replace("</body>", _PROBE + "</body>"), "utf-8")
     frame = tmp_path / "frame.html"
@@ -74,7 +75,7 @@ def measure(report: Path, tmp_path: Path, width: int) -> dict:
         "p.textContent = f.contentDocument.getElementById('probe').textContent;"
         "document.body.append(p)}, 300))</script>"
     )
-    shown = subprocess.run(
+    dom = subprocess.run(
         [
             "chromium",
             *_FLAGS,
@@ -88,14 +89,13 @@ def measure(report: Path, tmp_path: Path, width: int) -> dict:
         text=True,
         timeout=120,
     ).stdout
-    found = re.search(r'<pre id="outer">(.*?)</pre>', shown, re.S)
-    assert found, shown[-500:]
-    text = found[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
-    return dict(json.loads(text))
+    match = re.search(r'<pre id="outer">(.*?)</pre>', dom, re.S)
+    assert match, dom[-500:]
+    return dict(json.loads(html.unescape(match[1])))
 
 
 @pytest.mark.parametrize("width", [1280, 768, 390, 320])
-def test_nothing_is_cut_off_overlaps_or_lacks_a_label(report, tmp_path, width: int) -> None:
+def test_nothing_is_clipped_overlapping_or_empty(report: Path, tmp_path: Path, width: int) -> None:
     page = measure(report, tmp_path, width)
     assert page["width"] <= width
     assert page["scroll"] <= page["width"], "the page itself must not scroll sideways"

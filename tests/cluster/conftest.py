@@ -1,4 +1,4 @@
-"""What tests with processes of their own share: data, the reference, an environment without us."""
+"""What tests on clusters share: data, the expected result, an environment without the package."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import dask
 import pytest
 
 from jobs import segment, synthesize
-from tests.cluster.processes import Standing, bare_python, standing
+from tests.cluster.processes import RunningCluster, bare_python, running_cluster
 
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that all workers of a session share, so that loops are compiled once."""
+    """A cache that all workers of a session share, so that kernels are compiled once."""
     return tmp_path_factory.mktemp("workers-cache")
 
 
@@ -32,7 +32,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def expected(ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run under ``threads``."""
+    """A run of the same data under ``threads``."""
     out = tmp_path_factory.mktemp("expected") / "run"
     assert segment.main(["--data", str(ratings), "--out", str(out), "--quiet"]) == 0
     return out
@@ -41,10 +41,10 @@ def expected(ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(
     python: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Standing]:
-    """Three workers that tests may do anything to, with a job that finds out soon."""
+) -> Iterator[RunningCluster]:
+    """Three workers that tests may damage, and a job that notices within seconds."""
     with (
         dask.config.set({"distributed.comm.timeouts.tcp": "12s"}),
-        standing(python, tmp_path_factory.mktemp("cluster"), 3, shared_cache) as found,
+        running_cluster(python, tmp_path_factory.mktemp("cluster"), 3, shared_cache) as cluster,
     ):
-        yield found
+        yield cluster

@@ -1,9 +1,9 @@
-"""What can befall a worker, and the moments at which it does; for tests and the soak."""
+"""Faults of workers, and the stages of a run at which to inject them; for tests and the soak."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from segmentation import progress
 from segmentation.estimators import _lloyd
 from segmentation.features import aggregate, shuffle
 from segmentation.pipeline import stages
-from tests.cluster.processes import Process, Standing
+from tests.cluster.processes import Process, RunningCluster
 
-#: As many as K-Means takes on the tests' data, with the one that makes the inertia exact.
+#: The passes of K-Means on the tests' data, with the last one, which makes the inertia exact.
 PASSES = 2
 STAGES = (
     "reading",
@@ -32,112 +32,126 @@ STAGES = (
 )
 
 
-def killed(cluster: Standing, worker: Process) -> None:
-    """SIGKILL for a worker and its nanny, as when a machine goes down."""
+def kill_worker(cluster: RunningCluster, worker: Process) -> None:
+    """Send SIGKILL to a worker and its nanny, as when a machine goes down."""
     worker.kill()
 
 
-def hung(cluster: Standing, worker: Process) -> None:
-    """SIGSTOP for the worker: its connections stand, and nothing answers; its nanny does."""
+def hang_worker(cluster: RunningCluster, worker: Process) -> None:
+    """Send SIGSTOP to a worker: its connections stay open, and only its nanny answers."""
     for child in psutil.Process(worker.pid).children(recursive=True):
         if "spawn_main" in " ".join(child.cmdline()):
             child.suspend()
 
 
-def out_of_memory(cluster: Standing, worker: Process) -> None:
-    """Allocate until the nanny ends the worker, and starts it anew."""
+def exhaust_memory(cluster: RunningCluster, worker: Process) -> None:
+    """Allocate memory on a worker until its nanny ends and restarts it."""
 
     def hog(dask_worker: Any = None) -> None:
         import time
 
-        held = []
+        blocks = []
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            held.append(b"x" * (1 << 27))
+            blocks.append(b"x" * (1 << 27))
             time.sleep(0.02)
 
     def run() -> None:
         with Client(cluster.address, set_as_default=False) as client:
-            names = {
+            addresses = {
                 info["name"]: address
                 for address, info in client.scheduler_info(n_workers=-1)["workers"].items()
             }
             name = f"w{cluster.workers.index(worker)}"
-            client.run(hog, workers=[names[name]], on_error="ignore")
+            client.run(hog, workers=[addresses[name]], on_error="ignore")
 
     threading.Thread(target=run, daemon=True).start()
 
 
+class Once:
+    """Call a function the first time only, and remember that it was called."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+        self.was_called = False
+
+    def __call__(self) -> None:
+        if not self.was_called:
+            self.was_called = True
+            self.function()
+
+
 @contextmanager
-def at(stage: str, happen: Callable[[], None]) -> Any:
-    """Let something happen once, as soon as the job in this process comes to a stage."""
-    happened: list[bool] = []
-
-    def once() -> None:
-        if not happened:
-            happened.append(True)
-            happen()
-
+def at_stage(stage: str, inject: Callable[[], None]) -> Iterator[None]:
+    """Inject a fault once, as soon as the job in this process reaches a stage."""
+    once = Once(inject)
     with pytest.MonkeyPatch.context() as patch:
-
-        def before(place: Any, name: str, wanted: int = 1) -> None:
-            calls = []
-            original = getattr(place, name)
-
-            def wrapped(*arguments: Any, **more: Any) -> Any:
-                calls.append(None)
-                if len(calls) == wanted:
-                    once()
-                return original(*arguments, **more)
-
-            patch.setattr(place, name, wrapped)
-
         if stage in ("shuffling", "summing"):
-            # As where sums of rows in random order take more than the workers have.
-            patch.setattr(shuffle, "exceeds_memory", lambda *known: True)
+            # As if the sums of rows in random order exceeded the workers' memory.
+            patch.setattr(shuffle, "exceeds_memory", lambda *arguments: True)
         if stage in ("reading", "shuffling"):
-            update = progress.Stage.update
-
-            def told(self: Any, done: int, total: int, unit: str, rows: int | None = None) -> None:
-                if unit == "partitions" and done >= 3:
-                    once()
-                update(self, done, total, unit, rows)
-
-            patch.setattr(progress.Stage, "update", told)
+            _patch_progress(patch, once)
         elif stage == "summing":
-            submit = aggregate.submit
-
-            def submitted(client: Any, name: str, *more: Any) -> Any:
-                # All are on their way out of the shuffle.
-                if name == "sketch":
-                    once()
-                return submit(client, name, *more)
-
-            patch.setattr(aggregate, "map_tasks", submitted)
+            # Sketches are submitted when all partitions are shuffled.
+            _call_before(
+                patch, aggregate, "map_tasks", once, lambda client, name, *_: name == "sketch"
+            )
         elif stage == "merging":
-            before(aggregate, "merge_parts")
+            _call_before(patch, aggregate, "merge_by_user_range", once)
         elif stage == "pca":
-            before(stages, "find_axes")
+            _call_before(patch, stages, "fit_pca", once)
         elif stage == "writing":
-            before(stages.tables, "write")
+            _call_before(patch, stages, "write_assignments", once)
         else:
-            before(_lloyd, "lloyd_pass", int(stage.split()[1]))
+            passes = iter(range(1, 1000))
+            number = int(stage.split()[1])
+            _call_before(patch, _lloyd, "lloyd_pass", once, lambda *_: next(passes) == number)
         yield
-    assert happened, f"the run never came to {stage}"
+    assert once.was_called, f"the run never reached {stage}"
 
 
-def tidy(cluster: Standing, workers: int) -> None:
-    """Start workers until there are as many as wanted."""
-    while sum(worker.running() for worker in cluster.workers) < workers:
+def _call_before(
+    patch: pytest.MonkeyPatch,
+    module: Any,
+    name: str,
+    function: Callable[[], None],
+    condition: Callable[..., bool] = lambda *_: True,
+) -> None:
+    """Call a function before each call of a module's function that meets the condition."""
+    original = getattr(module, name)
+
+    def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        if condition(*arguments):
+            function()
+        return original(*arguments, **keywords)
+
+    patch.setattr(module, name, wrapper)
+
+
+def _patch_progress(patch: pytest.MonkeyPatch, function: Callable[[], None]) -> None:
+    """Call a function once three partitions are read."""
+    original = progress.Stage.update
+
+    def update(self: Any, done: int, total: int, unit: str, rows: int | None = None) -> None:
+        if unit == "partitions" and done >= 3:
+            function()
+        original(self, done, total, unit, rows)
+
+    patch.setattr(progress.Stage, "update", update)
+
+
+def start_workers(cluster: RunningCluster, n_workers: int) -> None:
+    """Start workers until so many are running."""
+    while len(running_workers(cluster)) < n_workers:
         cluster.start_worker()
 
 
-def alive(cluster: Standing) -> list[Process]:
-    return [worker for worker in cluster.workers if worker.running()]
+def running_workers(cluster: RunningCluster) -> list[Process]:
+    return [worker for worker in cluster.workers if worker.is_running()]
 
 
-def run(cluster: Standing, data: Path, out: Path) -> int:
-    """Run the job in this process, in partitions enough for something to happen between them."""
+def run_job(cluster: RunningCluster, data: Path, out: Path) -> int:
+    """Run the job in this process, with partitions small enough for faults between them."""
     return segment.main(
         [
             "--data",
@@ -153,13 +167,17 @@ def run(cluster: Standing, data: Path, out: Path) -> int:
     )
 
 
-def survives(
-    cluster: Standing, fault: Callable[[Standing, Process], None], stage: str, data: Path, out: Path
+def run_with_fault(
+    cluster: RunningCluster,
+    fault: Callable[[RunningCluster, Process], None],
+    stage: str,
+    data: Path,
+    out: Path,
 ) -> None:
-    """Run the job on three workers, one of which the fault befalls at a stage."""
-    tidy(cluster, 3)
+    """Run the job on three workers, and inject a fault into one of them at a stage."""
+    start_workers(cluster, 3)
     with Client(cluster.address, set_as_default=False) as client:
         client.wait_for_workers(3, timeout=60)
-    victim = alive(cluster)[0]
-    with at(stage, lambda: fault(cluster, victim)):
-        assert run(cluster, data, out) == 0, cluster.logs()
+    victim = running_workers(cluster)[0]
+    with at_stage(stage, lambda: fault(cluster, victim)):
+        assert run_job(cluster, data, out) == 0, cluster.logs()

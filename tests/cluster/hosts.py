@@ -12,24 +12,24 @@ def ip(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=check)
 
 
-def refused() -> str | None:
-    """Say why hosts can't be made here; None where they can."""
+def missing_requirement() -> str | None:
+    """Return why this machine can't have hosts of its own; None if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     name = f"probe{os.getpid()}"
     try:
-        made = ip("netns", "add", name, check=False)
+        created = ip("netns", "add", name, check=False)
     except FileNotFoundError:
         return "no ip on the PATH: install iproute2"
-    if made.returncode:
-        return f"no network namespaces here: {made.stderr.strip()}"
+    if created.returncode:
+        return f"no network namespaces here: {created.stderr.strip()}"
     ip("netns", "delete", name)
     return None
 
 
 @dataclass
 class Network:
-    """A switch in a namespace of its own, so that this machine's addresses are not in it."""
+    """A switch in a namespace of its own, so that this machine's addresses are not on it."""
 
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
     hosts: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Network:
         ip("-n", space, *arguments)
 
     def add(self) -> str:
-        """Make a host; return its address, 10.77.0.x."""
+        """Create a host; return its address, 10.77.0.x."""
         number = len(self.hosts) + 1
         name = f"h{number}x{self.token}"
         ip("netns", "add", name)
@@ -69,13 +69,13 @@ class Network:
         return f"10.77.0.{number}"
 
     def on(self, address: str) -> tuple[str, ...]:
-        """Return what stands before a command to run it on a host."""
+        """Return the words to put before a command to run it on a host."""
         return ("ip", "netns", "exec", self.hosts[int(address.rpartition(".")[2]) - 1])
 
-    def cut(self, address: str, *, mend: bool = False) -> None:
-        """Take a host's cable out of the switch, or put it back."""
+    def set_link(self, address: str, *, up: bool) -> None:
+        """Unplug a host's cable from the switch, or plug it in."""
         port = f"p{address.rpartition('.')[2]}"
-        self._in(self.switch, "link", "set", port, "up" if mend else "down")
+        self._in(self.switch, "link", "set", port, "up" if up else "down")
 
     def end(self) -> None:
         for name in [*self.hosts, self.switch]:

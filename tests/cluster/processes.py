@@ -1,4 +1,4 @@
-"""Schedulers and workers by Dask's own command lines, where this package is not installed."""
+"""Start schedulers and workers with Dask's own commands, where this package is not installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-#: What tests wait for silent workers and dead links, in place of minutes.
+#: How long tests wait for silent workers and dead links, in place of minutes.
 QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
@@ -24,41 +24,43 @@ QUICK = {
 
 
 def bare_python(folder: Path) -> Path:
-    """Make an environment with all libraries of this one, but without this package."""
+    """Create an environment with all libraries of this one, but without this package."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     (site,) = (folder / "lib").glob("python*/site-packages")
     libraries = [place for place in sys.path if place.endswith("site-packages")]
-    # A path in a .pth file is put on the path; what .pth files lie there is not looked at.
+    # A .pth file adds a folder to the path without reading the .pth files in that folder.
     (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
-    found = subprocess.run(
+    done = subprocess.run(
         [str(python), "-c", "import distributed, segmentation"],
         cwd=folder,
         capture_output=True,
         text=True,
     )
-    assert "No module named 'segmentation'" in found.stderr, found.stderr
+    assert "No module named 'segmentation'" in done.stderr, done.stderr
     return python
 
 
-def until(done: Callable[[], object], seconds: float = 60, told: Callable[[], str] = str) -> None:
-    """Poll until something holds."""
+def wait_until(
+    condition: Callable[[], object], seconds: float = 60, describe: Callable[[], str] = str
+) -> None:
+    """Poll until a condition holds; ``describe`` says what to show if it never does."""
     deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, told()
+    while not condition():
+        assert time.monotonic() < deadline, describe()
         time.sleep(0.05)
 
 
 class Process:
-    """One process in a working directory and cache of its own, its output in a file."""
+    """A process in a working directory of its own, with its output in a file there."""
 
     def __init__(
         self, command: list[str], folder: Path, before: tuple[str, ...] = (), **environment: str
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
-        # Nothing of this test run's paths leads to the package.
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DASK"))}
+        # The package must not be found through this test run's own paths.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DASK"))}
         with self.log.open("w") as out:
             self._process = subprocess.Popen(
                 [*before, *command],
@@ -66,32 +68,32 @@ class Process:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                env={**kept, **QUICK, **environment},
+                env={**inherited, **QUICK, **environment},
             )
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def text(self) -> str:
+    def read_log(self) -> str:
         return self.log.read_text(errors="replace")
 
     def wait(self, seconds: float = 120) -> int:
         return self._process.wait(seconds)
 
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.poll() is None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to it and all that it has started."""
+        """Send a signal to the process and to all that it has started."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
         if number == signal.SIGKILL:
             self._process.wait(20)
 
 
-class Standing:
-    """A scheduler and workers, each in a folder of its own; ended together."""
+class RunningCluster:
+    """A scheduler and workers, each process in a folder of its own."""
 
     def __init__(self, python: Path, folder: Path, cache: Path | None = None) -> None:
         self.python = str(python)
@@ -108,8 +110,8 @@ class Standing:
         before: tuple[str, ...] = (),
         **environment: str,
     ) -> str:
-        place = self.folder / "scheduler"
-        told = place / "scheduler.json"
+        folder = self.folder / "scheduler"
+        scheduler_file = folder / "scheduler.json"
         self.scheduler = Process(
             [
                 self.python,
@@ -123,17 +125,17 @@ class Standing:
                 "--dashboard-address",
                 "127.0.0.1:0",
                 "--scheduler-file",
-                str(told),
+                str(scheduler_file),
                 *options,
             ],
-            place,
+            folder,
             before,
             XDG_CACHE_HOME=self.cache,
             **environment,
         )
-        until(told.exists, 60, self.scheduler.text)
-        until(lambda: told.read_text().strip().endswith("}"))
-        self.address = json.loads(told.read_text())["address"]
+        wait_until(scheduler_file.exists, 60, self.scheduler.read_log)
+        wait_until(lambda: scheduler_file.read_text().strip().endswith("}"))
+        self.address = json.loads(scheduler_file.read_text())["address"]
         return self.address
 
     def start_worker(
@@ -168,8 +170,8 @@ class Standing:
         return worker
 
     def logs(self) -> str:
-        known = [self.scheduler, *self.workers]
-        return "\n".join(f"== {p.log}\n{p.text()[-3000:]}" for p in known if p)
+        processes = [self.scheduler, *self.workers]
+        return "\n".join(f"== {p.log}\n{p.read_log()[-3000:]}" for p in processes if p)
 
     def end(self) -> None:
         for process in [*self.workers, *([self.scheduler] if self.scheduler else [])]:
@@ -177,20 +179,20 @@ class Standing:
 
 
 @contextmanager
-def standing(
+def running_cluster(
     python: Path, folder: Path, workers: int = 2, cache: Path | None = None
-) -> Iterator[Standing]:
-    found = Standing(python, folder, cache)
+) -> Iterator[RunningCluster]:
+    cluster = RunningCluster(python, folder, cache)
     try:
-        found.start_scheduler()
+        cluster.start_scheduler()
         for _ in range(workers):
-            found.start_worker()
-        yield found
+            cluster.start_worker()
+        yield cluster
     finally:
-        found.end()
+        cluster.end()
 
 
-def job(
+def start_job(
     folder: Path,
     *arguments: str,
     module: str = "jobs.segment",
@@ -208,7 +210,7 @@ def job(
 
 
 def assert_equal(one: Path, other: Path) -> None:
-    """Hold two runs' results to one another: labels equal, numbers to 1e-6."""
+    """Compare the results of two runs: labels equal, numbers to 1e-6."""
     left, right = (pd.read_parquet(path / "assignments.parquet") for path in (one, other))
     for name in ("userId", "segment", "persona", "movies"):
         np.testing.assert_array_equal(left[name].astype(str), right[name].astype(str))

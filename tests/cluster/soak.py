@@ -1,4 +1,4 @@
-"""Repeats the tests of what a run survives, and counts: ``python -m tests.cluster.soak 20``."""
+"""Repeat the tests of faults and count failures: ``python -m tests.cluster.soak 20``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 
-#: Fault → where the tests are that inject it at every stage.
+#: Fault → the tests that inject it at every stage.
 FAULTS = {
     "killed": "tests/cluster/test_faults.py::test_a_killed_worker_costs_nothing_but_time",
     "hung": "tests/cluster/test_hangs.py",
@@ -20,7 +20,7 @@ _RESULT = re.compile(r"^(PASSED|FAILED|ERROR) \S+\[(.+?)\]", re.MULTILINE)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run each fault at each stage so many times; print runs and failures of each."""
+    """Run each fault at each stage several times; print runs and failures of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int)
     parser.add_argument("--fault", choices=FAULTS, action="append", help="only this one")
@@ -36,16 +36,16 @@ def main(argv: list[str] | None = None) -> int:
                 text=True,
                 check=False,
             )
-            told = ended.stdout
-            if ended.returncode not in (0, 1) or not _RESULT.search(told):
+            output = ended.stdout
+            if ended.returncode not in (0, 1) or not _RESULT.search(output):
                 runs[fault, "(no result)"] += 1
                 failures[fault, "(no result)"] += 1
-                print(told, file=sys.stderr, flush=True)
-            for result, stage in _RESULT.findall(told):
+                print(output, file=sys.stderr, flush=True)
+            for result, stage in _RESULT.findall(output):
                 runs[fault, stage] += 1
                 failures[fault, stage] += result != "PASSED"
-            if "FAILED" in told or "ERROR" in told:
-                print(told, file=sys.stderr, flush=True)
+            if "FAILED" in output or "ERROR" in output:
+                print(output, file=sys.stderr, flush=True)
         minutes = (time.monotonic() - started) / 60
         print(
             f"round {number}: {sum(runs.values())} runs, {sum(failures.values())} failures, "

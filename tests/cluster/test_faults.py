@@ -1,4 +1,4 @@
-"""Workers and schedulers die, jobs are interrupted: the same result, or an end that tells why."""
+"""Workers and schedulers die, jobs are interrupted: the same result, or an error that says why."""
 
 from __future__ import annotations
 
@@ -6,22 +6,37 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from distributed import Client
 
-from tests.cluster.faults import STAGES, at, killed, run, survives, tidy
-from tests.cluster.processes import Standing, assert_equal, job, standing, until
+from tests.cluster.faults import (
+    STAGES,
+    at_stage,
+    kill_worker,
+    run_job,
+    run_with_fault,
+    start_workers,
+)
+from tests.cluster.processes import (
+    RunningCluster,
+    assert_equal,
+    running_cluster,
+    start_job,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_worker_costs_nothing_but_time(
-    cluster: Standing, ratings: Path, expected: Path, tmp_path: Path, stage: str
+    cluster: RunningCluster, ratings: Path, expected: Path, tmp_path: Path, stage: str
 ) -> None:
-    survives(cluster, killed, stage, ratings, tmp_path / "out")
+    run_with_fault(cluster, kill_worker, stage, ratings, tmp_path / "out")
     assert_equal(tmp_path / "out", expected)
 
 
@@ -35,8 +50,8 @@ def test_a_partition_that_kills_every_worker_is_named(
             (data / path.name).symlink_to(path)
     lines = (ratings / "ratings.csv").read_text().splitlines(keepends=True)
     for part in range(3):
-        own = lines[1 + part * 4000 : 1 + (part + 1) * 4000]
-        (data / f"ratings-{part}.csv").write_text(lines[0] + "".join(own))
+        rows = lines[1 + part * 4000 : 1 + (part + 1) * 4000]
+        (data / f"ratings-{part}.csv").write_text(lines[0] + "".join(rows))
     armed = tmp_path / "armed"
     (tmp_path / "deadly.py").write_text(
         "import builtins, os\n"
@@ -48,58 +63,52 @@ def test_a_partition_that_kills_every_worker_is_named(
         "import io\n"
         "builtins.open = io.open = deadly\n"
     )
-    cluster = Standing(python, tmp_path / "c", shared_cache)
+    cluster = RunningCluster(python, tmp_path / "c", shared_cache)
     try:
         cluster.start_scheduler()
         for _ in range(2):
             cluster.start_worker("--preload", str(tmp_path / "deadly.py"))
-        with _armed(armed):
-            assert run(cluster, data, tmp_path / "out") == 4, cluster.logs()
+        with arm_when_reading(armed):
+            assert run_job(cluster, data, tmp_path / "out") == 4, cluster.logs()
     finally:
         cluster.end()
-    told = capsys.readouterr().err
-    assert f"workers died 4 times while they read {data}/ratings-1.csv, bytes " in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert f"workers died 4 times while they read {data}/ratings-1.csv, bytes " in message
+    assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-class _armed:  # noqa: N801 - a context manager, used like a function
-    """From when ratings are read on, a file is there."""
+@contextmanager
+def arm_when_reading(path: Path) -> Iterator[None]:
+    """Create a file as soon as the job submits the first tasks that read ratings."""
+    from segmentation.features import aggregate
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.patch = pytest.MonkeyPatch()
+    original = aggregate.map_tasks
 
-    def __enter__(self) -> None:
-        from segmentation.features import aggregate
+    def arm(*arguments, **keywords):
+        path.touch()
+        return original(*arguments, **keywords)
 
-        original = aggregate.Gathering
-
-        def armed(*arguments, **more):
-            self.path.touch()
-            return original(*arguments, **more)
-
-        self.patch.setattr(aggregate, "SummaryCollector", armed)
-
-    def __exit__(self, *_: object) -> None:
-        self.patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregate, "map_tasks", arm)
+        yield
 
 
 def test_without_its_scheduler_a_run_ends_and_is_resumed(
     python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path, capsys
 ) -> None:
     out = tmp_path / "out"
-    with standing(python, tmp_path / "c", 2, shared_cache) as cluster:
+    with running_cluster(python, tmp_path / "c", 2, shared_cache) as cluster:
         began = time.monotonic()
-        with at("pass 1", cluster.scheduler.kill):
-            assert run(cluster, ratings, out) == 4
+        with at_stage("pass 1", cluster.scheduler.kill):
+            assert run_job(cluster, ratings, out) == 4
         assert time.monotonic() - began < 60
-    told = capsys.readouterr().err
-    assert "the cluster was lost during the work" in told
-    assert "--resume" in told
+    message = capsys.readouterr().err
+    assert "the cluster was lost during the work" in message
+    assert "--resume" in message
     assert not (out / "run.json").exists()
-    with standing(python, tmp_path / "again", 1, shared_cache) as cluster:
-        resumed = job(
+    with running_cluster(python, tmp_path / "again", 1, shared_cache) as cluster:
+        resumed = start_job(
             tmp_path / "job",
             "--data",
             str(ratings),
@@ -109,17 +118,17 @@ def test_without_its_scheduler_a_run_ends_and_is_resumed(
             "--address",
             cluster.address,
         )
-        assert resumed.wait(200) == 0, resumed.text()
-        assert "ratings: taken from the finished stage" in resumed.text()
+        assert resumed.wait(200) == 0, resumed.read_log()
+        assert "ratings: taken from the finished stage" in resumed.read_log()
     assert_equal(out, expected)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_job_leaves_a_standing_cluster_clean(
-    cluster: Standing, ratings: Path, tmp_path: Path, number: int
+def test_an_interrupted_job_leaves_a_running_cluster_clean(
+    cluster: RunningCluster, ratings: Path, tmp_path: Path, number: int
 ) -> None:
-    tidy(cluster, 2)
-    started = job(
+    start_workers(cluster, 2)
+    started = start_job(
         tmp_path / "job",
         "--data",
         str(ratings),
@@ -130,25 +139,24 @@ def test_an_interrupted_job_leaves_a_standing_cluster_clean(
         "--address",
         cluster.address,
     )
-    until(lambda: "catalogue:" in started.text(), 100, started.text)
+    wait_until(lambda: "catalogue:" in started.read_log(), 100, started.read_log)
     time.sleep(0.4)
     os.killpg(started.pid, number)
     ends = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
-    assert started.wait(60) == ends[number], started.text()
-    assert "Traceback" not in started.text()
+    assert started.wait(60) == ends[number], started.read_log()
+    assert "Traceback" not in started.read_log()
     with Client(cluster.address, set_as_default=False) as client:
 
-        def left(dask_scheduler=None):
-            names = [name for name in dask_scheduler.plugins if "segmentation" in str(name)]
-            names += [name for name in dask_scheduler.worker_plugins if "segmentation" in str(name)]
-            return len(dask_scheduler.tasks), names
+        def scheduler_state(dask_scheduler=None):
+            plugins = [*dask_scheduler.plugins, *dask_scheduler.worker_plugins]
+            return len(dask_scheduler.tasks), [n for n in plugins if "segmentation" in str(n)]
 
-        def left_on_worker(dask_worker=None):
+        def worker_plugins(dask_worker=None):
             return [name for name in dask_worker.plugins if "segmentation" in str(name)]
 
-        until(lambda: client.run_on_scheduler(left) == (0, []), 20)
-        until(lambda: not any(client.run(left_on_worker).values()), 20)
-        until(
+        wait_until(lambda: client.run_on_scheduler(scheduler_state) == (0, []), 20)
+        wait_until(lambda: not any(client.run(worker_plugins).values()), 20)
+        wait_until(
             lambda: set(client.run(lambda dask_worker: len(dask_worker.data)).values()) == {0}, 20
         )
 
@@ -171,20 +179,20 @@ def test_a_worker_that_joins_and_sees_another_input_is_turned_away(
         for path in ratings.iterdir():
             (copy / path.name).write_bytes(path.read_bytes().replace(b",4.0,", b",1.0,"))
         hide = f"mount --bind {copy} {ratings}"
-    with standing(python, tmp_path / "c", 1, shared_cache) as cluster:
+    with running_cluster(python, tmp_path / "c", 1, shared_cache) as cluster:
 
-        def joined() -> None:
+        def start_newcomer() -> None:
             newcomer = cluster.start_worker(
                 before=("unshare", "-m", "sh", "-c", f'{hide} && exec "$@"', "sh")
             )
-            until(lambda: not newcomer.running(), 60, newcomer.text)
+            wait_until(lambda: not newcomer.is_running(), 60, newcomer.read_log)
 
-        with at("reading", joined):
-            assert run(cluster, ratings, tmp_path / "out") == 0, cluster.logs()
-    told = capsys.readouterr().err
-    assert "  turned away: worker tcp://127.0.0.1:" in told
-    what = "can't read the input (" if change == "hidden" else "sees another input under the same"
-    assert what in told
+        with at_stage("reading", start_newcomer):
+            assert run_job(cluster, ratings, tmp_path / "out") == 0, cluster.logs()
+    message = capsys.readouterr().err
+    assert "  turned away: worker tcp://127.0.0.1:" in message
+    reason = "can't read the input (" if change == "hidden" else "sees other data under the same"
+    assert reason in message
     assert_equal(tmp_path / "out", expected)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["cluster"]["workers"] == 1
 
@@ -192,16 +200,16 @@ def test_a_worker_that_joins_and_sees_another_input_is_turned_away(
 def test_a_worker_that_joins_later_gets_the_package(
     python: Path, shared_cache: Path, ratings: Path, expected: Path, tmp_path: Path
 ) -> None:
-    with standing(python, tmp_path / "c", 1, shared_cache) as cluster:
+    with running_cluster(python, tmp_path / "c", 1, shared_cache) as cluster:
         first = cluster.workers[0]
 
-        def replaced() -> None:
+        def replace_first() -> None:
             cluster.start_worker()
             with Client(cluster.address, set_as_default=False) as client:
                 client.wait_for_workers(2, timeout=60)
             first.kill()
 
-        with at("merging", replaced):
-            assert run(cluster, ratings, tmp_path / "out") == 0, cluster.logs()
+        with at_stage("merging", replace_first):
+            assert run_job(cluster, ratings, tmp_path / "out") == 0, cluster.logs()
     assert_equal(tmp_path / "out", expected)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["cluster"]["workers_lost"] == 1

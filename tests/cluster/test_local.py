@@ -1,4 +1,4 @@
-"""Worker processes on this machine: killed while they read, and the run goes on the same."""
+"""Worker processes on this machine: one is killed, none is left behind, all memory counts."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def workers_of(pid: int) -> list[psutil.Process]:
-    found = []
+def worker_processes(pid: int) -> list[psutil.Process]:
+    workers = []
     for child in psutil.Process(pid).children(recursive=True):
         try:
             if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
+                workers.append(child)
         except psutil.Error:
             continue
-    return found
+    return workers
 
 
 def test_a_worker_killed_while_reading_costs_nothing_but_time(data: Path, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_worker_killed_while_reading_costs_nothing_but_time(data: Path, tmp_pa
         while "catalogue:" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.3)
-        workers = workers_of(job.pid)
+        workers = worker_processes(job.pid)
         assert len(workers) == 2
         os.kill(workers[0].pid, signal.SIGKILL)
         assert job.wait(180) == 0, log.read_text()

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, started by hand, and the job through --cluster."""
+"""A real Slurm with one node, and the job on it through --cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from jobs import segment
-from tests.cluster.processes import Process, assert_equal, job, until
+from tests.cluster.processes import Process, assert_equal, start_job, wait_until
 
 _PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -31,14 +31,14 @@ pytestmark = [
 ]
 
 
-def ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    found = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return found
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    numbers = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return numbers
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     daemons: list[Process] = []
 
     def start(name: str, *options: str, **environment: str) -> Process:
-        found = shutil.which(name, path=_PATH)
-        assert found
-        daemons.append(Process([found, *options], place / name, **environment))
+        program = shutil.which(name, path=_PATH)
+        assert program
+        daemons.append(Process([program, *options], place / name, **environment))
         return daemons[-1]
 
     munge = start(
@@ -67,9 +67,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         f"--seed-file={place}/munge.seed",
         f"--log-file={place}/munge.log",
     )
-    until(socket_.exists, 20, munge.text)
+    wait_until(socket_.exists, 20, munge.read_log)
     host = socket.gethostname().partition(".")[0]
-    control, node = ports(2)
+    control, node = free_ports(2)
     memory = psutil.virtual_memory().total // (1 << 20) - 512
     config = place / "slurm.conf"
     config.write_text(
@@ -92,22 +92,22 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         node_log = start("slurmd", "-D", "-f", str(config), "-N", host, **environment)
 
         def idle() -> bool:
-            told = subprocess.run(
+            states = subprocess.run(
                 ["sinfo", "--noheader", "--format=%T"],
                 capture_output=True,
                 text=True,
                 env={**os.environ, **environment},
             )
-            return told.stdout.strip() == "idle"
+            return states.stdout.strip() == "idle"
 
-        until(idle, 60, lambda: control_log.text() + node_log.text())
+        wait_until(idle, 60, lambda: control_log.read_log() + node_log.read_log())
         yield environment
     finally:
         for daemon in reversed(daemons):
             daemon.kill()
 
 
-def config_of(python: Path, folder: Path, **other: object) -> str:
+def write_config(python: Path, folder: Path, **other: object) -> str:
     keys = {
         "kind": "slurm",
         "interface": "lo",
@@ -130,7 +130,7 @@ def config_of(python: Path, folder: Path, **other: object) -> str:
     return str(target)
 
 
-def queue_of(environment: dict[str, str]) -> str:
+def read_queue(environment: dict[str, str]) -> str:
     return subprocess.run(
         ["squeue", "--noheader"], capture_output=True, text=True, env={**os.environ, **environment}
     ).stdout
@@ -146,20 +146,20 @@ def test_the_job_in_a_queue(
     adaptive: bool,
 ) -> None:
     other = {"adaptive": {"minimum": 1, "maximum": 2}} if adaptive else {}
-    config = config_of(python, tmp_path, **other)
+    config = write_config(python, tmp_path, **other)
     out = tmp_path / "out"
-    run = job(
+    run = start_job(
         tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config, **slurm
     )
     logs = lambda: "".join(p.read_text() for p in (tmp_path / "logs").glob("*"))  # noqa: E731
-    assert run.wait(300) == 0, run.text() + logs()
+    assert run.wait(300) == 0, run.read_log() + logs()
     assert_equal(out, expected)
     cluster = json.loads((out / "run.json").read_text())["cluster"]
     assert cluster["kind"] == "slurm"
     assert cluster["address"].startswith("tls://127.0.0.1:")
     assert cluster["workers"] >= (1 if adaptive else 2)
     # No job is left in the queue, and no certificate on the disk.
-    until(lambda: not queue_of(slurm).strip(), 30, lambda: queue_of(slurm))
+    wait_until(lambda: not read_queue(slurm).strip(), 30, lambda: read_queue(slurm))
     assert not list(tmp_path.glob(".dask-jobqueue*"))
 
 
@@ -175,14 +175,13 @@ def test_a_queue_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
     other = {"adaptive": {"minimum": 1, "maximum": 2}} if adaptive else {}
-    config = config_of(python, tmp_path, queue="nowhere", wait_seconds=5, **other)
+    config = write_config(python, tmp_path, queue="nowhere", wait_seconds=5, **other)
     arguments = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
     assert segment.main([*arguments, "--quiet"]) == 4
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1
-    assert told[0].startswith(f"error: cluster {config!r} can't be started: ")
-    assert "invalid partition specified: nowhere" in told[0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: cluster {config!r} can't be started: ")
+    assert "invalid partition specified: nowhere" in line
     assert not list(tmp_path.glob(".dask-jobqueue*"))
     assert not (tmp_path / "out").exists()
-    # Nothing of the cluster is left open, which would be told of here.
+    # What is left open would warn here, and warnings are errors.
     gc.collect()

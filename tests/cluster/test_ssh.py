@@ -1,4 +1,4 @@
-"""A real SSH server on loopback, with keys and a port of its own, and the job through --cluster."""
+"""A real SSH server on loopback, with its own keys and port, and the job through --cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from jobs import certificates, segment
-from tests.cluster.processes import Process, assert_equal, job, until
+from tests.cluster.processes import Process, assert_equal, start_job, wait_until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 pytestmark = [
@@ -50,12 +50,12 @@ def server(tmp_path: Path) -> Iterator[dict[str, object]]:
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     daemon = Process([str(SSHD), "-D", "-e", "-f", str(place / "config")], place)
-    until(lambda: "Server listening" in daemon.text(), 20, daemon.text)
+    wait_until(lambda: "Server listening" in daemon.read_log(), 20, daemon.read_log)
     yield {"port": port, "key": place / "user", "known": place / "known", "daemon": daemon}
     daemon.kill()
 
 
-def config_of(server: dict, python: Path, target: Path, **other: object) -> str:
+def write_config(server: dict, python: Path, target: Path, **other: object) -> str:
     keys = {
         "kind": "ssh",
         "hosts": ["127.0.0.1"],
@@ -79,18 +79,20 @@ def test_the_job_over_ssh(
 ) -> None:
     other: dict[str, object] = {"local_directory": str(tmp_path / "s")}
     if encrypted:
-        made = tmp_path / "certificates"
-        assert certificates.main(["--out", str(made), "--quiet"]) == 0
+        tls_folder = tmp_path / "certificates"
+        assert certificates.main(["--out", str(tls_folder), "--quiet"]) == 0
         other |= {
             "encrypted": True,
-            "ca_file": f"{made}/ca.pem",
-            "certificate": f"{made}/client.pem",
-            "key": f"{made}/client-key.pem",
+            "ca_file": f"{tls_folder}/ca.pem",
+            "certificate": f"{tls_folder}/client.pem",
+            "key": f"{tls_folder}/client-key.pem",
         }
-    config = config_of(server, python, tmp_path / "ssh.yaml", **other)
+    config = write_config(server, python, tmp_path / "ssh.yaml", **other)
     out = tmp_path / "out"
-    run = job(tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config)
-    until(lambda: "catalogue:" in run.text() or not run.running(), 100, run.text)
+    run = start_job(
+        tmp_path / "job", "--data", str(ratings), "--out", str(out), "--cluster", config
+    )
+    wait_until(lambda: "catalogue:" in run.read_log() or not run.is_running(), 100, run.read_log)
     listening = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -101,29 +103,29 @@ def test_the_job_over_ssh(
                     if connection.status == psutil.CONN_LISTEN
                 }
     assert listening <= {"127.0.0.1", "::1"}
-    assert run.wait(300) == 0, run.text() + server["daemon"].text()
+    assert run.wait(300) == 0, run.read_log() + server["daemon"].read_log()
     assert_equal(out, expected)
     cluster = json.loads((out / "run.json").read_text())["cluster"]
     assert (cluster["kind"], cluster["workers"]) == ("ssh", 2)
     assert cluster["address"].startswith("tls://" if encrypted else "tcp://")
 
 
-def of_cluster(python: Path) -> list[psutil.Process]:
-    found = []
+def cluster_processes(python: Path) -> list[psutil.Process]:
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if str(python) in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
-def test_a_killed_job_leaves_nothing_for_long(
+def test_what_a_killed_job_leaves_ends_by_itself(
     server: dict, python: Path, ratings: Path, tmp_path: Path
 ) -> None:
-    config = config_of(server, python, tmp_path / "ssh.yaml")
+    config = write_config(server, python, tmp_path / "ssh.yaml")
     options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
     sooner = (
-        "import sys; from segmentation.deploy import kinds; kinds._IDLE = '25 s'; "
+        "import sys; from segmentation.deploy import kinds; kinds._IDLE_TIMEOUT = '25 s'; "
         "from jobs import segment; segment.main(sys.argv[1:])"
     )
     run = Process(
@@ -131,21 +133,21 @@ def test_a_killed_job_leaves_nothing_for_long(
         tmp_path / "job",
         XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
     )
-    until(lambda: "catalogue:" in run.text() or not run.running(), 100, run.text)
-    assert run.running(), run.text()
-    assert len(of_cluster(python)) >= 3
+    wait_until(lambda: "catalogue:" in run.read_log() or not run.is_running(), 100, run.read_log)
+    assert run.is_running(), run.read_log()
+    assert len(cluster_processes(python)) >= 3
     run.kill()
-    until(lambda: not of_cluster(python), 150, lambda: str(of_cluster(python)))
+    wait_until(lambda: not cluster_processes(python), 150, lambda: str(cluster_processes(python)))
 
 
-# SSHCluster leaves what it could not start to the garbage collector, which asks for its closing.
+# SSHCluster leaves what it could not start to the garbage collector, which warns about it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_key_that_is_refused(
     server: dict, python: Path, ratings: Path, tmp_path: Path, capsys
 ) -> None:
     stranger = tmp_path / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
-    config = config_of(server, python, tmp_path / "ssh.yaml", key_file=str(stranger))
+    config = write_config(server, python, tmp_path / "ssh.yaml", key_file=str(stranger))
     arguments = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
     assert segment.main([*arguments, "--quiet"]) == 4
     line = capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""The catalogue: repairs, duplicates, joins and the guard against mixed-up ids."""
+"""The catalogue: repairs, duplicates, joins, and the check against mixed-up ids."""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +11,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.datasets import catalogue, layouts
+from segmentation.datasets import catalogue
+from segmentation.datasets.layouts import Layout, detect_layout
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 from tests import oracles
 from tests.conftest import write_tiny
 
 
-def genres_of(found: Catalogue) -> dict[int, list[str]]:
+def genres_of(movies: Catalogue) -> dict[int, list[str]]:
+    bounds = zip(movies.offsets, movies.offsets[1:], strict=False)
     return {
-        int(movie): [found.genres[c] for c in found.codes[found.offsets[i] : found.offsets[i + 1]]]
-        for i, movie in enumerate(found.movie_ids)
+        int(movie): [movies.genres[code] for code in movies.codes[start:stop]]
+        for movie, (start, stop) in zip(movies.movie_ids, bounds, strict=True)
     }
 
 
 def load(folder: Path, join: str = "links") -> Catalogue:
-    return catalogue.load_catalogue(layouts.detect_layout(str(folder)), join)
+    return catalogue.load_catalogue(detect_layout(str(folder)), join)
 
 
 def test_tiny_by_hand(tiny: Path) -> None:
-    found = load(tiny)
-    assert genres_of(found) == {10: ["Crime", "Drama"], 20: ["Comedy"], 30: []}
-    assert found.titles == ("A", "B", "C")
-    assert found.notes["records"] == 3
-    assert found.notes["without_genre"] == 1
-    assert found.notes["links_without_tmdb"] == 1
+    movies = load(tiny)
+    assert genres_of(movies) == {10: ["Crime", "Drama"], 20: ["Comedy"], 30: []}
+    assert movies.titles == ("A", "B", "C")
+    assert movies.notes["records"] == 3
+    assert movies.notes["without_genre"] == 1
+    assert movies.notes["links_without_tmdb"] == 1
     assert genres_of(load(tiny, "direct")) == {100: ["Crime", "Drama"], 200: ["Comedy"], 300: []}
 
 
@@ -52,32 +55,32 @@ def test_a_torn_record_gets_its_title_back_and_no_pseudo_genre(tiny: Path) -> No
         "[],Released,,Torn Apart,False,6.0,1\n",
     )
     (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,100\n50,2,400\n")
-    found = load(tiny)
-    assert found.notes["malformed_repaired"] == 1
-    assert found.notes["malformed_set_aside"] == 0
-    assert found.title_of(50) == "Torn Apart"
-    assert genres_of(found)[50] == ["Horror"]
-    assert found.notes["unknown_genres"] == 0
+    movies = load(tiny)
+    assert movies.notes["malformed_repaired"] == 1
+    assert movies.notes["malformed_set_aside"] == 0
+    assert movies.title_of(50) == "Torn Apart"
+    assert genres_of(movies)[50] == ["Horror"]
+    assert movies.notes["unknown_genres"] == 0
 
 
-def test_first_of_duplicates_stands(tiny: Path) -> None:
+def test_the_first_of_duplicates_counts(tiny: Path) -> None:
     append(
         tiny,
         "False,,0,\"[{'id': 27, 'name': 'Horror'}]\",,100,tt,en,A2,x,1,,[],[],,0,1,[],R,,A2,"
         "F,1,1\n",
     )
-    found = load(tiny)
-    assert found.notes["duplicates"] == 1
-    assert genres_of(found)[10] == ["Crime", "Drama"]
+    movies = load(tiny)
+    assert movies.notes["duplicates"] == 1
+    assert genres_of(movies)[10] == ["Crime", "Drama"]
 
 
 @pytest.mark.parametrize("genres", ["not a list", "[{'id': 1}]", "[1, 2]", "{'a': 1}", "((((", "3"])
-def test_unreadable_genres_cost_the_genre_not_the_film(tiny: Path, genres: str) -> None:
+def test_unreadable_genres_cost_the_genres_not_the_movie(tiny: Path, genres: str) -> None:
     append(tiny, f'False,,0,"{genres}",,500,tt,en,E,x,1,,[],[],,0,1,[],R,,E,F,1,1\n')
     (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,100\n60,2,500\n")
-    found = load(tiny)
-    assert found.notes["genres_unreadable"] == 1
-    assert genres_of(found)[60] == []
+    movies = load(tiny)
+    assert movies.notes["genres_unreadable"] == 1
+    assert genres_of(movies)[60] == []
 
 
 def test_genres_are_data_never_code(tiny: Path, tmp_path: Path) -> None:
@@ -95,27 +98,33 @@ def test_links_written_by_pandas_as_floats(tiny: Path) -> None:
     (tiny / "links.csv").write_text(
         "movieId,imdbId,tmdbId\n10,1,100.0\n20,2,200.0\n40,4,\nx,5,300\n70,6,abc\n"
     )
-    found = load(tiny)
-    assert genres_of(found) == {10: ["Crime", "Drama"], 20: ["Comedy"]}
-    assert found.notes["links_malformed"] == 2
+    movies = load(tiny)
+    assert genres_of(movies) == {10: ["Crime", "Drama"], 20: ["Comedy"]}
+    assert movies.notes["links_malformed"] == 2
 
 
 def test_links_of_another_catalogue(tiny: Path) -> None:
     (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,999\n")
-    with pytest.raises(DataError, match="belong to different catalogues"):
+    with pytest.raises(
+        DataError, match="none of its tmdbId values is an id in .*; use the links file of this"
+    ):
         load(tiny)
 
 
 def test_missing_columns_and_cut_downloads(tiny: Path) -> None:
     (tiny / "links.csv").write_text("movieId,imdbId\n10,1\n")
-    with pytest.raises(DataError, match="names no column tmdbId"):
+    with pytest.raises(
+        DataError, match="links.csv, line 1: no column tmdbId; the header must name movieId, tmdbId"
+    ):
         load(tiny)
     header = (tiny / "movies_metadata.csv").read_text().split("\n")[0]
     (tiny / "movies_metadata.csv").write_text(header + "\n")
-    with pytest.raises(DataError, match="holds no movie"):
+    with pytest.raises(DataError, match="movies_metadata.csv: holds no movies; download it again"):
         load(tiny)
-    (tiny / "movies_metadata.csv").write_text("<html>Not found</html>\n")
-    with pytest.raises(DataError, match="names no column id"):
+    (tiny / "movies_metadata.csv").write_text("<html>Not movies</html>\n")
+    with pytest.raises(
+        DataError, match="line 1: no column id and no genres and no title and no overview"
+    ):
         load(tiny)
 
 
@@ -128,17 +137,19 @@ def pulp_fiction(folder: Path, tmdb_of_296: int) -> Path:
     return folder
 
 
-def test_the_guard(tmp_path: Path) -> None:
+def test_mixed_up_ids_are_an_error(tmp_path: Path) -> None:
     right = pulp_fiction(tmp_path / "right", 680)
     assert load(right).title_of(296) == "Pulp Fiction"
-    assert catalogue.wrong_anchors(load(right)) == {}
+    assert catalogue.find_wrong_anchors(load(right)) == {}
     wrong = pulp_fiction(tmp_path / "wrong", 296)
-    with pytest.raises(DataError, match=r"leads movieId 296 to 'Terminator 3', which is 'Pulp"):
+    with pytest.raises(
+        DataError, match=r"movieId 296 maps to 'Terminator 3', but in MovieLens it is 'Pulp"
+    ):
         load(wrong)
     direct = load(right, "direct")
-    assert catalogue.wrong_anchors(direct) == {296: "Terminator 3"}
+    assert catalogue.find_wrong_anchors(direct) == {296: "Terminator 3"}
     assert (
-        "movieId 296 (Pulp Fiction) now counts as 'Terminator 3'"
+        "(movieId 296 (Pulp Fiction) counts as 'Terminator 3'); join through the links file"
         in catalogue.direct_join_warning(direct)
     )
 
@@ -152,10 +163,10 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
         b"2,Plain (1991),(no genres listed)\r\n3,Kids,Children|Puppets\r\n"
         b"1,Again,War\r\nx,Bad,War\r\n"
     )
-    found = load(folder)
-    assert genres_of(found) == {1: ["Drama", "Film-Noir"], 2: [], 3: ["Children"]}
-    assert found.titles[0] == "Comma, The (1990)"
-    assert found.notes == {
+    movies = load(folder)
+    assert genres_of(movies) == {1: ["Drama", "Film-Noir"], 2: [], 3: ["Children"]}
+    assert movies.titles[0] == "Comma, The (1990)"
+    assert movies.notes == {
         "records": 5,
         "malformed_set_aside": 1,
         "duplicates": 1,
@@ -168,50 +179,50 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
     (dat / "movies.dat").write_bytes(
         "1::Misérables, Les (1995)::Drama|Musical\n2::X\x85Y::Children's\n".encode("latin-1")
     )
-    found = load(dat)
-    assert found.titles == ("Misérables, Les (1995)", "X\x85Y")
-    assert genres_of(found) == {1: ["Drama", "Musical"], 2: ["Children"]}
+    movies = load(dat)
+    assert movies.titles == ("Misérables, Les (1995)", "X\x85Y")
+    assert genres_of(movies) == {1: ["Drama", "Musical"], 2: ["Children"]}
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(("join", "movies"), [("links", 9_082), ("direct", 45_433)])
-def test_real_kaggle_catalogue(real_data: Path, join: str, movies: int) -> None:
+@pytest.mark.parametrize(("join", "n_movies"), [("links", 9_082), ("direct", 45_433)])
+def test_real_kaggle_catalogue(real_data: Path, join: str, n_movies: int) -> None:
     folder = real_data / "kaggle-small"
-    found = load(folder, join)
-    assert len(found.movie_ids) == movies
-    assert found.notes["records"] == 45_466
-    assert found.notes["malformed_repaired"] == 3
-    assert found.notes["duplicates"] == 30
-    assert found.notes["without_genre"] == 2_442
-    assert found.notes["unknown_genres"] == 0
+    movies = load(folder, join)
+    assert len(movies.movie_ids) == n_movies
+    assert movies.notes["records"] == 45_466
+    assert movies.notes["malformed_repaired"] == 3
+    assert movies.notes["duplicates"] == 30
+    assert movies.notes["without_genre"] == 2_442
+    assert movies.notes["unknown_genres"] == 0
     expected = oracles.kaggle_movies(folder, join)
-    assert {m: sorted(g) for m, g in genres_of(found).items()} == {
+    assert {m: sorted(g) for m, g in genres_of(movies).items()} == {
         m: sorted(g) for m, g in expected.items()
     }
     titles = {296: "Pulp Fiction", 318: "The Shawshank Redemption"}
     if join == "direct":
         titles = {296: "Terminator 3: Rise of the Machines", 318: "The Million Dollar Hotel"}
-    assert {movie: found.title_of(movie) for movie in titles} == titles
+    assert {movie: movies.title_of(movie) for movie in titles} == titles
 
 
 @pytest.mark.real_data
 def test_real_grouplens_catalogue(real_data: Path) -> None:
     folder = real_data / "ml-latest-small"
-    found = load(folder)
+    movies = load(folder)
     expected = oracles.grouplens_movies(folder)
-    assert {m: sorted(g) for m, g in genres_of(found).items()} == {
+    assert {m: sorted(g) for m, g in genres_of(movies).items()} == {
         m: sorted(g) for m, g in expected.items()
     }
-    assert found.title_of(296) == "Pulp Fiction (1994)"
+    assert movies.title_of(296) == "Pulp Fiction (1994)"
 
 
 def test_types_and_order(tiny: Path) -> None:
-    found = load(tiny)
-    assert found.movie_ids.dtype == np.int64
-    assert (np.diff(found.movie_ids) > 0).all()
-    assert found.offsets.dtype == found.codes.dtype == np.int32
+    movies = load(tiny)
+    assert movies.movie_ids.dtype == np.int64
+    assert (np.diff(movies.movie_ids) > 0).all()
+    assert movies.offsets.dtype == movies.codes.dtype == np.int32
     with pytest.raises(ValueError, match="3 movies need 4 offsets"):
-        Catalogue(found.movie_ids, found.genres, found.offsets[:-1], found.codes)
+        Catalogue(movies.movie_ids, movies.genres, movies.offsets[:-1], movies.codes)
 
 
 @given(
@@ -225,9 +236,7 @@ def test_types_and_order(tiny: Path) -> None:
     st.sampled_from(["[{}]", "[{},]", " [{}]", "[{}] ", "({})", "[{}", "[{}]]"]),
     st.booleans(),
 )
-def test_the_quick_reader_of_genres_reads_what_python_reads(
-    entries: list[tuple], form: str, quoted: bool
-) -> None:
+def test_genres_as_python_reads_them(entries: list[tuple], form: str, quoted: bool) -> None:
     genres = ("Drama", "War", "a", "b")
     text = form.format(
         ", ".join(
@@ -246,15 +255,57 @@ def test_the_quick_reader_of_genres_reads_what_python_reads(
         )
     except (ValueError, SyntaxError, TypeError, KeyError):
         expected = ((), 0 if not text.strip() else 1, 0)
-    assert catalogue._genre_codes(text, genres) == expected
+    assert catalogue._parse_genres(text, genres) == expected
 
 
-def test_all_ids_tell_whether_they_are_texts(tmp_path: Path) -> None:
-    """Some catalogues begin with ids that look like numbers."""
+def test_all_ids_decide_whether_they_are_strings(tmp_path: Path) -> None:
+    """Some catalogues begin with ids that look like integers."""
     ids = [f"{n:07d}" for n in range(1, 1_501)] + [f"tt{n}" for n in range(6_000)]
     rows = "".join(f"{movie},Film,Drama\n" for movie in ids)
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + rows)
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,tt5,4.0,1\n")
-    found = catalogue.load_catalogue(layouts.detect_layout(str(tmp_path)))
-    assert found.has_text_ids
-    assert len(found.movie_ids) == len(ids)
+    movies = load(tmp_path)
+    assert movies.has_text_ids
+    assert len(movies.movie_ids) == len(ids)
+
+
+def test_a_torn_duplicate_repairs_nothing_that_is_used(tiny: Path) -> None:
+    append(tiny, "False,,0,[],,100,tt,en,A2,It began\n and,1,x,[],[],d,0,1,[],R,,Other,F,1,1\n")
+    movies = load(tiny)
+    assert movies.title_of(10) == "A"
+    assert (movies.notes["duplicates"], movies.notes["malformed_repaired"]) == (1, 1)
+
+
+def test_a_layout_without_links_offers_the_direct_join(tiny: Path) -> None:
+    layout = dataclasses.replace(detect_layout(str(tiny)), links=None)
+    with pytest.raises(DataError) as caught:
+        catalogue.load_catalogue(layout)
+    assert caught.value.render({"join": "--join"}) == (
+        f"{tiny}: holds no links file; add one, or set --join to direct"
+    )
+
+
+def test_an_unclosed_quote_in_the_links(tiny: Path) -> None:
+    (tiny / "links.csv").write_text('movieId,imdbId,tmdbId\n10,"1,100\n20,2,200\n')
+    with pytest.raises(DataError, match="links.csv, record 2: a quoted field spans lines; close"):
+        load(tiny)
+
+
+def test_a_catalogue_without_readable_genres(tmp_path: Path) -> None:
+    path = tmp_path / "movies.csv"
+    path.write_text("movieId,title,genres\n1,A,(no genres listed)\n2,B,Puppets\n")
+    with pytest.raises(DataError, match="movies.csv: no movie has a readable genre; fix the gen"):
+        catalogue.load_catalogue(
+            Layout("grouplens-csv", str(tmp_path), "", str(path), None, ("Drama",))
+        )
+
+
+def test_warnings_count_the_damage(tiny: Path) -> None:
+    append(tiny, 'False,,0,"[{",,500,tt,en,E,x,1,,[],[],,0,1,[],R,,E,F,1,1\n')
+    (tiny / "links.csv").write_text(
+        "movieId,imdbId,tmdbId\n10,1,100\n20,1,200\n30,1,300\nx,2,200\n70,3,z\n"
+    )
+    assert catalogue.catalogue_warnings(load(tiny)) == [
+        "1 catalogue records have unreadable genres",
+        "2 malformed records of the links file were skipped",
+    ]

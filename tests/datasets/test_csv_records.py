@@ -1,7 +1,8 @@
-"""Records by pyarrow are the standard library's, however they are quoted, torn or damaged."""
+"""pyarrow reads the same records as the standard library, however quoted, torn or damaged."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmentation.datasets import csv_records
+from segmentation.errors import DataError
 
 HEADER = ["id", "overview", "title"]
 FIELD = st.one_of(
@@ -18,12 +20,12 @@ FIELD = st.one_of(
 RECORD = st.lists(FIELD, min_size=1, max_size=5).map(",".join)
 
 
-def filled(rows: list[list[str]]) -> list[list[str]]:
-    """What is wanted of both ways: records as long as the header with two columns, others whole."""
+def expected_of(records: list[list[str]]) -> list[list[str]]:
+    """Records as `read_columns` returns them: two columns where the length is the header's."""
     return [
-        [row[0], "", row[2]] if len(row) == len(HEADER) and i else row
-        for i, row in enumerate(rows)
-        if row
+        [record[0], "", record[2]] if len(record) == len(HEADER) and i else record
+        for i, record in enumerate(records)
+        if record
     ]
 
 
@@ -31,22 +33,25 @@ def filled(rows: list[list[str]]) -> list[list[str]]:
 @given(
     lines=st.lists(RECORD, max_size=8),
     newline=st.sampled_from(["\n", "\r\n"]),
-    mark=st.booleans(),
-    end=st.booleans(),
+    has_bom=st.booleans(),
+    ends_with_newline=st.booleans(),
 )
-def test_both_ways_agree(lines: list[str], newline: str, mark: bool, end: bool) -> None:
-    text = newline.join([",".join(HEADER), *lines]) + newline * end
-    data = ("\ufeff" * mark + text).encode()
-    quick = csv_records._by_arrow(data, ("id", "title"))
-    if quick is not None:
-        assert filled(list(quick)) == filled(list(csv_records._parsed("x.csv", data, "utf-8-sig")))
+def test_both_readers_agree(
+    lines: list[str], newline: str, has_bom: bool, ends_with_newline: bool
+) -> None:
+    text = newline.join([",".join(HEADER), *lines]) + newline * ends_with_newline
+    data = ("\ufeff" * has_bom + text).encode()
+    records = csv_records._parse_with_arrow(data, ("id", "title"))
+    if records is not None:
+        expected = list(csv_records._parse_records("x.csv", data))
+        assert expected_of(list(records)) == expected_of(expected)
 
 
-def test_torn_records_stand_where_they_stood(tmp_path: Path) -> None:
+def test_torn_records_keep_their_place(tmp_path: Path) -> None:
     path = tmp_path / "movies.csv"
     path.write_text('id,overview,title\n1,"a\nb",A\n2,torn\nhere,B\n3,c,C\n')
-    found = list(csv_records.read(str(path), ("id", "title")))
-    assert found == [HEADER, ["1", "", "A"], ["2", "torn"], ["here", "B"], ["3", "", "C"]]
+    records = list(csv_records.read_columns(str(path), ("id", "title")))
+    assert records == [HEADER, ["1", "", "A"], ["2", "torn"], ["here", "B"], ["3", "", "C"]]
 
 
 @pytest.mark.parametrize(
@@ -61,22 +66,40 @@ def test_torn_records_stand_where_they_stood(tmp_path: Path) -> None:
         b'id,title\n1,"a\n',
     ],
 )
-def test_what_pyarrow_is_not_asked_for(data: bytes) -> None:
-    assert csv_records._by_arrow(data, ("id", "title")) is None
+def test_what_is_left_to_the_standard_library(data: bytes) -> None:
+    assert csv_records._parse_with_arrow(data, ("id", "title")) is None
+
+
+def test_what_pyarrow_refuses_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "movies.csv"
+    path.write_bytes(b"id,title\n1,a\0b\n")
+    assert list(csv_records.read_columns(str(path), ("id", "title"))) == [
+        ["id", "title"],
+        ["1", "ab"],
+    ]
+
+
+def test_records_of_a_missing_and_of_a_broken_file(tmp_path: Path) -> None:
+    path = tmp_path / "links.csv"
+    with pytest.raises(DataError, match="links.csv: no such file"):
+        list(csv_records.read_records(str(path)))
+    path.write_text("movieId,tmdbId\n1," + "9" * (1 << 25) + "\n")
+    with pytest.raises(DataError, match=r"links.csv, line 2: not valid CSV \(field larger than"):
+        list(csv_records.read_records(str(path)))
 
 
 @pytest.mark.real_data
 def test_real_metadata(real_data: Path) -> None:
-    data = (real_data / "kaggle-small" / "movies_metadata.csv").read_bytes()
+    path = real_data / "kaggle-small" / "movies_metadata.csv"
     names = ("id", "genres", "title", "overview")
-    quick = csv_records._by_arrow(data, names)
-    assert quick is not None
-    slow = list(csv_records._parsed("x.csv", data, "utf-8-sig"))
-    places = [slow[0].index(name) for name in names]
-    found = list(quick)
-    assert len(found) == len(slow)
-    for one, other in zip(found, slow, strict=True):
-        if len(other) == len(slow[0]):
-            assert [one[at] for at in places] == [other[at] for at in places]
+    assert csv_records._parse_with_arrow(path.read_bytes(), names) is not None
+    with path.open(encoding="utf-8", newline="") as file:
+        expected = list(csv.reader(file))
+    records = list(csv_records.read_columns(str(path), names))
+    indices = [expected[0].index(name) for name in names]
+    assert len(records) == len(expected)
+    for one, other in zip(records, expected, strict=True):
+        if len(other) == len(expected[0]):
+            assert [one[at] for at in indices] == [other[at] for at in indices]
         else:
             assert one == other

@@ -1,4 +1,4 @@
-"""The real kagglehub client against a loopback server that answers as Kaggle does."""
+"""The real kagglehub client against a server on loopback that answers like Kaggle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from segmentation.datasets import kaggle, layouts
+from segmentation.datasets import kaggle
+from segmentation.datasets.layouts import detect_layout
 from segmentation.errors import DataError
 from tests.conftest import write_tiny
 from tests.kaggle_server import KaggleServer, environment, kaggle_server
@@ -39,14 +40,14 @@ def test_only_the_needed_files_and_only_once(server: KaggleServer, tmp_path: Pat
     ]
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / "source" / path.name).read_bytes()
-    assert layouts.detect_layout(str(folder)).name == "kaggle"
-    asked = len(server.requests)
+    assert detect_layout(str(folder)).name == "kaggle"
+    n_requests = len(server.requests)
     assert Path(kaggle.download()) == folder
-    assert len(server.requests) == asked, "a cached copy needs no network"
+    assert len(server.requests) == n_requests, "a cached copy needs no network"
 
 
-def test_own_ratings_with_kaggles_catalogue(server: KaggleServer, tmp_path: Path) -> None:
-    own = write_tiny(tmp_path / "own") / "ratings.csv"
+def test_a_users_ratings_with_kaggles_catalogue(server: KaggleServer, tmp_path: Path) -> None:
+    ratings = write_tiny(tmp_path / "other") / "ratings.csv"
     done = subprocess.run(
         [
             sys.executable,
@@ -55,7 +56,7 @@ def test_own_ratings_with_kaggles_catalogue(server: KaggleServer, tmp_path: Path
             "--data",
             "kaggle",
             "--ratings",
-            str(own),
+            str(ratings),
             "--k",
             "2",
             "--out",
@@ -83,7 +84,9 @@ def test_a_download_that_broke_off_is_resumed(server: KaggleServer, tmp_path: Pa
     server.break_after = 2_500_000
     kaggle_files = {name: server.files[name] for name in kaggle.CATALOGUE_FILES}
     assert all(len(data) < server.break_after for data in kaggle_files.values())
-    with pytest.raises(DataError, match=r"the download of ratings.csv broke off: run it again"):
+    with pytest.raises(
+        DataError, match=r"^ratings.csv: the download broke off; run again to resume it$"
+    ):
         kaggle.download()
     server.break_after = None
     server.requests.clear()
@@ -94,28 +97,32 @@ def test_a_download_that_broke_off_is_resumed(server: KaggleServer, tmp_path: Pa
     assert int(resumed[0].split("=")[1].rstrip("-")) > 0
 
 
-def test_a_damaged_file_is_told_and_not_kept(server: KaggleServer, tmp_path: Path) -> None:
+def test_a_corrupted_file_is_an_error_and_not_kept(server: KaggleServer, tmp_path: Path) -> None:
     server.wrong_md5 = True
-    with pytest.raises(DataError, match=r"movies_metadata.csv arrived damaged .* run it again"):
+    with pytest.raises(
+        DataError, match=r"^movies_metadata.csv: the download is corrupted .*; run again$"
+    ):
         kaggle.download()
     assert not list((tmp_path / "cache").rglob("movies_metadata.csv"))
 
 
 def test_no_such_file(server: KaggleServer) -> None:
-    with pytest.raises(DataError, match=r"no file ratings_big.csv .* use ratings.csv or"):
+    with pytest.raises(
+        DataError, match=r"^ratings_big.csv: no such file in rounakbanik/.*; use ratings.csv"
+    ):
         kaggle.download("ratings_big.csv")
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_refused(server: KaggleServer, status: int) -> None:
+def test_denied_access(server: KaggleServer, status: int) -> None:
     server.status = status
-    with pytest.raises(DataError, match=rf"refuses .* \(status {status}\): set KAGGLE_USERNAME"):
+    with pytest.raises(DataError, match=rf"denies access \(status {status}\); set KAGGLE_USERNAME"):
         kaggle.download()
 
 
-def test_server_trouble(server: KaggleServer) -> None:
+def test_a_server_error(server: KaggleServer) -> None:
     server.status = 503
-    with pytest.raises(DataError, match="status 503: try again later, or download it by hand"):
+    with pytest.raises(DataError, match="status 503; try again later, or download it from https:"):
         kaggle.download()
 
 
@@ -125,14 +132,18 @@ def test_no_network(monkeypatch, tmp_path) -> None:
         port = free.getsockname()[1]
     for name, value in environment(port, tmp_path).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(DataError, match="Kaggle can't be reached for .*: check the network"):
+    with pytest.raises(
+        DataError, match="csv: Kaggle can't be reached; check the network and HTTPS_PROXY, or"
+    ):
         kaggle.download()
 
 
 def test_cache_that_cannot_be_written(server: KaggleServer, monkeypatch, tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="can't be written to .* point KAGGLEHUB_CACHE elsewhere"):
+    with pytest.raises(
+        DataError, match=r"can't be written to .* \(.*\); set KAGGLEHUB_CACHE to another"
+    ):
         kaggle.download()
 
 
@@ -147,7 +158,9 @@ def test_no_space(server: KaggleServer, monkeypatch, tmp_path) -> None:
     try:
         monkeypatch.setenv("KAGGLEHUB_CACHE", str(full))
         server.files["ratings.csv"] = b"userId,movieId,rating\n" + b"1,10,4.0\n" * 300_000
-        with pytest.raises(DataError, match=r"no space left for ratings.csv .*KAGGLEHUB_CACHE"):
+        with pytest.raises(
+            DataError, match=r"^ratings.csv: no space left in .*set KAGGLEHUB_CACHE to a folder"
+        ):
             kaggle.download()
     finally:
         subprocess.run(["umount", str(full)], check=True)
@@ -172,5 +185,5 @@ def test_the_whole_job_from_kaggle(server: KaggleServer, tmp_path: Path) -> None
         text=True,
     )
     assert again.returncode == 3
-    assert again.stderr.strip().splitlines()[-1].startswith("error: Kaggle has no file none.csv")
+    assert again.stderr.strip().splitlines()[-1].startswith("error: none.csv: no such file in ")
     assert not (tmp_path / "runs").exists()

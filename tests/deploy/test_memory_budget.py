@@ -1,4 +1,4 @@
-"""Memory shared out: by hand for some machines, and never more than the limit for any."""
+"""The memory budget: worked out by hand for some machines, and never above the limit for any."""
 
 from __future__ import annotations
 
@@ -6,106 +6,103 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segmentation.deploy.memory_budget import MIB, Budget, plan_budget
+from segmentation.deploy.memory_budget import MIB, Budget, budget_of_workers, plan_budget
 from segmentation.errors import ClusterError, UsageError
 
 GIB = 1 << 30
 
 
-def test_half_of_the_machine_by_default() -> None:
-    found = plan_budget(
-        embedded=True,
-        workers=None,
-        threads=None,
-        cpus=4,
-        machine=32 * GIB,
-        limit=None,
-        worker_limit=None,
+def plan(
+    *,
+    in_process: bool = False,
+    workers: int | None = None,
+    threads: int | None = None,
+    cpus: int = 4,
+    machine_mem: int = 32 * GIB,
+    memory_limit: int | None = None,
+    worker_limit: int | None = None,
+) -> Budget:
+    return plan_budget(
+        in_process=in_process,
+        workers=workers,
+        threads=threads,
+        cpus=cpus,
+        machine_mem=machine_mem,
+        memory_limit=memory_limit,
+        worker_limit=worker_limit,
     )
-    assert (found.total, found.worker, found.workers, found.threads) == (16 * GIB, 16 * GIB, 1, 4)
-    assert found.partition_bytes == 32 * MIB
-    assert found.block_users == 65_536
 
 
-def test_fewer_processes_with_more_threads_where_memory_is_short() -> None:
-    def local(limit: int) -> tuple[int, int]:
-        found = plan_budget(
-            embedded=False,
-            workers=None,
-            threads=None,
-            cpus=4,
-            machine=32 * GIB,
-            limit=limit,
-            worker_limit=None,
-        )
-        return found.workers, found.threads
-
-    assert local(8 * GIB) == (4, 1)
-    assert local(2 * GIB) == (3, 2)
-    assert local(GIB) == (1, 4)
+def test_half_of_the_machine_by_default() -> None:
+    budget = plan(in_process=True)
+    assert (budget.allowed_mem, budget.worker_mem) == (16 * GIB, 16 * GIB)
+    assert (budget.workers, budget.threads) == (1, 4)
+    assert budget.partition_bytes == 32 * MIB
+    assert budget.block_users == 65_536
+    assert budget.record() == {
+        "limit_bytes": 16 * GIB,
+        "worker_bytes": 16 * GIB,
+        "partition_bytes": 32 * MIB,
+        "block_users": 65_536,
+    }
 
 
-def test_a_limit_for_each_worker_stands_where_the_run_has_none() -> None:
-    given_ = {"embedded": False, "workers": 3, "threads": None, "cpus": 4, "machine": 32 * GIB}
-    found = plan_budget(**given_, limit=None, worker_limit=GIB)  # type: ignore[arg-type]
-    assert (found.workers, found.threads, found.worker) == (3, 1, GIB)
-    assert found.total > 3 * GIB
-    found = plan_budget(**given_, limit=4 * GIB, worker_limit=GIB)  # type: ignore[arg-type]
-    assert found.total == 4 * GIB
-    assert found.workers * found.worker < 4 * GIB
+@pytest.mark.parametrize(
+    ("limit", "workers", "threads"), [(8 * GIB, 4, 1), (2 * GIB, 3, 2), (GIB, 1, 4)]
+)
+def test_fewer_processes_with_more_threads_where_memory_is_short(
+    limit: int, workers: int, threads: int
+) -> None:
+    budget = plan(memory_limit=limit)
+    assert (budget.workers, budget.threads) == (workers, threads)
 
 
-def test_rows_are_shuffled_in_smaller_parts_where_memory_is_short() -> None:
-    def local(limit: int) -> Budget:
-        return plan_budget(
-            embedded=False,
-            workers=1,
-            threads=2,
-            cpus=2,
-            machine=32 * GIB,
-            limit=limit,
-            worker_limit=None,
-        )
+def test_a_limit_per_worker_applies_only_without_one_for_the_run() -> None:
+    budget = plan(workers=3, worker_limit=GIB)
+    assert (budget.workers, budget.threads, budget.worker_mem) == (3, 1, GIB)
+    assert budget.allowed_mem == 3 * GIB + 512 * MIB
+    budget = plan(workers=3, worker_limit=GIB, memory_limit=4 * GIB)
+    assert budget.allowed_mem == 4 * GIB
+    assert budget.workers * budget.worker_mem < 4 * GIB
 
-    short, ample = local(GIB), local(16 * GIB)
+
+def test_partitions_of_a_shuffle_are_smaller_where_memory_is_short() -> None:
+    short = plan(workers=1, threads=2, memory_limit=GIB)
+    ample = plan(workers=1, threads=2, memory_limit=16 * GIB)
     # A worker of 512 MiB, 352 of which a shuffle takes before it has rows: 160 for two threads.
-    assert short.shuffle_bytes == 160 * MIB // 2 // 24
-    assert short.detailed_bytes == 288 * MIB // 2 // 6 // 2
-    assert ample.shuffle_bytes == ample.partition_bytes == 32 * MIB
+    assert short.shuffle_partition_bytes == 160 * MIB // 2 // 24
+    assert short.detailed_partition_bytes == 288 * MIB // 2 // 6 // 2
+    assert ample.shuffle_partition_bytes == ample.partition_bytes == 32 * MIB
     config = short.dask_config()
     assert config["distributed.p2p.storage.buffer"] == 20 * MIB
-    # Pages of libraries are counted to the worker: it is not ended for these.
+    # Pages of libraries count for the worker, which must not be terminated for them.
     terminate = config["distributed.worker.memory.terminate"]
-    assert int(terminate * short.worker) == (512 + 96) * MIB
+    assert int(terminate * short.worker_mem) == (512 + 96) * MIB
 
 
 @pytest.mark.parametrize(
-    ("embedded", "workers", "limit", "least"),
-    [(True, None, 500, "544 MiB at least"), (False, 2, 900, "1,088 MiB at least")],
+    ("in_process", "workers", "limit", "message"),
+    [
+        (True, None, 500, "1 thread needs at least 544 MiB"),
+        (False, 2, 900, "2 workers with 1 thread need at least 1,088 MiB"),
+    ],
 )
-def test_too_little_says_how_much(
-    embedded: bool, workers: int | None, limit: int, least: str
+def test_the_limit_that_an_error_asks_for_is_enough(
+    in_process: bool, workers: int | None, limit: int, message: str
 ) -> None:
-    def run(size: int) -> None:
-        plan_budget(
-            embedded=embedded,
-            workers=workers,
-            threads=1,
-            cpus=4,
-            machine=32 * GIB,
-            limit=size * MIB,
-            worker_limit=None,
-        )
-
-    with pytest.raises(UsageError, match=least) as caught:
-        run(limit)
-    assert f"--memory-limit {limit} MiB" in str(caught.value)
-    # What it asks for is enough.
-    run(int(least.split(maxsplit=1)[0].replace(",", "")))
+    with pytest.raises(UsageError, match=f"memory_limit {limit} MiB: {message}") as error:
+        plan(in_process=in_process, workers=workers, threads=1, memory_limit=limit * MIB)
+    assert str(error.value).endswith(
+        "raise the limit, or use fewer workers or threads in the cluster's file"
+    )
+    needed = int(message.split()[-2].replace(",", ""))
+    plan(in_process=in_process, workers=workers, threads=1, memory_limit=needed * MIB)
+    with pytest.raises(UsageError):
+        plan(in_process=in_process, workers=workers, threads=1, memory_limit=(needed - 2) * MIB)
 
 
 @pytest.mark.parametrize(
-    ("limit", "data", "fine"),
+    ("limit", "n_bytes", "fits"),
     [
         (900, 500 * MIB, False),
         (992, 500 * MIB, True),
@@ -113,40 +110,33 @@ def test_too_little_says_how_much(
         (900, 2 * MIB, False),
     ],
 )
-def test_rows_that_memory_is_too_short_to_shuffle_are_refused(
-    limit: int, data: int, fine: bool
+def test_a_shuffle_that_memory_is_too_short_for_is_refused(
+    limit: int, n_bytes: int, fits: bool
 ) -> None:
-    found = plan_budget(
-        embedded=False,
-        workers=1,
-        threads=2,
-        cpus=2,
-        machine=32 * GIB,
-        limit=limit * MIB,
-        worker_limit=None,
-    )
-    if fine:
-        found.refuse_shuffle(data, elsewhere=False)
+    budget = plan(workers=1, threads=2, memory_limit=limit * MIB)
+    if fits:
+        budget.check_shuffle(n_bytes, is_remote=False)
         return
-    with pytest.raises(UsageError, match=f"--memory-limit {limit} MiB: .* at least") as caught:
-        found.refuse_shuffle(data, elsewhere=False)
-    assert data < 100 * MIB or "takes 992 MiB at least" in str(caught.value)
-    with pytest.raises(ClusterError, match="each worker needs .* MiB, and the smallest has 388"):
-        found.refuse_shuffle(data, elsewhere=True)
+    with pytest.raises(UsageError, match=f"memory_limit {limit} MiB: .* at least") as error:
+        budget.check_shuffle(n_bytes, is_remote=False)
+    assert n_bytes < 100 * MIB or "takes at least 992 MiB" in str(error.value)
+    with pytest.raises(ClusterError, match="MiB per worker, and the smallest worker has 388 MiB"):
+        budget.check_shuffle(n_bytes, is_remote=True)
 
 
-def test_who_has_one_process_keeps_to_the_limit_as_well() -> None:
-    found = plan_budget(
-        embedded=True,
-        workers=None,
-        threads=2,
-        cpus=2,
-        machine=32 * GIB,
-        limit=620 * MIB,
-        worker_limit=None,
-    )
-    with pytest.raises(UsageError, match="--memory-limit 620 MiB: .* takes 736 MiB at least"):
-        found.refuse_shuffle(500 * MIB, elsewhere=False)
+def test_a_shuffle_inside_the_jobs_process_keeps_to_the_limit() -> None:
+    budget = plan(in_process=True, threads=2, memory_limit=620 * MIB)
+    with pytest.raises(UsageError, match="memory_limit 620 MiB: .* takes at least 736 MiB"):
+        budget.check_shuffle(500 * MIB, is_remote=False)
+
+
+def test_running_workers_are_as_good_as_the_smallest() -> None:
+    budget = budget_of_workers([(2 * GIB, 1), (GIB, 4), (0, 2)])
+    assert (budget.workers, budget.threads, budget.worker_mem) == (3, 4, GIB)
+    # A worker without a limit counts like the smallest.
+    assert budget.allowed_mem == 4 * GIB
+    assert budget.total_available_mem == 3 * (GIB - 224 * MIB)
+    assert budget_of_workers([]).worker_mem == 4 * GIB
 
 
 @given(
@@ -157,28 +147,28 @@ def test_who_has_one_process_keeps_to_the_limit_as_well() -> None:
     st.integers(1, 1 << 40),
     st.none() | st.integers(1, 1 << 40),
 )
-def test_the_parts_are_never_more_than_the_whole(
-    embedded: bool,
+def test_the_parts_never_exceed_the_whole(
+    in_process: bool,
     workers: int | None,
     threads: int | None,
     cpus: int,
-    machine: int,
-    limit: int | None,
+    machine_mem: int,
+    memory_limit: int | None,
 ) -> None:
     try:
-        found = plan_budget(
-            embedded=embedded,
-            workers=None if embedded else workers,
+        budget = plan(
+            in_process=in_process,
+            workers=None if in_process else workers,
             threads=threads,
             cpus=cpus,
-            machine=machine,
-            limit=limit,
-            worker_limit=None,
+            machine_mem=machine_mem,
+            memory_limit=memory_limit,
         )
     except UsageError:
         return
-    assert found.total == (limit or machine // 2)
-    assert found.workers * found.worker <= found.total
-    held = found.workers * (found.base + found.held)
-    assert held + found.workers * found.threads * found.partition_bytes <= found.total
-    assert 0 < found.dask_config()["distributed.worker.memory.target"] < 1
+    assert budget.allowed_mem == (memory_limit or machine_mem // 2)
+    assert budget.workers * budget.worker_mem <= budget.allowed_mem
+    in_memory = budget.workers * (budget.reserved_mem + budget.spill_threshold)
+    in_tasks = budget.workers * budget.threads * budget.partition_bytes
+    assert in_memory + in_tasks <= budget.allowed_mem
+    assert 0 < budget.dask_config()["distributed.worker.memory.target"] < 1

@@ -1,7 +1,8 @@
-"""The development authority: what it signs fits, keys are private, dates are told."""
+"""Development certificates: pairs fit, keys are private, dates and hosts are as requested."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import ssl
 import stat
@@ -10,41 +11,68 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from jobs import certificates as job
-from segmentation.deploy import kinds, tls
-from segmentation.errors import ClusterError, UsageError
+from segmentation.deploy import tls
+from segmentation.errors import UsageError
 
 
-def test_each_pair_fits_and_is_signed(tmp_path: Path, capsys) -> None:
+def load(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def test_each_pair_fits_and_is_signed_by_the_authority(tmp_path: Path, capsys) -> None:
     out = tmp_path / "c"
     assert job.main(["--out", str(out), "--host", "10.1.2.3", "--host", "node-1"]) == 0
-    told = capsys.readouterr().out
-    assert f"dask scheduler --protocol tls --tls-ca-file {out}/ca.pem" in told
-    names = {path.name for path in out.iterdir()}
-    assert names == {"ca.pem", "ca-key.pem"} | {n for pair in tls.ROLES.values() for n in pair}
-    for name in names:
-        mode = stat.S_IMODE(os.stat(out / name).st_mode)
-        assert mode == (0o600 if name.endswith("-key.pem") else 0o644), name
-    for certificate, key in tls.ROLES.values():
+    output = capsys.readouterr().out
+    assert f"dask scheduler --protocol tls --tls-ca-file {out}/ca.pem" in output
+    assert {path.name for path in out.iterdir()} == {
+        *("ca.pem", "ca-key.pem", "scheduler.pem", "scheduler-key.pem"),
+        *("worker.pem", "worker-key.pem", "client.pem", "client-key.pem"),
+    }
+    for path in out.iterdir():
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        assert mode == (0o600 if path.name.endswith("-key.pem") else 0o644), path
+    authority = load(out / "ca.pem")
+    for role in ("scheduler", "worker", "client"):
         context = ssl.create_default_context(cafile=str(out / "ca.pem"))
-        context.load_cert_chain(out / certificate, out / key)
-        assert tls.validity_problem(str(out / certificate)) is None
-    from cryptography import x509
+        context.load_cert_chain(out / f"{role}.pem", out / f"{role}-key.pem")
+        certificate = load(out / f"{role}.pem")
+        certificate.verify_directly_issued_by(authority)
+        hosts = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert hosts.get_values_for_type(x509.DNSName) == ["localhost", "node-1"]
+        addresses = hosts.get_values_for_type(x509.IPAddress)
+        assert list(map(str, addresses)) == ["127.0.0.1", "::1", "10.1.2.3"]
 
-    found = x509.load_pem_x509_certificate((out / "worker.pem").read_bytes())
-    hosts = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert hosts.get_values_for_type(x509.DNSName) == ["localhost", "node-1"]
-    assert "10.1.2.3" in map(str, hosts.get_values_for_type(x509.IPAddress))
+
+def test_certificates_are_valid_for_the_days_requested(tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    tls.make_certificates(tmp_path, ["localhost"], 2.5)
+    certificate = load(tmp_path / "worker.pem")
+    lifetime = certificate.not_valid_after_utc - now
+    assert abs(lifetime - datetime.timedelta(days=2.5)) < datetime.timedelta(minutes=1)
+    # Other machines' clocks may be behind.
+    assert certificate.not_valid_before_utc < now - datetime.timedelta(minutes=59)
+    assert tls.validity_problem(str(tmp_path / "worker.pem")) is None
 
 
-def test_what_is_there_is_kept(tmp_path: Path, capsys) -> None:
+def test_an_expired_certificate_has_a_problem(tmp_path: Path) -> None:
+    tls.make_certificates(tmp_path, ["127.0.0.1"], -1.0)
+    problem = tls.validity_problem(str(tmp_path / "client.pem"))
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    assert problem is not None
+    assert problem.startswith(f"expired on {yesterday:%Y-%m-%d}")
+    assert tls.validity_problem(str(tmp_path / "none.pem")) is None
+
+
+def test_existing_certificates_stay(tmp_path: Path, capsys) -> None:
     arguments = ["--out", str(tmp_path), "--quiet"]
     assert job.main(arguments) == 0
     before = (tmp_path / "ca.pem").read_bytes()
     assert job.main(arguments) == 2
     assert capsys.readouterr().err == (
-        f"error: {tmp_path}/ca.pem: is there already: add --overwrite, or choose another --out\n"
+        f"error: {tmp_path}/ca.pem exists already; pass --overwrite, or choose another --out\n"
     )
     assert (tmp_path / "ca.pem").read_bytes() == before
     assert job.main([*arguments, "--overwrite"]) == 0
@@ -55,81 +83,38 @@ def test_what_is_there_is_kept(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--days", "0"], "--days 0: from some to 3650"),
-        (["--host", " "], "--out, --host: are empty"),
+        (["--days", "0"], "--days 0: choose a number above 0 and up to 3650"),
+        (["--days", "nan"], "--days nan: choose a number above 0"),
+        (["--host", " "], "--out or --host is empty"),
         (["--host", "nö de"], "--host: "),
     ],
 )
 def test_wrong_usage(tmp_path: Path, capsys, options: list[str], message: str) -> None:
     assert job.main(["--out", str(tmp_path / "c"), *options]) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "c").exists() or not list((tmp_path / "c").iterdir())
+    assert not (tmp_path / "c").exists()
 
 
-def test_without_the_package_that_makes_them(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file: can't be written \(.*\); choose another out"):
+        tls.make_certificates(tmp_path / "file", ["localhost"], 1)
+
+
+def test_without_trustme(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['cryptography'] = None\n"
+        "import sys; sys.modules['trustme'] = None\n"
         f"from jobs import certificates; sys.exit(certificates.main(['--out', {str(tmp_path)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "install segmentation[tls]" in done.stderr
+    assert done.stderr == "error: trustme is not installed; install segmentation[tls]\n"
 
 
-def expired_pair(folder: Path) -> dict[str, str]:
-    tls.make_certificates(folder, ["127.0.0.1"], -1.0)
-    return {
-        "ca_file": str(folder / "ca.pem"),
-        "certificate": str(folder / "client.pem"),
-        "key": str(folder / "client-key.pem"),
-    }
-
-
-def test_an_expired_one_is_told_before_it_is_shown(tmp_path: Path) -> None:
-    pair = expired_pair(tmp_path)
-    with pytest.raises(ClusterError, match=r"client.pem: the certificate expired on 20\d\d-"):
-        kinds.security(pair, "tls://127.0.0.1:1")
-
-
-def test_what_a_client_needs(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="tls://h:1: needs ca_file: take --cluster tls"):
-        kinds.security({}, "tls://h:1")
-    with pytest.raises(UsageError, match="ca_file: nowhere.pem: no such file"):
-        kinds.security({"ca_file": "nowhere.pem", "certificate": "c", "key": "k"}, "tls://h:1")
-    with pytest.raises(UsageError, match="the address is not tls://"):
-        kinds.security({"ca_file": "c.pem"}, "tcp://h:1")
-    assert kinds.security({}, "tcp://h:1") is None
-
-
-def test_a_key_of_another_certificate(tmp_path: Path) -> None:
-    made, other = tmp_path / "made", tmp_path / "other"
-    for folder in (made, other):
-        assert job.main(["--out", str(folder), "--quiet"]) == 0
-    config = {"ca_file": made / "ca.pem", "certificate": made / "client.pem"}
-    found = kinds.security({**config, "key": made / "client-key.pem"}, "tls://h:1")
-    assert found.tls_client_key == str(made / "client-key.pem")
-    with pytest.raises(UsageError, match=r"other/client-key.pem: is not the key of .*client.pem"):
-        kinds.security({**config, "key": other / "client-key.pem"}, "tls://h:1")
+def test_a_key_of_another_certificate_has_a_problem(tmp_path: Path) -> None:
+    tls.make_certificates(tmp_path, ["localhost"], 1)
+    certificate = str(tmp_path / "client.pem")
+    assert tls.key_pair_problem(certificate, str(tmp_path / "client-key.pem")) is None
+    assert tls.key_pair_problem(certificate, str(tmp_path / "worker-key.pem")) is not None
     (tmp_path / "bad.pem").write_text("nothing")
-    with pytest.raises(UsageError, match=r"bad.pem: is not the key of"):
-        kinds.security({**config, "key": tmp_path / "bad.pem"}, "tls://h:1")
-
-
-@pytest.mark.parametrize(
-    ("address", "warned"),
-    [
-        ("tcp://127.0.0.1:8786", False),
-        ("tcp://localhost:8786", False),
-        ("tcp://[::1]:8786", False),
-        ("inproc://10.0.0.1/1/2", False),
-        ("tls://10.0.0.1:8786", False),
-        ("tcp://10.0.0.1:8786", True),
-        ("tcp://node-1:8786", True),
-        ("tcp://[fe80::1]:8786", True),
-    ],
-)
-def test_talking_plainly_beyond_loopback_is_warned_of(address: str, warned: bool) -> None:
-    told = kinds.unencrypted_warning(address)
-    assert bool(told) == warned
-    if told:
-        assert "run programs on its workers: use tls://" in told
+    assert tls.key_pair_problem(certificate, str(tmp_path / "bad.pem")) is not None

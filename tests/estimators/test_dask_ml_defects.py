@@ -1,6 +1,6 @@
-"""What dask-ml's own K-Means and PCA get wrong: each test sees the defect there and not in ours.
+"""Defects of dask-ml's K-Means and PCA: each test shows one there, and its absence here.
 
-When one of them fails on ``theirs``, dask-ml has mended it, and our subclass may be simplified.
+A test that fails on ``theirs`` means that dask-ml has fixed the defect: our subclass can shrink.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from segmentation import IncrementalPCA, KMeans
 from tests import oracles
 from tests.estimators.test_kmeans import blobs, dask_rows
 
-# dask-ml uses names that NumPy, Dask and scikit-learn have announced the end of.
+# dask-ml uses names that NumPy, Dask and scikit-learn have deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
@@ -42,18 +42,18 @@ def test_1_inertia_is_the_sum_of_squares() -> None:
     assert ours.inertia_ == pytest.approx(oracles.inertia(X, ours.cluster_centers_))
 
 
-def test_2_the_start_by_k_means_plus_plus_works() -> None:
+def test_2_k_means_plus_plus_works() -> None:
     X = dask_rows(blobs(), 100)
     with pytest.raises(TypeError, match="sample_weight"):
         dask_ml.cluster.KMeans(3, init="k-means++", random_state=0).fit(X)
     assert KMeans(3, init="k-means++", random_state=0).fit(X).inertia_ > 0
 
 
-def test_3_the_start_makes_a_bounded_number_of_passes() -> None:
+def test_3_initialization_makes_a_bounded_number_of_passes() -> None:
     X = blobs(n=3_000, k=6) * 1e6
     passes: dict[str, int] = {}
 
-    def counted(name: str) -> da.Array:
+    def count_passes(name: str) -> da.Array:
         passes[name] = 0
 
         def touch(block: np.ndarray) -> np.ndarray:
@@ -62,11 +62,11 @@ def test_3_the_start_makes_a_bounded_number_of_passes() -> None:
 
         return dask_rows(X, 3_000).map_blocks(touch, dtype=X.dtype, meta=np.empty((0, 4)))
 
-    dask_ml.cluster.KMeans(6, random_state=0, max_iter=1).fit(counted("theirs"))
-    KMeans(6, random_state=0, max_iter=1).fit(counted("ours"))
-    KMeans(6, init="k-means||", random_state=0, max_iter=1).fit(counted("parallel"))
+    dask_ml.cluster.KMeans(6, random_state=0, max_iter=1).fit(count_passes("theirs"))
+    KMeans(6, random_state=0, max_iter=1).fit(count_passes("ours"))
+    KMeans(6, init="k-means||", random_state=0, max_iter=1).fit(count_passes("parallel"))
     assert passes["theirs"] > 20, "round(ln cost) rounds, each more than a pass"
-    # A survey, a Lloyd pass, and the last one's inertia; k-means|| adds five rounds and weights.
+    # The scan, one Lloyd pass and the final inertia; k-means|| adds five rounds and their weights.
     assert passes["ours"] <= 3
     assert passes["parallel"] <= 9
 
@@ -126,20 +126,20 @@ class TestDefect4:
 
     def test_the_same_seed_gives_the_same_model_for_any_chunks(self) -> None:
         X = blobs(n=900, k=7, seed=3)
-        found = {
+        models = {
             cls: [
                 np.sort(np.asarray(cls(5, random_state=0).fit(dask_rows(X, c)).cluster_centers_), 0)
                 for c in (900, 90)
             ]
             for cls in (dask_ml.cluster.KMeans, KMeans)
         }
-        theirs, ours = found[dask_ml.cluster.KMeans], found[KMeans]
+        theirs, ours = models[dask_ml.cluster.KMeans], models[KMeans]
         assert np.abs(theirs[0] - theirs[1]).max() > 1e-3
         np.testing.assert_allclose(ours[0], ours[1], atol=1e-9)
 
     def test_blocks_without_rows(self) -> None:
         X = da.from_array(blobs(n=60), chunks=((0, 20, 0, 40), 4))
-        # Theirs takes these in 2025.1.0; what it can't take is not known any more.
+        # dask-ml 2025.1.0 accepts these as well.
         assert KMeans(2, random_state=0).fit(X).labels_.compute().shape == (60,)
 
 
@@ -153,7 +153,7 @@ class TestDefect5:
             cls(2).fit(dask_rows(X, 10_000))
             seconds[cls] = time.perf_counter() - began
         theirs, ours = seconds.values()
-        # Hundreds of batches of 105 rows against two: far apart on any machine.
+        # Hundreds of batches of 105 rows against two batches: a clear difference on any machine.
         assert theirs > 10 * ours
 
     def test_row_ordered_data_keeps_the_second_axis(self) -> None:
@@ -161,8 +161,8 @@ class TestDefect5:
         n, d, first = 20_000, 20, 2_000
         X = rng.normal(size=(n, d)) * 0.1
         X[:, 0] += rng.normal(size=n) * 6
-        # Axis 3 is strong in the first rows alone. Axis 1 is stronger over all the rest, but never
-        # within one batch, so that a method that keeps two axes drops it batch by batch.
+        # Axis 3 is strong in the first rows only. Axis 1 is stronger over all other rows, but never
+        # within one batch, so a method that keeps two axes drops it in every batch.
         X[:first, 3] += rng.normal(size=first) * np.sqrt(20)
         X[first:, 1] += rng.normal(size=n - first) * 2
         exact = sklearn.decomposition.PCA(2).fit(X).components_
@@ -175,7 +175,7 @@ class TestDefect5:
 
 @pytest.fixture
 def scheduler_log() -> Iterator[list[str]]:
-    """What the scheduler logs; other tests have silenced it, so it is heard at its source."""
+    """What the scheduler logs, collected by a handler, since other tests silence the logger."""
     lines: list[str] = []
 
     class Listener(logging.Handler):
@@ -208,8 +208,8 @@ def test_6_no_run_spec_warnings(scheduler_log: list[str]) -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        # Blocks that are futures, as a pipeline leaves them.
-        def fits(cls, count: int) -> bool:
+        # Blocks that are futures, as in the pipeline.
+        def has_warned(cls, count: int) -> bool:
             scheduler_log.clear()
             for seed in range(count):
                 tasks = client.map(lambda i: X[i * 500 : (i + 1) * 500], range(8), pure=False)
@@ -219,7 +219,7 @@ def test_6_no_run_spec_warnings(scheduler_log: list[str]) -> None:
                     return True
             return False
 
-        assert not fits(KMeans, 8)
-        # A fit of theirs takes seconds.
-        if not fits(dask_ml.cluster.KMeans, 2):
-            pytest.skip("it hangs on timing, and dask-ml's own did not show it this time")
+        assert not has_warned(KMeans, 8)
+        # One fit of dask-ml takes seconds.
+        if not has_warned(dask_ml.cluster.KMeans, 2):
+            pytest.skip("depends on timing: dask-ml did not show the defect this time")

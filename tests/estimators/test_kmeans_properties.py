@@ -1,4 +1,4 @@
-"""K-Means: what must hold for any rows, in any order, counted by copies or by weights."""
+"""K-Means: properties that hold for any rows in any order, weighted or repeated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from tests.estimators.test_kmeans import blobs, dask_rows
 SMALL = settings(max_examples=25)
 
 
-def fitted(X: np.ndarray, k: int, chunk: int = 10**6, **how: object) -> KMeans:
-    weight = how.pop("sample_weight", None)
-    return KMeans(k, random_state=0, **how).fit(dask_rows(X, chunk), sample_weight=weight)
+def fit(
+    X: np.ndarray, k: int, chunk: int = 10**6, sample_weight: object = None, **parameters: object
+) -> KMeans:
+    model = KMeans(k, random_state=0, **parameters)
+    return model.fit(dask_rows(X, chunk), sample_weight=sample_weight)
 
 
 @SMALL
@@ -27,8 +29,8 @@ def fitted(X: np.ndarray, k: int, chunk: int = 10**6, **how: object) -> KMeans:
 def test_row_order_does_not_matter(seed: int, k: int, sample: int) -> None:
     X = blobs(n=300, k=4, seed=seed)
     order = np.random.default_rng(seed).permutation(len(X))
-    one = fitted(X, k, sample_size=sample)
-    other = fitted(X[order], k, 70, sample_size=sample)
+    one = fit(X, k, sample_size=sample)
+    other = fit(X[order], k, 70, sample_size=sample)
     np.testing.assert_allclose(one.cluster_centers_, other.cluster_centers_, atol=1e-6)
     np.testing.assert_array_equal(one.labels_.compute()[order], other.labels_.compute())
 
@@ -40,12 +42,12 @@ def test_row_order_does_not_matter(seed: int, k: int, sample: int) -> None:
     sample=st.sampled_from([25, 20_000]),
     counts=st.lists(st.integers(0, 5), min_size=80, max_size=80),
 )
-def test_copies_and_weights_say_the_same(seed, k, sample, counts) -> None:
+def test_copies_are_weights(seed, k, sample, counts) -> None:
     assume(np.count_nonzero(counts) >= 10)
     X = blobs(n=80, k=3, seed=seed)
     weights = np.array(counts, float)
-    copies = fitted(np.repeat(X, counts, axis=0), k, 33, sample_size=sample)
-    weighted = fitted(X, k, 19, sample_size=sample, sample_weight=weights)
+    copies = fit(np.repeat(X, counts, axis=0), k, 33, sample_size=sample)
+    weighted = fit(X, k, 19, sample_size=sample, sample_weight=weights)
     np.testing.assert_allclose(copies.cluster_centers_, weighted.cluster_centers_, atol=1e-6)
     assert weighted.inertia_ == pytest.approx(copies.inertia_, rel=1e-9, abs=1e-9)
 
@@ -59,22 +61,24 @@ def test_every_k_up_to_the_number_of_distinct_rows(rows, chunk: int) -> None:
     X = np.array(rows, float)
     distinct = len(set(rows))
     for k in {1, max(1, distinct // 2), distinct}:
-        model = fitted(X, k, chunk)
+        model = fit(X, k, chunk)
         labels = model.labels_.compute()
         assert len(np.unique(labels)) == k
         assert model.inertia_ == pytest.approx(oracles.inertia(X, model.cluster_centers_), abs=1e-9)
     assert model.inertia_ == pytest.approx(0, abs=1e-9) or k < distinct
-    with pytest.raises(ValueError, match=r"distinct rows for|is fewer than n_clusters"):
-        fitted(X, distinct + 1, chunk)
+    with pytest.raises(
+        ValueError, match=f"^{distinct} distinct rows for n_clusters={distinct + 1} "
+    ):
+        fit(X, distinct + 1, chunk)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_extreme_scales(scale: float, dtype: type) -> None:
     X = blobs(n=300, k=3, seed=1)
-    plain = fitted(X.astype(np.float32).astype(float), 3)
+    plain = fit(X.astype(np.float32).astype(float), 3)
     Y = (X.astype(np.float32).astype(float) * scale).astype(dtype)
-    model = fitted(Y, 3, 77)
+    model = fit(Y, 3, 77)
     np.testing.assert_allclose(
         np.sort(model.cluster_centers_ / scale, 0), np.sort(plain.cluster_centers_, 0), rtol=1e-5
     )
@@ -92,16 +96,16 @@ def test_values_far_off_the_origin() -> None:
 def test_constant_columns(constant: float) -> None:
     X = blobs(n=200, k=3, seed=3)
     Y = np.column_stack([X, np.full(len(X), constant)])
-    one, other = fitted(X, 3), fitted(Y, 3, 30)
+    one, other = fit(X, 3), fit(Y, 3, 30)
     assert one.inertia_ == pytest.approx(other.inertia_, rel=1e-3)
     np.testing.assert_allclose(other.cluster_centers_[:, -1], constant, atol=1e-12)
 
 
-def test_weights_of_every_kind() -> None:
+def test_weights_in_any_form() -> None:
     X, weights = blobs(n=100), np.random.default_rng(0).random(100)
     theirs = sklearn.cluster.KMeans(3, init=X[:3], n_init=1).fit(X, sample_weight=weights)
-    for given_as in (weights, weights.tolist(), da.from_array(weights, chunks=13)):
-        ours = KMeans(3, init=X[:3]).fit(dask_rows(X, 30), sample_weight=given_as)
+    for sample_weight in (weights, weights.tolist(), da.from_array(weights, chunks=13)):
+        ours = KMeans(3, init=X[:3]).fit(dask_rows(X, 30), sample_weight=sample_weight)
         np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, atol=1e-6)
         assert ours.inertia_ == pytest.approx(theirs.inertia_, rel=1e-9)
     assert ours.score(dask_rows(X, 30), sample_weight=weights) == pytest.approx(-ours.inertia_)
@@ -123,21 +127,21 @@ def test_restarts_can_only_help(init: str) -> None:
     assert inertia[1] <= inertia[0] * (1 + 1e-9)
 
 
-def test_a_callable_start() -> None:
+def test_a_callable_init() -> None:
     X = blobs()
-    seen = []
+    seeds = []
 
     def first_rows(rows, k: int, random_state: int) -> np.ndarray:
-        seen.append(random_state)
+        seeds.append(random_state)
         return X[:k]
 
     model = KMeans(3, init=first_rows, n_init=2, random_state=0).fit(dask_rows(X, 100))
     expected = KMeans(3, init=X[:3]).fit(dask_rows(X, 100))
     np.testing.assert_allclose(model.cluster_centers_, expected.cluster_centers_)
-    assert len(set(seen)) == 2
+    assert len(set(seeds)) == 2
 
 
-def test_k_means_parallel_is_near_the_best_and_free_of_chunks() -> None:
+def test_k_means_parallel_is_near_the_best_and_independent_of_chunks() -> None:
     X = blobs(n=3_000, d=6, k=8, seed=6)
     best = sklearn.cluster.KMeans(8, n_init=20, random_state=0).fit(X).inertia_
     models = [
@@ -148,7 +152,7 @@ def test_k_means_parallel_is_near_the_best_and_free_of_chunks() -> None:
 
 
 @parametrize_with_checks([KMeans(n_clusters=3, random_state=0)])
-# Some checks warn of what they skip.
+# Some checks warn that they are skipped.
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_estimator_checks(estimator, check) -> None:
     check(estimator)

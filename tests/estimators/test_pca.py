@@ -1,4 +1,4 @@
-"""Incremental PCA: scikit-learn's exact axes, in any order of rows."""
+"""Incremental PCA: the components of scikit-learn's exact PCA, in any order of the rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmentation import IncrementalPCA
-from segmentation.estimators import _covariance, _incremental_pca
+from segmentation.estimators import _incremental_pca
 
 
 def rows(n: int = 500, d: int = 6, seed: int = 0) -> np.ndarray:
@@ -41,7 +41,7 @@ def test_exact_for_any_chunking_and_row_order(chunks, seed, ordered) -> None:
     exact = sklearn.decomposition.PCA(2).fit(X)
     ours = IncrementalPCA(2).fit(da.from_array(X, chunks=((*chunks, 10), X.shape[1])))
     assert ours.angle_to_exact_degrees_ < 1e-5
-    assert _incremental_pca.angle_degrees(ours.components_, exact.components_) < 1e-5
+    assert _incremental_pca.principal_angle(ours.components_, exact.components_) < 1e-5
     np.testing.assert_allclose(ours.explained_variance_, exact.explained_variance_)
     np.testing.assert_allclose(ours.explained_variance_ratio_, exact.explained_variance_ratio_)
     np.testing.assert_allclose(ours.singular_values_, exact.singular_values_)
@@ -59,7 +59,7 @@ def test_too_few_directions_show_in_the_angle() -> None:
     exact = sklearn.decomposition.PCA(2).fit(np.vstack([block, late]))
     assert truncated.angle_to_exact_degrees_ > 0.5
     assert truncated.angle_to_exact_degrees_ == pytest.approx(
-        _incremental_pca.angle_degrees(truncated.components_, exact.components_), abs=1e-6
+        _incremental_pca.principal_angle(truncated.components_, exact.components_), abs=1e-6
     )
 
 
@@ -89,7 +89,7 @@ def test_constant_columns_and_one_row() -> None:
     assert flat.explained_variance_ratio_.tolist() == [0.0]
 
 
-def test_errors_hold_their_remedy() -> None:
+def test_errors_say_what_to_do() -> None:
     X = da.from_array(rows(n=4), chunks=(2, 6))
     with pytest.raises(ValueError, match=r"n_components=5 must be between 1 and .* = 4"):
         IncrementalPCA(5).fit(X)
@@ -99,24 +99,3 @@ def test_errors_hold_their_remedy() -> None:
     bad[3, 3] = np.nan
     with pytest.raises(ValueError, match="NaN or infinity in the input"):
         IncrementalPCA(2).fit(da.from_array(bad, chunks=(100, 6)))
-
-
-def test_angle_between_planes_by_hand() -> None:
-    flat = np.array([[1.0, 0, 0], [0, 1, 0]])
-    half = np.sqrt(0.5)
-    tilted = np.array([[1.0, 0, 0], [0, half, half]])
-    assert _incremental_pca.angle_degrees(flat, tilted) == pytest.approx(45)
-    assert _incremental_pca.angle_degrees(flat, flat[::-1]) == pytest.approx(0)
-
-
-@given(n=st.integers(1, 700), d=st.integers(1, 6), seed=st.integers(0, 9), single=st.booleans())
-def test_scatter_kernel_and_its_twin(n: int, d: int, seed: int, single: bool) -> None:
-    rng = np.random.default_rng(seed)
-    X = (1e3 + rng.normal(size=(n, d))).astype(np.float32 if single else np.float64)
-    found = []
-    for kernel in (_covariance.scatter_matrix, _covariance.scatter_matrix_numpy):
-        mean, scatter = np.zeros(d), np.zeros((d, d))
-        kernel(X, mean, scatter)
-        found.append((mean, scatter))
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-12)
-    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-8 * n)

@@ -1,139 +1,101 @@
-"""When ratings are shuffled: where sums of all partitions are many times what they merge to."""
+"""When the ratings are shuffled, and that a shuffle changes no number."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import pandas as pd
 import pytest
 
-from segmentation import tasks
-from segmentation.datasets import csv_reader, format
-from segmentation.datasets import partitions as pieces
-from segmentation.features import aggregate, partition_reader, shuffle, sketches, user_statistics
-from segmentation.features.partition_reader import PartitionSummary
-from segmentation.schema import ByteRange, MovieTable
-from tests.features.test_compiled_reader import COLUMNS, TABLE
+from segmentation.features import shuffle
+from segmentation.features.partition_reader import PartitionSummary, empty_rows
+from segmentation.schema import UserStatistics
+from tests.features.helpers import (
+    TABLE,
+    assert_equal,
+    expected_statistics,
+    split,
+    summarize,
+    write_file,
+)
+
+RNG = np.random.default_rng
 
 
-def summary(users: np.ndarray) -> PartitionSummary:
-    users = np.unique(users)
-    nothing = np.zeros(1, np.uint8)
-    sketch, sample = sketches.quantile_sketch(users), sketches.hash_sample(users)
-    return PartitionSummary((), 1, 0, nothing, sketch, len(users), sample)
+def summarize_parts(users: np.ndarray, n: int) -> list[PartitionSummary]:
+    return [summarize(part) for part in np.array_split(users, n)]
 
 
-def parts(users: np.ndarray, n: int) -> list[PartitionSummary]:
-    return [summary(part) for part in np.array_split(users, n)]
-
-
-def test_sorted_by_user_is_never_crowded() -> None:
-    users = np.sort(np.random.default_rng(0).integers(0, 5_000, 50_000))
-    assert not shuffle.exceeds_memory(parts(users, 10), 10, 20, budget=0)
-    # Nor are users in runs of their own, in whatever order.
+def test_sums_of_users_in_order_never_exceed_memory() -> None:
+    users = np.sort(RNG(0).integers(0, 5_000, 50_000))
+    assert not shuffle.exceeds_memory(summarize_parts(users, 10), 10, 20, limit=0)
+    # Nor do those of runs of users, in whatever order.
     runs = np.split(users, 10)
-    order = np.random.default_rng(1).permutation(10)
-    shuffled = np.concatenate([runs[i] for i in order])
-    assert not shuffle.exceeds_memory(parts(shuffled, 10), 10, 20, budget=0)
+    shuffled = np.concatenate([runs[i] for i in RNG(1).permutation(10)])
+    assert not shuffle.exceeds_memory(summarize_parts(shuffled, 10), 10, 20, limit=0)
 
 
-def test_shuffled_is_crowded_where_its_sums_are_too_large() -> None:
-    users = np.random.default_rng(0).integers(0, 5_000, 50_000)
-    found = parts(users, 10)
-    # About 3,160 of 5,000 users in each partition, 264 bytes each.
-    expected = sum(part.users for part in found) * 264
-    assert shuffle.exceeds_memory(found, 10, 20, expected - 1)
-    assert not shuffle.exceeds_memory(found, 10, 20, expected)
-    # Some of them tell what all will take.
-    assert shuffle.exceeds_memory(found[:3], 10, 20, int(expected * 0.9))
-    assert not shuffle.exceeds_memory(found[:3], 10, 20, int(expected * 1.1))
-    # One alone tells nothing of others.
-    assert not shuffle.exceeds_memory(found[:1], 10, 20, budget=0)
+def test_overlapping_sums_that_are_too_large() -> None:
+    users = RNG(0).integers(0, 5_000, 50_000)
+    summaries = summarize_parts(users, 10)
+    # 24 bytes per user and 12 per genre; about 3,160 of 5,000 users are in each partition.
+    expected = sum(len(np.unique(part)) for part in np.array_split(users, 10)) * 264
+    assert shuffle.exceeds_memory(summaries, 10, 20, expected - 1)
+    assert not shuffle.exceeds_memory(summaries, 10, 20, expected)
+    # All are extrapolated from some.
+    assert shuffle.exceeds_memory(summaries[:3], 10, 20, int(expected * 0.9))
+    assert not shuffle.exceeds_memory(summaries[:3], 10, 20, int(expected * 1.1))
+    # One partition overlaps with nothing.
+    assert not shuffle.exceeds_memory(summaries[:1], 10, 20, limit=0)
 
 
 def test_partitions_without_users() -> None:
-    empty = summary(np.empty(0, np.int64))
-    assert not shuffle.exceeds_memory([empty, empty], 2, 20, budget=-1)
+    empty = summarize(np.empty(0, np.int64))
+    assert not shuffle.exceeds_memory([empty, empty], 2, 20, limit=-1)
 
 
-@pytest.mark.parametrize("typed", [1, 9, 16, 1 << 20])
-@pytest.mark.parametrize("cut", [11, 22, 35])
-def test_rows_are_those_of_the_statistics(tmp_path, monkeypatch, cut: int, typed: int) -> None:
-    monkeypatch.setattr(partition_reader, "_TYPED_BYTES", typed)
-    text = b"7,2,4.5,1\n7,9,3,2\nbad\n3,5,0.5,3\n3,4,1.0,4\n"
-    path = tmp_path / "r.csv"
-    path.write_bytes(text)
-    file = format.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
-    halves = [
-        pieces.Fragment(file, ByteRange(str(path), *ends)) for ends in ((0, cut), (cut, len(text)))
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_shuffle_by_user(client, tmp_path: Path, deduplicate: bool) -> None:
+    rng = RNG(0)
+    users, movies = rng.integers(40, size=2_000), rng.choice([1, 2, 4, 5, 9], 2_000)
+    rows = [
+        (user, movie, 0.5 + i % 10 / 2)
+        for i, (user, movie) in enumerate(zip(users.tolist(), movies.tolist(), strict=True))
     ]
-    rows, told = shuffle.read_rows(halves, TABLE)
-    assert rows.to_dict("list") == {
-        "userId": [7, 7, 3],
-        "movieId": [0, 2, 1],
-        "rating": [4.5, 3.0, 0.5],
-    }
-    assert (told.used, told.unmapped, told.rejected) == (3, 1, 1)
-    line = 0
-    for piece in told.pieces:
-        lines = [line + reject.line for reject in piece.rejected]
-        line += piece.lines
-        assert lines in ([], [2])
-    assert np.unpackbits(told.seen)[:3].tolist() == [1, 1, 1]
-    whole = user_statistics.partition_statistics(csv_reader.parse_lines(file, text).ratings, TABLE)
-    summed, _ = shuffle.summed(rows, TABLE)
-    for one, other in zip(summed, whole.statistics, strict=True):
-        np.testing.assert_array_equal(one, other)
+    text = "".join(f"{u},{m},{s},{i}\n" for i, (u, m, s) in enumerate(rows)).encode()
+    fragments = split(write_file(tmp_path / "r.csv", text), 5_000, 11_000, 15_000)
+    parts, summaries = shuffle.shuffle_by_user(
+        client,
+        [fragments[:1], fragments[1:3], fragments[3:]],
+        TABLE,
+        n_rows=2_000,
+        partition_bytes=10_000,
+        deduplicate=deduplicate,
+    )
+    results, summaries = client.gather([parts, summaries])
+    # 20 or 40 bytes per row.
+    assert len(results) == (8 if deduplicate else 4)
+    statistics = [result[0] for result in results if len(result[0].users)]
+    columns = [np.concatenate(column) for column in zip(*statistics, strict=True)]
+    order = np.argsort(columns[0])
+    found = UserStatistics(*(column[order] for column in columns))
+    latest = [(u, m, s) for (u, m), s in {(u, m): s for u, m, s in rows}.items()]
+    assert_equal(found, expected_statistics(latest if deduplicate else rows))
+    for result in results:
+        assert set(result[1]) <= set(result[0].users)
+    assert [len(summary.fragments) for summary in summaries] == [1, 2, 1]
+    used = sum(movie != 4 for _, movie, _ in rows)
+    assert sum(summary.used for summary in summaries) == used
+    assert sum(summary.unmapped for summary in summaries) == 2_000 - used
+    if deduplicate:
+        superseded = sum(len(result[2]) for result in results)
+        assert superseded == used - sum(movie != 4 for _, movie, _ in latest)
 
 
-def test_nothing_used() -> None:
-    table = MovieTable(np.array([1]), np.zeros(2, np.int32), np.empty(0, np.int32), 3)
-    found, sketch = shuffle.summed(shuffle.no_rows(), table)
-    assert len(found.users) == len(sketch) == 0
-    frame = pd.DataFrame({"userId": [1], "movieId": [5], "rating": [3.0]})
-    assert len(user_statistics.map_movies(frame, table)) == 0
-
-
-@pytest.mark.parametrize("typed", [1, 6, 13, 1 << 20])
-@pytest.mark.parametrize("end", [b"", b"\n"])
-def test_text_is_typed_in_whole_lines(tmp_path, monkeypatch, typed: int, end: bytes) -> None:
-    monkeypatch.setattr(partition_reader, "_TYPED_BYTES", typed)
-    text = b"7,2,4.5,1\n\n" + b"x" * 50 + b"\n3,5,0.5,3\n3,4,1.0,4" + end
-    path = tmp_path / "r.csv"
-    path.write_bytes(text)
-    file = format.RatingsFormat(str(path), len(text), b",", COLUMNS, 0, 0, (0.5, 5.0))
-    piece = pieces.Fragment(file, ByteRange(str(path), 0, len(text)))
-    found = list(partition_reader.parse_chunks(piece))
-    assert (len(found) > 1) == (typed < 1 << 20)
-    rows = pd.concat([part.ratings for part in found])
-    assert rows["userId"].tolist() == [7, 3, 3]
-    lines = np.cumsum([0, *(part.lines for part in found)])
-    rejects = [
-        (first + bad.line, bad.text)
-        for first, part in zip(lines, found, strict=False)
-        for bad in part.rejected
-    ]
-    assert rejects == [(2, b"x" * 50)]
-    assert lines[-1] == 5
-
-
-def test_users_of_partitions_that_share_them_are_counted_once() -> None:
-    rng = np.random.default_rng(0)
-    shuffled = parts(rng.integers(0, 64_000, 500_000), 10)
-    assert sum(part.users for part in shuffled) > 300_000
-    found = aggregate._Read([], [], shuffled, "whole")
-    # Some 1,000 are told of: five standard deviations are 16 %.
-    assert found.users == pytest.approx(64_000, rel=0.16)
-    # Of those that share none it is never more than their sum.
-    apart = parts(np.arange(64_000), 10)
-    assert 64_000 * 0.84 < (aggregate._Read([], [], apart, "whole").users or 0) <= 64_000
-    # Behind a shuffle the summaries are of what was read before it.
-    assert aggregate._Read([], [], shuffled, "whole", shuffled=True).users is None
-    assert aggregate._Read([], [], parts(np.empty(0, np.int64), 2), "whole").users is None
-
-
-def test_a_part_of_a_result_does_not_keep_the_whole_in_memory() -> None:
-    whole = np.arange(1_000)
-    sketch = whole[:10]
-    for taken in (tasks.copy_second((None, sketch)), tasks.copy_first((sketch, None))):
-        assert taken.tolist() == list(range(10))
-        assert not np.shares_memory(taken, whole)
+def test_nothing_to_aggregate() -> None:
+    statistics, sketch = shuffle.aggregate_shuffled(empty_rows(), TABLE)
+    assert len(statistics.users) == len(sketch) == 0
+    statistics, sketch, superseded = shuffle.aggregate_shuffled_latest(
+        empty_rows(detailed=True), TABLE
+    )
+    assert len(statistics.users) == len(sketch) == len(superseded) == 0

@@ -68,11 +68,11 @@ def test_rejected_rows_are_counted_and_kept(tmp_path: Path, capsys) -> None:
     assert kept["line"].tolist() == ["8", "9", "10", "11", "12"]
     assert kept["text"].tolist() == bad
     assert kept["reason"].tolist() == [
-        "rating is no number",
-        "rating is no number",
+        "rating is not a number",
+        "rating is not a number",
         "rating is outside 0.5 to 5",
         "rating is outside 0.5 to 5",
-        "3 fields where 4 belong",
+        "3 fields, expected 4",
     ]
     assert "5 rejected (see " in capsys.readouterr().out
 
@@ -81,27 +81,27 @@ def test_too_many_rejected(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny", HEADER + SOUND + "2,20,seven,9\n")
     line = refused(capsys, folder, tmp_path / "out")
     assert "1 of 7 rows (14.3%) are not ratings, more than --max-rejected 0.01" in line
-    assert "the first is line 8: rating is no number: '2,20,seven,9'" in line
-    assert line.endswith("mend the file or raise --max-rejected")
+    assert "the first is line 8: rating is not a number: '2,20,seven,9'" in line
+    assert line.endswith("fix the file or raise --max-rejected")
 
 
 def test_no_such_folder(tmp_path: Path, capsys) -> None:
     line = refused(capsys, tmp_path / "none", tmp_path / "out")
     assert line == (
-        f"error: {tmp_path}/none: no such folder: give --data a folder that holds ratings"
+        f"error: {tmp_path}/none: no such folder; set --data to a folder that holds ratings"
     )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"userId,movieId,stars\n1,10,4.0\n", "names no column rating"),
-        (b"", "is empty: put a file with content in its place"),
-        (gzip.compress((HEADER + SOUND).encode(), mtime=0)[:40], "can't be unpacked"),
-        (b"PK\x03\x04", "holds a zip archive, not text: unpack it (unzip)"),
+        (b"userId,movieId,stars\n1,10,4.0\n", "line 1: no column rating (it reads "),
+        (b"", "is empty; replace it with a complete file"),
+        (gzip.compress((HEADER + SOUND).encode(), mtime=0)[:40], "can't be decompressed"),
+        (b"PK\x03\x04", "holds a zip archive, which is not supported; unpack it with unzip"),
         (b"PAR1" * 9, "can't be read as Parquet"),
         (HEADER.encode(), "holds a header and no ratings"),
-        (b"\x00\x01\x02" * 100, "names no column userId"),
+        (b"\x00\x01\x02" * 100, "line 1: no column userId and no movieId"),
     ],
 )
 def test_ratings_that_cannot_be_read(tmp_path, capsys, content: bytes, message: str) -> None:
@@ -116,18 +116,16 @@ def test_a_directory_where_a_file_should_be(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     (folder / "links.csv").unlink()
     (folder / "links.csv").mkdir()
-    assert "is a directory where a file should be" in refused(capsys, folder, tmp_path / "o")
+    assert "is a folder, not a file; name a file" in refused(capsys, folder, tmp_path / "o")
     (folder / "ratings.csv").unlink()
     (folder / "ratings.csv").mkdir()
-    assert "ratings.csv: is a folder without a part of ratings" in refused(
-        capsys, folder, tmp_path / "o"
-    )
+    assert "ratings.csv: this folder holds no ratings" in refused(capsys, folder, tmp_path / "o")
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     line = refused(capsys, folder / "ratings.csv", tmp_path / "out")
-    assert "is a file, and --data takes the folder that holds it" in line
+    assert "is a file, not a folder; set --data to the folder that holds it" in line
 
 
 def test_a_catalogue_that_matches_no_rating(tmp_path: Path, capsys) -> None:
@@ -147,7 +145,7 @@ def test_fewer_users_than_segments(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     assert call(folder, tmp_path / "out", "--k", "7") == 3
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "error: 2 users for --k 7: use --k 2 or fewer"
+    assert line == "error: 2 users for --k 7: pass --k 2 or lower"
     # The ratings need not be read again for another k.
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".work"]
     assert (
@@ -173,16 +171,24 @@ def test_the_first_bad_line_is_named_however_early_the_run_stops(tmp_path: Path,
     folder = write_tiny(tmp_path / "tiny", HEADER + "".join(rows))
     for _ in range(3):
         line = refused(capsys, folder, tmp_path / "out", "--partition-size", "20kB")
-        assert "the first is line 20002: 1 field where 4 belong: 'junk'" in line
+        assert "the first is line 20002: 1 field, expected 4: 'junk'" in line
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("ratings.csv", b"userId,movieId,rating\r1,10,4.0\r", "ends its lines with CR alone"),
+        ("ratings.csv", b"userId,movieId,rating\r1,10,4.0\r", "its lines end in CR alone"),
         ("ratings.csv", b"userId,rating,movieId,rating\n1,1,10,4\n", "names column rating twice"),
-        ("links.csv", b'movieId,imdbId,tmdbId\n10,"1,100\n20,2,200\n', "a quote is never closed"),
-        ("links.csv", b"movieId,imdbId,tmdbId\n10,1," + b"9" * 5000 + b"\n", "no tmdbId in it"),
+        (
+            "links.csv",
+            b'movieId,imdbId,tmdbId\n10,"1,100\n20,2,200\n',
+            "a quoted field spans lines",
+        ),
+        (
+            "links.csv",
+            b"movieId,imdbId,tmdbId\n10,1," + b"9" * 5000 + b"\n",
+            "none of its tmdbId values",
+        ),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, capsys, name: str, content: bytes, message: str):
@@ -195,9 +201,7 @@ def test_a_catalogue_without_readable_genres(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     text = (folder / "movies_metadata.csv").read_text()
     (folder / "movies_metadata.csv").write_text(text.replace("[{'id'", "[{id"))
-    assert "no film of the catalogue has a genre that can be read" in refused(
-        capsys, folder, tmp_path / "out"
-    )
+    assert "no movie has a readable genre" in refused(capsys, folder, tmp_path / "out")
 
 
 def test_a_damaged_catalogue_is_warned_of_even_quietly(tmp_path: Path, capsys) -> None:
@@ -206,8 +210,8 @@ def test_a_damaged_catalogue_is_warned_of_even_quietly(tmp_path: Path, capsys) -
     (folder / "movies_metadata.csv").write_text(text.replace("[{'id': 35", "[{id: 35"))
     assert call(folder, tmp_path / "out", "--k", "1") == 0
     shown = capsys.readouterr().err
-    assert "1 records of the catalogue have genres that can't be read" in shown
-    assert "16.7% of the ratings are of films that the catalogue lacks" in shown
+    assert "1 catalogue records have unreadable genres" in shown
+    assert "16.7% of the ratings are of movies that the catalogue lacks" in shown
     warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
     assert len(warnings) == 2
 

@@ -12,7 +12,7 @@ import sklearn.cluster
 import sklearn.metrics
 
 from jobs import choose_k, segment
-from segmentation.pipeline import choose_k as searching
+from segmentation.pipeline import stages
 from segmentation.schema import KAGGLE_GENRES
 from tests.conftest import write_tiny
 
@@ -102,7 +102,7 @@ def test_agreement_with_the_planted_segments(automatic: Path) -> None:
 def test_the_terminal(found: Path, capsys) -> None:
     arguments = ["--data", "synthetic:50000", "--k-range", "2-4", "--out", str(found)]
     assert choose_k.main(arguments) == 2
-    assert "holds a finished run already: add --resume" in capsys.readouterr().err
+    assert "already holds a finished run: pass --resume" in capsys.readouterr().err
     stamp = (found / "run.json").stat().st_mtime_ns
     assert choose_k.main([*arguments, "--resume"]) == 0
     shown = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_the_terminal(found: Path, capsys) -> None:
     assert (found / "run.json").stat().st_mtime_ns == stamp
     for change in (["--k-range", "2-5"], ["--seed", "1"], ["--preset", "taste"]):
         assert choose_k.main([*arguments, *change, "--resume"]) == 2
-        assert "was run with other" in capsys.readouterr().err
+        assert "was run with another" in capsys.readouterr().err
     assert segment.main(["--data", "synthetic:50000", "--resume", "--out", str(found)]) == 2
     assert "holds a run of choose-k: choose another --out" in capsys.readouterr().err
 
@@ -148,7 +148,7 @@ def test_a_search_that_is_no_longer_asked_for(tmp_path: Path, capsys, monkeypatc
         patch.setattr(outputs, "write_segments", lambda *_: 1 / 0)
         assert segment.main([*searching, "--k", "auto"]) == 1
     assert choose_k.main([*searching, "--resume"]) == 2
-    assert "was run with other job" in capsys.readouterr().err
+    assert "was run with another job" in capsys.readouterr().err
     assert segment.main([*arguments, "--k", "3", "--resume"]) == 0
     manifest = json.loads((out / "run.json").read_text())
     assert "choose_k" not in manifest
@@ -161,7 +161,7 @@ def test_too_few_users(tmp_path: Path, capsys) -> None:
     assert choose_k.main(["--data", str(data), "--out", str(out), "--quiet"]) == 3
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == (
-        "error: 2 users for --k-range 2-10: there is nothing to choose from: use segment with --k 2"
+        "error: 2 users for --k-range 2-10: there is nothing to choose from: run segment with --k 2"
     )
     assert not (out / "run.json").exists()
 
@@ -176,7 +176,7 @@ def test_users_that_are_alike(tmp_path: Path, capsys) -> None:
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "error: 2 distinct users for --k-range 2-10: there is nothing to choose from: "
-        "use segment with --k 2"
+        "run segment with --k 2"
     )
 
 
@@ -184,18 +184,18 @@ def test_a_range_that_nothing_is_chosen_from(tmp_path: Path, capsys) -> None:
     arguments = ["--data", "synthetic:20000", "--k-range", "2-3", "--out", str(tmp_path / "out")]
     assert segment.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == ("error: --k-range is what --k auto chooses from: add that, or leave it out")
+    assert line == ("error: --k-range is what --k auto chooses from: pass both, or leave it out")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("5", "'5' is no range: give two numbers, as in 2-10"),
-        ("2-x", "is no range"),
-        ("-3-4", "is no range"),
-        ("1-4", "--k-range 1-4: give two numbers that rise, from 2 to 50"),
-        ("7-3", "give two numbers that rise"),
+        ("5", "'5' is not a range: give two numbers, as in 2-10"),
+        ("2-x", "is not a range"),
+        ("-3-4", "is not a range"),
+        ("1-4", "--k-range 1-4: give two rising numbers, from 2 to 50"),
+        ("7-3", "give two rising numbers"),
         ("2-51", "from 2 to 50"),
     ],
 )
@@ -212,9 +212,7 @@ def test_no_range(given: str, message: str, tmp_path: Path, capsys) -> None:
 
 
 def test_what_is_kept_comes_back_whole(found: Path) -> None:
-    from segmentation.pipeline.choose_k import _restored
-
     record = json.loads((found / "choose_k.json").read_text())
-    search = _restored(record)
-    assert json.loads(json.dumps(searching.search_record(search))) == record
+    search = stages.search_from_record(record)
+    assert json.loads(json.dumps(stages.search_record(search))) == record
     assert np.isfinite([f.inertia for f in search.figures]).all()

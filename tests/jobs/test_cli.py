@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import segmentation
 from jobs import cli, segment, synthesize
 from segmentation.pipeline import stages
 from tests.conftest import write_tiny
@@ -41,20 +42,28 @@ def test_every_job_has_help_under_both_names(job: str) -> None:
 
 def test_the_console_script_itself(capsys) -> None:
     assert cli.main([]) == 2
-    assert cli.main(["--help"]) == 0
-    assert cli.main(["--version"]) == 0
-    shown = capsys.readouterr().out
-    for job in cli.JOBS:
-        assert job in shown
-    assert cli.main(["segmnt"]) == 2
-    assert capsys.readouterr().err.startswith("error: no job 'segmnt': choose from segment")
+    for option in ("--help", "--version"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([option])
+        assert caught.value.code == 0
+    output = capsys.readouterr().out
+    for job, what in cli.JOBS.items():
+        assert job in output
+        assert what.split()[0] in output
+    assert f"segmentation {segmentation.__version__}" in output
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["segmnt"])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: argument JOB: invalid choice: 'segmnt' (choose from ")
+    assert line.endswith("see segmentation --help")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--k", "0"], "--k 0: choose from 1 to 50"),
-        (["--preset", "original", "--join", "links"], "--preset original is the direct join"),
+        (["--preset", "original", "--join", "links"], "--preset original uses the direct join"),
         (["--resume"], "--resume needs --out"),
         (["--out", " "], "--out: is empty"),
         (["--data", ""], "--data: is empty"),
@@ -112,7 +121,7 @@ def test_resume_goes_on_from_the_last_finished_stage(capsys, tmp_path: Path, mon
     assert [p.name for p in out.iterdir()] == [".work"], "nothing reads as a result"
     capsys.readouterr()
     assert segment.main(arguments) == 2
-    assert "holds an unfinished run already: add --resume" in capsys.readouterr().err
+    assert "already holds an unfinished run: pass --resume" in capsys.readouterr().err
     assert segment.main([*arguments, "--resume"]) == 0
     told = capsys.readouterr().err
     assert "ratings: taken from the finished stage" in told
@@ -134,15 +143,15 @@ def test_resuming_a_finished_run_shows_it_again(capsys, tmp_path: Path) -> None:
     first = capsys.readouterr().out
     stamp = (out / "run.json").stat().st_mtime_ns
     assert segment.main(arguments) == 2
-    assert "holds a finished run already: add --resume" in capsys.readouterr().err
+    assert "already holds a finished run: pass --resume" in capsys.readouterr().err
     assert segment.main([*arguments, "--resume"]) == 0
     assert capsys.readouterr().out == first
     assert (out / "run.json").stat().st_mtime_ns == stamp
     assert segment.main([*arguments, "--resume", "--seed", "9"]) == 2
-    assert "was run with other seed" in capsys.readouterr().err
+    assert "was run with another seed" in capsys.readouterr().err
     append(data / "ratings.csv", "1,20,1.0,7\n")
     assert segment.main([*arguments, "--resume"]) == 2
-    assert "was run with other fingerprint" in capsys.readouterr().err
+    assert "was run with another fingerprint" in capsys.readouterr().err
     assert segment.main([*arguments, "--overwrite"]) == 0
     assert json.loads((out / "run.json").read_text())["rows"]["read"] == 7
 
@@ -218,7 +227,7 @@ def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     assert done.returncode == 0
     # The tiny catalogue lacks one film in four, which --quiet does not keep quiet about.
     (line,) = done.stderr.splitlines()
-    assert line.startswith("  warning: 16.7% of the ratings are of films")
+    assert line.startswith("  warning: 16.7% of the ratings are of movies")
 
 
 def test_default_out_is_under_runs(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -259,7 +268,7 @@ class TestSynthesize:
     def test_bad_usage(self, tmp_path: Path, capsys) -> None:
         out = tmp_path / "data"
         assert synthesize.main(["--rows", "3", "--out", str(out), "--quiet"]) == 2
-        assert "--rows 3: from 1,000 to" in capsys.readouterr().err
+        assert "--rows 3: choose from 1,000 to" in capsys.readouterr().err
         (tmp_path / "file").write_text("")
         assert synthesize.main(["--rows", "3000", "--out", str(tmp_path / "file")]) == 2
         assert "is a file: choose a folder for --out" in capsys.readouterr().err
@@ -271,7 +280,7 @@ def test_what_the_collector_drops_comes_again_as_what_it_was(name: str, status: 
     """Python drops what is raised within a collector's callback, and distributed has one."""
     code = f"""
 import gc, os, signal, sys, time
-from jobs import common
+from jobs import entrypoint
 
 def callback(phase, info):
     gc.callbacks.remove(callback)
@@ -283,7 +292,7 @@ def job(arguments):
     gc.collect()
     time.sleep(20)
 
-sys.exit(common.run(common.parser("x", "x"), job, []))
+sys.exit(entrypoint.run_job(entrypoint.new_parser("x", "x"), job, []))
 """
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

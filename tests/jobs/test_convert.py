@@ -1,4 +1,4 @@
-"""``convert``: the copy says what the original says, in parts that every job reads."""
+"""``convert``: the copy holds what the original holds, in parts that every job reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from jobs import choose_k, convert, segment
 from segmentation.datasets import layouts, partitions
-from segmentation.pipeline import convert as converting
+from segmentation.pipeline.convert import PartRecord, write_part
 from tests.conftest import write_tiny
 from tests.jobs.test_invariance import assert_same, copy, data, reference, run
 
@@ -56,10 +56,10 @@ def test_the_copy_is_the_original(data: Path, copied: Path) -> None:
 
 
 def test_every_job_reads_it(copied: Path, reference, tmp_path: Path) -> None:
-    found = run(copied, tmp_path / "out", "--partition-size", "100kB")
-    assert_same(found, reference)
-    assert found[1]["data"]["synthetic"] is True
-    assert found[1]["kmeans"]["planted_ari"] == reference[1]["kmeans"]["planted_ari"]
+    result = run(copied, tmp_path / "out", "--partition-size", "100kB")
+    assert_same(result, reference)
+    assert result[1]["data"]["synthetic"] is True
+    assert result[1]["kmeans"]["planted_ari"] == reference[1]["kmeans"]["planted_ari"]
     arguments = ["--data", str(copied), "--k-range", "2-3", "--quiet"]
     assert choose_k.main([*arguments, "--out", str(tmp_path / "k")]) == 0
 
@@ -78,8 +78,8 @@ def test_real_ratings(real_data: Path, tmp_path: Path, folder: str) -> None:
     assert one[1]["data"]["synthetic"] is False
 
 
-def test_groups_are_not_larger_than_said(data: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(converting, "ROW_GROUP", 1_000)
+def test_row_groups_have_a_maximum_size(data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("segmentation.pipeline.convert.ROW_GROUP", 1_000)
     assert call(data, tmp_path / "out") == 0
     (part,) = (tmp_path / "out" / "ratings.parquet").iterdir()
     metadata = pq.ParquetFile(part).metadata
@@ -87,7 +87,7 @@ def test_groups_are_not_larger_than_said(data: Path, tmp_path: Path, monkeypatch
 
 
 def test_odd_rows(tmp_path: Path) -> None:
-    """What is no rating is left aside with its place; what is one stays to the last digit."""
+    """Rejected rows are set aside with their line; ratings keep every digit."""
     folder = write_tiny(
         tmp_path / "tiny",
         "timestamp,userId,rating,movieId\n,9,3.7,10\nsoon,1,4,20\n5,1,bad,20\n7,1,0.5,999\n",
@@ -102,11 +102,11 @@ def test_odd_rows(tmp_path: Path) -> None:
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["rows"] == {"read": 4, "used": 3, "unmapped": 0, "rejected": 1}
     assert manifest["parquet"]["sorted_by_user"] is False
-    kept = pd.read_csv(out / "rejected" / "ratings.csv")
-    assert kept["line"].tolist() == [4]
+    rejected = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert rejected["line"].tolist() == [4]
 
 
-def test_packed_and_many_and_without_timestamps(data: Path, tmp_path: Path) -> None:
+def test_several_compressed_files_without_timestamps(data: Path, tmp_path: Path) -> None:
     folder = copy(data, tmp_path / "data")
     (folder / "ratings").mkdir()
     frame = pd.read_csv(data / "ratings.csv")[["userId", "movieId", "rating"]]
@@ -117,24 +117,24 @@ def test_packed_and_many_and_without_timestamps(data: Path, tmp_path: Path) -> N
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "ratings.parquet"), frame)
 
 
-def test_what_was_written_is_read_again(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_every_file_is_read_back(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     write = pq.write_table
 
-    def badly(table, *arguments, **options) -> None:
+    def write_less(table, *arguments, **options) -> None:
         write(table.slice(1), *arguments, **options)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(pq, "write_table", badly)
+    monkeypatch.setattr(pq, "write_table", write_less)
     assert call(data, out, "--partition-size", "300kB") == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert "what was written doesn't read as what was meant" in line
+    assert "reads back differently from what was written" in line
     assert not (out / "run.json").exists()
     assert not (out / "ratings.parquet").exists()
 
 
 @contextmanager
 def full_after_three_parts() -> Iterator[list[Path]]:
-    """A disk that has room for three files; yield those that were written."""
+    """A disk with space for three files; yield the paths that were written."""
     write, written = pq.write_table, []
 
     def write_three(table, place, **options) -> None:
@@ -154,7 +154,7 @@ def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, ca
     write = pq.write_table
     with full_after_three_parts() as written:
         assert call(data, out, *arguments) == 3
-    assert "no space left on the disk: make room, then run again with --resume" in (
+    assert "no space left on the disk: free some, then run again with --resume" in (
         capsys.readouterr().err
     )
     assert segment.main(["--data", str(data), "--out", str(out), "--quiet"]) == 2
@@ -164,17 +164,17 @@ def test_resumed_from_finished_parts(data: Path, tmp_path: Path, monkeypatch, ca
     assert len(written) == len({str(place) for place in written})
     original = pd.read_csv(data / "ratings.csv")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
-    # Finished, it is left as it is.
+    # A finished copy is left as it is.
     n = len(written)
     assert call(data, out, *arguments, "--resume") == 0
     assert len(written) == n
 
 
 @pytest.mark.parametrize("damage", ["cut", "swapped", "gone"])
-def test_what_was_done_to_finished_parts_is_seen(
+def test_damage_to_finished_parts_is_found(
     data: Path, reference, tmp_path: Path, capsys, damage: str
 ) -> None:
-    def harm(parts: Path) -> None:
+    def damage_parts(parts: Path) -> None:
         one, other = parts / "part-00000.parquet", parts / "part-00001.parquet"
         if damage == "swapped":
             one.write_bytes(other.read_bytes())
@@ -189,25 +189,26 @@ def test_what_was_done_to_finished_parts_is_seen(
         assert call(data, out, *arguments) == 3
     (parts,) = out.rglob("ratings.parquet")
     assert len(list(parts.glob("*.json"))) >= 2
-    harm(parts)
+    damage_parts(parts)
     assert call(data, out, *arguments, "--resume") == 0
     original = pd.read_csv(data / "ratings.csv")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
     capsys.readouterr()
-    # Later on whoever reads the copy, or would go on with it, is told.
-    harm(out / "ratings.parquet")
+    # The same damage later on, when the copy is resumed or read.
+    damage_parts(out / "ratings.parquet")
     assert call(data, out, *arguments, "--resume") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "part-00000.parquet: is missing or not what was written: add --overwrite" in line
+    assert "part-00000.parquet: is missing or differs from what was written" in line
+    assert line.endswith("add --overwrite in place of --resume")
     assert segment.main(["--data", str(out), "--out", str(tmp_path / "s"), "--quiet"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {out}/ratings.parquet: holds ")
-    assert "its run.json tells of" in line
+    assert "its run.json lists" in line
     assert call(data, out, *arguments, "--overwrite") == 0
     assert_same(run(out, tmp_path / "s"), reference)
 
 
-def test_damage_within_a_page_is_seen(copied: Path, tmp_path: Path, capsys) -> None:
+def test_damage_within_a_page_is_found(copied: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "copy"
     shutil.copytree(copied, out)
     part = out / "ratings.parquet" / "part-00001.parquet"
@@ -223,7 +224,7 @@ def test_damage_within_a_page_is_seen(copied: Path, tmp_path: Path, capsys) -> N
         assert f"{part}: can't be read" in capsys.readouterr().err
 
 
-def test_timestamps_that_are_none_are_told_of(tmp_path: Path, capsys) -> None:
+def test_a_warning_about_timestamps(tmp_path: Path, capsys) -> None:
     folder = write_tiny(
         tmp_path / "tiny",
         "userId,movieId,rating,timestamp\n9,10,3.5,2000-07-30\n1,20,4,5.0\n1,10,4,7\n",
@@ -231,12 +232,12 @@ def test_timestamps_that_are_none_are_told_of(tmp_path: Path, capsys) -> None:
     assert call(folder, tmp_path / "out") == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "warning: 1 timestamps are neither whole numbers nor points in time" in line
-    found = pd.read_parquet(tmp_path / "out" / "ratings.parquet")["timestamp"]
-    assert found.isna().tolist() == [True, False, False]
-    assert found.dropna().tolist() == [5, 7]
+    timestamps = pd.read_parquet(tmp_path / "out" / "ratings.parquet")["timestamp"]
+    assert timestamps.isna().tolist() == [True, False, False]
+    assert timestamps.dropna().tolist() == [5, 7]
 
 
-def test_a_packed_file_becomes_several(
+def test_a_compressed_file_becomes_several_parts(
     data: Path, reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = copy(data, tmp_path / "data"), tmp_path / "out"
@@ -245,7 +246,7 @@ def test_a_packed_file_becomes_several(
     monkeypatch.setattr(
         partitions, "read_chunks", functools.partial(partitions.read_chunks, size=100_000)
     )
-    monkeypatch.setattr(converting, "FILE_ROWS", 7_000)
+    monkeypatch.setattr("segmentation.pipeline.convert.FILE_ROWS", 7_000)
     assert call(folder, out) == 0
     parts = sorted(path.name for path in (out / "ratings.parquet").iterdir())
     assert parts[:3] == ["part-00000.parquet", "part-00000_0001.parquet", "part-00000_0002.parquet"]
@@ -257,19 +258,21 @@ def test_a_packed_file_becomes_several(
     original = pd.read_csv(data / "ratings.csv")
     pd.testing.assert_frame_equal(pd.read_parquet(out / "ratings.parquet"), original)
     assert_same(run(out, tmp_path / "read"), reference)
-    # A record tells of all its files: where one is gone, the partition is written again.
-    place = tmp_path / "part"
-    (piece,) = partitions.plan_partitions(
+    # A record lists all its files: if one is missing, the partition is written again.
+    part = tmp_path / "part"
+    (fragments,) = partitions.plan_partitions(
         partitions.probe_files(layouts.detect_layout(str(folder))), 1 << 20
     )
-    whole = converting.write_part(piece, str(place))
+    summary = write_part(fragments, part)
     (tmp_path / "part_0001.parquet").unlink()
-    assert converting.write_part(piece, str(place)).used == whole.used == 60_000
+    assert write_part(fragments, part).used == summary.used == 60_000
     assert (tmp_path / "part_0001.parquet").exists()
-    assert len(converting._record(tmp_path / "part.json").digests) == len(parts)
+    assert len(PartRecord.read(tmp_path / "part.json").files) == len(parts)
 
 
-def test_a_copy_and_results_keep_apart(copied: Path, data: Path, tmp_path: Path, capsys) -> None:
+def test_copies_and_runs_do_not_overwrite_each_other(
+    copied: Path, data: Path, tmp_path: Path, capsys
+) -> None:
     for options in ([], ["--overwrite"], ["--resume"]):
         arguments = ["--data", str(data), "--out", str(copied), "--quiet", *options]
         assert segment.main(arguments) == 2
@@ -278,10 +281,10 @@ def test_a_copy_and_results_keep_apart(copied: Path, data: Path, tmp_path: Path,
     run(data, out)
     assert call(data, out, "--overwrite") == 2
     assert "holds a run of segment: choose another --out" in capsys.readouterr().err
-    # The source itself is no place for its copy.
+    # The folder of the source is no place for its copy.
     shutil.copytree(data, tmp_path / "source")
     assert call(tmp_path / "source", tmp_path / "source", "--overwrite") == 2
-    assert "which is not of a run that ended well" in capsys.readouterr().err
+    assert "which belongs to no finished run" in capsys.readouterr().err
     assert (tmp_path / "source" / "ratings.csv").exists()
 
 

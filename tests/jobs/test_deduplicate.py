@@ -1,4 +1,4 @@
-"""``--deduplicate``: the latest rating alone counts, however the file is ordered, cut and kept."""
+"""``--deduplicate``: only the latest rating counts, whatever the order and form of the files."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lines(clean: Path) -> list[str]:
-    """Every tenth rating was changed twice, before and after what stands: 6,000 rows more or so."""
+    """Every tenth rating twice more, with earlier timestamps: about 4,000 rows in addition."""
     rng = random.Random(0)
-    found = []
+    rows = []
     for line in (clean / "ratings.csv").read_text().splitlines()[1:]:
-        found.append(line)
+        rows.append(line)
         if rng.random() < 0.1:
             user, movie, _, timestamp = line.split(",")
             for earlier in (1, 5_000):
-                found.append(f"{user},{movie},{rng.randint(1, 10) / 2},{int(timestamp) - earlier}")
-    return found
+                rows.append(f"{user},{movie},{rng.randint(1, 10) / 2},{int(timestamp) - earlier}")
+    return rows
 
 
 @pytest.fixture(scope="module")
 def reference(clean: Path, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
-    """Of what stands alone, without the option."""
+    """The run on the latest ratings alone, without the option."""
     return run(clean, tmp_path_factory.mktemp("reference") / "out", "--quiet")
 
 
@@ -51,11 +51,12 @@ def run(data: Path, out: Path, *options: str) -> tuple[pd.DataFrame, dict]:
     return pd.read_parquet(out / "assignments.parquet"), json.loads((out / "run.json").read_text())
 
 
-def without_rejected(found: tuple[pd.DataFrame, dict], n: int) -> tuple[pd.DataFrame, dict]:
-    rows = found[1]["rows"]
+def without_rejected(result: tuple[pd.DataFrame, dict], n: int) -> tuple[pd.DataFrame, dict]:
+    """Return a result as if its ``n`` rejected rows had not been in the file."""
+    rows = result[1]["rows"]
     assert rows["rejected"] == n
     assert rows["read"] == rows["used"] + rows["unmapped"] + n
-    return found[0], {**found[1], "rows": {**rows, "read": rows["read"] - n, "rejected": 0}}
+    return result[0], {**result[1], "rows": {**rows, "read": rows["read"] - n, "rejected": 0}}
 
 
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
@@ -63,17 +64,17 @@ def without_rejected(found: tuple[pd.DataFrame, dict], n: int) -> tuple[pd.DataF
 def test_only_the_latest_counts(
     clean: Path, lines: list[str], reference, tmp_path: Path, order: str, kind: str, capsys
 ) -> None:
-    own = list(lines)
+    lines = list(lines)
     if order == "shuffled":
-        random.Random(1).shuffle(own)
+        random.Random(1).shuffle(lines)
     folder = copy(clean, tmp_path / "data")
     if kind == "parts":
         (folder / "ratings").mkdir()
         for i in range(3):
-            part = own[len(own) * i // 3 : len(own) * (i + 1) // 3]
+            part = lines[len(lines) * i // 3 : len(lines) * (i + 1) // 3]
             (folder / "ratings" / f"{i}.csv").write_text(HEADER + "\n".join(part))
     else:
-        (folder / "ratings.csv").write_text(HEADER + "\n".join(own) + "\n")
+        (folder / "ratings.csv").write_text(HEADER + "\n".join(lines) + "\n")
     if kind == "parquet":
         pd.read_csv(folder / "ratings.csv").to_parquet(
             folder / "ratings.parquet", row_group_size=2_000
@@ -81,24 +82,24 @@ def test_only_the_latest_counts(
         (folder / "ratings.csv").unlink()
     out = tmp_path / "out"
     options = [o for o in OPTIONS if o != "--quiet"]
-    found = run(folder, out, *options, "--partition-size", "60kB")
+    result = run(folder, out, *options, "--partition-size", "60kB")
     assert ("they are shuffled first" in capsys.readouterr().err) == (order == "shuffled")
-    kept = pd.read_csv(out / "rejected" / "ratings.csv")
-    assert set(kept["reason"]) == {REASON}
-    assert_same(without_rejected(found, len(kept)), reference)
-    # Of mapped movies each, with its place and what stands there.
-    rows = pd.DataFrame([line.split(",") for line in own], columns=HEADER.strip().split(","))
-    last = rows.astype({"timestamp": int}).sort_values("timestamp", kind="stable")
-    old = last[last.duplicated(["userId", "movieId"], keep="last")]
-    assert len(kept) in range(len(old) - 30, len(old) + 1)
-    for row in kept.sample(50, random_state=0).itertuples():
+    rejected = pd.read_csv(out / "rejected" / "ratings.csv")
+    assert set(rejected["reason"]) == {REASON}
+    assert_same(without_rejected(result, len(rejected)), reference)
+    # Every superseded rating of a movie in the catalogue, with its line.
+    rows = pd.DataFrame([line.split(",") for line in lines], columns=HEADER.strip().split(","))
+    by_time = rows.astype({"timestamp": int}).sort_values("timestamp", kind="stable")
+    superseded = by_time[by_time.duplicated(["userId", "movieId"], keep="last")]
+    assert len(rejected) in range(len(superseded) - 30, len(superseded) + 1)
+    for row in rejected.sample(50, random_state=0).itertuples():
         part = int(Path(row.file).stem) if kind == "parts" else 0
         at = (
             row.line
             - (1 if kind == "parquet" else 2)
-            + (len(own) * part // 3 if kind == "parts" else 0)
+            + (len(lines) * part // 3 if kind == "parts" else 0)
         )
-        user, movie, stars, timestamp = own[at].split(",")
+        user, movie, stars, timestamp = lines[at].split(",")
         assert row.text == f"{user},{movie},{float(stars):g},{timestamp}"
 
 
@@ -108,18 +109,18 @@ def test_four_rows_by_hand(tmp_path: Path) -> None:
         HEADER + "1,10,4.0,5\n1,20,2.0,1\n2,10,1.0,3\n1,10,1.5,4\n2,30,5.0,\n2,30,3.0,9\n",
     )
     out = tmp_path / "out"
-    found = run(folder, out, *OPTIONS, "--k", "2")
-    rows = found[0].set_index("userId")
+    assignments, manifest = run(folder, out, *OPTIONS, "--k", "2")
+    rows = assignments.set_index("userId")
     assert rows["movies"].to_dict() == {1: 2, 2: 2}
     assert rows["mean_rating"].to_dict() == {1: 3.0, 2: 2.0}
-    assert found[1]["rows"] == {"read": 6, "used": 4, "unmapped": 0, "rejected": 2}
+    assert manifest["rows"] == {"read": 6, "used": 4, "unmapped": 0, "rejected": 2}
     assert (out / "rejected" / "ratings.csv").read_text().splitlines()[1:] == [
         f'{folder}/ratings.csv,5,{REASON},"1,10,1.5,4"',
         f'{folder}/ratings.csv,6,{REASON},"2,30,5"',
     ]
 
 
-def test_they_are_rejected_rows(tmp_path: Path, capsys) -> None:
+def test_superseded_rows_count_as_rejected(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny", HEADER + "1,10,4.0,5\n1,10,2.0,1\n2,20,1.0,3\n")
     arguments = ["--data", str(folder), "--k", "2", "--quiet", "--deduplicate"]
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
@@ -138,7 +139,7 @@ def test_timestamps_of_other_forms(
         {"userId": int, "movieId": int, "rating": float, "timestamp": int}
     )
     if form == "date":
-        # A date a user and movie for each, so that days tell which is the latest.
+        # One day per rating of a movie by a user, so that days decide which is the latest.
         frame["timestamp"] = frame.groupby(["userId", "movieId"])["timestamp"].rank() * 86_400
         frame["timestamp"] = frame["timestamp"].astype(int)
     if order == "shuffled":
@@ -155,7 +156,7 @@ def test_timestamps_of_other_forms(
     elif form == "double":
         frame.astype({"timestamp": float}).to_parquet(folder / "ratings.parquet")
     elif form == "ns":
-        # All of it within less than a second.
+        # All within less than a second.
         frame["timestamp"] = pd.to_datetime(frame["timestamp"] % 900_000, unit="us").astype(
             "datetime64[ns]"
         )
@@ -173,27 +174,27 @@ def test_timestamps_of_other_forms(
         ["userId", "movieId"], keep="last"
     )
     links = pd.read_csv(clean / "links.csv")
-    known = pd.to_numeric(
+    tmdb_ids = pd.to_numeric(
         pd.read_csv(clean / "movies_metadata.csv", usecols=["id"], dtype=str)["id"], errors="coerce"
     )
-    in_catalogue = links[links["tmdbId"].isin(known)]["movieId"]
+    in_catalogue = links[links["tmdbId"].isin(tmdb_ids)]["movieId"]
     latest = latest[latest["movieId"].isin(in_catalogue)]
     expected = latest.groupby("userId")["rating"].agg(["size", "sum"])
-    found = run(folder, tmp_path / "out", *OPTIONS)[0].set_index("userId")
+    users = run(folder, tmp_path / "out", *OPTIONS)[0].set_index("userId")
     pd.testing.assert_series_equal(
-        found["movies"], expected["size"], check_names=False, check_dtype=False
+        users["movies"], expected["size"], check_names=False, check_dtype=False
     )
-    np.testing.assert_allclose(found["mean_rating"], expected["sum"] / expected["size"], rtol=1e-6)
+    np.testing.assert_allclose(users["mean_rating"], expected["sum"] / expected["size"], rtol=1e-6)
 
 
-def test_timestamps_that_tell_nothing(tmp_path: Path, capsys) -> None:
+def test_timestamps_that_are_not_comparable(tmp_path: Path, capsys) -> None:
     text = HEADER + "1,10,4.0,2000-07-30\n1,10,2.0,2001-07-30\n2,20,1.0,2001-07-30\n"
     folder = write_tiny(tmp_path / "tiny", text)
     arguments = ["--data", str(folder), "--k", "2", "--quiet", "--deduplicate"]
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "3 of 3 ratings have no timestamp that is a whole number or a point in time" in line
-    assert line.endswith("write seconds since 1970 there, or leave the option out")
+    assert line.endswith("write seconds since 1970 there, or leave --deduplicate out")
     (folder / "ratings.csv").write_text(text.replace("2000-07-30", "5").replace("2001-07-30", "6"))
     pd.DataFrame(
         {"userId": [1], "movieId": [20], "rating": [3.0], "timestamp": pd.to_datetime(["2001"])}
@@ -201,7 +202,7 @@ def test_timestamps_that_tell_nothing(tmp_path: Path, capsys) -> None:
     (folder / "ratings.csv").rename(folder / "ratings-1.csv")
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert "ratings-2.parquet: column timestamp holds points in time, and numbers in " in line
+    assert "ratings-2.parquet: column timestamp holds datetimes, but numbers in " in line
 
 
 def test_without_timestamps(tmp_path: Path, capsys) -> None:
@@ -210,14 +211,14 @@ def test_without_timestamps(tmp_path: Path, capsys) -> None:
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        f"error: {folder}/ratings.csv: has no column timestamp, by which --deduplicate tells the "
-        "latest: add it, or leave the option out"
+        f"error: {folder}/ratings.csv: has no column timestamp, which --deduplicate needs to "
+        "find the latest rating: add it, or leave --deduplicate out"
     )
 
 
-def test_another_option_is_another_run(clean: Path, tmp_path: Path, capsys) -> None:
+def test_resume_with_the_option_is_refused(clean: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     run(clean, out, "--quiet")
     arguments = ["--data", str(clean), "--out", str(out), "--quiet", "--resume", "--deduplicate"]
     assert segment.main(arguments) == 2
-    assert "was run with other deduplicate" in capsys.readouterr().err
+    assert "was run with another deduplicate" in capsys.readouterr().err

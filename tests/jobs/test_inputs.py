@@ -18,7 +18,8 @@ import pytest
 from jobs import segment
 from segmentation.features import aggregate
 from tests.conftest import write_tiny
-from tests.jobs.test_invariance import assert_same, copy, data, reference, run
+from tests.jobs.reading import assert_same_users, read
+from tests.jobs.test_invariance import copy, data, reference, run
 
 __all__ = ["data", "reference"]  # fixtures
 
@@ -60,19 +61,18 @@ def write_parts(folder: Path, lines: list[str], n: int, name: str = "part-{}.csv
     ],
 )
 def test_text_in_any_form(
-    data: Path, reference, tmp_path: Path, name: str, n: int, option: str | None
+    data: Path, reference, client, tmp_path: Path, name: str, n: int, option: str | None
 ) -> None:
     folder = without_ratings(data, tmp_path / "data")
     inner, _, last = name.rpartition("/")
     write_parts(folder / inner, lines_of(data), n, last)
     (folder / inner / "_SUCCESS").write_text("")
     options = ["--ratings", option] if option else []
-    found = run(folder, tmp_path / "out", "--partition-size", "300kB", *options)
-    assert_same(found, reference)
+    assert_same_users(read(client, folder, "--partition-size", "300kB", *options), reference)
 
 
 @pytest.mark.parametrize("kind", ["file", "parts", "small groups", "other types"])
-def test_parquet(data: Path, reference, tmp_path: Path, kind: str) -> None:
+def test_parquet(data: Path, reference, client, tmp_path: Path, kind: str) -> None:
     folder = without_ratings(data, tmp_path / "data")
     frame = pd.read_csv(data / "ratings.csv")
     if kind == "other types":
@@ -85,8 +85,7 @@ def test_parquet(data: Path, reference, tmp_path: Path, kind: str) -> None:
     else:
         size = 700 if kind == "small groups" else None
         frame.to_parquet(folder / "ratings.parquet", row_group_size=size)
-    found = run(folder, tmp_path / "out", "--partition-size", "37kB")
-    assert_same(found, reference)
+    assert_same_users(read(client, folder, "--partition-size", "37kB"), reference)
 
 
 def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
@@ -108,11 +107,11 @@ def test_rows_of_parquet_that_are_no_ratings(tmp_path: Path) -> None:
     kept = pd.read_csv(out / "rejected" / "ratings.csv")
     assert kept["line"].tolist() == [2, 3, 4, 5, 6]
     assert kept["reason"].tolist() == [
-        "rating is no number",
-        "rating is no number",
+        "rating is not a number",
+        "rating is not a number",
         "rating is outside 0.5 to 5",
-        "userId is no whole number within 64 bits",
-        "userId is no whole number within 64 bits",
+        "userId is not a 64-bit integer",
+        "userId is not a 64-bit integer",
     ]
 
 
@@ -147,14 +146,14 @@ def refused_half_way(
     lines = lines_of(folder)
     (folder / "ratings.csv").unlink()
     write_parts(folder / "ratings", lines, 3)
-    probe, part = aggregate.reader.probe, folder / "ratings" / "part-1.csv"
+    probe, part = aggregate.probe_files, folder / "ratings" / "part-1.csv"
 
     def then_changed(layout, **more):
         files = probe(layout, **more)
         change(part)
         return files
 
-    monkeypatch.setattr(aggregate.reader, "probe", then_changed)
+    monkeypatch.setattr(aggregate, "probe_files", then_changed)
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
     assert segment.main(arguments) == 3
     (line,) = capsys.readouterr().err.splitlines()
@@ -174,21 +173,23 @@ def test_a_file_that_is_cut_while_it_is_read(
     part, line = refused_half_way(
         tmp_path, capsys, monkeypatch, lambda path: path.write_bytes(path.read_bytes()[:size])
     )
-    assert line.startswith(f"error: {part}: is shorter than the 54 bytes that it had when the run")
-    assert line.endswith("began: let nobody write to it, and run again")
+    assert line.startswith(f"error: {part}: is shorter than the 54 bytes it had when the run began")
+    assert line.endswith("make sure that nothing writes to it, and run again")
 
 
-def test_parts_of_several_kinds_belong_together(data: Path, reference, tmp_path: Path) -> None:
+def test_parts_of_several_kinds_belong_together(
+    data: Path, reference, client, tmp_path: Path
+) -> None:
     # A folder whose name looks like a pattern is one all the same.
     folder = without_ratings(data, tmp_path / "data [1]*")
     lines = lines_of(data)
     cuts = [0, len(lines) // 3, len(lines) // 2, len(lines)]
     for i, name in enumerate(["ratings-1.csv", "ratings-2.csv.gz", "ratings-3.CSV"]):
         write_parts(folder, lines[cuts[i] : cuts[i + 1]], 1, name)
-    assert_same(run(folder, tmp_path / "out"), reference)
+    assert_same_users(read(client, folder), reference)
     (folder / "ratings-3.CSV").unlink()
     pd.read_csv(data / "ratings.csv")[cuts[2] :].to_parquet(folder / "ratings-3.parquet")
-    assert_same(run(folder, tmp_path / "again"), reference)
+    assert_same_users(read(client, folder), reference)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_parts_of_several_kinds_belong_together(data: Path, reference, tmp_path:
         ("ratings_small.csv", "ratings"),
     ],
 )
-def test_what_may_be_meant_and_is_not_read_is_told(
+def test_a_warning_names_what_looks_like_ratings_and_is_not_read(
     tmp_path: Path, capsys, name: str, other: str
 ) -> None:
     folder = write_tiny(tmp_path / "tiny")
@@ -215,7 +216,7 @@ def test_what_may_be_meant_and_is_not_read_is_told(
     (folder / "rates-3.csv").write_text(text)
     arguments = ["--data", str(folder), "--k", "2", "--quiet"]
     assert segment.main([*arguments, "--out", str(tmp_path / "out")]) == 0
-    assert f"warning: {folder}/{other} lies there and is not read: " in capsys.readouterr().err
+    assert f"warning: {folder}/{other}: not read, since " in capsys.readouterr().err
     (told,) = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"][-1:]
     assert other in told
     # Who names ratings has chosen them.
@@ -223,16 +224,17 @@ def test_what_may_be_meant_and_is_not_read_is_told(
     assert "is not read" not in capsys.readouterr().err
 
 
-def test_lines_longer_than_what_is_read_beyond_a_range(data: Path, reference, tmp_path) -> None:
+def test_lines_longer_than_what_is_read_beyond_a_range(
+    data: Path, reference, client, tmp_path: Path
+) -> None:
     """Buffers grow while other threads take up the ones that were used before."""
     folder = without_ratings(data, tmp_path / "data")
     frame = pd.read_csv(data / "ratings.csv")
     long = np.arange(len(frame)) % 40 == 0
     frame["review"] = np.where(long, "z" * 9_000, "z")
     frame.to_csv(folder / "ratings.csv", index=False)
-    for number in range(3):
-        found = run(folder, tmp_path / str(number), "--partition-size", "50kB")
-        assert_same(found, reference)
+    for _ in range(3):
+        assert_same_users(read(client, folder, "--partition-size", "50kB"), reference)
 
 
 @pytest.mark.parametrize("statistics", [True, False])
@@ -253,7 +255,10 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     (folder / "ratings").mkdir()
     frame.to_parquet(folder / "ratings" / "0.parquet")
     for change, told in (
-        (frame.rename(columns={"rating": "stars"}), "has no column rating (it has: userId, movieI"),
+        (
+            frame.rename(columns={"rating": "stars"}),
+            "no column rating (it has userId, movieId, timestamp); name",
+        ),
         (frame.astype({"userId": str}), "column userId is of type"),
         (frame.astype({"rating": str}), "column rating is of type"),
     ):
@@ -270,7 +275,7 @@ def test_a_damaged_part(tmp_path: Path, capsys) -> None:
     packed.write_bytes(packed.read_bytes()[:-200])
     (folder / "ratings.csv").unlink()
     line = refused(capsys, folder, tmp_path / "out")
-    assert line.startswith(f"error: {packed}: can't be unpacked")
+    assert line.startswith(f"error: {packed}: can't be decompressed")
     frame = pd.read_csv(folder / "ratings" / "0.csv.gz")
     shutil.rmtree(folder / "ratings")
     frame.to_parquet(folder / "ratings.parquet")
@@ -283,19 +288,19 @@ def test_a_damaged_part(tmp_path: Path, capsys) -> None:
 def test_nothing_is_called_like_that(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     line = refused(capsys, folder, tmp_path / "out", "--ratings", "log-*.csv")
-    assert "log-*.csv: no file is called like that" in line
+    assert "log-*.csv: no file matches this pattern" in line
     (folder / "empty").mkdir()
     line = refused(capsys, folder, tmp_path / "out", "--ratings", "empty")
-    assert "is a folder without a part of ratings" in line
+    assert "empty: this folder holds no ratings" in line
 
 
-def test_parts_by_url(data: Path, reference, tmp_path: Path) -> None:
+def test_parts_by_url(data: Path, reference, client, tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     folder = without_ratings(data, tmp_path / "data")
     write_parts(folder / "ratings", lines_of(data), 3)
     memory.put(str(folder), "/parts", recursive=True)
     try:
-        assert_same(run("memory://parts", tmp_path / "out"), reference)
+        assert_same_users(read(client, "memory://parts"), reference)
     finally:
         memory.rm("/parts", recursive=True)
 
@@ -307,4 +312,4 @@ def test_what_packed_files_cost_is_said(tmp_path: Path, capsys) -> None:
     (folder / "ratings.csv.gz").write_bytes(gzip.compress(text))
     assert segment.main(["--data", str(folder), "--k", "2", "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().err
-    assert f"note: {folder}/ratings.csv.gz is gzip, which one task alone can unpack" in told
+    assert f"note: {folder}/ratings.csv.gz is gzip, which only one task can decompress" in told

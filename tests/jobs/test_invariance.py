@@ -14,6 +14,7 @@ from jobs import segment, synthesize
 from segmentation.deploy import local
 from segmentation.deploy.memory_budget import Budget
 from segmentation.features import aggregate
+from tests.jobs.reading import Result, assert_same_users, read
 
 NUMBERS = ["distance", "margin", "pc1", "pc2", "mean_rating"]
 
@@ -25,44 +26,40 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(data: Path, out: Path, *options: str) -> tuple[pd.DataFrame, dict]:
+def run(data: Path, out: Path, *options: str) -> Result:
     assert segment.main(["--data", str(data), "--out", str(out), "--quiet", *options]) == 0
     return result(out)
 
 
-def result(out: Path) -> tuple[pd.DataFrame, dict]:
+def result(out: Path) -> Result:
     return pd.read_parquet(out / "assignments.parquet"), json.loads((out / "run.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, dict]:
+def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     return run(data, tmp_path_factory.mktemp("reference") / "out")
 
 
-def assert_same(found: tuple[pd.DataFrame, dict], expected: tuple[pd.DataFrame, dict]) -> None:
-    one, other = found[0], expected[0]
-    genres = list(other.columns[10:])
-    for name in ("userId", "segment", "runner_up", "movies"):
-        np.testing.assert_array_equal(one[name], other[name])
-    assert one["persona"].astype(str).tolist() == other["persona"].astype(str).tolist()
+def assert_same(actual: Result, expected: Result) -> None:
+    """Compare two runs: labels are equal, numbers to 1e-6."""
+    assert_same_users(actual, expected)
+    frame, other = actual[0], expected[0]
+    for name in ("segment", "runner_up"):
+        np.testing.assert_array_equal(frame[name], other[name])
+    assert frame["persona"].astype(str).tolist() == other["persona"].astype(str).tolist()
     for name in NUMBERS:
-        np.testing.assert_allclose(one[name], other[name], atol=1e-6)
-    for genre in genres:
-        np.testing.assert_allclose(one[genre].astype(float), other[genre].astype(float), atol=1e-6)
-    assert found[1]["rows"] == expected[1]["rows"]
-    assert found[1]["kmeans"]["inertia"] == pytest.approx(
-        expected[1]["kmeans"]["inertia"], rel=1e-9
-    )
+        np.testing.assert_allclose(frame[name], other[name], atol=1e-6)
+    inertia = (result[1]["kmeans"]["inertia"] for result in (actual, expected))
+    assert next(inertia) == pytest.approx(next(inertia), rel=1e-9)
 
 
 @pytest.mark.parametrize("size", ["1KiB", "37kB", "300kB"])
-def test_partition_size(data: Path, reference, tmp_path: Path, size: str) -> None:
+def test_partition_size(data: Path, reference, client, tmp_path: Path, size: str) -> None:
     if size == "1KiB":
         # 1,500 partitions of some 40 rows; a smaller file keeps it short.
         small = cut(data, tmp_path / "small", 6_000)
-        assert_same(
-            run(small, tmp_path / "one", "--partition-size", size), run(small, tmp_path / "two")
-        )
+        actual = read(client, small, "--partition-size", size)
+        assert_same_users(actual, run(small, tmp_path / "whole"))
         return
     assert_same(run(data, tmp_path / "out", "--partition-size", size), reference)
 
@@ -132,7 +129,7 @@ def test_features_that_have_to_wait_on_disk(
     if preset != "engagement":
         expected = run(data, tmp_path / "expected", "--preset", preset)
     # Of 600 users with some 200 bytes each a worker holds some 50 at a time.
-    monkeypatch.setattr(Budget, "held", property(lambda self: 10_000))
+    monkeypatch.setattr(Budget, "spill_threshold", property(lambda self: 10_000))
     monkeypatch.setattr(Budget, "block_users", property(lambda self: 20))
     found = run(
         data, tmp_path / "out", "--cluster", kind, "--preset", preset, "--partition-size", "100kB"

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 
 from jobs import convert, segment
-from segmentation.datasets import filesystem, layouts, retry
+from segmentation.datasets import retry
 from tests.conftest import write_tiny
+from tests.jobs.reading import assert_same_users, read
 from tests.jobs.test_bad_input import refused
 from tests.jobs.test_invariance import assert_same, data, reference, result, run
-from tests.web_server import WebServer, serving
+from tests.web_server import WebServer, serve
 
 __all__ = ["data", "reference"]  # fixtures
 
@@ -37,11 +38,11 @@ def _fresh(monkeypatch) -> Iterator[None]:
     fsspec.AbstractFileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_ranges(data: Path, reference, tmp_path: Path, cluster: str) -> None:
-    with serving(data) as web:
-        found = run(web.url, tmp_path / "out", "--partition-size", "300kB", "--cluster", cluster)
-        ranges = web.ranged("ratings.csv")
+def test_ranges(data: Path, reference, tmp_path: Path) -> None:
+    with serve(WebServer(data)) as web:
+        options = ["--partition-size", "300kB", "--cluster", "local"]
+        found = run(web.url, tmp_path / "out", *options)
+        ranges = web.requested_ranges("ratings.csv")
     assert_same(found, reference)
     size = (data / "ratings.csv").stat().st_size
     # Each byte came about once, in pieces of the partitions' size; not the whole file to each.
@@ -61,63 +62,53 @@ def test_no_ranges(
         text = (folder / "ratings.csv").read_bytes()
         (folder / "ratings.csv").unlink()
         (folder / "ratings.csv.gz").write_bytes(gzip.compress(text, 1))
-    with serving(folder, ranges=ranges) as web:
+    with serve(WebServer(folder, ranges=ranges)) as web:
         options = ["--data", web.url, "--out", str(tmp_path / "out"), "--partition-size", "300kB"]
         assert segment.main(options) == 0
         found = result(tmp_path / "out")
         name = "ratings.csv.gz" if packed else "ratings.csv"
-        wanted = [method for method, asked, _ in web.asked if asked == name]
+        wanted = [method for method, requested, _ in web.requests if requested == name]
     assert_same(found, reference)
     # Questions and looks at the beginning apart: whole to be told from others, whole to be read.
     assert wanted.count("GET") <= 8
     told = capsys.readouterr().err
-    assert ("gives no ranges: one task alone can read it" in told) == (not packed)
-    assert ("is gzip, which one task alone can unpack" in told) == packed
+    assert ("does not support range requests" in told) == (not packed)
+    assert ("is gzip, which only one task can decompress" in told) == packed
     if not packed:
         assert found[1]["data"]["fingerprint"] == reference[1]["data"]["fingerprint"]
 
 
 @pytest.mark.parametrize("what", ["500", "broken off"])
-def test_stumbling(data: Path, reference, tmp_path: Path, what: str) -> None:
+def test_stumbling(data: Path, reference, client, what: str) -> None:
     """Each file fails twice at a time that is none of the driver's choosing."""
-    with serving(data) as web:
+    with serve(WebServer(data)) as web:
         names = ["ratings.csv", "movies_metadata.csv", "links.csv"]
         trouble = Counter(dict.fromkeys(names, 2))
         if what == "500":
-            web.stumbles = trouble
+            web.failures = trouble
         else:
-            web.cut = trouble
-        found = run(web.url, tmp_path / "out", "--partition-size", "300kB")
+            web.broken_off = trouble
+        found = read(client, web.url, "--partition-size", "300kB")
         assert not +trouble
-    assert_same(found, reference)
-
-
-def test_stumbling_at_work(tmp_path: Path) -> None:
-    with serving(write_tiny(tmp_path / "tiny")) as web:
-        size = filesystem.file_info(f"{web.url}/ratings.csv")["size"]
-        web.stumbles = Counter({"ratings.csv": 3})
-        with filesystem.open_file(f"{web.url}/ratings.csv", size) as file:
-            assert file.read() == (tmp_path / "tiny" / "ratings.csv").read_bytes()
-        assert [answer for *_, answer in web.asked[-4:]] == [f"bytes=0-{size - 1}"] * 4
-
-
-def tiny_web(tmp_path: Path, name: str, status: int) -> tuple[Path, dict[str, int]]:
-    return write_tiny(tmp_path / "tiny"), {name: status}
+    assert_same_users(found, reference)
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "links.csv", "movies_metadata.csv"])
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (403, "403 Forbidden): check the address, the rights and that the link has not expired"),
-        (401, "401 Unauthorized): check the address"),
+        (
+            403,
+            "403 Forbidden); check the address, the permissions and whether the link has expired",
+        ),
+        (401, "401 Unauthorized); check the address"),
         (404, None),
-        (500, "500 Internal Server Error, 4 times): check the address, or try again later"),
-        (418, "can't be read (418 I'm a Teapot): check the address"),
+        (500, "500 Internal Server Error, 4 attempts); check the address, or try again later"),
+        (418, "can't be read (418 I'm a Teapot); check the address"),
     ],
 )
 def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | None) -> None:
-    with serving(write_tiny(tmp_path / "tiny"), answers={name: status}) as web:
+    with serve(WebServer(write_tiny(tmp_path / "tiny"), statuses={name: status})) as web:
         line = refused(capsys, web.url, tmp_path / "out")
     if told is not None:
         assert f"{web.url}/{name}" in line
@@ -127,41 +118,41 @@ def test_refused(tmp_path: Path, capsys, name: str, status: int, told: str | Non
     elif name == "links.csv":
         assert "neither links.csv nor links_small.csv" in line
     else:
-        assert "holds no ratings.csv or ratings_small.csv: add it" in line
+        assert "holds no ratings.csv or ratings_small.csv; add it" in line
 
 
 def test_gone_while_it_is_read(data: Path, tmp_path: Path, capsys) -> None:
-    with serving(data, gone_after={"ratings.csv": 75}) as web:
+    with serve(WebServer(data, gone_after={"ratings.csv": 75})) as web:
         line = refused(capsys, web.url, tmp_path / "out", "--partition-size", "100kB")
-    assert f"{web.url}/ratings.csv: no such file: check its name and folder" in line
+    assert f"{web.url}/ratings.csv: no such file; check its name and folder" in line
 
 
 def test_nobody_listens(tmp_path: Path, capsys) -> None:
     line = refused(capsys, "http://127.0.0.1:9", tmp_path / "out")
     assert "127.0.0.1:9" in line
-    assert "4 times): check the address, or try again later" in line
+    assert "4 attempts); check the address, or try again later" in line
 
 
 def test_no_size(tmp_path: Path, capsys) -> None:
-    with serving(write_tiny(tmp_path / "tiny"), sizes=False) as web:
+    with serve(WebServer(write_tiny(tmp_path / "tiny"), sends_size=False)) as web:
         line = refused(capsys, web.url, tmp_path / "out")
-    assert "its server doesn't tell how large it is: download it and name the file" in line
+    assert "its server does not report its size; download it and pass the local file" in line
 
 
-def test_parquet_by_ranges(data: Path, reference, tmp_path: Path, capsys) -> None:
+def test_parquet_by_ranges(data: Path, reference, client, tmp_path: Path, capsys) -> None:
     copied = tmp_path / "copy"
     assert convert.main(["--data", str(data), "--out", str(copied), "--quiet"]) == 0
     (part,) = copied.rglob("part-*.parquet")
     content = part.read_bytes()
     shutil.rmtree(part.parent)
     (copied / "ratings.parquet").write_bytes(content)
-    with serving(copied) as web:
-        assert_same(run(web.url, tmp_path / "out"), reference)
+    with serve(WebServer(copied)) as web:
+        assert_same_users(read(client, web.url), reference)
         web.ranges = "ignored"
         fsspec.AbstractFileSystem.clear_instance_cache()
         capsys.readouterr()
         line = refused(capsys, web.url, tmp_path / "other")
-    assert "its server gives no ranges, without which Parquet can't be read: download it" in line
+    assert "Parquet needs range requests, which its server does not support; download it" in line
 
 
 @pytest.fixture(scope="module")
@@ -189,24 +180,15 @@ def store() -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.parametrize("cluster", ["threads", "local"])
-def test_s3(data: Path, reference, tmp_path: Path, store: str, cluster: str) -> None:
+def test_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
     fs = fsspec.filesystem("s3")
-    bucket = f"audience-{cluster}"
-    fs.mkdir(bucket)
-    fs.put(f"{data}/", f"{bucket}/movielens", recursive=True)
-    found = run(
-        f"s3://{bucket}/movielens",
-        tmp_path / "out",
-        "--partition-size",
-        "300kB",
-        "--cluster",
-        cluster,
-    )
-    assert_same(found, reference)
+    fs.mkdir("audience")
+    fs.put(f"{data}/", "audience/movielens", recursive=True)
+    options = ["--partition-size", "300kB", "--cluster", "local"]
+    assert_same(run("s3://audience/movielens", tmp_path / "out", *options), reference)
 
 
-def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
+def test_parts_in_s3(data: Path, reference, client, store: str) -> None:
     fs = fsspec.filesystem("s3")
     fs.mkdir("parts")
     for name in ("links.csv", "movies_metadata.csv"):
@@ -214,27 +196,16 @@ def test_parts_in_s3(data: Path, reference, tmp_path: Path, store: str) -> None:
     frame = pd.read_csv(data / "ratings.csv")
     for i in range(3):
         fs.pipe(f"parts/ratings-{i}.csv", frame[i::3].to_csv(index=False).encode())
-    assert_same(run("s3://parts", tmp_path / "out", "--partition-size", "300kB"), reference)
+    assert_same_users(read(client, "s3://parts", "--partition-size", "300kB"), reference)
 
 
 def test_s3_without_a_bucket(tmp_path: Path, capsys, store: str) -> None:
     line = refused(capsys, "s3://nowhere/data", tmp_path / "out")
     assert "s3://nowhere/data/movies_metadata.csv: can't be read" in line
-    assert "The specified bucket does not exist): check the address" in line
+    assert "The specified bucket does not exist); check the address" in line
 
 
 def test_a_protocol_without_its_package(tmp_path: Path, capsys) -> None:
     line = refused(capsys, "gs://bucket/data", tmp_path / "out")
     assert "install" in line
     assert segment.main(["--data", "nothing://x", "--out", str(tmp_path / "o"), "--quiet"]) == 3
-
-
-def test_a_server_that_changes_its_mind(tmp_path: Path) -> None:
-    """What is larger than the range that was asked for is no part of the file."""
-    web: WebServer
-    with serving(write_tiny(tmp_path / "tiny")) as web:
-        path = f"{web.url}/ratings.csv"
-        with filesystem.open_file(path) as file:
-            web.ranges = "ignored"
-            with pytest.raises(layouts.DataError, match="gives no ranges where it gave some"):
-                file.read(10)

@@ -1,4 +1,4 @@
-"""Failures of the engine and the disk become one line with a remedy."""
+"""Failures of the engine and of the disk become one line with a remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segmentation.pipeline.error_messages import translate_errors
 def raised(error: BaseException, tmp_path: Path) -> SegmentationError:
     with pytest.raises(SegmentationError) as caught, translate_errors(tmp_path):
         raise error
-    assert "--resume" in str(caught.value)
+    assert "resume" in caught.value.fields
     return caught.value
 
 
@@ -46,7 +46,7 @@ def test_shuffle(tmp_path: Path) -> None:
             failed()
     full = raised(P2POutOfDiskError(), tmp_path)
     assert isinstance(full, DataError)
-    assert "no space left on a worker's disk" in str(full)
+    assert "no space left on the disk of a worker" in str(full)
     with pytest.raises(RuntimeError, match="a defect"), translate_errors(tmp_path):
         raise RuntimeError("a defect")
 
@@ -61,6 +61,6 @@ def test_disk(tmp_path: Path) -> None:
     assert str(tmp_path) in str(raised(OSError("odd"), tmp_path))
 
 
-def test_our_own_errors_pass(tmp_path: Path) -> None:
+def test_errors_of_this_package_pass_through(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="as it was"), translate_errors(tmp_path):
         raise DataError("as it was")

@@ -1,14 +1,17 @@
-"""Figures drawn beside the job: the same whoever draws, whatever becomes of who draws."""
+"""FigureRenderer: the same figures whichever process draws, and no process left behind."""
 
 from __future__ import annotations
 
-import io
+import multiprocessing
+import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +19,18 @@ import psutil
 import pytest
 
 from segmentation.pipeline import figure_process
-from segmentation.reporting.figure_data import FigureData
+from segmentation.pipeline.figure_process import FigureRenderer
+from segmentation.reporting import figures
+from segmentation.reporting.figures import FigureData
 from segmentation.schema import KAGGLE_GENRES
+from tests.conftest import ROOT
 from tests.reporting.test_personas import profile
 
 
 @pytest.fixture(scope="module")
-def wanted() -> FigureData:
+def data() -> FigureData:
     rng = np.random.default_rng(0)
-    # More than a pipe holds, and names that are not ASCII.
+    # More than a pipe's buffer holds, and names that are not ASCII.
     return FigureData(
         rng.normal(size=(20_000, 2)),
         rng.integers(2, size=20_000).astype(np.int32),
@@ -38,132 +44,233 @@ def wanted() -> FigureData:
 
 
 @pytest.fixture(scope="module")
-def figures(wanted: FigureData) -> dict[str, bytes]:
-    return wanted.draw()
+def pngs(data: FigureData) -> dict[str, bytes]:
+    return figures.draw_figures(data)
 
 
 @contextmanager
-def artist(wanted: FigureData, *, alone: bool = False) -> Iterator[figure_process.FigureRenderer]:
-    with figure_process.FigureRenderer() as found:
-        if not alone:
-            found.start()
-        found.begin(wanted)
-        yield found
+def started() -> Iterator[tuple[FigureRenderer, psutil.Process]]:
+    with FigureRenderer() as renderer:
+        renderer.start()
+        assert renderer._executor is not None
+        (pid,) = renderer._executor._processes
+        yield renderer, psutil.Process(pid)
 
 
-def children() -> list[psutil.Process]:
-    """Of those that are there, who draws: other tests' clusters have their own."""
-    found = psutil.Process().children()
-    return [child for child in found if any("figure_process" in part for part in child.cmdline())]
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
-def test_a_request_survives_as_bytes(wanted: FigureData) -> None:
-    again = FigureData.from_bytes(wanted.to_bytes())
-    np.testing.assert_array_equal(again.points, wanted.points)
-    np.testing.assert_array_equal(again.labels, wanted.labels)
-    for name in ("users", "names", "genres", "explained", "seed"):
-        assert getattr(again, name) == getattr(wanted, name)
-    for ours, theirs in zip(again.profiles, wanted.profiles, strict=True):
-        for field, value in vars(theirs).items():
-            np.testing.assert_array_equal(getattr(ours, field), value)
-            assert isinstance(getattr(ours, field), type(value))
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_request_that_could_run_is_refused() -> None:
-    out = io.BytesIO()
-    np.savez(out, points=np.array([{}], object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        FigureData.from_bytes(out.getvalue())
+def has_matplotlib(process: psutil.Process) -> bool:
+    return any("matplotlib" in mapping.path for mapping in process.memory_maps())
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_the_figures_are_the_same_whoever_draws(
-    wanted: FigureData, figures: dict[str, bytes], alone: bool
+def is_spawned() -> bool:
+    return multiprocessing.parent_process() is not None
+
+
+def test_the_job_draws_when_no_process_was_started(
+    data: FigureData, pngs: dict[str, bytes]
 ) -> None:
-    with artist(wanted, alone=alone) as drawing:
-        assert len(children()) == (not alone)
-        assert drawing.figures() == figures
-    assert not children()
+    with FigureRenderer() as renderer:
+        renderer.submit(data)
+        assert renderer.result() == pngs
 
 
-def test_it_is_the_other_process_that_draws(
-    wanted: FigureData, figures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+def test_the_process_draws_the_same_figures(
+    data: FigureData, pngs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FigureData, "draw", lambda self: pytest.fail("drawn here"))
-    with artist(wanted) as drawing:
-        assert drawing.figures() == figures
+    monkeypatch.setattr(figures, "draw_pca_scatter", lambda *_: pytest.fail("drawn by the job"))
+    with started() as (renderer, process):
+        renderer.submit(data)
+        assert renderer.result() == pngs
+    assert not process.is_running()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_process_that_is_killed_or_hangs_costs_no_figure(
-    wanted: FigureData,
-    figures: dict[str, bytes],
-    end: signal.Signals,
+def test_result_without_submit_is_an_error() -> None:
+    with FigureRenderer() as renderer, pytest.raises(RuntimeError, match="call submit before"):
+        renderer.result()
+
+
+def test_matplotlib_is_imported_before_there_is_work() -> None:
+    with started() as (_, process):
+        wait_until(lambda: has_matplotlib(process))
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_job_draws_when_the_process_dies_or_hangs(
+    data: FigureData,
+    pngs: dict[str, bytes],
+    number: signal.Signals,
+    is_idle: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(figure_process, "PATIENCE_SECONDS", 1)
-    with artist(wanted) as drawing:
-        children()[0].send_signal(end)
-        assert drawing.figures() == figures
-    assert not children()
+    monkeypatch.setattr(figure_process, "TIMEOUT_SECONDS", 1)
+    with started() as (renderer, process):
+        if is_idle:
+            wait_until(lambda: has_matplotlib(process))
+        process.send_signal(number)
+        if is_idle and number == signal.SIGKILL:
+            wait_until(lambda: not is_running(process.pid))
+        renderer.submit(data)
+        assert renderer.result() == pngs
+        assert not process.is_running()
 
 
-@pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/true", "/bin/cat"])
-def test_an_interpreter_that_is_none_costs_no_figure(
-    wanted: FigureData, figures: dict[str, bytes], executable: str, monkeypatch: pytest.MonkeyPatch
+def draw_nowhere_else(data: FigureData) -> dict[str, bytes]:
+    if is_spawned():
+        raise MemoryError
+    return figures.draw_figures(data)
+
+
+def test_the_job_draws_when_drawing_fails_in_the_process(
+    data: FigureData, pngs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(figure_process, "draw_figures", draw_nowhere_else)
+    with started() as (renderer, _):
+        renderer.submit(data)
+        assert renderer.result() == pngs
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/true"])
+def test_the_job_draws_when_the_interpreter_can_not_be_started(
+    data: FigureData, pngs: dict[str, bytes], executable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource_tracker.ensure_running()
+    interpreter = multiprocessing.spawn.get_executable()
     monkeypatch.setattr(sys, "executable", executable)
-    with artist(wanted) as drawing:
-        assert drawing.figures() == figures
+    multiprocessing.set_executable(executable)
+    try:
+        with FigureRenderer() as renderer:
+            renderer.start()
+            renderer.submit(data)
+            assert renderer.result() == pngs
+    finally:
+        multiprocessing.set_executable(interpreter)
 
 
-def test_nobody_is_left_when_the_job_fails_or_is_interrupted(wanted: FigureData) -> None:
-    with pytest.raises(KeyboardInterrupt), artist(wanted):
-        (child,) = children()
-        raise KeyboardInterrupt
-    assert not child.is_running()
-    assert not children()
-
-
-def test_nobody_is_left_when_nothing_was_asked_for() -> None:
-    with figure_process.FigureRenderer() as found:
-        found.start()
-        (child,) = children()
-    assert not child.is_running()
-
-
-def test_nobody_is_left_when_the_job_is_killed(tmp_path: Path, wanted: FigureData) -> None:
-    (tmp_path / "wanted").write_bytes(wanted.to_bytes())
-    code = (
-        "import os, pathlib, signal, psutil\n"
-        "from segmentation.reporting.figure_data import Gallery\n"
-        "from segmentation.pipeline import figure_process\n"
-        f"wanted = Gallery.from_bytes(pathlib.Path({str(tmp_path / 'wanted')!r}).read_bytes())\n"
-        "with figure_process.Artist() as artist:\n"
-        "    artist.start()\n"
-        "    artist.begin(wanted)\n"
-        "    print(psutil.Process().children()[0].pid, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    pid = int(done.stdout)
-    limit = time.monotonic() + 30
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < limit, "still there"
-        time.sleep(0.1)
-
-
-@pytest.mark.parametrize("cut", [0, 100, -100])
-def test_an_answer_that_is_cut_off_costs_no_figure(
-    wanted: FigureData, figures: dict[str, bytes], cut: int, monkeypatch: pytest.MonkeyPatch
+def test_the_job_draws_where_it_may_not_have_children(
+    data: FigureData, pngs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = figure_process._CODE.replace(
-        "figure_process.draw_what_is_asked_for()",
-        f"import io; real = sys.stdout; sys.stdout = io.TextIOWrapper(io.BytesIO()); "
-        "figure_process.draw_what_is_asked_for(); "
-        f"real.buffer.write(sys.stdout.buffer.getvalue()[:{cut}])",
+    # As in a worker of multiprocessing.Pool.
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with FigureRenderer() as renderer:
+        renderer.start()
+        renderer.submit(data)
+        assert renderer.result() == pngs
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_ctrl_c_is_for_the_job_only(
+    data: FigureData, pngs: dict[str, bytes], is_idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    monkeypatch.setattr(figures, "draw_pca_scatter", lambda *_: pytest.fail("drawn by the job"))
+    with started() as (renderer, process):
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+        if is_idle:
+            wait_until(lambda: has_matplotlib(process))
+        process.send_signal(signal.SIGINT)
+        renderer.submit(data)
+        assert renderer.result() == pngs
+
+
+def draw_noisily(data: FigureData) -> dict[str, bytes]:
+    print("printed")
+    os.write(2, b"written")
+    return figures.draw_figures(data)
+
+
+def test_the_process_prints_nothing(
+    data: FigureData,
+    pngs: dict[str, bytes],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(figure_process, "draw_figures", draw_noisily)
+    monkeypatch.setattr(figures, "draw_pca_scatter", lambda *_: pytest.fail("drawn by the job"))
+    with started() as (renderer, _):
+        renderer.submit(data)
+        assert renderer.result() == pngs
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("is_drawing", [False, True])
+def test_no_process_is_left_when_the_job_is_interrupted(data: FigureData, is_drawing: bool) -> None:
+    with pytest.raises(KeyboardInterrupt), started() as (renderer, process):
+        if is_drawing:
+            renderer.submit(data)
+        raise KeyboardInterrupt
+    assert not process.is_running()
+
+
+#: Neither guarded by ``if __name__ == "__main__"`` nor silent.
+SCRIPT = """
+import os, pickle, signal, time
+from segmentation.pipeline.figure_process import FigureRenderer
+
+with FigureRenderer() as renderer:
+    renderer.start()
+    print("pid", *renderer._executor._processes, flush=True)
+    with open(os.environ["FIGURE_DATA"], "rb") as file:
+        renderer.submit(pickle.load(file))
+    if "KILL_AFTER" in os.environ:
+        time.sleep(float(os.environ["KILL_AFTER"]))
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("figures", *renderer.result())
+"""
+
+
+@pytest.mark.parametrize("form", ["path", "module", "code", "stdin"])
+def test_main_runs_once_however_it_was_started(tmp_path: Path, data: FigureData, form: str) -> None:
+    (tmp_path / "data").write_bytes(pickle.dumps(data))
+    (tmp_path / "unguarded.py").write_text(SCRIPT)
+    arguments = {
+        "path": ["unguarded.py"],
+        "module": ["-m", "unguarded"],
+        "code": ["-c", SCRIPT],
+        "stdin": ["-"],
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments[form]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FIGURE_DATA": "data"},
+        input=SCRIPT if form == "stdin" else "",
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    monkeypatch.setattr(figure_process, "_CODE", code)
-    with artist(wanted) as drawing:
-        assert drawing.figures() == figures
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[1] == "figures pca genres sizes"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("seconds", [0, 0.8])
+def test_no_process_is_left_when_the_job_is_killed(
+    tmp_path: Path, data: FigureData, seconds: float
+) -> None:
+    (tmp_path / "data").write_bytes(pickle.dumps(data))
+    environment = {"PYTHONPATH": str(ROOT), "FIGURE_DATA": "data", "KILL_AFTER": str(seconds)}
+    output = tmp_path / "output"  # A pipe would be held open by a process that is left.
+    with output.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            stdout=file,
+            stderr=file,
+        )
+    text = output.read_text()
+    assert done.returncode == -signal.SIGKILL, text
+    pid = int(text.split()[1])
+    wait_until(lambda: not is_running(pid))
+    assert "Traceback" not in output.read_text()

@@ -27,24 +27,24 @@ MODEL = SavedModel(
 
 def test_comes_back_equal(tmp_path: Path) -> None:
     MODEL.save(tmp_path)
-    found = load_model(tmp_path)
+    loaded = load_model(tmp_path)
     for name in ("preset", "join", "layout", "genres", "personas", "synthetic"):
-        assert getattr(found, name) == getattr(MODEL, name)
-    np.testing.assert_array_equal(found.centers, MODEL.centers)
-    np.testing.assert_array_equal(found.distance_p99, MODEL.distance_p99)
-    for one, other in zip(found.axes, MODEL.axes, strict=True):
+        assert getattr(loaded, name) == getattr(MODEL, name)
+    np.testing.assert_array_equal(loaded.centers, MODEL.centers)
+    np.testing.assert_array_equal(loaded.distance_p99, MODEL.distance_p99)
+    for one, other in zip(loaded.axes, MODEL.axes, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(format=99), "is of format 99 and this program reads 1"),
+        (lambda v: v.update(format=99), "has format 99, and this program reads format 1"),
         (lambda v: v.pop("segments"), "is damaged"),
         (lambda v: v["segments"][0].update(center="x"), "is damaged"),
     ],
 )
-def test_damage_is_told(tmp_path: Path, change, message: str) -> None:
+def test_damage_is_reported(tmp_path: Path, change, message: str) -> None:
     MODEL.save(tmp_path)
     values = json.loads((tmp_path / "model.json").read_text())
     change(values)
@@ -54,7 +54,7 @@ def test_damage_is_told(tmp_path: Path, change, message: str) -> None:
 
 
 def test_none_or_not_json(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no model.json: name the model folder of a run"):
+    with pytest.raises(DataError, match="has no model.json: name the model folder of a run"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(DataError, match="can't be read .*: run segment again"):

@@ -1,4 +1,4 @@
-"""Personas: matched as a whole, each name once, sensible for any number of segments."""
+"""Personas: the assignment of least total cost, each name once, for any number of segments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORIGINAL_FIVE = [
 def profile(
     segment: int, movies: float, high: int, stars: float = 2.5, lift: int = 0
 ) -> SegmentProfile:
-    """A segment with ``high`` genres at 3.5 stars and the rest so that all average ``stars``."""
+    """A segment with ``high`` genres at 3.5 stars, the others such that the mean is ``stars``."""
     n = len(KAGGLE_GENRES)
     rest = np.clip((stars * n - 3.5 * high) / max(n - high, 1), 0, 2.9)
     mean = np.full(n, rest)
@@ -38,48 +38,44 @@ def profile(
 
 
 def names(profiles: list[SegmentProfile]) -> list[str]:
-    found = personas.assign_personas(profiles, KAGGLE_GENRES, personas.load_playbook())
-    return [persona.name for persona in found]
+    playbook = personas.load_playbook()
+    return [p.name for p in personas.assign_personas(profiles, KAGGLE_GENRES, playbook)]
 
 
-def test_the_staircase_of_the_original() -> None:
+def test_names_of_the_original_analysis() -> None:
     steps = [(5, 0, 1.5), (9, 3, 2.4), (18, 9, 2.7), (69, 14, 3.2), (135, 15, 3.4)]
     assert names([profile(i, *step) for i, step in enumerate(steps)]) == ORIGINAL_FIVE
 
 
-def test_the_staircase_of_the_small_file() -> None:
+def test_names_of_the_small_data_set() -> None:
     steps = [(12.7, 3, 1.2), (28.9, 11, 2.4), (30.2, 11, 2.6), (82.6, 17, 3.1), (149, 19, 3.4)]
     assert names([profile(i, *step) for i, step in enumerate(steps)]) == ORIGINAL_FIVE
 
 
-def test_matched_as_a_whole_by_hand() -> None:
-    """Each segment alone is nearest to Loyalists; together each gets the name it costs least."""
-    playbook = personas.load_playbook()
+def test_traits_are_scaled_over_the_segments() -> None:
+    """Unscaled, both segments would be nearest to Loyalists."""
     profiles = [profile(0, 60, 13, 3.1), profile(1, 70, 14, 3.2)]
-    found = personas.assign_personas(profiles, KAGGLE_GENRES, playbook)
-    assert len({p.name for p in found}) == 2
-    # Stretched over the two segments, the lesser one is the quiet end and the other the top.
-    assert [p.name for p in found] == ["Quiet Viewers", "Premium Loyalists"]
+    assert names(profiles) == ["Quiet Viewers", "Premium Loyalists"]
 
 
 @pytest.mark.parametrize("k", range(1, 13))
 def test_any_number_of_segments(k: int) -> None:
     profiles = [profile(s, 5 * 1.6**s, min(19, 2 * s), 1.2 + 0.15 * s, s % 20) for s in range(k)]
-    found = names(profiles)
-    assert len(set(found)) == k
+    labels = names(profiles)
+    assert len(set(labels)) == k
     if k == 1:
-        assert found == ["Whole Audience"]
+        assert labels == ["Whole Audience"]
     if k == 5:
-        assert found == ORIGINAL_FIVE
+        assert labels == ORIGINAL_FIVE
     if k > 5:
-        assert set(ORIGINAL_FIVE) <= {name.split(" (")[0] for name in found}
+        assert set(ORIGINAL_FIVE) <= {name.split(" (")[0] for name in labels}
 
 
 @given(
     movies=st.lists(st.floats(1, 2000), min_size=2, max_size=9),
     data=st.data(),
 )
-def test_no_name_twice_whatever_the_segments(movies: list[float], data: st.DataObject) -> None:
+def test_names_are_unique_whatever_the_segments(movies: list[float], data: st.DataObject) -> None:
     profiles = [
         profile(
             s,
@@ -90,23 +86,37 @@ def test_no_name_twice_whatever_the_segments(movies: list[float], data: st.DataO
         )
         for s, m in enumerate(sorted(movies))
     ]
-    found = names(profiles)
-    assert len(set(found)) == len(profiles)
+    assert len(set(names(profiles))) == len(profiles)
 
 
-def test_texts_are_filled_with_this_runs_figures() -> None:
-    found = personas.assign_personas(
+def test_placeholders_are_filled_with_the_figures_of_the_run() -> None:
+    low, high = personas.assign_personas(
         [profile(0, 5, 0, 1.5), profile(1, 50, 10, 3)], KAGGLE_GENRES, personas.load_playbook()
     )
-    for persona in found:
+    for persona in (low, high):
         texts = [persona.summary, *persona.product_strategy, *persona.marketing_actions]
         assert not any("$" in text for text in texts)
         assert len(persona.product_strategy) >= 2
         assert len(persona.marketing_actions) >= 2
-    assert "100 people (20% of the audience) with 5.0 films each" in found[0].summary
-    assert "the fewest of the 2 segments" in found[0].summary
-    assert "no genre reaches a mean of 3 stars" in found[0].summary
-    assert "10 of 20 genres" in found[1].summary
+    assert "100 people (20% of the audience) with 5.0 films each" in low.summary
+    assert "the fewest of the 2 segments" in low.summary
+    assert "no genre reaches a mean of 3 stars" in low.summary
+    assert "10 of 20 genres" in high.summary
+
+
+@pytest.mark.parametrize(
+    ("segment", "text"),
+    [
+        (0, "the fewest of the 4 segments"),
+        (1, "the second fewest of the 4 segments"),
+        (2, "the second most of the 4 segments"),
+        (3, "the most of the 4 segments"),
+    ],
+)
+def test_rank_by_movies_per_user(segment: int, text: str) -> None:
+    profiles = [profile(s, 5 * 3**s, 3 * s) for s in range(4)]
+    playbook = personas.load_playbook()
+    assert text in personas.assign_personas(profiles, KAGGLE_GENRES, playbook)[segment].summary
 
 
 PERSONA = """
@@ -128,15 +138,16 @@ marketing_actions = ["b"]
 """
 
 
-def test_a_playbook_of_ones_own(tmp_path: Path) -> None:
+def test_custom_playbook(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(PERSONA + PERSONA.replace('"Us"', '"Them"') + EVERYONE)
-    book = personas.load_playbook(path)
-    found = personas.assign_personas(
-        [profile(0, 5, 0), profile(1, 9, 2), profile(2, 20, 4, lift=3)], KAGGLE_GENRES, book
+    assigned = personas.assign_personas(
+        [profile(0, 5, 0), profile(1, 9, 2), profile(2, 20, 4, lift=3)],
+        KAGGLE_GENRES,
+        personas.load_playbook(path),
     )
-    assert {p.name.split(" (")[0] for p in found} == {"Us", "Them"}
-    assert found[0].summary == "We are 100."
+    assert {p.name.split(" (")[0] for p in assigned} == {"Us", "Them"}
+    assert assigned[0].summary == "We are 100."
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,10 @@ def test_a_playbook_of_ones_own(tmp_path: Path) -> None:
         (PERSONA + PERSONA + EVERYONE, "two personas share a name: make each unique"),
         (PERSONA.replace("tagline", "tag") + EVERYONE, "'Us': missing or unknown: tag, tagline"),
         (PERSONA.replace("$users", "$nobody") + EVERYONE, r"unknown word \$nobody: use \$users"),
-        (PERSONA.replace('["a"]', "[]") + EVERYONE, "the two lists are not empty"),
+        (
+            PERSONA.replace('["a"]', "[]") + EVERYONE,
+            "product_strategy and marketing_actions non-empty lists",
+        ),
         (
             PERSONA.replace("= 5,", "= 0,") + EVERYONE,
             "needs finite numbers, and movies_per_user above 0",
@@ -160,15 +174,15 @@ def test_a_playbook_of_ones_own(tmp_path: Path) -> None:
         (PERSONA.replace("satisfaction = 1.5", "joy = 1") + EVERYONE, "recognised_by needs"),
     ],
 )
-def test_playbooks_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_playbooks(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(UsageError, match=message) as error:
         personas.load_playbook(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_no_such_playbook(tmp_path: Path) -> None:
+def test_missing_playbook(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be read as a playbook"):
         personas.load_playbook(tmp_path / "none.toml")

@@ -1,4 +1,4 @@
-"""Reports: one offline file, nothing unescaped, the same figures in both forms."""
+"""Reports: one offline file, all text escaped, the same content in HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def facts(**changes: object) -> report.ReportFacts:
 
 
 class Page(HTMLParser):
-    """Collects what a browser would fetch or run, and whether tags are balanced."""
+    """Collect what a browser would fetch or run, and check that tags are balanced."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
 
@@ -45,9 +45,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append(tag)
-        found = dict(attrs)
-        self.sources += [found[key] for key in ("src", "href") if key in found]
-        self.images_without_text += tag == "img" and not found.get("alt")
+        attributes = dict(attrs)
+        self.sources += [attributes[key] for key in ("src", "href") if key in attributes]
+        self.images_without_text += tag == "img" and not attributes.get("alt")
         if tag not in self.VOID:
             self._open.append(tag)
 
@@ -68,7 +68,7 @@ def test_html_is_one_offline_file() -> None:
 @pytest.mark.parametrize("nasty", ["<script>alert(1)</script>", '"><img src=x onerror=y>', "a&b"])
 def test_html_is_escaped_everywhere(nasty: str) -> None:
     persona = Persona(nasty, nasty, nasty, (nasty,), (nasty,))
-    given = facts(
+    hostile = facts(
         title=nasty,
         source=nasty,
         created=nasty,
@@ -77,14 +77,14 @@ def test_html_is_escaped_everywhere(nasty: str) -> None:
         tables={nasty: [(nasty, nasty)]},
     )
     genres = (nasty, *KAGGLE_GENRES[1:])
-    text = report.render_html(given, PROFILES, [persona] * 2, genres, {nasty: (b"x", nasty)})
+    text = report.render_html(hostile, PROFILES, [persona] * 2, genres, {nasty: (b"x", nasty)})
     assert nasty not in text
     page = Page(text)
     assert page.tags.count("img") == 1
     assert "script" not in page.tags
 
 
-def test_markdown_keeps_names_from_being_markup() -> None:
+def test_markdown_is_escaped() -> None:
     persona = Persona("A|B <script>", "[x](javascript:y)", "`s`", ("p",), ("m",))
     text = report.render_markdown(facts(), PROFILES, [persona] * 2, KAGGLE_GENRES, {})
     assert "A\\|B \\<script\\>" in text
@@ -93,10 +93,10 @@ def test_markdown_keeps_names_from_being_markup() -> None:
     assert len(re.findall(r"(?<!\\)\|", rows[0])) == 9
 
 
-def test_synthetic_data_and_warnings_are_told_in_both_forms() -> None:
-    given = facts(synthetic=True, warnings=("beware of this",))
-    page = report.render_html(given, PROFILES, PERSONAS, KAGGLE_GENRES, {})
-    text = report.render_markdown(given, PROFILES, PERSONAS, KAGGLE_GENRES, {})
+def test_both_forms_report_synthetic_data_and_warnings() -> None:
+    synthetic = facts(synthetic=True, warnings=("beware of this",))
+    page = report.render_html(synthetic, PROFILES, PERSONAS, KAGGLE_GENRES, {})
+    text = report.render_markdown(synthetic, PROFILES, PERSONAS, KAGGLE_GENRES, {})
     for form in (page, text):
         assert "Synthetic data" in form
         assert "beware of this" in form
@@ -117,21 +117,20 @@ def test_both_forms_hold_the_segments() -> None:
     assert "&" not in text, "Markdown is not HTML-escaped"
 
 
-def test_a_weak_segment_is_named_as_weak() -> None:
+def test_weak_segments_are_marked() -> None:
     profiles = [replace(PROFILES[0], stability=0.41), replace(PROFILES[1], stability=0.93)]
     page = report.render_html(facts(), profiles, PERSONAS, KAGGLE_GENRES, {})
     text = report.render_markdown(facts(), profiles, PERSONAS, KAGGLE_GENRES, {})
     for form in (page, text):
-        assert form.count("with a similarity of") == 1
+        assert form.count("reappears with a similarity") == 1
         assert "0.41 (weak)" in form
         assert "0.93" in form
-    assert "on resampled users: segment 0" in report.format_segment_table(
-        profiles, PERSONAS, KAGGLE_GENRES
-    )
+    table = report.format_segment_table(profiles, PERSONAS, KAGGLE_GENRES)
+    assert "weak: segment 0, hardly found again" in table
     assert "weak" not in report.format_segment_table(PROFILES, PERSONAS, KAGGLE_GENRES)
 
 
-def test_table_for_the_terminal() -> None:
+def test_segment_table() -> None:
     lines = report.format_segment_table(PROFILES, PERSONAS, KAGGLE_GENRES).splitlines()
     assert lines[0].split("  ")[0] == "#"
     assert len(lines) == 4

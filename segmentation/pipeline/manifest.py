@@ -1,0 +1,151 @@
+"""The manifest of a run, ``run.json``: a typed record with one writer and one reader."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from segmentation.errors import UsageError
+from segmentation.storage import run_folder
+from segmentation.storage.atomic import jsonable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from segmentation.pipeline.context import RunContext
+
+_LIBRARIES = (
+    "dask",
+    "dask-ml",
+    "distributed",
+    "kagglehub",
+    "matplotlib",
+    "numba",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+)
+
+
+@dataclass
+class RunManifest:
+    """What a finished run was, found and cost.
+
+    ``kmeans``, ``pca``, ``choose_k`` and ``parquet`` are None where the job has no such result;
+    such fields are left out of the file.
+    """
+
+    job: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    rows: dict[str, int]
+    cluster: dict[str, Any]
+    versions: dict[str, str]
+    users: int | None = None
+    movies: int | None = None
+    warnings: list[str] | None = None
+    kmeans: dict[str, Any] | None = None
+    pca: dict[str, Any] | None = None
+    choose_k: dict[str, Any] | None = None
+    parquet: dict[str, Any] | None = None
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it is written."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"status": "complete", **jsonable(values)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RunManifest:
+        """Return the record that a file holds; fields of other versions are ignored."""
+        names = set(cls.__dataclass_fields__)
+        fields = {name: value for name, value in values.items() if name in names}
+        missing = {"job": "segment", "cluster": {}, "versions": {}}
+        return cls(**{**missing, **fields})
+
+
+def build_manifest(run: RunContext, rows: Mapping[str, int], **results: Any) -> RunManifest:
+    """Return the manifest of a run that has its results.
+
+    Parameters
+    ----------
+    rows
+        How many rows were read, used, unmapped and rejected.
+    results
+        Further fields of :class:`RunManifest`.
+    """
+    return RunManifest(
+        job=run.outputs.job,
+        settings=run.settings.to_json(),
+        data=run.describe_data(),
+        rows=dict(rows),
+        cluster=run.cluster.record(),
+        versions=library_versions(),
+        **results,
+    )
+
+
+def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None:
+    """Return the manifest of the same run if the folder holds it finished, and it is resumed.
+
+    Parameters
+    ----------
+    key
+        The settings that the results depend on.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds another run, or lacks one of its results.
+    """
+    if not run.execution.resume:
+        return None
+    values = run_folder.read_manifest(run.out)
+    if values is None:
+        return None
+    manifest = RunManifest.from_json(values)
+    if manifest.job != run.outputs.job:
+        raise UsageError(
+            "{path}: holds a run of {job}: choose another {out}, or pass {overwrite} instead of "
+            "{resume}",
+            "out",
+            "overwrite",
+            "resume",
+            path=run.out,
+            job=manifest.job,
+        )
+    before = {**manifest.settings, "fingerprint": manifest.data["fingerprint"]}
+    now = jsonable({**key, "fingerprint": run.fingerprint})
+    run_folder.check_same_settings(run.out, {name: before.get(name) for name in now}, now)
+    required = [run_folder.MANIFEST, *run.outputs.required]
+    if manifest.choose_k is not None:
+        required.append("figures/choose_k.png")
+    for name in required:
+        if not (run.out / name).exists():
+            raise UsageError(
+                "{path}: lacks {name}: pass {overwrite} instead of {resume}",
+                "overwrite",
+                "resume",
+                path=run.out,
+                name=name,
+            )
+    run.progress.say("  every stage was finished before: nothing is left to do")
+    return manifest
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of this package, Python and the libraries that results depend on."""
+    versions = {"python": platform.python_version(), "platform": sys.platform}
+    for name in ("segmentation", *_LIBRARIES):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
