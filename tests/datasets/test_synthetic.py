@@ -187,7 +187,7 @@ def test_a_direct_join_fails_as_in_the_real_data(dataset: Path) -> None:
     direct = catalogue.load_catalogue(layouts.detect_layout(str(dataset)), "direct")
     share = ratings["movieId"].isin(direct.movie_ids).mean()
     assert 0.35 < share < 0.55
-    assert set(catalogue.wrong_anchors(direct)) == {296, 318}
+    assert set(catalogue.find_wrong_anchors(direct)) == {296, 318}
 
 
 def test_planted_segments(dataset: Path) -> None:
