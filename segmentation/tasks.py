@@ -54,15 +54,10 @@ def _identity(value: _T) -> _T:
     return value
 
 
-def copy_first(pair: tuple[Any, Any]) -> Any:
-    """Return a copy of the first of a pair.
+def copy_item(result: tuple[Any, ...], index: int) -> Any:
+    """Return a copy of one item of a task's result.
 
-    Every array of a result that was spilled to disk is a view of the whole result: a part that is
+    Every array of a result that was spilled to disk is a view of the whole result: an item that is
     not a copy would keep all of it in memory.
     """
-    return copy.deepcopy(pair[0])
-
-
-def copy_second(pair: tuple[Any, Any]) -> Any:
-    """Return a copy of the second of a pair, for the same reason."""
-    return copy.deepcopy(pair[1])
+    return copy.deepcopy(result[index])

@@ -7,7 +7,6 @@ merged as they are, or the ratings have to be shuffled by user first.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
 from segmentation.features.worker_memory import MemoryBudget, WorkerMemory
 from segmentation.progress import Progress
 from segmentation.schema import TIMESTAMP
-from segmentation.tasks import copy_second, map_tasks, submit_value
+from segmentation.tasks import copy_item, map_tasks, submit_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -288,7 +287,7 @@ class _Aggregation:
                 self.client, "read-ratings", aggregate_partition, self.partitions, table
             )
         summaries = self._collect(
-            map_tasks(self.client, "summary", copy_second, parts), self._must_shuffle
+            map_tasks(self.client, "summary", copy_item, parts, 1), self._must_shuffle
         )
         if summaries is None:
             self.client.cancel(parts)
@@ -314,7 +313,7 @@ class _Aggregation:
     def _decide_edges(self, partial: _PartialStatistics) -> _PartialStatistics:
         """Add a part with the users at the edges of the partitions, deduplicated together."""
         leftovers = self.client.gather(
-            map_tasks(self.client, "leftovers", _copy_third, partial.parts)
+            map_tasks(self.client, "leftovers", copy_item, partial.parts, 2)
         )
         statistics, superseded = aggregate_latest(
             self._concat([rows.edges for rows in leftovers]), self.table
@@ -337,11 +336,11 @@ class _Aggregation:
             deduplicate=self.deduplicate,
         )
         summaries = self._collect(tasks) or []
-        sketches = self.client.gather(map_tasks(self.client, "sketch", copy_second, parts))
+        sketches = self.client.gather(map_tasks(self.client, "sketch", copy_item, parts, 1))
         partial = _PartialStatistics(parts, sketches, summaries, None)
         if not self.deduplicate:
             return partial
-        superseded = self.client.gather(map_tasks(self.client, "superseded", _copy_third, parts))
+        superseded = self.client.gather(map_tasks(self.client, "superseded", copy_item, parts, 2))
         return partial._replace(superseded=self._concat(superseded))
 
     def count_rows(self, partial: _PartialStatistics, progress: Progress) -> RowCounts:
@@ -460,11 +459,6 @@ def _note_unsplittable(files: Sequence[RatingsFormat], n_threads: int, progress:
             f"  note: {first.path} is {first.codec}, which only one task can decompress; to use "
             "all threads, decompress it, or convert it to Parquet"
         )
-
-
-def _copy_third(result: tuple[Any, Any, Any]) -> Any:
-    """Return a copy of the third item, for the reason that :func:`copy_second` gives."""
-    return copy.deepcopy(result[2])
 
 
 def _plural(n: int, noun: str) -> str:

@@ -22,7 +22,7 @@ from segmentation.features.partition_reader import (
     read_used_rows,
 )
 from segmentation.schema import USER
-from segmentation.tasks import copy_second
+from segmentation.tasks import copy_item
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def shuffle_by_user(
 
     token = uuid.uuid4().hex[:8]
     read = dask.delayed(functools.partial(read_partition, detailed=deduplicate), pure=False)
-    take_rows, take_summary = (dask.delayed(f, pure=False) for f in (_take_first, copy_second))
+    take_rows, take_summary = (dask.delayed(f, pure=False) for f in (_take_first, copy_item))
     aggregate = dask.delayed(
         aggregate_shuffled_latest if deduplicate else aggregate_shuffled, pure=False
     )
@@ -142,7 +142,7 @@ def shuffle_by_user(
     frame = dd.from_delayed([take_rows(pair) for pair in pairs], meta=meta, verify_meta=False)
     shuffled = frame.shuffle(USER, npartitions=n_parts, shuffle_method="p2p", ignore_index=True)
     parts = [aggregate(rows, shared_table) for rows in shuffled.to_delayed()]
-    futures = client.compute([*parts, *(take_summary(pair) for pair in pairs)])
+    futures = client.compute([*parts, *(take_summary(pair, 1) for pair in pairs)])
     return futures[: len(parts)], futures[len(parts) :]
 
 

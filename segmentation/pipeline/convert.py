@@ -1,4 +1,4 @@
-"""The convert job: copy ratings into Parquet, one part per partition, and verify each part."""
+"""The convert job: copy ratings into Parquet, one partition at a time, and verify every file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from segmentation.pipeline.settings import Execution, Settings
     from segmentation.progress import Progress
 
-#: The parts, the catalogue under its own names, and what marks the ratings as synthetic.
+#: The files of the copy, rejected rows, the catalogue under its own file names, and the marker and
+#: ground truth of synthetic ratings.
 OUTPUTS = RunOutputs(
     checksums.JOB,
     (
@@ -57,9 +58,9 @@ OUTPUTS = RunOutputs(
     required=(PARTS,),
     resumable=(PARTS, "rejected/ratings.csv"),
 )
-#: Rows in a row group: about 8 MB once typed, so that a reader can combine as many as it likes.
+#: Rows in a row group: about 8 MB in memory, so that a reader can choose how many to combine.
 ROW_GROUP = 1 << 18
-#: Rows after which a partition continues in another file; twice those of a usual partition.
+#: A file is closed once it has this many rows, twice as many as a typical partition.
 FILE_ROWS = 1 << 21
 
 
@@ -94,7 +95,7 @@ class PartFile(NamedTuple):
 
 
 class PartRecord(NamedTuple):
-    """What is known about the copy of one partition, in a file next to its Parquet files.
+    """The record of one copied partition, saved as JSON next to its Parquet files.
 
     A resumed run reads it in place of the partition; it is deleted when the copy is complete.
 
@@ -103,7 +104,7 @@ class PartRecord(NamedTuple):
     files
         The partition's files, in order.
     without_timestamp
-        Number of timestamps that are neither whole numbers nor points in time.
+        Number of timestamps that are missing or can't be parsed.
     reports
         The partition's fragment reports, rejected lines as strings.
     """
@@ -119,7 +120,7 @@ class PartRecord(NamedTuple):
         return cls([PartFile(*file) for file in files], without_timestamp, reports)
 
     def summary(self) -> PartitionSummary:
-        """Return the summary that reading the partition would return."""
+        """Return the counts and rejected lines of the partition as a summary."""
         reports = tuple(
             FragmentReport(
                 path,
@@ -142,7 +143,7 @@ def run_convert(
     execution: Execution | None = None,
     progress: Progress | None = None,
 ) -> ConvertRun:
-    """Copy ratings into Parquet and their catalogue next to them, so that every job reads ``out``.
+    """Copy ratings into Parquet, with their catalogue, so that any job can read ``out``.
 
     Raises
     ------
@@ -167,7 +168,7 @@ def _convert(run: RunContext) -> ConvertRun:
         **settings.stage_key("convert"),
         "partition_bytes": partition_bytes,
         "parts": len(partitions),
-        # Parts whose records have another form are written again.
+        # A change of the record's fields invalidates parts of an earlier version.
         "record": [*PartRecord._fields, *PartFile._fields],
     }
     if folder.stage_result("plan", key) is None:
@@ -176,11 +177,13 @@ def _convert(run: RunContext) -> ConvertRun:
     parts = folder.result_path(PARTS)
     parts.mkdir(parents=True, exist_ok=True)
     run.cluster.require_shared_folder(parts, run.progress.warn)
-    counts, records = _write_parts(run, partitions, parts, sum(file.size for file in files))
+    # A row takes at least one byte.
+    max_rows = sum(file.size for file in files)
+    counts, records = _write_parts(run, partitions, parts, max_rows)
     write_rejected_rows(run, counts.rejected)
     _copy_catalogue(run)
     for number in range(len(partitions)):
-        _record_path(parts / _part_name(number)).unlink()
+        _get_record_path(parts / _format_part_name(number)).unlink()
     files_written = [file for record in records for file in record.files]
     manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
     names = ("data", "ratings", "seed", "max_rejected")
@@ -195,7 +198,7 @@ def _write_parts(
 ) -> tuple[RowCounts, list[PartRecord]]:
     """Write all partitions on the workers; return the counts of rows and one record each."""
     max_rejected = run.settings.max_rejected
-    parts = [folder.resolve() / _part_name(number) for number in range(len(partitions))]
+    parts = [folder.resolve() / _format_part_name(number) for number in range(len(partitions))]
     with run.progress.stage("convert", "Parquet") as stage:
         tasks = map_tasks(run.cluster.client, "convert", write_part, partitions, parts)
         summaries = collect_summaries(
@@ -203,11 +206,11 @@ def _write_parts(
         )
         counts = sum_counts(summaries or [], 0)
         counts.check_rejected(run.layout.ratings, max_rejected)
-        records = [PartRecord.read(_record_path(part)) for part in parts]
+        records = [PartRecord.read(_get_record_path(part)) for part in parts]
         if without_timestamp := sum(record.without_timestamp for record in records):
             run.progress.warn(
-                f"  warning: {without_timestamp:,} timestamps are neither whole numbers nor points "
-                "in time: they are null in the copy"
+                f"  warning: {without_timestamp:,} timestamps are missing or can't be parsed; they are "
+                "null in the copy"
             )
         plural = "" if len(parts) == 1 else "s"
         stage.note = f"{counts.used:,} ratings in {len(parts):,} part{plural}"
@@ -215,11 +218,11 @@ def _write_parts(
 
 
 def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
-    """Copy one partition to Parquet, unless an intact copy is there.
+    """Copy one partition to Parquet, unless an intact copy already exists.
 
     A compressed file is one partition, however long, and becomes several Parquet files, so that no
-    more than about :data:`FILE_ROWS` rows are in memory. Each file is read back and compared with
-    what was written before it gets its name.
+    more than about :data:`FILE_ROWS` rows are in memory. Before a file gets its final name, it is
+    read back and compared.
 
     Parameters
     ----------
@@ -233,7 +236,7 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
     DataError
         If the source is damaged, or a file that is read back differs from what was written.
     """
-    record_path = _record_path(part)
+    record_path = _get_record_path(part)
     if record_path.exists():
         record = PartRecord.read(record_path)
         digests = {file.name: file.sha256 for file in record.files}
@@ -270,11 +273,11 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
     return record.summary()
 
 
-def _part_name(number: int) -> str:
+def _format_part_name(number: int) -> str:
     return f"part-{number:05d}"
 
 
-def _record_path(part: Path) -> Path:
+def _get_record_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
@@ -304,7 +307,7 @@ def _to_arrow(
 
 
 def _write_file(rows: pa.Table, path: Path) -> PartFile:
-    """Write one Parquet file under another name, read it back, and rename it."""
+    """Write one Parquet file under a temporary name, read it back, and rename it."""
     import pyarrow.parquet as pq
 
     partial = path.with_name(path.name + ".partial")
@@ -329,11 +332,11 @@ def _write_file(rows: pa.Table, path: Path) -> PartFile:
         )
     size, sha256 = partial.stat().st_size, checksums.file_sha256(partial)
     os.replace(partial, path)
-    return PartFile(path.name, sha256, size, len(users), is_sorted, *_user_range(users))
+    return PartFile(path.name, sha256, size, len(users), is_sorted, *_compute_user_range(users))
 
 
-def _user_range(users: NDArray[Any]) -> tuple[Any, Any]:
-    """Return the smallest and the largest id, in types that JSON has."""
+def _compute_user_range(users: NDArray[Any]) -> tuple[Any, Any]:
+    """Return the smallest and the largest id, as JSON types."""
     if not len(users):
         return None, None
     first, last = users.min(), users.max()
@@ -341,7 +344,7 @@ def _user_range(users: NDArray[Any]) -> tuple[Any, Any]:
 
 
 def _copy_catalogue(run: RunContext) -> None:
-    """Copy the catalogue, and what marks the ratings as synthetic, next to the ratings."""
+    """Copy the catalogue, and the marker and ground truth of synthetic ratings."""
     layout = run.layout
     paths = [layout.movies, *([layout.links] if layout.links else [])]
     folder = ground_truth.synthetic_folder(layout)
@@ -356,7 +359,7 @@ def _copy_catalogue(run: RunContext) -> None:
 
 
 def _describe_files(files: Sequence[PartFile]) -> dict[str, Any]:
-    """Return what the manifest records of the copy."""
+    """Return the manifest's section about the copy."""
     return {
         "folder": PARTS,
         "parts": len(files),

@@ -1,4 +1,4 @@
-"""Where the data of a run comes from: generated, downloaded, or found where it is named."""
+"""Resolve the data of a run: generate it, download it, or find it at a path or URL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> Layout:
     """Generate, download or find the data that the settings name.
 
-    Workers on other machines get absolute paths, which do not depend on where the job started.
+    Workers on other machines get absolute paths, since their working directory is another.
     """
     rows = parse_synthetic_rows(settings.data)
     if rows is not None:
@@ -45,24 +45,24 @@ def _generate_synthetic(rows: int, seed: int, cluster: Cluster, progress: Progre
     if not writer.is_written(rows, seed, folder):
         with (
             progress.stage("synthesize", "synthetic data") as stage,
-            _client_of_this_machine(cluster) as client,
+            _open_local_client(cluster) as client,
         ):
             writer.write_dataset(
                 rows, seed, folder, client, lambda done, total: stage.update(done, total, "rows")
             )
-            stage.note = f"{rows:,} ratings kept in {folder}"
+            stage.note = f"{rows:,} ratings saved to {folder}"
     return str(folder)
 
 
 @contextmanager
-def _client_of_this_machine(cluster: Cluster) -> Iterator[Client]:
+def _open_local_client(cluster: Cluster) -> Iterator[Client]:
     """Yield a client whose workers write to this machine's disk."""
     if not cluster.is_remote:
         yield cluster.client
         return
     import dask
 
-    # What the environment sets for the other cluster does not apply to this one.
+    # The environment's settings are meant for the remote cluster, not for this one.
     with dask.config.set({"segmentation.cluster": {}}), open_cluster("threads") as local:
         yield local.client
 
@@ -72,11 +72,11 @@ def _download_kaggle(ratings: str | None, progress: Progress) -> str:
     from segmentation.datasets import kaggle
 
     with progress.stage("download", "Kaggle") as stage:
-        # A ratings file of the user's own, for Kaggle's catalogue, is not downloaded.
+        # If the ratings are the user's own file, only the catalogue is downloaded.
         if ratings is not None and discovery.has_files(ratings):
-            name = None
+            ratings_name = None
         else:
-            name = ratings or kaggle.DEFAULT_RATINGS
-        folder = kaggle.download(name, quiet=not progress.live)
+            ratings_name = ratings or kaggle.DEFAULT_RATINGS
+        folder = kaggle.download(ratings_name, quiet=not progress.live)
         stage.note = folder
     return folder
