@@ -209,8 +209,8 @@ def _write_parts(
         records = [PartRecord.read(_get_record_path(part)) for part in parts]
         if without_timestamp := sum(record.without_timestamp for record in records):
             run.progress.warn(
-                f"  warning: {without_timestamp:,} timestamps are missing or can't be parsed; they are "
-                "null in the copy"
+                f"  warning: {without_timestamp:,} timestamps are missing or can't be parsed; they "
+                "are null in the copy"
             )
         plural = "" if len(parts) == 1 else "s"
         stage.note = f"{counts.used:,} ratings in {len(parts):,} part{plural}"
