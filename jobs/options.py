@@ -37,7 +37,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--join",
         choices=("links", "direct"),
         help="how a rating's movieId leads to the catalogue; direct reproduces the original's "
-        "mistake (default: links)",
+        "mistake (default: links; direct with --preset original)",
     )
 
 
@@ -175,7 +175,7 @@ def parse_execution(arguments: argparse.Namespace) -> Execution:
     Raises
     ------
     UsageError
-        If a name is empty.
+        If the name of the performance report is empty.
     """
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Execution
@@ -197,7 +197,7 @@ def parse_execution(arguments: argparse.Namespace) -> Execution:
 
 
 def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings behind :func:`add_source`, :func:`add_seed` and :func:`add_limits`."""
+    """Return the settings of :func:`add_source`, :func:`add_seed` and :func:`add_limits`."""
     return {
         "data": arguments.data,
         "ratings": arguments.ratings,
@@ -209,7 +209,7 @@ def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings behind :func:`add_data`, :func:`add_k_range` and :func:`add_reading`."""
+    """Return the settings of the above, and of ``add_data``, ``add_k_range``, ``add_reading``."""
     return {
         **parse_source(arguments),
         "preset": arguments.preset,

@@ -1,4 +1,4 @@
-"""Ratings → user genre means → K-Means → incremental PCA → named segments and a report."""
+"""Cluster users by their ratings per genre, and report named segments."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def job(arguments: argparse.Namespace) -> None:
         )
     out = options.parse_out(arguments)
     settings = Settings(**options.parse_data(arguments), k=arguments.k, playbook=arguments.playbook)
+    # Imported after validation, so that a bad option fails at once.
     from segmentation.pipeline.segment import run_segment
     from segmentation.progress import TerminalProgress
     from segmentation.reporting.report import format_segment_table

@@ -1,4 +1,4 @@
-"""Failures of the engine and the operating system, turned into one line that says what to do."""
+"""Translate errors of Dask and the operating system into one line with a remedy."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def translate_errors(out: Path) -> Iterator[None]:
     Parameters
     ----------
     out
-        The run's folder, which is named where a failure of the disk names no file.
+        The run's folder, reported if an OSError names no file.
 
     Raises
     ------
     ClusterError
-        If workers died repeatedly on one task, the scheduler was lost, or memory ran out.
+        If workers died repeatedly on one task, the scheduler was lost, a request timed out, a
+        shuffle failed, or memory ran out.
     DataError
-        If a file can't be read or written while the run is under way.
+        If a file can't be read or written, or a worker's disk is full.
     """
     from concurrent.futures import CancelledError
 
@@ -54,8 +55,8 @@ def translate_errors(out: Path) -> Iterator[None]:
         raise _lost_cluster(error) from error
     except TimeoutError as error:
         raise ClusterError(
-            "no worker accepts the work ({reason}): if they lack memory, raise memory_limit in "
-            "the cluster's file; then run again with {resume}",
+            "timed out ({reason}): see the logs of the scheduler and workers; if workers lack "
+            "memory, raise memory_limit in the cluster's file; then run again with {resume}",
             "resume",
             reason=_one_line(error),
         ) from error
@@ -68,12 +69,12 @@ def translate_errors(out: Path) -> Iterator[None]:
         ) from error
     except P2POutOfDiskError as error:
         raise DataError(
-            "no space left on the disk of a worker that shuffles rows: free some, or give it "
-            "another local directory, then run again with {resume}",
+            "no space left on the disk of a worker during the shuffle: free some, or set another "
+            "local directory, then run again with {resume}",
             "resume",
         ) from error
     except RuntimeError as error:
-        if not _is_shuffle_failure(error):
+        if not _is_shuffle_error(error):
             raise
         cause = f": {_one_line(error.__cause__)}" if error.__cause__ is not None else ""
         raise ClusterError(
@@ -83,7 +84,7 @@ def translate_errors(out: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno is None and "://" in str(error):
-            # Dask raises a plain OSError without a number that names the scheduler's address.
+            # Dask raises an OSError without errno whose message names the scheduler's address.
             raise _lost_cluster(error) from error
         raise _disk_failure(error, out) from error
 
@@ -97,8 +98,8 @@ def _lost_cluster(error: BaseException) -> ClusterError:
     )
 
 
-def _is_shuffle_failure(error: RuntimeError) -> bool:
-    """Whether Dask gave up a shuffle; it raises a plain RuntimeError that begins with "P2P"."""
+def _is_shuffle_error(error: RuntimeError) -> bool:
+    """Return whether a P2P shuffle failed: Dask has no type for it, but a prefix."""
     return str(error).startswith("P2P ") or type(error).__name__.startswith("P2P")
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: finished stages, results that appear together, the manifest last."""
+"""Manage a run's folder: lock it, save finished stages, and publish all results at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MANIFEST = "run.json"
-#: Holds what is unfinished: the state of the stages, and results until all of them are complete.
+#: Holds unfinished work: the state of the stages, and results until all of them are complete.
 WORK = ".work"
 _STATE = "state.json"
 _LOCK = "lock"
@@ -39,7 +39,7 @@ class RunOutputs:
     Parameters
     ----------
     job
-        The job's name, as the manifest has it.
+        The job's name, as recorded in the manifest.
     files
         Paths in the folder. One that ends in ``.parquet`` is a folder of parts.
     required
@@ -49,8 +49,8 @@ class RunOutputs:
     exclusive
         Folders of parts that are read as a whole, so that no other file may lie in them.
     replaces
-        The jobs whose runs ``overwrite`` may replace. A job that leaves data does not replace
-        results, nor the other way round.
+        The jobs whose runs ``overwrite`` may replace: data sets never replace results, or results
+        data sets.
     """
 
     job: str
@@ -72,7 +72,7 @@ class RunFolder:
     Parameters
     ----------
     path
-        The folder; it is created if need be.
+        The folder; created if missing.
     outputs
         What the job may leave there.
     fingerprint
@@ -83,7 +83,9 @@ class RunFolder:
     Raises
     ------
     UsageError
-        If the folder holds a run and neither is asked for, or a different run.
+        If the folder is a file, is locked, holds files that are not a run's, holds another job's
+        run, or holds a run and neither ``resume`` nor ``overwrite`` is set; with ``resume``, if
+        the data differs.
     DataError
         If the folder can't be written.
     """
@@ -131,7 +133,7 @@ class RunFolder:
             ) from error
 
     def _release(self) -> None:
-        """Unlock the folder, and remove what merely opening it has left."""
+        """Unlock the folder, and remove what opening it created."""
         self._lock.close()
         if not (self._work / _STATE).exists():
             remove(self._work)
@@ -162,7 +164,7 @@ class RunFolder:
         write_json(self._work / _STATE, self._state)
 
     def result_path(self, name: str) -> Path:
-        """Return where a result is written until the run is complete."""
+        """Return the temporary path of a result; :meth:`publish` moves it into place."""
         path = self._results / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -172,14 +174,17 @@ class RunFolder:
         remove(self._results / name)
 
     def discard_unfinished(self) -> None:
-        """Remove what an earlier attempt wrote, except what its finished stages left."""
+        """Remove what an earlier attempt wrote, except the resumable files."""
         for name in self.outputs.names:
             if name not in self.outputs.resumable:
                 self.discard(name)
 
     def publish(self, manifest: Mapping[str, Any]) -> None:
-        """Move all results into place and write the manifest last, without being interrupted."""
-        with _interrupts_blocked():
+        """Move all results into place and write the manifest last, with interrupts blocked.
+
+        The old manifest is removed first: without it, the folder can't be mistaken for a result.
+        """
+        with _block_interrupts():
             for name in self.outputs.names:
                 source, target = self._results / name, self.path / name
                 _remove_result(target)
@@ -196,9 +201,9 @@ class RunFolder:
             remove(self._work)
 
     def abandon(self) -> None:
-        """Leave nothing behind, or only what is needed to resume from finished stages.
+        """Clean up after a failure, and keep only what resuming needs.
 
-        What stages have written stays under :data:`WORK`, where nothing reads as a result.
+        It stays under :data:`WORK`, where nothing can be mistaken for a result.
         """
         if self._state["stages"]:
             self._lock.close()
@@ -207,7 +212,7 @@ class RunFolder:
             self._release()
 
     def _remove_earlier_run(self) -> None:
-        # The manifest goes first: without it the rest no longer reads as a result.
+        # The manifest goes first: without it, the rest can't be mistaken for a result.
         for name in self.outputs.names:
             _remove_result(self.path / name)
         for parent in {Path(name).parent for name in self.outputs.files} - {Path()}:
@@ -224,8 +229,8 @@ def check_available(
     Raises
     ------
     UsageError
-        If ``path`` is a file, holds a run (unless it is resumed or overwritten) or a run that this
-        job must not replace, or someone else's files where a run would write its own.
+        If ``path`` is a file; holds a run and it is neither resumed nor overwritten; holds a run
+        that this job must not replace; or holds other files where a run would write its own.
     """
     path = Path(path)
     state = _find_run(path, outputs)
@@ -253,9 +258,11 @@ def _find_run(path: Path, outputs: RunOutputs) -> str | None:
     for folder in (path / name for name in outputs.exclusive):
         if folder.is_dir() and any(not file.match(PART_PATTERN) for file in folder.iterdir()):
             raise UsageError(
-                "{folder}: holds files that no run wrote: move them away, or choose another {out}",
+                "{folder}: holds files other than {pattern}: move them away, or choose another "
+                "{out}",
                 "out",
                 folder=folder,
+                pattern=PART_PATTERN,
             )
     if (path / MANIFEST).exists():
         return "a finished"
@@ -264,8 +271,7 @@ def _find_run(path: Path, outputs: RunOutputs) -> str | None:
     for name in outputs.names:
         if (path / name).exists():
             raise UsageError(
-                "{path}: holds {name}, which belongs to no finished run: move it away, or choose "
-                "another {out}",
+                "{path}: holds {name} but no finished run: move it away, or choose another {out}",
                 "out",
                 path=path,
                 name=name,
@@ -274,7 +280,7 @@ def _find_run(path: Path, outputs: RunOutputs) -> str | None:
 
 
 def _read_job(path: Path) -> str | None:
-    """Return the job of the finished run in a folder, None where its manifest says nothing."""
+    """Return the job of the finished run in a folder; None if no readable manifest names one."""
     try:
         job = json.loads((path / MANIFEST).read_text("utf-8"))["job"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -282,7 +288,9 @@ def _read_job(path: Path) -> str | None:
     return job if isinstance(job, str) else None
 
 
-def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_settings(
+    path: Path, previous: Mapping[str, Any], current: Mapping[str, Any]
+) -> None:
     """Check that a run in a folder was made with the settings and data of this one.
 
     Raises
@@ -290,11 +298,13 @@ def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str,
     UsageError
         If it wasn't, with the names of what differs.
     """
-    different = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
+    different = sorted(
+        key for key in {*current, *previous} if current.get(key) != previous.get(key)
+    )
     if different:
         raise UsageError(
-            "{path}: was run with another {names}: repeat the same to resume it, or pass "
-            "{overwrite} instead of {resume}",
+            "{path}: was run with another {names}: use the same to resume it, or pass {overwrite} "
+            "instead of {resume}",
             "overwrite",
             "resume",
             path=path,
@@ -303,12 +313,12 @@ def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str,
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return the manifest of the finished run in a folder, None where there is none.
+    """Return the manifest of the finished run in a folder; None if there is none.
 
     Raises
     ------
     DataError
-        If it can't be read, or is no manifest.
+        If it can't be read, or is not a run's manifest.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
@@ -331,7 +341,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def default_out() -> Path:
-    """Return ``runs/<date-time>``, with a number where that exists already."""
+    """Return ``runs/<date-time>``, with a numeric suffix if that exists."""
     base = Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     out, number = base, 2
     while out.exists():
@@ -347,7 +357,7 @@ def _remove_result(path: Path) -> None:
 
 
 def _lock_file(path: Path, folder: Path) -> IO[str]:
-    """Open a file that one process at a time can hold; it is unlocked when the process ends."""
+    """Open a file and lock it for this process; the lock ends with the process."""
     file = path.open("w")
     try:
         import fcntl
@@ -355,7 +365,7 @@ def _lock_file(path: Path, folder: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
         pass  # Windows has no fcntl; everything else works without the lock.
-    except OSError as error:
+    except BlockingIOError as error:
         file.close()
         raise UsageError(
             "{folder}: another run is writing to it: wait for it, or choose another {out}",
@@ -366,8 +376,8 @@ def _lock_file(path: Path, folder: Path) -> IO[str]:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM for the moment that moving files takes."""
+def _block_interrupts() -> Iterator[None]:
+    """Block SIGINT and SIGTERM while files are moved."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

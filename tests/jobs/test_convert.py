@@ -284,7 +284,7 @@ def test_copies_and_runs_do_not_overwrite_each_other(
     # The folder of the source is no place for its copy.
     shutil.copytree(data, tmp_path / "source")
     assert call(tmp_path / "source", tmp_path / "source", "--overwrite") == 2
-    assert "which belongs to no finished run" in capsys.readouterr().err
+    assert "but no finished run" in capsys.readouterr().err
     assert (tmp_path / "source" / "ratings.csv").exists()
 
 

@@ -94,7 +94,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
 def test_a_foreign_file_in_the_place_of_a_result_is_refused(tmp_path: Path, how: dict) -> None:
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds report.html, which belongs to no finished run"):
+    with pytest.raises(UsageError, match=r"holds report.html but no finished run"):
         open_folder(tmp_path, **how)
     assert (tmp_path / "report.html").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -153,7 +153,7 @@ def test_results_of_an_unfinished_stage_are_not_published(tmp_path: Path) -> Non
 
 def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     open_folder(tmp_path).finish_stage("ratings", KEY, {})
-    with pytest.raises(UsageError, match="was run with another fingerprint: repeat the same"):
+    with pytest.raises(UsageError, match="was run with another fingerprint: use the same"):
         open_folder(tmp_path, "x", resume=True)
     assert open_folder(tmp_path, resume=True).stage_result("ratings", KEY) == {}
 
@@ -190,7 +190,7 @@ def test_results_in_parts_are_published_and_replaced(tmp_path: Path) -> None:
         "part-00000.parquet": "second"
     }
     (assignments / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds files that no run wrote"):
+    with pytest.raises(UsageError, match="holds files other than part"):
         open_folder(tmp_path / "run", overwrite=True)
     assert (assignments / "mine.txt").exists()
 
