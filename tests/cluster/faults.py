@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ STAGES = (
     "writing",
     "quality",
     "stability",
+)
+#: A kill is tried at every stage. The slower faults are tried at these, one for each way in which a
+#: stage depends on its workers, and at all of them by the soak.
+SLOW_FAULT_STAGES = (
+    STAGES if os.environ.get("ALL_STAGES") else ("reading", "merging", "pass 2", "stability")
 )
 
 

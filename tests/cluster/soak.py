@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
                 capture_output=True,
                 text=True,
                 check=False,
+                env={**os.environ, "ALL_STAGES": "1"},
             )
             output = ended.stdout
             if ended.returncode not in (0, 1) or not _RESULT.search(output):

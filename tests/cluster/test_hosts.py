@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from jobs import certificates
-from tests.cluster.faults import STAGES
+from tests.cluster.faults import SLOW_FAULT_STAGES
 from tests.cluster.hosts import Network, missing_requirement
 from tests.cluster.processes import Process, RunningCluster, assert_equal, start_job, wait_until
 from tests.cluster.test_tls import tls_options, write_config
@@ -127,7 +127,7 @@ def restore_host(hosts: Hosts, worker: Process) -> Process:
     return new
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SLOW_FAULT_STAGES)
 def test_a_worker_that_is_cut_off(
     hosts: Hosts, ratings: Path, expected: Path, tmp_path: Path, stage: str
 ) -> None:

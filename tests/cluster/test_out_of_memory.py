@@ -1,4 +1,4 @@
-"""A worker runs out of memory at each stage: the run continues, with the same result."""
+"""A worker runs out of memory at a stage: the run continues, with the same result."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.faults import STAGES, exhaust_memory, run_with_fault
+from tests.cluster.faults import SLOW_FAULT_STAGES, exhaust_memory, run_with_fault
 from tests.cluster.processes import RunningCluster, assert_equal
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SLOW_FAULT_STAGES)
 def test_the_run_goes_on(
     cluster: RunningCluster, ratings: Path, expected: Path, tmp_path: Path, stage: str
 ) -> None:
