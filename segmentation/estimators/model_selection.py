@@ -66,7 +66,7 @@ def choose_k(
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> X = np.repeat([[0.0], [20.0], [50.0]], 100, axis=0) + rng.normal(size=(300, 1))
+    >>> X = np.repeat(10 * np.eye(3), 50, axis=0) + rng.normal(size=(150, 3))
     >>> choose_k(X, 2, 4, seed=0).recommended
     3
     """
