@@ -16,7 +16,7 @@ _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 class Moments(NamedTuple):
-    """Number of rows, their mean and their centred scatter matrix, in float64.
+    """Number of rows, their mean and their centered scatter matrix, in float64.
 
     ``mean`` has shape (n_features,) and ``scatter`` has shape (n_features, n_features).
     """
@@ -97,9 +97,9 @@ _SIDE = 4
 def compute_scatter(
     X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> None:
-    """Compute the mean and the centred scatter matrix of the rows, in place.
+    """Compute the mean and the centered scatter matrix of the rows, in place.
 
-    Each tile is centred on its own mean and merged as in Chan, Golub & LeVeque (1979). NumPy's
+    Each tile is centered on its own mean and merged as in Chan, Golub & LeVeque (1979). NumPy's
     ``X.T @ X`` starts BLAS threads that compete with the workers' threads, and takes more than
     twice as long even where BLAS is limited to one thread.
 

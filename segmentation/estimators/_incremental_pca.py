@@ -133,7 +133,7 @@ def _summarize(
 def condense_block(block: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Batch:
     """Reduce one block to what an update needs of it; ``weights`` is ignored.
 
-    The factor has the scatter matrix of the centred rows. It is computed from the eigenvectors of
+    The factor has the scatter matrix of the centered rows. It is computed from the eigenvectors of
     that matrix: a QR decomposition of all rows took twenty times as long as the scatter matrix.
     """
     moments = compute_moments(block)

@@ -1,4 +1,4 @@
-"""Initial centres for Lloyd's iterations: k-means++ on a sample, k-means||, or random rows."""
+"""Initial centers for Lloyd's iterations: k-means++ on a sample, k-means||, or random rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RANKING_BATCH = 8
 #: A small sample gets more restarts: up to this factor, while all restarts together read no more
 #: rows than the requested number of restarts on a sample of this many rows.
 _MAX_EXTRA_RESTARTS, _CHEAP_ROWS = 3, 3_000
-#: Squared distance from which two centres count as different, relative to the inertia per row.
+#: Squared distance from which two centers count as different, relative to the inertia per row.
 _DISTINCT_CENTERS = 0.05
 #: Relative difference of inertia up to which two results count as the same optimum.
 _SAME_OPTIMUM = 1e-4
@@ -101,11 +101,11 @@ def init_plus_plus(
     fit_rows
         Number of rows of the sample to fit on; the rest is only used to choose among optima.
     k
-        Number of centres.
+        Number of centers.
     budget
         How many restarts go how far.
     tol
-        Largest squared shift of all centres at which iterations stop.
+        Largest squared shift of all centers at which iterations stop.
     rng
         Source of all random choices. All draws are made in the calling thread.
     n_init
@@ -173,7 +173,7 @@ def _rank_restarts(
     rng: np.random.Generator,
     map_restarts: Callable[..., Iterable[Any]],
 ) -> list[NDArray[np.float64]]:
-    """Restart on slices; return the centres of the best restarts that differ, best first."""
+    """Restart on slices; return the centers of the best restarts that differ, best first."""
     n = len(head.rows)
     n_slices = max(1, n // max(_SLICE_ROWS, _SLICE_ROWS_PER_CLUSTER * k))
 
@@ -195,7 +195,7 @@ def _rank_restarts(
     starts = range(0, len(center_sets), _RANKING_BATCH)
     inertia = np.concatenate(list(map_restarts(rank, starts)))
     order = np.argsort(inertia, kind="stable")
-    # The inertia per row is how far rows lie from their centres; optima differ by more than that.
+    # The inertia per row is how far rows lie from their centers; optima differ by more than that.
     min_distance = _DISTINCT_CENTERS * float(inertia[order[0]]) / float(weights.sum())
     return _drop_similar(
         [center_sets[i] for i in order], min_distance, max(n_init or 0, budget.refined)
@@ -214,10 +214,10 @@ def _drop_duplicates(fits: Sequence[InMemoryFit]) -> list[InMemoryFit]:
 def _drop_similar(
     center_sets: Sequence[NDArray[np.float64]], min_distance: float, limit: int
 ) -> list[NDArray[np.float64]]:
-    """Return the first ``limit`` sets of centres that differ from all earlier ones.
+    """Return the first ``limit`` sets of centers that differ from all earlier ones.
 
-    Two sets differ if a centre of one has a squared distance of at least ``min_distance`` to every
-    centre of the other.
+    Two sets differ if a center of one has a squared distance of at least ``min_distance`` to every
+    center of the other.
     """
     distinct: list[NDArray[np.float64]] = []
     for centers in center_sets:
@@ -243,12 +243,12 @@ class _Round(NamedTuple):
 def init_parallel(
     X: RowBlocks, sample: Sample, k: int, oversampling_factor: float, rounds: int, seed: int
 ) -> NDArray[np.float64]:
-    """Choose ``k`` centres by k-means|| (Bahmani et al. 2012) in ``rounds + 1`` passes.
+    """Choose ``k`` centers by k-means|| (Bahmani et al. 2012) in ``rounds + 1`` passes.
 
     Each round draws every row with probability
     ``oversampling_factor · k · weight · distance² / cost``. A hash of the row decides the draw, so
     that neither chunking nor order matters. Each candidate then gets the weight of the rows nearest
-    to it, and weighted k-means++ and Lloyd's iterations reduce the candidates to ``k`` centres.
+    to it, and weighted k-means++ and Lloyd's iterations reduce the candidates to ``k`` centers.
     """
     n_draws = oversampling_factor * k
     candidates = sample.rows[:1]
@@ -314,7 +314,7 @@ def init_random(
 
 
 def check_centers(centers: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return a copy of a caller's centres as float64.
+    """Return a copy of a caller's centers as float64.
 
     Raises
     ------
@@ -327,5 +327,5 @@ def check_centers(centers: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floa
             f"init has shape {array.shape}, expected (n_clusters, n_features) = {shape}"
         )
     if not np.isfinite(array).all():
-        raise ValueError("NaN or infinity in init: pass finite centres")
+        raise ValueError("NaN or infinity in init: pass finite centers")
     return array

@@ -1,4 +1,4 @@
-"""K-Means as functions: initial centres from a sample, then Lloyd's iterations over all rows."""
+"""K-Means as functions: initial centers from a sample, then Lloyd's iterations over all rows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class KMeansResult(NamedTuple):
     centers
         Shape (n_clusters, n_features), float64.
     inertia
-        Weighted sum of squared distances of the rows to their nearest centre.
+        Weighted sum of squared distances of the rows to their nearest center.
     n_iter
         Number of Lloyd passes.
     """
@@ -191,7 +191,7 @@ class _Starts:
     def choose(
         self, X: Any, rows: RowBlocks, sample: Sample, k: int, tol: float
     ) -> list[NDArray[np.float64]]:
-        """Return one set of ``k`` centres per start; a callable ``init`` is passed ``X``."""
+        """Return one set of ``k`` centers per start; a callable ``init`` is passed ``X``."""
         rng = np.random.default_rng([self.seed, 11])
         shape = (k, rows.n_features)
         if callable(self.init):

@@ -26,7 +26,7 @@ def choose_plus_plus(
     """Choose rows by weighted greedy k-means++ (Arthur & Vassilvitskii 2007), in place.
 
     Each step draws candidates with a probability proportional to weight times squared distance
-    to the nearest centre so far, and takes the candidate that lowers the sum of those most.
+    to the nearest center so far, and takes the candidate that lowers the sum of those most.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def choose_plus_plus(
         if not by_weight:
             for i in range(n):
                 total += weights[i] * nearest[i]
-            # Every row coincides with a centre: draw by weight again.
+            # Every row coincides with a center: draw by weight again.
             by_weight = total == 0.0
         total = 0.0
         for i in range(n):
@@ -88,24 +88,24 @@ def run_lloyd(
     tol: float,
     max_iter: int,
 ) -> float:
-    """Run Lloyd's iterations on weighted rows; the centres move in place.
+    """Run Lloyd's iterations on weighted rows; the centers move in place.
 
     Parameters
     ----------
     rows, weights
         Shapes (n_rows, n_features) and (n_rows,), float64.
     centers
-        Shape (n_clusters, n_features), float64. A centre without rows moves to the row that is
-        farthest from its own centre.
+        Shape (n_clusters, n_features), float64. A center without rows moves to the row that is
+        farthest from its own center.
     tol
-        Stop when the squared shift of all centres is at most this.
+        Stop when the squared shift of all centers is at most this.
     max_iter
         Maximum number of iterations.
 
     Returns
     -------
     float
-        The inertia of the final centres.
+        The inertia of the final centers.
     """
     k, d = centers.shape
     offsets = np.array([0, k])

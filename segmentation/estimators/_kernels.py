@@ -1,6 +1,6 @@
 """Compiled loops over one block of rows.
 
-Weights may be an array of length 0: then every row has weight 1. Several sets of centres are
+Weights may be an array of length 0: then every row has weight 1. Several sets of centers are
 handled in one pass: ``centers`` holds them stacked, and set ``s`` is
 ``centers[offsets[s]:offsets[s + 1]]``.
 """
@@ -29,7 +29,7 @@ def assign(
     runner_up: NDArray[np.int32],
     second: NDArray[np.float64],
 ) -> None:
-    """Find each row's two nearest centres, in place; ties go to the lower label.
+    """Find each row's two nearest centers, in place; ties go to the lower label.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ def assign(
     centers
         Shape (n_clusters, n_features), float64.
     labels, runner_up
-        Outputs of shape (n_rows,), int32: labels of the nearest and the second nearest centre
-        (−1 if there is only one centre).
+        Outputs of shape (n_rows,), int32: labels of the nearest and the second nearest center
+        (−1 if there is only one center).
     nearest, second
         Outputs of shape (n_rows,), float64: their squared distances (infinite for a missing
-        second centre).
+        second center).
     """
     for i in range(X.shape[0]):
         best, other = np.inf, np.inf
@@ -74,7 +74,7 @@ def assign_and_sum(
     counts: NDArray[np.float64],
     inertia: NDArray[np.float64],
 ) -> None:
-    """Add each row to the sum of its nearest centre in every set of centres, in place.
+    """Add each row to the sum of its nearest center in every set of centers, in place.
 
     One pass serves a Lloyd iteration of all sets and allocates nothing per row.
 
@@ -85,15 +85,15 @@ def assign_and_sum(
     weights
         Shape (n_rows,) or (0,), float64.
     centers
-        Sets of centres, stacked; shape (n_centers, n_features).
+        Sets of centers, stacked; shape (n_centers, n_features).
     offsets
-        Where each set of centres starts, and the end; shape (n_sets + 1,), int64.
+        Where each set of centers starts, and the end; shape (n_sets + 1,), int64.
     zero, infinity
         0 and infinity in the dtype in which distances are computed: the wider one of ``X`` and
         ``centers``. Sums are always float64.
     sums, counts, inertia
         Outputs of shape (n_centers, n_features), (n_centers,) and (n_sets,), float64: weighted
-        sums of each centre's rows, their weight, and the weighted sum of squared distances.
+        sums of each center's rows, their weight, and the weighted sum of squared distances.
     """
     for i in range(X.shape[0]):
         weight = weights[i] if len(weights) else 1.0
@@ -126,7 +126,7 @@ def sum_for_metrics(
     distances: NDArray[np.float64],
     silhouettes: NDArray[np.float64],
 ) -> None:
-    """Sum what the metrics of every set of centres are computed from, in place.
+    """Sum what the metrics of every set of centers are computed from, in place.
 
     Parameters
     ----------
@@ -138,13 +138,13 @@ def sum_for_metrics(
         As in :func:`assign_and_sum`.
     counts, sums
         Outputs of shape (n_centers,) and (n_centers, n_features): weight and weighted sum of each
-        centre's rows.
+        center's rows.
     squares, distances
         Outputs of shape (n_centers,): weighted sums of the squared and plain distances of its rows
-        to the centre.
+        to the center.
     silhouettes
         Output of shape (n_centers,): weighted sum of ``1 - nearest / second`` over its rows. A
-        row adds 0 where both distances are 0 and where there is no second centre.
+        row adds 0 where both distances are 0 and where there is no second center.
     """
     for i in range(X.shape[0]):
         weight = weights[i] if len(weights) else 1.0

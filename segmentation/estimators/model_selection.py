@@ -35,7 +35,7 @@ def choose_k(
     of at least 0.75 to its match when the fit is repeated on resampled rows (Hennig 2007). If no k
     qualifies, the one whose repeated fits agree best by the adjusted Rand index is recommended.
     Metrics such as the silhouette are reported but not used: on rows without gaps between clusters
-    they favour the smallest k.
+    they favor the smallest k.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
     explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,)
         Variance of each component, and its share of the total variance.
     singular_values_ : ndarray of shape (n_components,)
-        Singular values of the centred rows.
+        Singular values of the centered rows.
     mean_, var_ : ndarray of shape (n_features,)
         Mean and variance of each feature.
     noise_variance_ : float

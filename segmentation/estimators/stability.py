@@ -60,7 +60,7 @@ def measure_stability(
     sample_weight: ArrayLike | da.Array | None = None,
     size: int = SAMPLE_ROWS,
 ) -> Stability:
-    """Repeat the fit of ``X``'s clustering by its nearest centres on a sample of rows.
+    """Repeat the fit of ``X``'s clustering by its nearest centers on a sample of rows.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _summarize(refits: Sequence[_Agreement], n_rows: int) -> Stability:
 def adjusted_rand_score(
     one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]], weights: NDArray[np.float64]
 ) -> float:
-    """Return the adjusted Rand index of two labellings of weighted rows.
+    """Return the adjusted Rand index of two labelings of weighted rows.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def adjusted_rand_score(
     n_pairs = max(count_pairs(np.array([table.sum()])), np.finfo(float).tiny)
     expected = in_one * in_other / n_pairs
     maximum = (in_one + in_other) / 2
-    # Both labellings are a single cluster, or all clusters of one row: they agree.
+    # Both labelings are a single cluster, or all clusters of one row: they agree.
     return 1.0 if maximum == expected else float((in_both - expected) / (maximum - expected))
 
 

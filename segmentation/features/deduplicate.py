@@ -45,7 +45,7 @@ class Leftovers(NamedTuple):
     superseded
         Rows that a later rating supersedes.
     edges
-        Rows of the first and the last user, whom neighbouring partitions may share.
+        Rows of the first and the last user, whom neighboring partitions may share.
     """
 
     superseded: pd.DataFrame

@@ -224,7 +224,7 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
 
 
 def _concatenate(parts: Sequence[UserStatistics]) -> UserStatistics:
-    """Chain parts in which users ascend; add only a user whom two neighbours share."""
+    """Chain parts in which users ascend; add only a user whom two neighbors share."""
     chain = [parts[0]]
     for part in parts[1:]:
         last = chain[-1]
