@@ -23,17 +23,19 @@ def choose_plus_plus(
     uniforms: NDArray[np.float64],
     chosen: NDArray[np.int64],
 ) -> None:
-    """Choose rows by weighted greedy k-means++ (Arthur & Vassilvitskii 2007), in place.
+    """Choose rows by weighted greedy k-means++ (Arthur & Vassilvitskii 2007).
 
-    Each step draws candidates with a probability proportional to weight times squared distance
-    to the nearest center so far, and takes the candidate that lowers the sum of those most.
+    The first row is drawn by weight. Each further step draws candidates with a probability
+    proportional to the weighted squared distance to the nearest center so far, and takes the
+    candidate that lowers the sum of these distances most.
 
     Parameters
     ----------
     rows, weights
         Shapes (n_rows, n_features) and (n_rows,), float64.
     uniforms
-        Random numbers in [0, 1) of shape (n_clusters, n_trials); each decides one draw.
+        Random numbers in [0, 1) of shape (n_clusters, n_trials), one per candidate; the first
+        step uses only the first.
     chosen
         Output of shape (n_clusters,): the numbers of the chosen rows.
     """
@@ -95,8 +97,8 @@ def run_lloyd(
     rows, weights
         Shapes (n_rows, n_features) and (n_rows,), float64.
     centers
-        Shape (n_clusters, n_features), float64. A center without rows moves to the row that is
-        farthest from its own center.
+        Shape (n_clusters, n_features), float64. A center without rows moves to the row with
+        the largest weighted squared distance to its own center.
     tol
         Stop when the squared shift of all centers is at most this.
     max_iter

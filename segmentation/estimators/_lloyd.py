@@ -1,4 +1,4 @@
-"""Lloyd's iterations in passes over all rows, and all that a worker imports for them."""
+"""Lloyd's iterations in passes over all rows, and the functions that run on each block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from segmentation.estimators._sampling import FeatureStatistics
 
 #: A set of centers is dropped once its inertia exceeds this multiple of the best of its group.
-_BEHIND = 1.001
+_MAX_INERTIA_RATIO = 1.001
 
 
 class LloydSums(NamedTuple):
@@ -166,14 +166,14 @@ def run_lloyd_passes(
     group_sizes
         Numbers of consecutive sets that compete with each other. From the second pass on, sets
         clearly behind the best of their group stop. Only for sets that start near their optimum:
-        the inertia of a set that starts far away says little. None stops none.
+        the inertia of a set that starts far away says little. With None, no set stops early.
 
     Returns
     -------
     centers : list
         The final centers of each set.
     n_iter : list
-        The passes made by each set.
+        Number of passes made by each set.
     """
     center_sets = list(center_sets)
     n_iter = [0] * len(center_sets)
@@ -195,8 +195,9 @@ def run_lloyd_passes(
         if group is not None and iteration > 1:
             best = np.full(len(group), np.inf)
             np.minimum.at(best, group[active], result.inertia)
-            limits = best[group[active]] * _BEHIND
-            behind = {s for s, i, j in zip(active, result.inertia, limits, strict=True) if i > j}
+            limits = best[group[active]] * _MAX_INERTIA_RATIO
+            is_behind = result.inertia > limits
+            behind = {s for s, flag in zip(active, is_behind, strict=True) if flag}
             moving = [s for s in moving if s not in behind]
         active = moving
         if not active:
@@ -215,7 +216,7 @@ def _update_centers(
     if not counts.all():
         sums, counts = _relocate_empty_clusters(X, centers, sums, counts)
     occupied = counts > 0
-    # A cluster that found no row to take stays in place, and its set goes on.
+    # A cluster that is still empty stays in place, and its set is not converged.
     weights = np.where(occupied, counts, 1.0)[:, None]
     moved = np.where(occupied[:, None], sums / weights, centers)
     shift = float(((moved - centers) ** 2).sum())
@@ -228,7 +229,13 @@ def _relocate_empty_clusters(
     sums: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give each empty cluster the row that is farthest from its center, as scikit-learn does."""
+    """Give each empty cluster the row that is farthest from its center, as scikit-learn does.
+
+    Raises
+    ------
+    TooFewDistinctRowsError
+        If no row can be moved.
+    """
     k = len(centers)
     find = dask.delayed(find_farthest_rows, pure=False)
     blocks = zip(X.blocks, X.weights, X.starts, strict=True)
@@ -263,7 +270,8 @@ def find_farthest_rows(
 ) -> list[FarRow]:
     """Return the ``limit`` rows of a block that are farthest from their centers.
 
-    ``start`` is the number of the block's first row in the whole array.
+    ``start`` is the number of the block's first row in the whole array. Rows of weight 0 come last,
+    with a distance of −1.
     """
     assignment = assign_block(block, centers)
     distance = assignment.distance
@@ -283,7 +291,7 @@ def find_farthest_rows(
 
 
 def merge_farthest(parts: Sequence[list[FarRow]], limit: int) -> list[FarRow]:
-    """Return the ``limit`` farthest rows of all blocks; ties go by content, then row number."""
+    """Return the ``limit`` farthest rows of all blocks; ties are broken by content and number."""
     rows = [row for part in parts for row in part]
     return sorted(rows, key=lambda row: (-row.distance, row.row.tolist(), row.number))[:limit]
 
@@ -291,10 +299,10 @@ def merge_farthest(parts: Sequence[list[FarRow]], limit: int) -> list[FarRow]:
 def choose_distance_dtype(
     dtype: np.dtype[Any], features: FeatureStatistics
 ) -> type[np.floating[Any]]:
-    """Return the precision for the distances that decide labels.
+    """Return the dtype of the distances that assign rows during Lloyd's iterations.
 
-    float32 where the rows are float32 and nothing is lost by it: values neither huge nor tiny, and
-    not far from the origin compared with their spread. Reported distances and inertias are always
+    float32 if the rows are float32 and it is precise enough: values neither huge nor tiny, and not
+    far from the origin compared with their spread. Final labels, distances and inertias are always
     computed in float64.
     """
     if dtype != np.float32:

@@ -39,8 +39,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Number of clusters.
     init : {"k-means++", "k-means||", "random"}, array of shape (n_clusters, n_features), callable
         ``k-means++`` restarts greedy k-means++ on a sample of at most ``sample_size`` distinct
-        rows, runs the restarts to convergence there, and starts from the best (Arthur &
-        Vassilvitskii 2007), chosen on a sample four times as large.
+        rows, runs the best of them to convergence there, and starts from the best result (Arthur &
+        Vassilvitskii 2007). A large sample is followed by one four times as large for that choice.
         ``k-means||`` makes ``init_max_iter`` passes over all rows (Bahmani et al. 2012).
         ``random`` takes random rows of the sample. A callable is called with
         ``(X, n_clusters, random_state=int)``.
@@ -58,10 +58,10 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     n_init : int or "auto", default "auto"
         Number of starts. All starts share the Lloyd passes, and the one with the least inertia
         wins. For ``k-means++``, starts that reach the same optimum of the sample continue as one,
-        and a start that is clearly behind is dropped. "auto" means 64 for ``k-means++``, of which
-        only the best continues; 10 for ``random`` and callables; 1 for ``k-means||`` and arrays.
+        and a start that is clearly behind is dropped. "auto" means 64 for ``k-means++`` (32 to
+        192 on a small sample), of which only the best continues; 10 for ``random`` and callables; 1 for ``k-means||`` and arrays.
     sample_size : int, default 20000
-        Distinct rows that the initial centers are computed from.
+        Maximum number of distinct rows that ``k-means++`` restarts on.
 
     Attributes
     ----------
