@@ -30,7 +30,7 @@ def compute_moments(block: NDArray[Any]) -> Moments:
     """Return the moments of one block of shape (n_rows, n_features)."""
     n_features = block.shape[1]
     mean, scatter = np.zeros(n_features), np.zeros((n_features, n_features))
-    accumulate_moments(np.ascontiguousarray(block), mean, scatter)
+    compute_mean_and_scatter(np.ascontiguousarray(block), mean, scatter)
     return Moments(len(block), mean, scatter)
 
 
@@ -94,7 +94,7 @@ _FEATURE_GROUP = 4
 
 
 @njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
-def accumulate_moments(
+def compute_mean_and_scatter(
     X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> None:
     """Compute the mean and the centered scatter matrix of the rows into ``mean`` and ``scatter``.

@@ -40,7 +40,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     init : {"k-means++", "k-means||", "random"}, array of shape (n_clusters, n_features), callable
         ``k-means++`` restarts greedy k-means++ on a sample of at most ``sample_size`` distinct
         rows, runs the best of them to convergence there, and starts from the best result (Arthur &
-        Vassilvitskii 2007). A large sample is followed by one four times as large for that choice.
+        Vassilvitskii 2007). That is chosen on up to four times as many rows.
         ``k-means||`` makes ``init_max_iter`` passes over all rows (Bahmani et al. 2012).
         ``random`` takes random rows of the sample. A callable is called with
         ``(X, n_clusters, random_state=int)``.
