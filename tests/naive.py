@@ -150,7 +150,7 @@ def hash_rows(
     out[:] = h ^ (h >> np.uint64(33))
 
 
-def compute_scatter(
+def compute_mean_and_scatter(
     X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> None:
     rows = X.astype(np.float64)

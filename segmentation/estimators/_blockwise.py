@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distributed import Future
     from numpy.typing import ArrayLike, NDArray
 
-#: Partial results that one task of the tree combines. As few go straight to the caller.
+#: Partial results that one task of the tree combines; the caller combines the last ones.
 _FAN_IN = 16
 _UNWEIGHTED = np.empty(0)
 
@@ -37,9 +37,9 @@ class RowBlocks:
     blocks
         One delayed array of shape (n_block_rows, n_features) per block.
     starts, lengths
-        Number of each block's first row in the whole array, and its number of rows.
+        Index of each block's first row in the whole array, and its number of rows.
     weights
-        One array per block, of shape (n_block_rows,), possibly delayed; of length 0 where every
+        One array per block, of shape (n_block_rows,), possibly delayed; of length 0 if every
         row has weight 1.
     source
         The array that the blocks come from. Persisted blocks stay on the cluster only while an
@@ -64,14 +64,15 @@ class RowBlocks:
 
 
 def check_array(X: Any) -> da.Array:
-    """Return an array or data frame as a Dask array of floats that is chunked along rows only.
+    """Convert an array or data frame to a Dask array of floats that is chunked along rows only.
 
     Data in memory becomes persisted blocks.
 
     Raises
     ------
     ValueError
-        If ``X`` is not two-dimensional, has no column, or has chunks of unknown length.
+        If ``X`` is not two-dimensional, is complex, has no columns, or has chunks of unknown
+        length.
     TypeError
         If ``X`` is sparse.
     """
@@ -115,7 +116,7 @@ def _to_numpy(X: Any) -> NDArray[Any]:
 
 
 def split_rows(X: da.Array, sample_weight: ArrayLike | da.Array | None = None) -> RowBlocks:
-    """Return the non-empty blocks of an array from :func:`check_array`, with their weights.
+    """Split an array from :func:`check_array` into its non-empty blocks and their weights.
 
     Raises
     ------
@@ -125,12 +126,12 @@ def split_rows(X: da.Array, sample_weight: ArrayLike | da.Array | None = None) -
     blocks = X.to_delayed().ravel()
     starts = np.concatenate([[0], np.cumsum(X.chunks[0])])
     weights = _split_weights(X, sample_weight, starts)
-    occupied = [i for i, length in enumerate(X.chunks[0]) if length]
+    non_empty = [i for i, length in enumerate(X.chunks[0]) if length]
     return RowBlocks(
-        [blocks[i] for i in occupied],
-        [int(starts[i]) for i in occupied],
-        [int(X.chunks[0][i]) for i in occupied],
-        [weights[i] for i in occupied],
+        [blocks[i] for i in non_empty],
+        [int(starts[i]) for i in non_empty],
+        [int(X.chunks[0][i]) for i in non_empty],
+        [weights[i] for i in non_empty],
         X,
     )
 
@@ -187,7 +188,7 @@ def add_fields(parts: Sequence[N]) -> N:
 
 
 def sample_row_numbers(n_rows: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Draw sorted row numbers without replacement; they depend on ``seed`` and ``n_rows`` only."""
+    """Draw ``size`` distinct row numbers in ascending order; all rows if there are no more."""
     if size >= n_rows:
         return np.arange(n_rows)
     return np.sort(np.random.default_rng(seed).choice(n_rows, size, replace=False))
@@ -209,10 +210,10 @@ def _take(block: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def share_value(value: Any) -> Future | Delayed:
-    """Return an argument for delayed calls that stands for ``value``.
+    """Wrap ``value`` as an argument of delayed calls.
 
     With a ``distributed`` client, the value is the result of a task: it is sent once, not with
-    every graph, and a lost worker's copy is computed again.
+    every graph, and recomputed if its worker is lost.
     """
     from distributed import get_client
 
@@ -224,5 +225,5 @@ def share_value(value: Any) -> Future | Delayed:
 
 
 def unique_name(prefix: str) -> str:
-    """Return a name for a Dask array that no other array has."""
+    """Return a name for a Dask array that differs from the names of all other arrays."""
     return f"{prefix}-{uuid.uuid4().hex}"

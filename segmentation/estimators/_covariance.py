@@ -1,4 +1,4 @@
-"""Means, variances and scatter matrices of blocks of rows, which can be merged in any order."""
+"""Means and scatter matrices of blocks of rows, their merging, and sums of deviations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 class Moments(NamedTuple):
-    """Number of rows, their mean and their centred scatter matrix, in float64.
+    """Number of rows, their mean and their centered scatter matrix, in float64.
 
     ``mean`` has shape (n_features,) and ``scatter`` has shape (n_features, n_features).
     """
@@ -30,17 +30,17 @@ def compute_moments(block: NDArray[Any]) -> Moments:
     """Return the moments of one block of shape (n_rows, n_features)."""
     n_features = block.shape[1]
     mean, scatter = np.zeros(n_features), np.zeros((n_features, n_features))
-    compute_scatter(np.ascontiguousarray(block), mean, scatter)
+    compute_mean_and_scatter(np.ascontiguousarray(block), mean, scatter)
     return Moments(len(block), mean, scatter)
 
 
-def merge_moments(one: Moments, other: Moments) -> Moments:
+def merge_moments(left: Moments, right: Moments) -> Moments:
     """Return the moments of the rows of two disjoint blocks."""
-    n = one.n + other.n
+    n = left.n + right.n
     with np.errstate(invalid="ignore", over="ignore"):
-        delta = other.mean - one.mean
-        scatter = one.scatter + other.scatter + np.outer(delta, delta) * (one.n * other.n / n)
-        return Moments(n, one.mean + delta * (other.n / n), scatter)
+        delta = right.mean - left.mean
+        scatter = left.scatter + right.scatter + np.outer(delta, delta) * (left.n * right.n / n)
+        return Moments(n, left.mean + delta * (right.n / n), scatter)
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -51,18 +51,18 @@ def sum_deviations(
     sums: NDArray[np.float64],
     squares: NDArray[np.float64],
 ) -> float:
-    """Sum each feature's deviations from ``shift`` and their squares, in place.
+    """Add each feature's weighted deviations from ``shift`` and their squares to the outputs.
 
     Parameters
     ----------
     X
         Rows of shape (n_rows, n_features), float32 or float64.
     weights
-        Shape (n_rows,) or (0,), float64; of length 0 where every row has weight 1.
+        Shape (n_rows,), float64; of length 0 if every row has weight 1.
     shift
         Shape (n_features,), float64. A value near the mean avoids cancellation.
     sums, squares
-        Outputs of shape (n_features,), float64.
+        Outputs of shape (n_features,), float64. Values are added to them, so pass zeros.
 
     Returns
     -------
@@ -78,42 +78,42 @@ def sum_deviations(
             delta = value - shift[j]
             sums[j] += weight * delta
             squares[j] += weight * delta * delta
-            size = abs(value)
+            magnitude = abs(value)
             # One maximum per feature and no branch, so that the loop vectorizes.
-            largest[j] = size if size > largest[j] else largest[j]
+            largest[j] = magnitude if magnitude > largest[j] else largest[j]
             n_nan += np.isnan(value)
     return np.nan if n_nan else largest.max()
 
 
-#: Rows that are converted to float64 and transposed together, so that they stay in cache; and the
-#: unused columns that follow, so that a row's features don't map to the same cache
-#: sets.
-_TILE, _GAP = 256, 8
-#: Features multiplied at a time by two others.
-_SIDE = 4
+#: Rows in a tile. A tile is converted to float64 and transposed, and is small enough for the cache.
+_TILE = 256
+#: Unused entries after each feature of a tile, so that features don't map to the same cache sets.
+_TILE_PADDING = 8
+#: Features in a group. Each group of features is multiplied by two features at a time.
+_FEATURE_GROUP = 4
 
 
 @njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
-def compute_scatter(
+def compute_mean_and_scatter(
     X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> None:
-    """Compute the mean and the centred scatter matrix of the rows, in place.
+    """Compute the mean and the centered scatter matrix of the rows into ``mean`` and ``scatter``.
 
-    Each tile is centred on its own mean and merged as in Chan, Golub & LeVeque (1979). NumPy's
+    Each tile is centered on its own mean and merged as in Chan, Golub & LeVeque (1979). NumPy's
     ``X.T @ X`` starts BLAS threads that compete with the workers' threads, and takes more than
-    twice as long even where BLAS is limited to one thread.
+    twice as long even if BLAS is limited to one thread.
 
     Parameters
     ----------
     X
         Rows of shape (n_rows, n_features), float32 or float64.
     mean, scatter
-        Outputs of shape (n_features,) and (n_features, n_features), float64 and zero.
+        Outputs of shape (n_features,) and (n_features, n_features), float64. Pass zeros.
     """
     n, d = X.shape
-    # Padding features stay 0 and add nothing.
-    padded = -(-d // _SIDE) * _SIDE
-    tile = np.zeros((padded, _TILE + _GAP))
+    # The features that fill the last group stay 0.
+    padded = -(-d // _FEATURE_GROUP) * _FEATURE_GROUP
+    tile = np.zeros((padded, _TILE + _TILE_PADDING))
     products = np.zeros((padded, padded))
     tile_mean = np.empty(d)
     n_merged = 0
@@ -146,10 +146,13 @@ def compute_scatter(
 
 @njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
 def _add_products(tile: NDArray[np.float64], m: int, products: NDArray[np.float64]) -> None:
-    """Add the products of all pairs of features over the first ``m`` rows of a tile, in place."""
-    for a in range(0, len(tile), _SIDE):
-        for b in range(0, a + _SIDE, 2):
-            # Eight sums at once: each loaded value serves several products.
+    """Add products of features, summed over the first ``m`` rows of a tile, to ``products``.
+
+    Entries above the diagonal are computed only within a group of features.
+    """
+    for a in range(0, len(tile), _FEATURE_GROUP):
+        for b in range(0, a + _FEATURE_GROUP, 2):
+            # Eight sums at once, so that each loaded value is used in several products.
             p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = 0.0
             for i in range(m):
                 u, v = tile[b, i], tile[b + 1, i]

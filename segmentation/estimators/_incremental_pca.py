@@ -28,7 +28,7 @@ class PCAResult(NamedTuple):
     singular_values, explained_variance, explained_variance_ratio
         Shape (n_components,).
     noise_variance
-        Mean variance of the components that are left out.
+        Mean variance of the components that are left out; 0 if there are none.
     angle_to_exact_degrees
         Largest principal angle to the components of exact PCA; NaN if nothing varies.
     """
@@ -45,9 +45,10 @@ class PCAResult(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One condensed block: its moments, and a factor with the scatter matrix of its rows.
+    """One condensed block: its moments, and a factor ``F`` of its scatter matrix ``F.T @ F``.
 
-    ``factor`` has at most n_features rows, or those of a smaller block, and n_features columns.
+    ``factor`` has shape (min(n_rows, n_features), n_features). It is not reduced if the block holds
+    NaN or infinity.
     """
 
     moments: Moments
@@ -64,7 +65,7 @@ def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256
     n_components
         Number of components; None for min(n_samples, n_features).
     rank
-        Directions kept between updates; at least ``n_components`` are.
+        Number of directions kept between updates; ``n_components`` if that is larger.
 
     Raises
     ------
@@ -131,10 +132,10 @@ def _summarize(
 
 
 def condense_block(block: NDArray[Any], weights: NDArray[np.float64] | None = None) -> Batch:
-    """Reduce one block to what an update needs of it; ``weights`` is ignored.
+    """Reduce a block to its moments and a factor of its scatter matrix; ``weights`` is ignored.
 
-    The factor has the scatter matrix of the centred rows. It is computed from the eigenvectors of
-    that matrix: a QR decomposition of all rows took twenty times as long as the scatter matrix.
+    The factor is computed from the eigenvectors of the scatter matrix: a QR decomposition of all
+    rows took twenty times as long as the scatter matrix.
     """
     moments = compute_moments(block)
     if len(block) <= block.shape[1] or not np.isfinite(moments.scatter).all():
@@ -172,12 +173,12 @@ def fix_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(components * np.where(signs == 0, 1.0, signs)[:, None])
 
 
-def principal_angle(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def principal_angle(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Return the largest principal angle between two sets of orthonormal rows, in degrees.
 
     It is computed from its sine (Björck & Golub 1973), which is accurate for small angles.
     """
-    residual = other - (other @ one.T) @ one
+    residual = b - (b @ a.T) @ a
     sine = float(np.linalg.norm(residual, ord=2))
     return float(np.degrees(np.arcsin(min(1.0, sine))))
 

@@ -1,4 +1,4 @@
-"""Initial centres for Lloyd's iterations: k-means++ on a sample, k-means||, or random rows."""
+"""Initial centers for Lloyd's iterations: k-means++ on a sample, k-means||, or random rows."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-#: A restart starts on a slice of the sample of this many rows, or of this many per cluster if that
-#: is more, and runs a few iterations there: enough to show which optimum it approaches.
+#: A restart runs a few iterations on a slice of the sample with at least this many rows, and at
+#: least this many per cluster: enough to show which optimum it approaches.
 _SLICE_ROWS, _SLICE_ROWS_PER_CLUSTER, _SLICE_ITER = 2_000, 80, 5
-#: Restarts are ranked on this many rows. The best that differ run a few iterations there, and the
+#: Restarts are ranked on this many rows. The best distinct ones run a few iterations there, and the
 #: finalists among them converge on the whole sample.
 _RANKING_ROWS, _REFINING_ITER = 6_000, 6
 _SAMPLE_ITER = 100
 #: Restarts that are ranked in one pass over the ranking rows.
 _RANKING_BATCH = 8
-#: A small sample gets more restarts: up to this factor, while all restarts together read no more
-#: rows than the requested number of restarts on a sample of this many rows.
-_MAX_EXTRA_RESTARTS, _CHEAP_ROWS = 3, 3_000
-#: Squared distance from which two centres count as different, relative to the inertia per row.
-_DISTINCT_CENTERS = 0.05
+#: On a small sample every restart converges. Their number is scaled by `_REFERENCE_ROWS` over the
+#: number of rows, at most by the maximum factor, so that the cost does not depend on the rows.
+_MAX_RESTART_FACTOR, _REFERENCE_ROWS = 3, 3_000
+#: Squared distance from which two centers count as different, relative to the inertia per row.
+_MIN_SEPARATION = 0.05
 #: Relative difference of inertia up to which two results count as the same optimum.
 _SAME_OPTIMUM = 1e-4
 #: A restart with an inertia above this multiple of the best on the ranking rows is dropped.
@@ -90,27 +90,28 @@ def init_plus_plus(
 ) -> list[NDArray[np.float64]]:
     """Restart k-means++ on slices of a sample and return the best distinct optima.
 
-    Each restart runs a few iterations on a slice of its own. The best ones that differ converge on
-    the first ``fit_rows`` rows. Those that reach the same optimum count once, and those clearly
-    behind are dropped.
+    Each restart runs a few iterations on a slice of the sample. The best distinct ones are refined
+    on more rows, those clearly behind are dropped, and the finalists converge on the first
+    ``fit_rows`` rows. On a small sample every restart converges there. Restarts that reach the same
+    optimum count once.
 
     Parameters
     ----------
     sample
         Distinct rows with their weights.
     fit_rows
-        Number of rows of the sample to fit on; the rest is only used to choose among optima.
+        Number of rows of the sample to fit on. If one optimum is returned and the sample is large,
+        all rows are used to choose it and to run its last iterations.
     k
-        Number of centres.
+        Number of centers.
     budget
-        How many restarts go how far.
+        Numbers of restarts to try, refine and run to convergence.
     tol
-        Largest squared shift of all centres at which iterations stop.
+        Largest squared shift of all centers at which iterations stop.
     rng
         Source of all random choices. All draws are made in the calling thread.
     n_init
-        Maximum number of optima to return. None returns one: the one with the least inertia on
-        the whole sample, converged there.
+        Maximum number of optima to return; None returns the one with the least inertia.
     map_restarts
         Maps a function over restarts, such as the ``map`` of a thread pool; the results are the
         same.
@@ -154,7 +155,7 @@ def _converge_all(
     map_restarts: Callable[..., Iterable[Any]],
 ) -> list[InMemoryFit]:
     """Run every restart to convergence, which is cheap on few rows."""
-    factor = min(_MAX_EXTRA_RESTARTS, _CHEAP_ROWS / len(head.rows))
+    factor = min(_MAX_RESTART_FACTOR, _REFERENCE_ROWS / len(head.rows))
     n_restarts = max(n_init or 1, int(budget.restarts * factor))
 
     def restart(uniforms: NDArray[np.float64]) -> InMemoryFit:
@@ -173,13 +174,13 @@ def _rank_restarts(
     rng: np.random.Generator,
     map_restarts: Callable[..., Iterable[Any]],
 ) -> list[NDArray[np.float64]]:
-    """Restart on slices; return the centres of the best restarts that differ, best first."""
+    """Restart on slices; return the centers of the best distinct restarts, best first."""
     n = len(head.rows)
     n_slices = max(1, n // max(_SLICE_ROWS, _SLICE_ROWS_PER_CLUSTER * k))
 
-    def restart(number: int, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
-        position = number % n_slices
-        part = slice(position * n // n_slices, (position + 1) * n // n_slices)
+    def restart(index: int, uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
+        slice_index = index % n_slices
+        part = slice(slice_index * n // n_slices, (slice_index + 1) * n // n_slices)
         rows, weights = head.rows[part], head.weights[part]
         centers = _choose_centers(rows, weights, uniforms)
         return fit_in_memory(rows, weights, centers, tol, _SLICE_ITER).centers
@@ -195,15 +196,15 @@ def _rank_restarts(
     starts = range(0, len(center_sets), _RANKING_BATCH)
     inertia = np.concatenate(list(map_restarts(rank, starts)))
     order = np.argsort(inertia, kind="stable")
-    # The inertia per row is how far rows lie from their centres; optima differ by more than that.
-    min_distance = _DISTINCT_CENTERS * float(inertia[order[0]]) / float(weights.sum())
+    # The inertia per row is the mean squared distance of a row to its center.
+    min_distance = _MIN_SEPARATION * float(inertia[order[0]]) / float(weights.sum())
     return _drop_similar(
         [center_sets[i] for i in order], min_distance, max(n_init or 0, budget.refined)
     )
 
 
 def _drop_duplicates(fits: Sequence[InMemoryFit]) -> list[InMemoryFit]:
-    """Sort fits by inertia and keep one of each run of nearly equal inertia."""
+    """Sort fits by inertia and keep the best of each run of nearly equal inertia."""
     distinct: list[InMemoryFit] = []
     for fit in sorted(fits, key=lambda fit: fit.inertia):
         if not distinct or fit.inertia > distinct[-1].inertia * (1 + _SAME_OPTIMUM):
@@ -214,10 +215,10 @@ def _drop_duplicates(fits: Sequence[InMemoryFit]) -> list[InMemoryFit]:
 def _drop_similar(
     center_sets: Sequence[NDArray[np.float64]], min_distance: float, limit: int
 ) -> list[NDArray[np.float64]]:
-    """Return the first ``limit`` sets of centres that differ from all earlier ones.
+    """Return the first ``limit`` sets of centers that differ from all earlier ones.
 
-    Two sets differ if a centre of one has a squared distance of at least ``min_distance`` to every
-    centre of the other.
+    Two sets differ if a center of one has a squared distance of at least ``min_distance`` to every
+    center of the other.
     """
     distinct: list[NDArray[np.float64]] = []
     for centers in center_sets:
@@ -233,7 +234,10 @@ def _drop_similar(
 
 
 class _Round(NamedTuple):
-    """One round of k-means||: the cost so far, and the rows most likely to be drawn."""
+    """One round of k-means||: the inertia of the candidates, and the rows that may be drawn.
+
+    A row is drawn if its key is below the expected number of draws over the cost of all blocks.
+    """
 
     cost: float
     keys: NDArray[np.float64]
@@ -243,24 +247,24 @@ class _Round(NamedTuple):
 def init_parallel(
     X: RowBlocks, sample: Sample, k: int, oversampling_factor: float, rounds: int, seed: int
 ) -> NDArray[np.float64]:
-    """Choose ``k`` centres by k-means|| (Bahmani et al. 2012) in ``rounds + 1`` passes.
+    """Choose ``k`` centers by k-means|| (Bahmani et al. 2012) in at most ``rounds + 1`` passes.
 
     Each round draws every row with probability
     ``oversampling_factor · k · weight · distance² / cost``. A hash of the row decides the draw, so
     that neither chunking nor order matters. Each candidate then gets the weight of the rows nearest
-    to it, and weighted k-means++ and Lloyd's iterations reduce the candidates to ``k`` centres.
+    to it, and weighted k-means++ and Lloyd's iterations reduce the candidates to ``k`` centers.
     """
     n_draws = oversampling_factor * k
     candidates = sample.rows[:1]
-    for number in range(rounds):
-        salt = make_salt(seed + 1 + number)
+    for index in range(rounds):
+        salt = make_salt(seed + 1 + index)
         drawn: _Round = reduce_blocks(X, _draw_rows, _merge_rounds, candidates, salt, n_draws)
         if drawn.cost == 0:
             break
         rows = drawn.rows[drawn.keys < n_draws / drawn.cost]
         candidates = np.unique(np.concatenate([candidates, rows]), axis=0)
     if len(candidates) < k:
-        # Hardly any rows differ: the sample holds more distinct ones.
+        # Too few rows were drawn: add those of the sample, of which at least k are distinct.
         candidates = np.unique(np.concatenate([candidates, sample.rows]), axis=0)
     offsets = np.array([0, len(candidates)])
     nearest: LloydSums = reduce_blocks(X, lloyd_block, add_fields, candidates, offsets)
@@ -287,7 +291,7 @@ def _draw_rows(
     uniform = hash_block(block, salt) / float(np.iinfo(np.uint64).max)
     with np.errstate(divide="ignore", invalid="ignore"):
         keys = np.where(squares > 0, uniform / squares, np.inf)
-    # All blocks together yield about `n_draws` rows; this many per block are always enough.
+    # All blocks together yield about `n_draws` rows; this limit per block leaves a wide margin.
     limit = min(len(block), int(8 * n_draws) + 64)
     chosen = np.argpartition(keys, limit - 1)[:limit]
     chosen = chosen[np.isfinite(keys[chosen])]
@@ -308,13 +312,13 @@ def _merge_rounds(rounds: Sequence[_Round]) -> _Round:
 def init_random(
     sample: Sample, k: int, n_init: int, rng: np.random.Generator
 ) -> list[NDArray[np.float64]]:
-    """Choose ``n_init`` sets of ``k`` distinct rows of the sample."""
+    """Draw ``n_init`` sets of ``k`` distinct rows of the sample."""
     n = len(sample.rows)
     return [sample.rows[rng.choice(n, k, replace=False)] for _ in range(n_init)]
 
 
 def check_centers(centers: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return a copy of a caller's centres as float64.
+    """Return a copy of a caller's centers as float64.
 
     Raises
     ------
@@ -327,5 +331,5 @@ def check_centers(centers: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floa
             f"init has shape {array.shape}, expected (n_clusters, n_features) = {shape}"
         )
     if not np.isfinite(array).all():
-        raise ValueError("NaN or infinity in init: pass finite centres")
+        raise ValueError("NaN or infinity in init: pass finite centers")
     return array

@@ -1,4 +1,4 @@
-"""K-Means as functions: initial centres from a sample, then Lloyd's iterations over all rows."""
+"""K-Means as functions: initial centers from a sample, then Lloyd's iterations over all rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segmentation.estimators._blockwise import RowBlocks
     from segmentation.estimators._sampling import Sample
 
-#: Starts of ``random`` and of callables if ``n_init`` is "auto".
+#: Number of starts of ``random`` and of callables if ``n_init`` is "auto".
 _RANDOM_INIT = 10
 #: The best of several optima is chosen on this many times ``sample_size`` rows.
 _SELECTION_FACTOR = 4
@@ -41,7 +41,7 @@ class KMeansResult(NamedTuple):
     centers
         Shape (n_clusters, n_features), float64.
     inertia
-        Weighted sum of squared distances of the rows to their nearest centre.
+        Weighted sum of squared distances of the rows to their nearest center.
     n_iter
         Number of Lloyd passes.
     """
@@ -148,7 +148,7 @@ def k_means_path(
         raise TooFewDistinctRowsError(n_distinct, max_clusters, rows.n_rows)
     scaled_tol = scan.features.scale_tol(tol)
     groups = [starts.choose(X, rows, scan.sample, k, scaled_tol) for k in n_clusters]
-    # Only k-means++ starts near the optimum, where a set that is behind stays behind.
+    # Only k-means++ starts near an optimum, where a set that is behind stays behind.
     is_plus_plus = isinstance(init, str) and init == "k-means++"
     center_sets, n_iter = _lloyd.run_lloyd_passes(
         rows,
@@ -191,13 +191,13 @@ class _Starts:
     def choose(
         self, X: Any, rows: RowBlocks, sample: Sample, k: int, tol: float
     ) -> list[NDArray[np.float64]]:
-        """Return one set of ``k`` centres per start; a callable ``init`` is passed ``X``."""
+        """Choose one set of ``k`` centers per start; a callable ``init`` is passed ``X``."""
         rng = np.random.default_rng([self.seed, 11])
         shape = (k, rows.n_features)
         if callable(self.init):
             return [
                 _init.check_centers(self.init(X, k, random_state=self.seed + i), shape)
-                for i in range(self._count(_RANDOM_INIT))
+                for i in range(self._count_starts(_RANDOM_INIT))
             ]
         if not isinstance(self.init, str):
             return [_init.check_centers(self.init, shape)]
@@ -209,10 +209,10 @@ class _Starts:
                 _init.init_parallel(
                     rows, sample, k, self.oversampling_factor, rounds, self.seed + 1_000 * i
                 )
-                for i in range(self._count(1))
+                for i in range(self._count_starts(1))
             ]
         if self.init == "random":
-            return _init.init_random(sample, k, self._count(_RANDOM_INIT), rng)
+            return _init.init_random(sample, k, self._count_starts(_RANDOM_INIT), rng)
         raise ValueError(
             f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a callable"
         )
@@ -230,8 +230,8 @@ class _Starts:
                 sample, self.sample_size, k, budget, tol, rng, n_init, pool.map
             )
 
-    def _count(self, automatic: int) -> int:
-        return automatic if self.n_init == "auto" else int(self.n_init)
+    def _count_starts(self, default: int) -> int:
+        return default if self.n_init == "auto" else int(self.n_init)
 
 
 def _check_at_least_one(name: str, value: Any) -> None:

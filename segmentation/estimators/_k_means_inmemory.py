@@ -23,17 +23,19 @@ def choose_plus_plus(
     uniforms: NDArray[np.float64],
     chosen: NDArray[np.int64],
 ) -> None:
-    """Choose rows by weighted greedy k-means++ (Arthur & Vassilvitskii 2007), in place.
+    """Choose rows by weighted greedy k-means++ (Arthur & Vassilvitskii 2007).
 
-    Each step draws candidates with a probability proportional to weight times squared distance
-    to the nearest centre so far, and takes the candidate that lowers the sum of those most.
+    The first row is drawn by weight. Each further step draws candidates with a probability
+    proportional to the weighted squared distance to the nearest center so far, and takes the
+    candidate that lowers the sum of these distances most.
 
     Parameters
     ----------
     rows, weights
         Shapes (n_rows, n_features) and (n_rows,), float64.
     uniforms
-        Random numbers in [0, 1) of shape (n_clusters, n_trials); each decides one draw.
+        Random numbers in [0, 1) of shape (n_clusters, n_trials), one per candidate; the first
+        step uses only the first.
     chosen
         Output of shape (n_clusters,): the numbers of the chosen rows.
     """
@@ -49,7 +51,7 @@ def choose_plus_plus(
         if not by_weight:
             for i in range(n):
                 total += weights[i] * nearest[i]
-            # Every row coincides with a centre: draw by weight again.
+            # Every row coincides with a center: draw by weight again.
             by_weight = total == 0.0
         total = 0.0
         for i in range(n):
@@ -88,24 +90,24 @@ def run_lloyd(
     tol: float,
     max_iter: int,
 ) -> float:
-    """Run Lloyd's iterations on weighted rows; the centres move in place.
+    """Run Lloyd's iterations on weighted rows; the centers move in place.
 
     Parameters
     ----------
     rows, weights
         Shapes (n_rows, n_features) and (n_rows,), float64.
     centers
-        Shape (n_clusters, n_features), float64. A centre without rows moves to the row that is
-        farthest from its own centre.
+        Shape (n_clusters, n_features), float64. A center without rows moves to the row with
+        the largest weighted squared distance to its own center.
     tol
-        Stop when the squared shift of all centres is at most this.
+        Stop when the squared shift of all centers is at most this.
     max_iter
         Maximum number of iterations.
 
     Returns
     -------
     float
-        The inertia of the final centres.
+        The inertia of the final centers.
     """
     k, d = centers.shape
     offsets = np.array([0, k])

@@ -1,7 +1,7 @@
 """Compiled loops over one block of rows.
 
-Weights may be an array of length 0: then every row has weight 1. Several sets of centres are
-handled in one pass: ``centers`` holds them stacked, and set ``s`` is
+Weights may be an array of length 0: then every row has weight 1. Functions with ``offsets`` handle
+several sets of centers in one pass: ``centers`` holds them stacked, and set ``s`` is
 ``centers[offsets[s]:offsets[s + 1]]``.
 """
 
@@ -29,7 +29,7 @@ def assign(
     runner_up: NDArray[np.int32],
     second: NDArray[np.float64],
 ) -> None:
-    """Find each row's two nearest centres, in place; ties go to the lower label.
+    """Find each row's two nearest centers; ties go to the lower label.
 
     Parameters
     ----------
@@ -38,28 +38,28 @@ def assign(
     centers
         Shape (n_clusters, n_features), float64.
     labels, runner_up
-        Outputs of shape (n_rows,), int32: labels of the nearest and the second nearest centre
-        (−1 if there is only one centre).
+        Outputs of shape (n_rows,), int32: labels of the nearest and the second nearest center
+        (−1 if there is only one center).
     nearest, second
         Outputs of shape (n_rows,), float64: their squared distances (infinite for a missing
-        second centre).
+        second center).
     """
     for i in range(X.shape[0]):
-        best, other = np.inf, np.inf
-        best_label, other_label = 0, -1
+        best, second_best = np.inf, np.inf
+        best_label, second_label = 0, -1
         for c in range(centers.shape[0]):
             distance = 0.0
             for j in range(X.shape[1]):
                 delta = X[i, j] - centers[c, j]
                 distance += delta * delta
             if distance < best:
-                best, other = distance, best
-                other_label = best_label if c > 0 else -1
+                best, second_best = distance, best
+                second_label = best_label if c > 0 else -1
                 best_label = c
-            elif distance < other:
-                other, other_label = distance, c
+            elif distance < second_best:
+                second_best, second_label = distance, c
         labels[i], nearest[i] = best_label, best
-        runner_up[i], second[i] = other_label, other
+        runner_up[i], second[i] = second_label, second_best
 
 
 @njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
@@ -74,7 +74,7 @@ def assign_and_sum(
     counts: NDArray[np.float64],
     inertia: NDArray[np.float64],
 ) -> None:
-    """Add each row to the sum of its nearest centre in every set of centres, in place.
+    """Add each row to the sum of its nearest center in every set of centers.
 
     One pass serves a Lloyd iteration of all sets and allocates nothing per row.
 
@@ -85,15 +85,16 @@ def assign_and_sum(
     weights
         Shape (n_rows,) or (0,), float64.
     centers
-        Sets of centres, stacked; shape (n_centers, n_features).
+        Sets of centers, stacked; shape (n_centers, n_features).
     offsets
-        Where each set of centres starts, and the end; shape (n_sets + 1,), int64.
+        Where each set of centers starts, and the end; shape (n_sets + 1,), int64.
     zero, infinity
         0 and infinity in the dtype in which distances are computed: the wider one of ``X`` and
         ``centers``. Sums are always float64.
     sums, counts, inertia
-        Outputs of shape (n_centers, n_features), (n_centers,) and (n_sets,), float64: weighted
-        sums of each centre's rows, their weight, and the weighted sum of squared distances.
+        Outputs of shape (n_centers, n_features), (n_centers,) and (n_sets,), float64, which are
+        added to: weighted sums of each center's rows, their weight, and the weighted sum of
+        squared distances.
     """
     for i in range(X.shape[0]):
         weight = weights[i] if len(weights) else 1.0
@@ -126,7 +127,9 @@ def sum_for_metrics(
     distances: NDArray[np.float64],
     silhouettes: NDArray[np.float64],
 ) -> None:
-    """Sum what the metrics of every set of centres are computed from, in place.
+    """Add up the sums that the metrics of every set of centers are computed from.
+
+    All outputs are added to.
 
     Parameters
     ----------
@@ -138,18 +141,18 @@ def sum_for_metrics(
         As in :func:`assign_and_sum`.
     counts, sums
         Outputs of shape (n_centers,) and (n_centers, n_features): weight and weighted sum of each
-        centre's rows.
+        center's rows.
     squares, distances
         Outputs of shape (n_centers,): weighted sums of the squared and plain distances of its rows
-        to the centre.
+        to the center.
     silhouettes
         Output of shape (n_centers,): weighted sum of ``1 - nearest / second`` over its rows. A
-        row adds 0 where both distances are 0 and where there is no second centre.
+        row adds 0 where both distances are 0 and where there is no second center.
     """
     for i in range(X.shape[0]):
         weight = weights[i] if len(weights) else 1.0
         for s in range(len(offsets) - 1):
-            best, other = np.inf, np.inf
+            best, second_best = np.inf, np.inf
             label = offsets[s]
             for c in range(offsets[s], offsets[s + 1]):
                 distance = 0.0
@@ -157,15 +160,15 @@ def sum_for_metrics(
                     delta = X[i, j] - centers[c, j]
                     distance += delta * delta
                 if distance < best:
-                    best, other = distance, best
+                    best, second_best = distance, best
                     label = c
-                elif distance < other:
-                    other = distance
+                elif distance < second_best:
+                    second_best = distance
             counts[label] += weight
             squares[label] += weight * best
             distances[label] += weight * np.sqrt(best)
-            if 0.0 < other < np.inf:
-                silhouettes[label] += weight * (1.0 - np.sqrt(best / other))
+            if 0.0 < second_best < np.inf:
+                silhouettes[label] += weight * (1.0 - np.sqrt(best / second_best))
             for j in range(X.shape[1]):
                 sums[label, j] += weight * X[i, j]
 
@@ -174,7 +177,7 @@ def sum_for_metrics(
 def sum_distances(
     X: NDArray[np.float64], labels: NDArray[np.int64], sums: NDArray[np.float64]
 ) -> None:
-    """Sum each row's distances to the rows of every cluster of several clusterings, in place.
+    """Add up each row's distances to the rows of every cluster of several clusterings.
 
     Parameters
     ----------
@@ -183,18 +186,19 @@ def sum_distances(
     labels
         Each row's column of ``sums`` in every clustering; shape (n_rows, n_sets), int64.
     sums
-        Output of shape (n_rows, n_centers), the clusters of all sets side by side.
+        Output of shape (n_rows, n_centers), which is added to: the clusters of all sets side by
+        side.
     """
-    for i in range(X.shape[0]):
-        for other in range(i):
+    for a in range(X.shape[0]):
+        for b in range(a):
             distance = 0.0
             for j in range(X.shape[1]):
-                delta = X[i, j] - X[other, j]
+                delta = X[a, j] - X[b, j]
                 distance += delta * delta
             distance = np.sqrt(distance)
             for s in range(labels.shape[1]):
-                sums[i, labels[other, s]] += distance
-                sums[other, labels[i, s]] += distance
+                sums[a, labels[b, s]] += distance
+                sums[b, labels[a, s]] += distance
 
 
 _MIX1, _MIX2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
@@ -205,10 +209,10 @@ _SHIFT32, _SHIFT33 = np.uint64(32), np.uint64(33)
 def hash_rows(
     bits: NDArray[Any], negative_zero: Any, salt: np.uint64, out: NDArray[np.uint64]
 ) -> None:
-    """Hash the content of each row to 64 evenly distributed bits, in place.
+    """Hash the content of each row to 64 evenly distributed bits.
 
     Equal rows have equal hashes, so a choice by hash depends neither on the order of the rows nor
-    on chunking. The finalizer is that of MurmurHash3 (Appleby 2011).
+    on chunking. The constants are those of the finalizer of MurmurHash3 (Appleby 2011).
 
     Parameters
     ----------

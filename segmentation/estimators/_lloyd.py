@@ -1,4 +1,4 @@
-"""Lloyd's iterations in passes over all rows, and all that a worker imports for them."""
+"""Lloyd's iterations in passes over all rows, and the functions that run on each block."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from segmentation.estimators._sampling import FeatureStatistics
 
-#: A set of centres is dropped once its inertia exceeds this multiple of the best of its group.
-_BEHIND = 1.001
+#: A set of centers is dropped once its inertia exceeds this multiple of the best of its group.
+_MAX_INERTIA_RATIO = 1.001
 
 
 class LloydSums(NamedTuple):
-    """Sums of one pass over rows for several sets of centres, stacked.
+    """Sums of one pass over rows for several sets of centers, stacked.
 
     Attributes
     ----------
     sums
-        Weighted sum of the rows of each centre; shape (n_centers, n_features).
+        Weighted sum of the rows of each center; shape (n_centers, n_features).
     counts
-        Weight of the rows of each centre; shape (n_centers,).
+        Weight of the rows of each center; shape (n_centers,).
     inertia
         Weighted sum of squared distances of each set; shape (n_sets,).
     """
@@ -41,7 +41,7 @@ class LloydSums(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """Each row's nearest and second nearest centre and its distances to them.
+    """Each row's nearest and second nearest center and its distances to them.
 
     All have shape (n_rows,). Labels are int32; distances are Euclidean, float64.
     """
@@ -53,7 +53,7 @@ class Assignment(NamedTuple):
 
 
 class FarRow(NamedTuple):
-    """A row far from its centre: distance, row number in the whole array, label and weight."""
+    """A row far from its center: distance, row number in the whole array, label and weight."""
 
     distance: float
     number: int
@@ -65,7 +65,7 @@ class FarRow(NamedTuple):
 def stack_centers(
     center_sets: Sequence[NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Stack sets of centres; return them with the offset of each set and the end."""
+    """Stack sets of centers; return them with the offset of each set and the end."""
     return np.concatenate(center_sets), np.cumsum([0, *map(len, center_sets)])
 
 
@@ -75,7 +75,7 @@ def lloyd_block(
     centers: NDArray[Any],
     offsets: NDArray[np.int64],
 ) -> LloydSums:
-    """Assign the rows of one block in every set of centres and sum them.
+    """Assign the rows of one block in every set of centers and sum them.
 
     Distances are computed in the wider dtype of ``block`` and ``centers``; sums are float64.
     """
@@ -88,7 +88,7 @@ def lloyd_block(
 
 
 def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignment:
-    """Assign the rows of one block to their nearest centres."""
+    """Assign the rows of one block to their nearest centers."""
     n = len(block)
     labels, runner_up = np.empty(n, np.int32), np.empty(n, np.int32)
     nearest, second = np.empty(n), np.empty(n)
@@ -97,7 +97,7 @@ def assign_block(block: NDArray[Any], centers: NDArray[np.float64]) -> Assignmen
 
 
 def label_block(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return the label of each row's nearest centre; int32 of shape (n_rows,).
+    """Return the label of each row's nearest center; int32 of shape (n_rows,).
 
     Raises
     ------
@@ -110,7 +110,7 @@ def label_block(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np
 
 
 def compute_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each row's distance to each centre; float64 of shape (n_rows, n_clusters).
+    """Return each row's distance to each center; float64 of shape (n_rows, n_clusters).
 
     Raises
     ------
@@ -132,9 +132,9 @@ def _check_finite(distances: NDArray[np.float64]) -> None:
 def lloyd_pass(
     X: RowBlocks, center_sets: Sequence[NDArray[np.float64]], dtype: DTypeLike = np.float64
 ) -> LloydSums:
-    """Assign and sum all rows in every set of centres, in one pass over the rows.
+    """Assign and sum all rows in every set of centers, in one pass over the rows.
 
-    ``dtype`` is that of the centres, and so that of distances to float32 rows.
+    ``dtype`` is that of the centers, and so that of distances to float32 rows.
     """
     centers, offsets = stack_centers(center_sets)
     return reduce_blocks(X, lloyd_block, add_fields, np.ascontiguousarray(centers, dtype), offsets)
@@ -149,16 +149,16 @@ def run_lloyd_passes(
     *,
     group_sizes: Sequence[int] | None = None,
 ) -> tuple[list[NDArray[np.float64]], list[int]]:
-    """Run Lloyd's iterations on all sets of centres together until each has converged.
+    """Run Lloyd's iterations on all sets of centers together until each has converged.
 
     Parameters
     ----------
     X
         The rows.
     center_sets
-        Sets of centres, each of shape (n_clusters, n_features); ``n_clusters`` may differ.
+        Sets of centers, each of shape (n_clusters, n_features); ``n_clusters`` may differ.
     tol
-        Largest squared shift of a set's centres at which the set has converged.
+        Largest squared shift of a set's centers at which the set has converged.
     max_iter
         Maximum number of passes.
     dtype
@@ -166,14 +166,14 @@ def run_lloyd_passes(
     group_sizes
         Numbers of consecutive sets that compete with each other. From the second pass on, sets
         clearly behind the best of their group stop. Only for sets that start near their optimum:
-        the inertia of a set that starts far away says little. None stops none.
+        the inertia of a set that starts far away says little. With None, no set stops early.
 
     Returns
     -------
     centers : list
-        The final centres of each set.
+        The final centers of each set.
     n_iter : list
-        The passes made by each set.
+        Number of passes made by each set.
     """
     center_sets = list(center_sets)
     n_iter = [0] * len(center_sets)
@@ -195,8 +195,9 @@ def run_lloyd_passes(
         if group is not None and iteration > 1:
             best = np.full(len(group), np.inf)
             np.minimum.at(best, group[active], result.inertia)
-            limits = best[group[active]] * _BEHIND
-            behind = {s for s, i, j in zip(active, result.inertia, limits, strict=True) if i > j}
+            limits = best[group[active]] * _MAX_INERTIA_RATIO
+            is_behind = result.inertia > limits
+            behind = {s for s, flag in zip(active, is_behind, strict=True) if flag}
             moving = [s for s in moving if s not in behind]
         active = moving
         if not active:
@@ -211,11 +212,11 @@ def _update_centers(
     counts: NDArray[np.float64],
     tol: float,
 ) -> tuple[NDArray[np.float64], bool]:
-    """Move each centre to the mean of its rows; return the centres and whether they still move."""
+    """Move each center to the mean of its rows; return the centers and whether they still move."""
     if not counts.all():
         sums, counts = _relocate_empty_clusters(X, centers, sums, counts)
     occupied = counts > 0
-    # A cluster that found no row to take stays in place, and its set goes on.
+    # A cluster that is still empty stays in place, and its set is not converged.
     weights = np.where(occupied, counts, 1.0)[:, None]
     moved = np.where(occupied[:, None], sums / weights, centers)
     shift = float(((moved - centers) ** 2).sum())
@@ -228,7 +229,13 @@ def _relocate_empty_clusters(
     sums: NDArray[np.float64],
     counts: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give each empty cluster the row that is farthest from its centre, as scikit-learn does."""
+    """Give each empty cluster the row that is farthest from its center, as scikit-learn does.
+
+    Raises
+    ------
+    TooFewDistinctRowsError
+        If no row can be moved.
+    """
     k = len(centers)
     find = dask.delayed(find_farthest_rows, pure=False)
     blocks = zip(X.blocks, X.weights, X.starts, strict=True)
@@ -261,9 +268,10 @@ def find_farthest_rows(
     centers: NDArray[np.float64],
     limit: int,
 ) -> list[FarRow]:
-    """Return the ``limit`` rows of a block that are farthest from their centres.
+    """Return the ``limit`` rows of a block that are farthest from their centers.
 
-    ``start`` is the number of the block's first row in the whole array.
+    ``start`` is the number of the block's first row in the whole array. Rows of weight 0 come last,
+    with a distance of −1.
     """
     assignment = assign_block(block, centers)
     distance = assignment.distance
@@ -283,7 +291,7 @@ def find_farthest_rows(
 
 
 def merge_farthest(parts: Sequence[list[FarRow]], limit: int) -> list[FarRow]:
-    """Return the ``limit`` farthest rows of all blocks; ties go by content, then row number."""
+    """Return the ``limit`` farthest rows of all blocks; ties are broken by content and number."""
     rows = [row for part in parts for row in part]
     return sorted(rows, key=lambda row: (-row.distance, row.row.tolist(), row.number))[:limit]
 
@@ -291,10 +299,10 @@ def merge_farthest(parts: Sequence[list[FarRow]], limit: int) -> list[FarRow]:
 def choose_distance_dtype(
     dtype: np.dtype[Any], features: FeatureStatistics
 ) -> type[np.floating[Any]]:
-    """Return the precision for the distances that decide labels.
+    """Return the dtype of the distances that assign rows during Lloyd's iterations.
 
-    float32 where the rows are float32 and nothing is lost by it: values neither huge nor tiny, and
-    not far from the origin compared with their spread. Reported distances and inertias are always
+    float32 if the rows are float32 and it is precise enough: values neither huge nor tiny, and not
+    far from the origin compared with their spread. Final labels, distances and inertias are always
     computed in float64.
     """
     if dtype != np.float32:

@@ -1,4 +1,4 @@
-"""Scan the rows once: statistics per feature, and a sample that depends on content only."""
+"""Scan the rows once: statistics per feature, and a sample that depends on their content only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_HASH = np.iinfo(np.uint64).max
-#: Rows requested per row needed, so that one pass is enough where rows are distinct.
+#: Rows requested per row needed, so that one pass is enough if rows are distinct.
 _OVERSAMPLING = 1.3
 
 
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
 
 class FeatureStatistics(NamedTuple):
-    """Statistics of all rows.
+    """Statistics of the features over all rows.
 
     Attributes
     ----------
@@ -69,12 +69,12 @@ class Scan(NamedTuple):
 
 
 def scan_rows(X: RowBlocks, size: int, seed: int) -> Scan:
-    """Compute the features' statistics and a sample of ``size`` distinct rows.
+    """Compute the features' statistics and a sample of at most ``size`` distinct rows.
 
     The sample holds the rows with the smallest hashes: a bottom-k sample (Cohen & Kaplan 2007).
-    It depends on the rows' content and on ``seed`` only, not on their order, on chunking, or on
-    whether copies or weights say how often a row counts. Mostly one pass is enough; data with many
-    copies takes a few.
+    It depends on the rows' content and on ``seed`` only: not on their order or chunking, and not on
+    whether a row is repeated or has a larger weight. Usually one pass is enough; data with many
+    duplicate rows takes a few.
 
     Raises
     ------
@@ -144,8 +144,8 @@ def _describe_block(block: NDArray[Any], weights: NDArray[np.float64]) -> Featur
 def _group_by_hash(
     hashes: NDArray[np.uint64], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.float64]]:
-    """Return each distinct hash in ascending order: its first position, itself, its weight."""
-    # A stable sort merges runs that are sorted already, as most of this input is.
+    """Return the first position, the hash and the weight of each distinct hash, sorted by hash."""
+    # NumPy's stable sort merges sorted runs, such as the samples of several blocks.
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
@@ -173,16 +173,16 @@ def merge_scans(scans: Sequence[Scan]) -> Scan:
     return Scan(features, Sample(hashes, rows, weights))
 
 
-def _merge_features(one: FeatureStatistics, other: FeatureStatistics) -> FeatureStatistics:
-    weight = one.weight + other.weight
+def _merge_features(left: FeatureStatistics, right: FeatureStatistics) -> FeatureStatistics:
+    weight = left.weight + right.weight
     with np.errstate(invalid="ignore", over="ignore"):
-        delta = other.mean - one.mean
-        share = other.weight / weight if weight else 0.0
-        mean = one.mean + delta * share
+        delta = right.mean - left.mean
+        share = right.weight / weight if weight else 0.0
+        mean = left.mean + delta * share
         squared_deviations = (
-            one.squared_deviations + other.squared_deviations + delta**2 * one.weight * share
+            left.squared_deviations + right.squared_deviations + delta**2 * left.weight * share
         )
-    max_abs = float(np.maximum(one.max_abs, other.max_abs))
+    max_abs = float(np.maximum(left.max_abs, right.max_abs))
     return FeatureStatistics(weight, mean, squared_deviations, max_abs)
 
 
@@ -196,5 +196,5 @@ def _check_finite(features: FeatureStatistics) -> None:
 
 
 def _to_threshold(share: float) -> np.uint64:
-    """Return the hash below which that share of all hashes lies."""
+    """Return the threshold that ``share`` of all hashes are below."""
     return np.uint64(_MAX_HASH) if share >= 1 else np.uint64(int(share * int(_MAX_HASH)))

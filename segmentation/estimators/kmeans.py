@@ -30,8 +30,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     - The model depends neither on chunking nor on the order of the rows, and two copies of a row
       count as one row of weight 2.
     - ``tol`` and ``n_init`` mean what they mean in scikit-learn.
-    - An empty cluster takes the row farthest from its centre instead of moving to the origin.
-    - ``inertia_`` is the sum of squared distances to the returned centres.
+    - An empty cluster takes the row farthest from its center instead of moving to the origin.
+    - ``inertia_`` is the sum of squared distances to the returned centers.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Number of clusters.
     init : {"k-means++", "k-means||", "random"}, array of shape (n_clusters, n_features), callable
         ``k-means++`` restarts greedy k-means++ on a sample of at most ``sample_size`` distinct
-        rows, runs the restarts to convergence there, and starts from the best (Arthur &
-        Vassilvitskii 2007), chosen on a sample four times as large.
+        rows, runs the best of them to convergence there, and starts from the best result (Arthur &
+        Vassilvitskii 2007). That is chosen on up to four times as many rows.
         ``k-means||`` makes ``init_max_iter`` passes over all rows (Bahmani et al. 2012).
         ``random`` takes random rows of the sample. A callable is called with
         ``(X, n_clusters, random_state=int)``.
@@ -49,7 +49,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     max_iter : int, default 300
         Maximum number of Lloyd passes.
     tol : float, default 1e-4
-        Stop when the squared shift of all centres is at most ``tol`` times the mean variance of
+        Stop when the squared shift of all centers is at most ``tol`` times the mean variance of
         the features.
     random_state : int, RandomState or None, default None
         Seed. The same integer gives the same model.
@@ -58,19 +58,19 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     n_init : int or "auto", default "auto"
         Number of starts. All starts share the Lloyd passes, and the one with the least inertia
         wins. For ``k-means++``, starts that reach the same optimum of the sample continue as one,
-        and a start that is clearly behind is dropped. "auto" means 64 for ``k-means++``, of which
-        only the best continues; 10 for ``random`` and callables; 1 for ``k-means||`` and arrays.
+        and a start that is clearly behind is dropped. "auto" means 64 for ``k-means++`` (32 to
+        192 on a small sample), of which only the best continues; 10 for ``random`` and callables; 1 for ``k-means||`` and arrays.
     sample_size : int, default 20000
-        Distinct rows that the initial centres are computed from.
+        Maximum number of distinct rows that ``k-means++`` restarts on.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of shape (n_clusters, n_features), float64
-        Centres of the clusters.
+        Centers of the clusters.
     labels_ : array of shape (n_samples,), int32
         Label of each row; a lazy Dask array if ``X`` was a Dask collection, else a NumPy array.
     inertia_ : float
-        Weighted sum of squared distances of the rows to their nearest centre.
+        Weighted sum of squared distances of the rows to their nearest center.
     n_iter_ : int
         Number of Lloyd passes.
     n_features_in_ : int
@@ -115,7 +115,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     def fit(
         self, X: Any, y: None = None, sample_weight: ArrayLike | da.Array | None = None
     ) -> KMeans:
-        """Compute the centres of ``X``.
+        """Compute the centers of ``X``.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         return self.fit(X, sample_weight=sample_weight).labels_
 
     def predict(self, X: Any) -> da.Array | NDArray[np.int32]:
-        """Return the label of each row's nearest centre; int32 of shape (n_samples,).
+        """Return the label of each row's nearest center; int32 of shape (n_samples,).
 
         The result is lazy if ``X`` is a Dask collection, else a NumPy array.
         """
@@ -160,7 +160,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         return labels if dask.is_dask_collection(X) else labels.compute()
 
     def transform(self, X: Any, y: None = None) -> da.Array | NDArray[np.float64]:
-        """Return each row's distance to each centre; float64 of shape (n_samples, n_clusters).
+        """Return each row's distance to each center; float64 of shape (n_samples, n_clusters).
 
         The result is lazy if ``X`` is a Dask collection, else a NumPy array.
         """
@@ -177,7 +177,7 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     def score(
         self, X: Any, y: None = None, sample_weight: ArrayLike | da.Array | None = None
     ) -> float:
-        """Return the negative inertia of ``X`` for the fitted centres."""
+        """Return the negative inertia of ``X`` for the fitted centers."""
         rows = split_rows(self._check_features(X), sample_weight)
         return -float(_lloyd.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
 

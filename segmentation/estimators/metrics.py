@@ -30,7 +30,7 @@ SILHOUETTE_ROWS = 5_000
 
 
 class _ClusterSums(NamedTuple):
-    """Sums over the rows of each centre, in the order of :func:`_kernels.sum_for_metrics`."""
+    """Sums over the rows of each center, in the order of :func:`_kernels.sum_for_metrics`."""
 
     counts: NDArray[np.float64]
     rows: NDArray[np.float64]
@@ -42,7 +42,7 @@ class _ClusterSums(NamedTuple):
 def evaluate_clustering(
     X: Any, centers: NDArray[np.float64], sample_weight: ArrayLike | da.Array | None = None
 ) -> dict[str, Any]:
-    """Compute metrics of the clustering of ``X`` by its nearest centres, exactly, in one pass.
+    """Compute exact metrics of the clustering of ``X`` by nearest center, in one pass.
 
     Parameters
     ----------
@@ -59,18 +59,18 @@ def evaluate_clustering(
         ``sizes`` : list
             Rows per cluster, or their weight.
         ``inertia`` : float
-            Sum of squared distances to the nearest centre.
+            Sum of squared distances to the nearest center.
         ``calinski_harabasz`` : float or None
             Caliński & Harabasz (1974).
         ``davies_bouldin`` : float or None
             Davies & Bouldin (1979), with distances to ``centers``.
         ``simplified_silhouette`` : float or None
-            Hruschka et al. (2004): the silhouette with distances to centres in place of mean
+            Hruschka et al. (2004): the silhouette with distances to centers in place of mean
             distances to members.
         ``simplified_silhouettes`` : list
             The same per cluster.
 
-        None stands for a metric that is undefined, such as any of one cluster.
+        None if a metric is undefined. With one cluster, only the first two are defined.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def _compute_metrics(
     occupied = np.where(sums.counts > 0, sums.counts, 1.0)
     means = sums.rows / occupied[:, None]
     mean = sums.rows.sum(axis=0) / n
-    # The scatter about a cluster's mean is that about its centre, less the offset of the two.
+    # The scatter around a cluster's mean follows from that around its center.
     within = float(sums.squares.sum() - (sums.counts * ((means - centers) ** 2).sum(axis=1)).sum())
     between = float((sums.counts * ((means - mean) ** 2).sum(axis=1)).sum())
     metrics: dict[str, Any] = {
@@ -139,8 +139,8 @@ def _compute_metrics(
     mean_distances = sums.distances / occupied
     separation = np.sqrt(((centers[:, None] - centers[None]) ** 2).sum(axis=2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        summed = mean_distances[:, None] + mean_distances[None]
-        ratio = np.where(separation > 0, summed / separation, 0.0)
+        spread = mean_distances[:, None] + mean_distances[None]
+        ratio = np.where(separation > 0, spread / separation, 0.0)
     metrics["davies_bouldin"] = float(ratio.max(axis=1).mean())
     metrics["simplified_silhouette"] = float(sums.silhouettes.sum() / n)
     metrics["simplified_silhouettes"] = [float(s) for s in sums.silhouettes / occupied]
@@ -150,7 +150,7 @@ def _compute_metrics(
 def silhouette_score(
     X: Any, centers: NDArray[np.float64], seed: int, size: int = SILHOUETTE_ROWS
 ) -> tuple[float | None, int]:
-    """Compute the silhouette of ``X``'s clustering by its nearest centres on a sample of rows.
+    """Compute the silhouette of the clustering of ``X`` by nearest center, on a sample of rows.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def silhouette_score(
     seed
         Seed of the sample.
     size
-        Number of rows in the sample.
+        Maximum number of rows in the sample.
 
     Returns
     -------

@@ -35,7 +35,7 @@ def choose_k(
     of at least 0.75 to its match when the fit is repeated on resampled rows (Hennig 2007). If no k
     qualifies, the one whose repeated fits agree best by the adjusted Rand index is recommended.
     Metrics such as the silhouette are reported but not used: on rows without gaps between clusters
-    they favour the smallest k.
+    they favor the smallest k.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def choose_k(
     compare
         Another k to evaluate but not to recommend; left out if there are too few distinct rows.
     callback
-        Called as ``callback(done, total)`` after each step.
+        Called as ``callback(done, total)`` after each step but the last.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def recommend(figures: Sequence[KFigures]) -> tuple[int, bool]:
     stable = [f.k for f in figures if f.weakest is not None and f.weakest >= SOUND]
     if stable:
         return max(stable), True
-    # Of several that agree equally well, the smallest.
+    # If several agree equally well, the smallest.
     best = max(figures, key=lambda f: (-1.0 if f.resampled_ari is None else f.resampled_ari, -f.k))
     return best.k, False
 

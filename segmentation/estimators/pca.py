@@ -35,7 +35,7 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         Accepted for compatibility with dask-ml and ignored: a batch is a block, and no step is
         random.
     rank : int, default 256
-        Directions kept between updates; at least ``n_components`` are.
+        Number of directions kept between updates; ``n_components`` if that is larger.
 
     Attributes
     ----------
@@ -44,11 +44,11 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
     explained_variance_, explained_variance_ratio_ : ndarray of shape (n_components,)
         Variance of each component, and its share of the total variance.
     singular_values_ : ndarray of shape (n_components,)
-        Singular values of the centred rows.
+        Singular values of the centered rows.
     mean_, var_ : ndarray of shape (n_features,)
         Mean and variance of each feature.
     noise_variance_ : float
-        Mean variance of the components that are left out.
+        Mean variance of the components that are left out; 0 if there are none.
     angle_to_exact_degrees_ : float
         Largest principal angle to the components of exact PCA, which come from the scatter matrix
         of the same pass; NaN if nothing varies.

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 #: Default number of distinct rows that fits are repeated on; the cost of a fit grows with it.
 SAMPLE_ROWS = 20_000
 _N_RESAMPLES, _N_SEEDS = 20, 10
-#: Each repeated fit runs few restarts, since there are many fits; only the best one converges.
+#: Each repeated fit runs few restarts, since there are many fits. On a large sample only the best
+#: restart converges.
 _BUDGET = _init.RestartBudget(restarts=16, refined=4, finalists=1)
 _TOL = 1e-4
+#: Keeps the random numbers of the repeated fits apart from others of the same seed.
+_RANDOM_STREAM = 21
 
 
 class Stability(NamedTuple):
@@ -32,16 +35,18 @@ class Stability(NamedTuple):
     Attributes
     ----------
     resampled
-        Adjusted Rand index (Hubert & Arabie 1985) between the clustering and each fit on a
-        bootstrap resample; shape (n_resamples,), float64.
+        Adjusted Rand index (Hubert & Arabie 1985), on all rows of the sample, between the
+        clustering and the fit on each bootstrap resample with at least n_clusters distinct rows;
+        float64 of shape (n_fits,). Empty if fewer than half of the resamples have that many.
     reseeded
-        The same for fits on the sample itself with other seeds; shape (n_seeds,), float64.
+        Adjusted Rand index between the clustering and fits on the sample itself with different
+        seeds; float64 of shape (n_fits,). Empty if the sample has fewer than n_clusters rows.
     jaccard
         For each cluster, the mean over the resamples of its largest Jaccard similarity to a
-        cluster of the resample's fit; shape (n_clusters,), float64. Below 0.6 a cluster should not
-        be trusted, from 0.75 it is a pattern in the data, from 0.85 it is highly stable (Hennig
-        2007). NaN if fewer than half of the resamples have rows of the cluster, or fewer than half
-        have as many distinct rows as clusters.
+        cluster of the resample's fit; float64 of shape (n_clusters,). Below 0.6 a cluster should
+        not be trusted, from 0.75 it is a pattern in the data, from 0.85 it is highly stable
+        (Hennig 2007). A resample counts if it has at least n_clusters distinct rows, one of them
+        in the cluster. NaN if fewer than half of the resamples count.
     rows
         Number of distinct rows in the sample.
     """
@@ -60,7 +65,9 @@ def measure_stability(
     sample_weight: ArrayLike | da.Array | None = None,
     size: int = SAMPLE_ROWS,
 ) -> Stability:
-    """Repeat the fit of ``X``'s clustering by its nearest centres on a sample of rows.
+    """Measure how well repeated fits agree with the clustering of ``X`` by nearest center.
+
+    The fits are repeated on a sample of the rows.
 
     Parameters
     ----------
@@ -74,7 +81,7 @@ def measure_stability(
     sample_weight
         How often each row counts; shape (n_samples,).
     size
-        Number of distinct rows in the sample.
+        Maximum number of distinct rows in the sample.
 
     Examples
     --------
@@ -96,7 +103,7 @@ def measure_stabilities(
     size: int = SAMPLE_ROWS,
     callback: Callable[[int, int], None] | None = None,
 ) -> list[Stability]:
-    """Repeat the fits of several clusterings as :func:`measure_stability` does, one task per fit.
+    """Measure several clusterings as :func:`measure_stability` does; each fit is one task.
 
     ``callback(done, total)`` is called before each clustering.
     """
@@ -116,20 +123,20 @@ def measure_stabilities(
 
 
 class _Agreement(NamedTuple):
-    """Agreement of a clustering with one repeated fit; NaN where the resample does not tell."""
+    """Agreement of a clustering with one repeated fit; NaN where it is undefined."""
 
     rand: float
     jaccard: NDArray[np.float64]
 
 
 def _refit(
-    sample: Sample, centers: NDArray[np.float64], tol: float, seed: int, number: int
+    sample: Sample, centers: NDArray[np.float64], tol: float, seed: int, index: int
 ) -> _Agreement:
-    """Repeat the fit: the first numbers on a bootstrap resample, the others on the sample."""
+    """Repeat the fit on a bootstrap resample, or from ``_N_RESAMPLES`` on the whole sample."""
     k, weights = len(centers), sample.weights
-    rng = np.random.default_rng([seed, 21, number])
+    rng = np.random.default_rng([seed, _RANDOM_STREAM, index])
     counts = weights
-    if number < _N_RESAMPLES:
+    if index < _N_RESAMPLES:
         n_draws = max(len(weights), round(float(weights.sum())))
         counts = rng.multinomial(n_draws, weights / weights.sum()).astype(np.float64)
     drawn = counts > 0
@@ -139,9 +146,9 @@ def _refit(
     (refitted,) = _init.init_plus_plus(resample, len(resample.rows), k, _BUDGET, tol, rng, 1)
     new_labels = label_block(sample.rows, refitted)
     labels = label_block(sample.rows, np.asarray(centers, np.float64))
-    table = contingency(labels[drawn], new_labels[drawn], weights[drawn])
+    table = contingency_matrix(labels[drawn], new_labels[drawn], weights[drawn])
     table = np.pad(table, ((0, k - len(table)), (0, 0)))
-    return _Agreement(adjusted_rand_score(labels, new_labels, weights), _best_jaccard(table))
+    return _Agreement(adjusted_rand_score(labels, new_labels, weights), _find_best_jaccard(table))
 
 
 def _summarize(refits: Sequence[_Agreement], n_rows: int) -> Stability:
@@ -163,17 +170,17 @@ def _summarize(refits: Sequence[_Agreement], n_rows: int) -> Stability:
 
 
 def adjusted_rand_score(
-    one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]], weights: NDArray[np.float64]
+    a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]], weights: NDArray[np.float64]
 ) -> float:
-    """Return the adjusted Rand index of two labellings of weighted rows.
+    """Return the adjusted Rand index of two labelings of weighted rows.
 
     Parameters
     ----------
-    one, other
+    a, b
         Labels from 0; shape (n_samples,).
     weights
-        Shape (n_samples,). Integers count copies of a row. Fractions are taken as shares of very
-        many rows: the result is the limit as all weights grow in proportion.
+        Shape (n_samples,). If all are whole numbers, they count the copies of each row. Otherwise
+        only their proportions matter: the result is the limit as all weights grow in proportion.
 
     Examples
     --------
@@ -181,33 +188,36 @@ def adjusted_rand_score(
     >>> adjusted_rand_score(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), np.ones(4))
     1.0
     """
-    table = contingency(one, other, weights)
-    # Two copies of a row are a pair, a row with itself is not; of very many rows, that is nothing.
-    self_pair = 1.0 if (weights == np.floor(weights)).all() else 0.0
+    table = contingency_matrix(a, b, weights)
+    # n copies of a row form n (n - 1) / 2 pairs; in the limit of large n, that is n² / 2.
+    excluded = 1.0 if (weights == np.floor(weights)).all() else 0.0
 
     def count_pairs(counts: NDArray[np.float64]) -> float:
-        return float((counts * (counts - self_pair) / 2).sum())
+        return float((counts * (counts - excluded) / 2).sum())
 
     in_both = count_pairs(table)
-    in_one, in_other = count_pairs(table.sum(axis=1)), count_pairs(table.sum(axis=0))
+    in_a, in_b = count_pairs(table.sum(axis=1)), count_pairs(table.sum(axis=0))
     n_pairs = max(count_pairs(np.array([table.sum()])), np.finfo(float).tiny)
-    expected = in_one * in_other / n_pairs
-    maximum = (in_one + in_other) / 2
-    # Both labellings are a single cluster, or all clusters of one row: they agree.
+    expected = in_a * in_b / n_pairs
+    maximum = (in_a + in_b) / 2
+    # Both labelings have a single cluster, or one row in every cluster: they agree.
     return 1.0 if maximum == expected else float((in_both - expected) / (maximum - expected))
 
 
-def contingency(
-    one: NDArray[np.integer[Any]], other: NDArray[np.integer[Any]], weights: NDArray[np.float64]
+def contingency_matrix(
+    a: NDArray[np.integer[Any]], b: NDArray[np.integer[Any]], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the weight of the rows with each pair of labels; labels start from 0."""
-    shape = (int(one.max()) + 1, int(other.max()) + 1)
-    flat = np.bincount(one * shape[1] + other, weights, minlength=shape[0] * shape[1])
+    """Return the total weight of the rows for each pair of labels; labels start from 0."""
+    shape = (int(a.max()) + 1, int(b.max()) + 1)
+    flat = np.bincount(a * shape[1] + b, weights, minlength=shape[0] * shape[1])
     return np.asarray(flat.reshape(shape), np.float64)
 
 
-def _best_jaccard(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each row label's largest Jaccard similarity to a column label; NaN if it is empty."""
+def _find_best_jaccard(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest Jaccard similarity of each cluster to a cluster of the other labeling.
+
+    ``table`` is a contingency matrix with the clusters as rows. Empty clusters get NaN.
+    """
     union = table.sum(axis=1)[:, None] + table.sum(axis=0)[None] - table
     with np.errstate(invalid="ignore"):
         best = np.where(union > 0, table / np.where(union > 0, union, 1.0), 0.0).max(axis=1)

@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from segmentation.progress import Stage
     from segmentation.schema import Catalogue, MovieTable
 
-#: Overlapping partial sums may take one part in this many of the workers' memory.
-_SUMS_SHARE = 8
+#: Overlapping partial sums may take the workers' memory divided by this.
+_SUMS_DIVISOR = 8
 
 
 class AggregatedRatings(NamedTuple):
@@ -95,7 +95,7 @@ def aggregate_ratings(
     partition_bytes
         Bytes of text that one task reads; None for what ``memory`` allows.
     memory
-        What the workers can hold; None for :class:`WorkerMemory` of the client's workers.
+        Memory of the workers; None for :class:`WorkerMemory` of the client's workers.
     n_threads
         Threads of all workers together; None to ask the client.
     check_shuffle
@@ -104,7 +104,7 @@ def aggregate_ratings(
     trim_memory
         Called before a shuffle, to return free memory to the operating system.
     progress
-        Where to report progress; None for nowhere.
+        Where to report progress; None reports nothing.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def choose_method(
     summaries
         The summaries of the partitions read so far.
     n_partitions
-        Number of partitions in all.
+        Total number of partitions.
     n_genres
         Number of genres.
     memory
@@ -211,7 +211,7 @@ def choose_method(
     """
     if deduplicate:
         return "map-reduce" if is_sorted_by_user(summaries) else "shuffle"
-    limit = memory // _SUMS_SHARE
+    limit = memory // _SUMS_DIVISOR
     too_large = shuffle.exceeds_memory(summaries, n_partitions, n_genres, limit)
     return "shuffle" if too_large else "map-reduce"
 
@@ -256,7 +256,7 @@ class _Aggregation:
 
     @property
     def max_rows(self) -> int:
-        """Upper bound on the number of rows: 8 bytes of text each, or one if compressed."""
+        """Upper bound on the number of rows: 8 bytes of text each, or 1 if compressed."""
         return sum(file.size // (1 if file.codec else 8) for file in self.files)
 
     @property
@@ -294,11 +294,11 @@ class _Aggregation:
             return None
         sketches = [summary.sketch for summary in summaries]
         partial = _PartialStatistics(parts, sketches, summaries, _estimate_users(summaries))
-        return self._decide_edges(partial) if self.deduplicate else partial
+        return self._add_edges(partial) if self.deduplicate else partial
 
     def _must_shuffle(self, summaries: Sequence[PartitionSummary]) -> bool:
         n = len(summaries)
-        # At 2, 4, 8 … partitions: comparing sums takes the square of their number.
+        # Compare sums after 1, 2, 4, 8 … partitions: the cost is quadratic in their number.
         if not self.deduplicate and n & (n - 1):
             return False
         method = choose_method(
@@ -310,7 +310,7 @@ class _Aggregation:
         )
         return method == "shuffle"
 
-    def _decide_edges(self, partial: _PartialStatistics) -> _PartialStatistics:
+    def _add_edges(self, partial: _PartialStatistics) -> _PartialStatistics:
         """Add a part with the users at the edges of the partitions, deduplicated together."""
         leftovers = self.client.gather(
             map_tasks(self.client, "leftovers", copy_item, partial.parts, 2)
@@ -383,14 +383,14 @@ class _Aggregation:
         return pd.concat([empty, *frames], ignore_index=True)
 
     def _first_fragments(self) -> list[int]:
-        """Return the number of each partition's first fragment among those of all partitions."""
+        """Return the index of each partition's first fragment among those of all partitions."""
         lengths = [len(fragments) for fragments in self.partitions]
         return [0, *itertools.accumulate(lengths[:-1])]
 
 
 def _estimate_users(summaries: Sequence[PartitionSummary]) -> int | None:
-    """Estimate the number of distinct users; None if there are none."""
-    # If partitions share no users, it is the sum, which the samples may overestimate.
+    """Estimate the number of distinct users; None if there are no users."""
+    # The sum is exact if partitions share no users; the estimate from samples may exceed it.
     upper_bound = sum(summary.n_users for summary in summaries)
     estimate = estimate_n_users([summary.sample for summary in summaries])
     return min(upper_bound, estimate) or None
@@ -444,7 +444,7 @@ def _require_timestamps(files: Sequence[RatingsFormat]) -> None:
 
 
 def _note_unsplittable(files: Sequence[RatingsFormat], n_threads: int, progress: Progress) -> None:
-    """Say so if files that only one task can read leave threads idle."""
+    """Report files that only one task can read if they leave threads idle."""
     unsplittable = [file for file in files if file.codec in ("gzip", "zstd") or file.is_streamed]
     if not len(unsplittable) == len(files) < n_threads:
         return

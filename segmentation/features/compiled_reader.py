@@ -1,9 +1,9 @@
-"""The compiled reader: the bytes of a partition → its sums and counts, without a table in between.
+"""The compiled reader: the bytes of a chunk → its sums and counts, without a table in between.
 
-It reads one strict grammar. Every line has the same number of fields: user, movie and rating first,
-all of them digits, and the rating in half-stars. LF or CR LF ends a line. At the first byte outside
-the grammar it gives the partition up to the general reader, so what a rating means never depends on
-which of the two reads it.
+It reads one strict grammar. Every line has the same number of fields: user, movie and rating come
+first. All fields are digits, except that the rating is in half-stars. LF or CR LF ends a line. A
+chunk with a byte outside the grammar is left to the general reader, so what a rating means never
+depends on which of the two reads it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from segmentation.schema import MovieTable
 
-#: Movies are looked up in a table of 4 bytes per id; catalogues with larger ids are not read.
-_LARGEST_MOVIE = 1 << 22
-#: Users to allocate for at first; doubled when they are not enough.
-_FIRST_USERS = 1 << 12
+#: Movie ids must be below this: they are looked up in a table of 4 bytes per id.
+_MAX_MOVIE_ID = 1 << 22
+#: Users to allocate for at first; doubled when there are more.
+_INITIAL_USERS = 1 << 12
 #: Ids with more digits might not fit into 64 bits.
 _MAX_DIGITS = np.uint64(18)
-_DONE, _FULL, _GIVEN_UP = 0, 1, -1
+_DONE, _FULL, _OUTSIDE_GRAMMAR = 0, 1, -1
 _LF, _CR, _POINT, _FIVE, _ZERO, _NINE = (np.uint8(c) for c in (10, 13, 46, 53, 48, 9))
-_NONE, _ONE, _TWO, _TEN = (np.uint64(n) for n in (0, 1, 2, 10))
+_UINT0, _UINT1, _UINT2, _UINT10 = (np.uint64(n) for n in (0, 1, 2, 10))
 
 
 class Grammar(NamedTuple):
@@ -42,7 +42,7 @@ class Grammar(NamedTuple):
     delimiter, width
         The byte between two fields, and how many times it is repeated: once or twice.
     low, high
-        The rating scale, stars.
+        The rating scale in stars.
     """
 
     n_fields: int
@@ -75,42 +75,42 @@ def aggregate_lines(
     (2, 1, [7.5])
     """
     ids = table.movie_ids
-    if len(ids) == 0 or ids.dtype.kind != "i" or ids[0] < 0 or ids[-1] >= _LARGEST_MOVIE:
+    if len(ids) == 0 or ids.dtype.kind != "i" or ids[0] < 0 or ids[-1] >= _MAX_MOVIE_ID:
         return None
     movie_rows = np.full(int(ids[-1]) + 1, -1, np.int32)
     movie_rows[ids] = np.arange(len(ids), dtype=np.int32)
     seen = np.zeros(len(ids), np.bool_)
-    totals = _allocate(_FIRST_USERS, table.n_genres)
+    totals = _allocate(_INITIAL_USERS, table.n_genres)
     # A hash table with open addressing: slots hold a user's row plus one, or zero.
-    slots = np.zeros(4 * _FIRST_USERS, np.int32)
+    slots = np.zeros(4 * _INITIAL_USERS, np.int32)
     scale = int(np.ceil(2 * grammar.low)), int(np.floor(2 * grammar.high))
     form = (grammar.n_fields - 3, grammar.delimiter, grammar.width, *scale)
     text = np.frombuffer(data, np.uint8)
     if len(text) and text[-1] != _LF:
-        # So that a byte follows every number, and no loop has to check for the end of the text.
+        # A byte then follows every number, and no loop has to check for the end of the text.
         text = np.append(text, _LF)
     state = np.zeros(4, np.int64)
     while True:
         status = _read_lines(
             text, *form, movie_rows, table.offsets, table.codes, slots, seen, *totals, state
         )
-        if status == _GIVEN_UP:
+        if status == _OUTSIDE_GRAMMAR:
             return None
         n, lines, used = (int(value) for value in state[1:])
         if status == _DONE:
             break
         slots = np.zeros(2 * len(slots), np.int32)
-        wider = _allocate(2 * len(totals.users), table.n_genres)
-        columns: Any = zip(wider, totals, strict=True)
+        larger = _allocate(2 * len(totals.users), table.n_genres)
+        columns: Any = zip(larger, totals, strict=True)
         for new, old in columns:
             new[:n] = old
-        totals = wider
+        totals = larger
         _insert_users(totals.users, n, slots)
     users = totals.users[:n]
     order: NDArray[np.int64] | slice = slice(n)
     if (users[1:] < users[:-1]).any():
         order = np.argsort(users)
-    # Copies, since the arrays are longer than their content.
+    # Copy, since the arrays are longer than their content.
     ordered: Any = (np.array(column[order]) for column in totals)
     return ChunkStatistics(UserStatistics(*ordered), used, lines - used, np.packbits(seen), lines)
 
@@ -147,7 +147,7 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     counts: NDArray[np.int32],
     state: NDArray[np.int64],
 ) -> int:
-    """Read on from ``state``: the position, and the users, lines and used ratings so far.
+    """Continue at ``state``: the position, and the users, lines and used ratings so far.
 
     Returns the status, and updates ``state`` and the output arrays in place. ``low`` and ``high``
     are in half-stars.
@@ -157,70 +157,70 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     row, last_user = 0, np.int64(-1)
     status = _DONE
     while pos < size:
-        status = _GIVEN_UP
+        status = _OUTSIDE_GRAMMAR
         line = pos
-        user = movie = _NONE
+        user = movie = _UINT0
         begin = pos
         digit = np.uint8(data[pos] - _ZERO)
         while digit <= _NINE:
-            user = _TEN * user + np.uint64(digit)
-            pos += _ONE
+            user = _UINT10 * user + np.uint64(digit)
+            pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
         if pos == begin or pos - begin > _MAX_DIGITS or data[pos] != delimiter:
             break
-        pos += _ONE
+        pos += _UINT1
         if width == 2:
             if data[pos] != delimiter:
                 break
-            pos += _ONE
+            pos += _UINT1
         begin = pos
         digit = np.uint8(data[pos] - _ZERO)
         while digit <= _NINE:
-            movie = _TEN * movie + np.uint64(digit)
-            pos += _ONE
+            movie = _UINT10 * movie + np.uint64(digit)
+            pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
         if pos == begin or pos - begin > _MAX_DIGITS or data[pos] != delimiter:
             break
-        pos += _ONE
+        pos += _UINT1
         if width == 2:
             if data[pos] != delimiter:
                 break
-            pos += _ONE
+            pos += _UINT1
         digit = np.uint8(data[pos] - _ZERO)
         if digit > _NINE:
             break
         halves = 2 * int(digit)
-        if data[pos + _ONE] == _POINT:
-            tenths = data[pos + _TWO]
+        if data[pos + _UINT1] == _POINT:
+            tenths = data[pos + _UINT2]
             if tenths == _FIVE:
                 halves += 1
             elif tenths != _ZERO:
                 break
-            pos += _TWO
+            pos += _UINT2
         if halves < low or halves > high:
             break
-        pos += _ONE
+        pos += _UINT1
         is_valid = True
         for _ in range(n_more_fields):
             is_valid = bool(data[pos] == delimiter)
             if is_valid:
-                pos += _ONE
+                pos += _UINT1
                 if width == 2:
                     is_valid = bool(data[pos] == delimiter)
                     pos += np.uint64(is_valid)
             begin = pos
             while is_valid and np.uint8(data[pos] - _ZERO) <= _NINE:
-                pos += _ONE
+                pos += _UINT1
             is_valid = is_valid and bool(pos > begin)
             if not is_valid:
                 break
         if not is_valid:
             break
         if data[pos] == _CR:
-            pos += _ONE
+            pos += _UINT1
         if data[pos] != _LF:
             break
-        pos += _ONE
+        pos += _UINT1
         movie_row = movie_rows[movie] if movie < np.uint64(len(movie_rows)) else -1
         if movie_row >= 0:
             if np.int64(user) != last_user:

@@ -1,8 +1,8 @@
 """Deduplication: of a user's ratings of one movie, only the latest counts.
 
-A partition decides by itself about users that are in no other partition. In a file sorted by user,
-these are all but its first and its last user, whose rows the driver decides about in the end. If
-the file isn't sorted, the ratings are shuffled by user first.
+The task that reads a partition deduplicates the users that are in no other partition. If the files
+are sorted by user, these are all but the first and the last user, whose rows the driver
+deduplicates at the end. Otherwise the ratings are shuffled by user first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Leftovers(NamedTuple):
     superseded
         Rows that a later rating supersedes.
     edges
-        Rows of the first and the last user, whom neighbouring partitions may share.
+        Rows of the first and the last user, whom neighboring partitions may share.
     """
 
     superseded: pd.DataFrame
@@ -55,7 +55,7 @@ class Leftovers(NamedTuple):
 def read_latest(
     fragments: Sequence[Fragment], first_fragment: int, table: MovieTable
 ) -> tuple[UserStatistics, PartitionSummary, Leftovers]:
-    """Read one partition; aggregate the latest ratings of the users between its first and last.
+    """Read one partition; aggregate the latest ratings of all but its first and last user.
 
     Raises
     ------
@@ -78,10 +78,10 @@ def aggregate_latest(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatist
 
 
 def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Tell which rows a later rating of the same movie by the same user supersedes.
+    """Mark the rows that a later rating of the same movie by the same user supersedes.
 
     The latest rating has the largest timestamp. Of equal timestamps the rating with the most stars
-    counts, so that the order of the rows decides nothing; of equal stars, the last in the files.
+    counts, so that the order of the rows does not matter; of equal stars, the last in the files.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
     >>> superseded_mask(rows.assign(timestamp=[20, 10], fragment=0, line=[0, 1])).tolist()
     [False, True]
     """
-    names = (LINE, FRAGMENT, RATING, TIMESTAMP, MOVIE)
+    sort_keys = (LINE, FRAGMENT, RATING, TIMESTAMP, MOVIE)
     _, user_codes = factorize(rows[USER])
-    order = np.lexsort([*(rows[name].to_numpy() for name in names), user_codes])
+    order = np.lexsort([*(rows[key].to_numpy() for key in sort_keys), user_codes])
     users, movies = user_codes[order], rows[MOVIE].to_numpy()[order]
     # Sorted from the earliest to the latest rating of each movie by each user.
     has_later = (users[1:] == users[:-1]) & (movies[1:] == movies[:-1])
@@ -111,7 +111,7 @@ def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
-    """Tell whether partitions share no users except at their edges."""
+    """Return whether partitions share no users except at their edges."""
     ranges = sorted((s.sketch[0], s.sketch[-1]) for s in summaries if len(s.sketch))
     return all(left[1] <= right[0] for left, right in itertools.pairwise(ranges))
 
@@ -119,7 +119,7 @@ def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
 def superseded_rows(
     rows: pd.DataFrame, fragments: Sequence[tuple[str, int]], table: MovieTable
 ) -> list[RejectedRow]:
-    """Return superseded rows in the form in which rejected rows are written.
+    """Convert superseded rows to rejected rows, as they are written.
 
     Parameters
     ----------

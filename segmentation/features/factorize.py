@@ -1,6 +1,6 @@
 """Factorize a column of ids: its sorted distinct ids, and the position of each row's id among them.
 
-As ``pandas.factorize`` with ``sort=True``, but quick where equal ids already stand together.
+Like ``pandas.factorize`` with ``sort=True``, but faster if integer ids are already sorted.
 """
 
 from __future__ import annotations
@@ -63,5 +63,5 @@ def factorize_integers(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
 
 
 def format_id(key: int | bytes) -> str:
-    """Return an id as people read it."""
+    """Format an id as text."""
     return key.decode() if isinstance(key, bytes) else str(key)

@@ -24,7 +24,9 @@ def accumulate(
     counts: NDArray[np.int32],
     seen: NDArray[np.bool_],
 ) -> None:
-    """Add each rating to its user's totals and to those of its movie's genres, in place.
+    """Add each rating to its user's totals and to those of its movie's genres.
+
+    Outputs are added to, so pass zeros.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def accumulate(
 def find_run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
     """Write the start of each run of equal values to ``starts``.
 
-    One pass in place of a sort: ratings logs are usually grouped by user.
+    One pass replaces a sort: ratings files are usually sorted by user.
 
     Returns
     -------

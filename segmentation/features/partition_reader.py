@@ -1,4 +1,4 @@
-"""The loop over the chunks of a partition, and the tasks that read one.
+"""Read partitions: iterate over their chunks, and aggregate or collect the rows.
 
 Aggregation, shuffle, deduplication and ``convert`` read partitions through
 :class:`PartitionReader`. They differ only in how they parse a chunk.
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from segmentation.features.user_statistics import ChunkStatistics
     from segmentation.schema import MovieTable, UserStatistics
 
-#: A child of Dask's own logger, so that lines go where a worker's lines go.
+#: A child of Dask's logger, so that messages go to the worker's log.
 logger = logging.getLogger("distributed.segmentation")
-#: Column of detailed rows: the number of the fragment that a row was read from.
+#: Column of detailed rows: the index of the fragment that a row was read from.
 FRAGMENT = "fragment"
-#: Chunk statistics that wait to be merged while a compressed file is read.
-_MERGE_EVERY = 8
-#: Bytes of text to parse at once where rows are kept; parsing briefly takes several times as much.
+#: Number of chunk statistics that are merged at a time.
+_MERGE_SIZE = 8
+#: Bytes of text to parse at once if rows are kept; parsing takes several times as much memory.
 _PARSE_BYTES = 2 << 20
 _LINE_END = re.compile(rb"\n")
 
 
 class _Chunk(Protocol):
-    """What the reader needs to know of a parsed chunk."""
+    """The attributes of a parsed chunk that the reader uses."""
 
     @property
     def lines(self) -> int: ...
@@ -63,7 +63,7 @@ class FragmentReport(NamedTuple):
 
 
 class PartitionSummary(NamedTuple):
-    """What the driver learns about one partition.
+    """Summary of one partition, which its task sends to the driver.
 
     Attributes
     ----------
@@ -74,11 +74,11 @@ class PartitionSummary(NamedTuple):
     seen
         Bitmap of the catalogue's movies with a used rating, eight to a byte.
     sketch
-        Evenly spaced user ids. Empty if the rows are to be shuffled.
+        Evenly spaced user ids. Empty if the rows will be shuffled.
     n_users
-        Number of distinct users. 0 if the rows are to be shuffled.
+        Number of distinct users. 0 if the rows will be shuffled.
     sample
-        Hashes of a fixed sample of the user ids, from which users are counted across partitions.
+        Hashes of a sample of the user ids, to estimate the number of users of all partitions.
     without_timestamp
         Used ratings without a usable timestamp; counted only in detailed rows.
     """
@@ -146,7 +146,7 @@ class PartitionReader(Generic[ChunkT]):
             for data in partitions.read_chunks(fragment, detailed=self._detailed):
                 for chunk in self._parse(file, data):
                     yield index, line, chunk
-                    rejected += [bad._replace(line=line + bad.line) for bad in chunk.rejected]
+                    rejected += [r._replace(line=line + r.line) for r in chunk.rejected]
                     line += chunk.lines
             self.reports.append(FragmentReport(file.path, file.header_lines, line, tuple(rejected)))
 
@@ -194,7 +194,7 @@ def aggregate_partition(
         used += chunk.used
         unmapped += chunk.unmapped
         seen |= chunk.seen
-        if len(pending) == _MERGE_EVERY:
+        if len(pending) == _MERGE_SIZE:
             pending = [user_statistics.merge(pending)]
         pending.append(chunk.statistics)
     merged = (
@@ -223,7 +223,7 @@ def _aggregate_chunk(
 
 
 def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
-    """Return how the compiled reader splits a file's lines; None if it can't read the file."""
+    """Return a file's grammar for the compiled reader; None if that can't read the file."""
     if file.positions != (0, 1, 2) or file.string_columns:
         return None
     return compiled_reader.Grammar(
@@ -250,14 +250,14 @@ def read_used_rows(
         Whether to add the columns ``timestamp``, ``line`` (from 0 within the fragment) and
         ``fragment``.
     first_fragment
-        Number of the first fragment among those of all partitions.
+        Index of the first fragment among those of all partitions.
 
     Returns
     -------
     rows : pandas.DataFrame
         ``userId``, ``movieId`` (the movie's row in the catalogue), ``rating``, and the details.
     summary : PartitionSummary
-        Without users: the shuffle counts them later, :func:`add_users` adds them before it.
+        Without users; :func:`add_users` adds them.
 
     Raises
     ------
@@ -273,11 +273,11 @@ def read_used_rows(
         used = user_statistics.map_movies(chunk.ratings, table)
         unmapped += len(chunk.ratings) - len(used)
         if detailed:
-            place: dict[str, Any] = {
+            details: dict[str, Any] = {
                 LINE: used[LINE] + first_line,
                 FRAGMENT: np.int32(first_fragment + index),
             }
-            used = used.assign(**place)
+            used = used.assign(**details)
         frames.append(used)
     rows = pd.concat(frames, ignore_index=True)
     seen = np.zeros(len(table.movie_ids), np.bool_)

@@ -24,7 +24,7 @@ PRESETS = {
     "original": "as in the original notebook: the direct join, means with 0 for unseen, unscaled",
 }
 
-#: Weight of the prior, in movies: a genre's deviation is halved if the user rated this many.
+#: Weight of the prior, in movies: a deviation is halved if the user rated this many of the genre.
 SHRINKAGE_MOVIES = 5.0
 #: Users whose features are computed at a time.
 _CHUNK_USERS = 8_192

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from segmentation.features.partition_reader import PartitionSummary
     from segmentation.progress import Stage
 
-#: Characters of a rejected line that an error quotes, at most.
-_QUOTED_CHARACTERS = 60
+#: Maximum number of characters of a rejected line that an error quotes.
+_MAX_QUOTED_CHARACTERS = 60
 #: The bitmap of a catalogue without movies.
 _NO_MOVIES = np.zeros(0, np.uint8)
 
@@ -37,7 +37,7 @@ class RowCounts:
     movies
         Number of the catalogue's movies with a used rating.
     without_timestamp
-        Number of used ratings without a usable timestamp, where timestamps matter.
+        Number of used ratings without a usable timestamp; counted only with deduplication.
     """
 
     used: int = 0
@@ -48,7 +48,7 @@ class RowCounts:
 
     @property
     def read(self) -> int:
-        """Number of rows in all, blank lines excluded."""
+        """Total number of rows, without blank lines."""
         return self.used + self.unmapped + len(self.rejected)
 
     def record(self) -> dict[str, int]:
@@ -67,7 +67,7 @@ class RowCounts:
             self.rejected = sorted([*self.rejected, *rows], key=lambda row: (row.file, row.line))
 
     def check_rejected(self, path: str, max_rejected: float, *, complete: bool = True) -> None:
-        """Check that few rows are rejected.
+        """Check that not too many rows are rejected.
 
         Parameters
         ----------
@@ -103,12 +103,12 @@ class RowCounts:
         )
 
     def check_used(self, path: str, catalogue_path: str) -> None:
-        """Check that any rating is of a movie in the catalogue.
+        """Check that at least one rating is of a movie in the catalogue.
 
         Raises
         ------
         DataError
-            If none is.
+            If no rating is.
         """
         if self.used == 0:
             raise DataError(
@@ -117,12 +117,12 @@ class RowCounts:
             )
 
     def check_timestamps(self, path: str, max_missing: float) -> str | None:
-        """Check that few used ratings lack a timestamp; return a warning if any does.
+        """Check that not too many used ratings lack a timestamp; return a warning if any do.
 
         Raises
         ------
         DataError
-            If more than this share of the used ratings has none.
+            If a larger share than ``max_missing`` of the used ratings lacks a timestamp.
         """
         if not self.without_timestamp:
             return None
@@ -142,7 +142,9 @@ class RowCounts:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= _QUOTED_CHARACTERS else text[: _QUOTED_CHARACTERS - 3] + "..."
+    return (
+        text if len(text) <= _MAX_QUOTED_CHARACTERS else text[: _MAX_QUOTED_CHARACTERS - 3] + "..."
+    )
 
 
 def sum_counts(summaries: Sequence[PartitionSummary], n_movies: int) -> RowCounts:
@@ -209,12 +211,12 @@ def collect_summaries(
     max_rows
         Upper bound on the rows of all partitions.
     must_stop
-        Called with the summaries gathered so far; tells whether to stop here.
+        Called with the summaries gathered so far; returns whether to stop.
 
     Returns
     -------
     list of PartitionSummary or None
-        In the order of the files; None if ``must_stop`` said so.
+        In the order of the files; None if ``must_stop`` returned True.
 
     Raises
     ------
@@ -226,7 +228,7 @@ def collect_summaries(
     positions = {task.key: i for i, task in enumerate(tasks)}
     summaries: dict[int, PartitionSummary] = {}
     n_rows = n_rejected = 0
-    # One result at a time: what is lost on its way is computed and fetched again.
+    # One result at a time: a result that is lost is computed and fetched again.
     for task in as_completed(tasks):
         summary = task.result()
         summaries[positions[task.key]] = summary
@@ -243,7 +245,7 @@ def collect_summaries(
 def _raise_too_many_rejected(
     tasks: Sequence[Future], summaries: dict[int, PartitionSummary], path: str, max_rejected: float
 ) -> None:
-    """Raise although partitions are missing, since even flawless ones can't save the run."""
+    """Raise before all partitions are read: valid ones can no longer bring the share down."""
     # The number of the first rejected line is known once everything before it has been read.
     first = min(i for i, summary in summaries.items() if summary.rejected)
     for i in range(first):

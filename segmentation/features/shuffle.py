@@ -1,8 +1,9 @@
-"""Ratings in any order → statistics by user, where partial sums would be larger than the ratings.
+"""Shuffle ratings by user and aggregate them, for files that are not sorted by user.
 
 If most users are in most partitions, the partial sums of each partition cover nearly all users and
-their genres, and those of all partitions together take many times the memory of the ratings. Then
-Dask's own ``p2p`` shuffle groups the ratings by user, out of core, and they are aggregated once.
+their genres, and those of all partitions together take many times the memory of the ratings. Then,
+or to deduplicate, Dask's ``p2p`` shuffle groups the ratings by user, out of core, and each user's
+ratings are aggregated once.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ _MAX_OVERLAP = 0.2
 def exceeds_memory(
     summaries: Sequence[PartitionSummary], n_partitions: int, n_genres: int, limit: int
 ) -> bool:
-    """Tell whether partial sums overlap and are too large to merge as they are.
+    """Return whether partial sums overlap and are too large to merge.
 
     Parameters
     ----------
     summaries
         The summaries of the partitions read so far, from which all are extrapolated.
     n_partitions
-        Number of partitions in all.
+        Total number of partitions.
     n_genres
         Number of genres.
     limit
@@ -63,10 +64,10 @@ def exceeds_memory(
     n_users = sum(summary.n_users for summary in summaries)
     user_bytes = _USER_BYTES + n_genres * _GENRE_BYTES
     expected = n_users * user_bytes * n_partitions / len(summaries)
-    return len(summaries) > 1 and expected > limit and _overlap(summaries) > _MAX_OVERLAP
+    return len(summaries) > 1 and expected > limit and _measure_overlap(summaries) > _MAX_OVERLAP
 
 
-def _overlap(summaries: Sequence[PartitionSummary]) -> float:
+def _measure_overlap(summaries: Sequence[PartitionSummary]) -> float:
     """Return the share of sketched user ids that lie within the range of another partition."""
     sketched = [summary.sketch for summary in summaries if len(summary.sketch)]
     n_inside = n_ids = 0
@@ -74,7 +75,7 @@ def _overlap(summaries: Sequence[PartitionSummary]) -> float:
         n_ranges = np.zeros(len(sketch), np.int64)
         for other in sketched:
             n_ranges += (sketch > other[0]) & (sketch < other[-1])
-        # One of the ranges is the partition's own, which holds all but its first and last.
+        # Each id but the first and the last of a partition also lies within that partition's range.
         n_inside += int((n_ranges > 1).sum())
         n_ids += len(sketch)
     return n_inside / max(n_ids, 1)
@@ -128,14 +129,14 @@ def shuffle_by_user(
     aggregate = dask.delayed(
         aggregate_shuffled_latest if deduplicate else aggregate_shuffled, pure=False
     )
-    # One task that holds the table, rather than a copy in every other task.
+    # One task holds the table, instead of a copy in every other task.
     shared_table = dask.delayed(table, traverse=False, pure=False)
     pairs = []
     first_fragment = 0
     for number, fragments in enumerate(partitions):
-        own_fragments = dask.delayed(fragments, traverse=False, pure=False)
+        delayed_fragments = dask.delayed(fragments, traverse=False, pure=False)
         key = f"read-rows-{token}-{number}"
-        pairs.append(read(own_fragments, shared_table, first_fragment, dask_key_name=key))
+        pairs.append(read(delayed_fragments, shared_table, first_fragment, dask_key_name=key))
         first_fragment += len(fragments)
     n_parts = max(1, -(-n_rows * row_bytes(detailed=deduplicate) // partition_bytes))
     meta = empty_rows(partitions[0][0].file.string_columns, detailed=deduplicate)
@@ -149,7 +150,7 @@ def shuffle_by_user(
 def read_partition(
     fragments: Sequence[Fragment], table: MovieTable, first_fragment: int = 0, *, detailed: bool
 ) -> tuple[pd.DataFrame, PartitionSummary]:
-    """Read the rows of one partition to be shuffled, and summarize it."""
+    """Read the rows of one partition for the shuffle, and summarize the partition."""
     rows, summary = read_used_rows(
         fragments, table, detailed=detailed, first_fragment=first_fragment
     )
@@ -160,7 +161,7 @@ def read_partition(
 def aggregate_shuffled(
     rows: pd.DataFrame, table: MovieTable
 ) -> tuple[UserStatistics, NDArray[Any]]:
-    """Aggregate the rows of some users; return the statistics and a sketch of the users."""
+    """Aggregate one shuffled partition; return the statistics and a sketch of the users."""
     statistics, _ = user_statistics.aggregate_rows(rows, table)
     return statistics, sketches.quantile_sketch(statistics.users)
 
@@ -168,7 +169,10 @@ def aggregate_shuffled(
 def aggregate_shuffled_latest(
     rows: pd.DataFrame, table: MovieTable
 ) -> tuple[UserStatistics, NDArray[Any], pd.DataFrame]:
-    """Do the same with the latest ratings, and return the superseded rows as well."""
+    """Aggregate the latest ratings of one shuffled partition.
+
+    Return the statistics, a sketch of the users and the superseded rows.
+    """
     statistics, superseded = aggregate_latest(rows, table)
     return statistics, sketches.quantile_sketch(statistics.users), superseded
 

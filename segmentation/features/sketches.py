@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: User ids in a quantile sketch, at most.
+#: Maximum number of user ids in a quantile sketch.
 _SKETCH_SIZE = 64
 #: A hash sample holds about one user in this many.
 SAMPLING_INTERVAL = 64
@@ -20,7 +20,7 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def quantile_sketch(users: NDArray[Any]) -> NDArray[Any]:
-    """Return evenly spaced ids out of sorted user ids, the first and the last included.
+    """Return evenly spaced ids from sorted user ids, including the first and the last.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
         width = users.dtype.itemsize
         letters = np.ascontiguousarray(users).view(np.uint8).reshape(len(users), width)
         hashes = np.zeros(len(users), np.uint64)
-        # Position by position: all products at once would take eight times the memory of the ids.
+        # One position at a time: all products at once would take eight times the memory of the ids.
         for position, weight in enumerate(_MULTIPLIER ** np.arange(1, width + 1, dtype=np.uint64)):
             hashes += letters[:, position].astype(np.uint64) * weight
     else:
@@ -59,7 +59,7 @@ def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def estimate_n_users(samples: Sequence[NDArray[np.uint64]]) -> int:
-    """Estimate the number of distinct users in the partitions that the hash samples are from."""
+    """Estimate the number of distinct users of the partitions that the hash samples come from."""
     return SAMPLING_INTERVAL * (len(np.unique(np.concatenate(samples))) + 1)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
     from numpy.typing import NDArray
 
-#: Users in a block, at most; fewer where that gives every thread a block.
+#: Approximate maximum number of users per block.
 BLOCK_USERS = 131_072
 #: A task for fewer users costs more than its work.
 _MIN_USERS = 128
@@ -46,7 +46,7 @@ class UserBlocks:
 
     @property
     def users(self) -> int:
-        """Number of users in all."""
+        """Total number of users."""
         return sum(self.sizes)
 
 
@@ -58,7 +58,7 @@ def merge_by_user_range(
     n_threads: int,
     block_users: int = BLOCK_USERS,
 ) -> UserBlocks:
-    """Merge partitions, in whatever order, into blocks of disjoint ranges of users.
+    """Merge partitions, in any order, into blocks of disjoint ranges of users.
 
     Parameters
     ----------
@@ -70,18 +70,19 @@ def merge_by_user_range(
     sketches
         One quantile sketch of the users per part.
     n_users
-        Estimated number of users; None counts those of each part.
+        Estimated number of users; None for the sum over the parts.
     n_threads
-        Threads of all workers: there are at least as many blocks, if they are worth a task.
+        Threads of all workers together: about one block per thread is made, or more to respect
+        ``block_users``, or fewer if blocks would get too small.
     block_users
-        Users in a block, about, at most.
+        Approximate maximum number of users per block.
     """
     if n_users is None:
         n_users = sum(client.gather(map_tasks(client, "count", _count_part_users, parts)))
     n_blocks = max(min(n_threads, n_users // _MIN_USERS), -(-n_users // block_users), 1)
     bounds: list[Any] = [None, *block_boundaries(sketches, n_blocks), None]
     pairs = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
-    # Compared by NumPy: parts × blocks grows faster than anything else here.
+    # Compare in NumPy: the number of comparisons is parts × blocks.
     first = np.array([sketch[0] for _, sketch in pairs])
     last = np.array([sketch[-1] for _, sketch in pairs])
     blocks = []
@@ -107,7 +108,7 @@ def save_blocks(
 ) -> None:
     """Save the merged statistics, one part per block, for resume and refresh.
 
-    ``ahead`` is the number of blocks to convert beyond those that are being written.
+    ``ahead`` is the number of blocks to convert ahead of those being written.
     """
     parquet.write_parts(client, path, to_arrow, [blocks.statistics, genres], ahead)
 

@@ -1,7 +1,6 @@
 """Sums and counts per user and genre: aggregated per partition, merged in any order, divided once.
 
-To count and sum a partition, merge, and divide at the end is how NVTabular computes moments out of
-core (``nvtabular/ops/moments.py``). Rows are never exploded by genre: a rating is added once per
+NVTabular computes moments out of core in the same way (``nvtabular/ops/moments.py``). Rows are never exploded by genre: a rating is added once per
 genre of its movie, straight into the dense (users in the partition) × genres block.
 """
 
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from segmentation.datasets.format import LineReject, ParsedChunk
     from segmentation.schema import MovieTable
 
-#: Up to this id, movies are looked up in a table (4 bytes per id); beyond it, by binary search.
-_LARGEST_TABLE_ID = 1 << 22
+#: Movies are looked up in a table of 4 bytes per id if all ids are below this, else by bisection.
+_MAX_TABLE_ID = 1 << 22
 
 
 class ChunkStatistics(NamedTuple):
@@ -90,11 +89,11 @@ def map_movies(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
 
 
 def look_up_movies(table: MovieTable, ids: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the row of each id in the catalogue, −1 if it has none; shape (n_ids,)."""
+    """Return the row of each id in the catalogue, −1 if it is missing; shape (n_ids,)."""
     movie_ids: NDArray[Any] = table.movie_ids
     if len(movie_ids) == 0:
         return np.full(len(ids), -1, np.int64)
-    if movie_ids.dtype.kind == "i" and movie_ids[0] >= 0 and movie_ids[-1] < _LARGEST_TABLE_ID:
+    if movie_ids.dtype.kind == "i" and movie_ids[0] >= 0 and movie_ids[-1] < _MAX_TABLE_ID:
         largest = int(movie_ids[-1])
         rows = np.full(largest + 2, -1, np.int64)
         rows[movie_ids] = np.arange(len(movie_ids))
@@ -167,7 +166,7 @@ def take_range(part: UserStatistics, low: Any, high: Any) -> UserStatistics:
 
 
 def downcast(statistics: UserStatistics) -> UserStatistics:
-    """Return the same numbers in about half the memory, in arrays that share none with the input.
+    """Return the same numbers in about half the memory, in arrays that are not views.
 
     Half-stars are sums of halves, which float32 holds exactly up to eight million stars. Sums on
     another scale that float32 would round stay float64.
@@ -192,7 +191,7 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     """Add statistics whose users may overlap.
 
     Half-stars add up without rounding, so the result does not depend on the order of the parts.
-    On other scales the last bits of a float64 do.
+    On other scales the last bits may.
 
     Raises
     ------
@@ -224,7 +223,7 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
 
 
 def _concatenate(parts: Sequence[UserStatistics]) -> UserStatistics:
-    """Chain parts in which users ascend; add only a user whom two neighbours share."""
+    """Concatenate parts in ascending order of users; add only users that neighbors share."""
     chain = [parts[0]]
     for part in parts[1:]:
         last = chain[-1]
@@ -247,7 +246,7 @@ def _slice_rows(part: UserStatistics, rows: slice) -> UserStatistics:
 
 
 def _add(parts: Sequence[UserStatistics]) -> UserStatistics:
-    """Add parts in any order."""
+    """Add parts whose users may overlap in any way."""
     users = np.unique(np.concatenate([part.users for part in parts]))
     merged = _zero_statistics(users, parts[0].sums.shape[1])
     for part in parts:

@@ -1,4 +1,4 @@
-"""How much the workers can hold, and so how large partitions and blocks may be."""
+"""Derive the sizes of partitions and blocks from the memory of the workers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 #: Bytes that a worker process takes before it holds data (190 MB were measured), and the least
-#: that it needs for data.
+#: that it is assumed to have for data.
 _BASE, _MIN_AVAILABLE = 224 * MIB, 64 * MIB
-#: Memory limit that is assumed for a worker without one, bytes.
+#: Assumed memory limit of a worker without a limit, in bytes.
 _UNLIMITED = 4 << 30
 #: Peak memory of a task over the bytes of its partition: parsing rows, and shuffling them.
 _PARSE_FACTOR, _SHUFFLE_FACTOR = 6, 24
-#: Bytes per user while tables are made of a block, times the blocks that a thread may hold.
+#: Bytes per user while a block is converted to tables, times the blocks that a thread may hold.
 _USER_BYTES = 640 * 6
+#: Minimum and maximum of each size.
 _PARTITION_BYTES = MIB, 32 * MIB
 _BLOCK_USERS = 2_048, 65_536
 
 
 class MemoryBudget(Protocol):
-    """What :func:`segmentation.features.aggregate.aggregate_ratings` needs to know of memory.
+    """The memory limits of :func:`segmentation.features.aggregate.aggregate_ratings`.
 
-    No result depends on it.
+    Results do not depend on them.
     """
 
     @property
@@ -38,15 +39,15 @@ class MemoryBudget(Protocol):
 
     @property
     def detailed_partition_bytes(self) -> int:
-        """The same where the task keeps and sorts its rows, for deduplication."""
+        """Bytes of text that one task reads if it keeps and sorts its rows, for deduplication."""
 
     @property
     def shuffle_partition_bytes(self) -> int:
-        """The same where the rows are shuffled."""
+        """Bytes of text that one task reads if the rows are shuffled."""
 
     @property
     def block_users(self) -> int:
-        """Users per block, at most."""
+        """Maximum number of users per block."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ class WorkerMemory:
 
     @classmethod
     def of_client(cls, client: Client) -> WorkerMemory:
-        """Return what the smallest of a client's workers allows for."""
+        """Return the budget of a client's workers, sized for the worker with the least memory."""
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         return cls.of_workers([(w["memory_limit"] or 0, w["nthreads"]) for w in workers])
 
     @classmethod
     def of_workers(cls, workers: list[tuple[int, int]]) -> WorkerMemory:
-        """Return what workers allow for, from each one's memory limit (0: none) and threads.
+        """Return the budget of workers, given as pairs of memory limit and number of threads.
+
+        A limit of 0 means no limit. All workers are taken to have the lowest limit and the most
+        threads of any.
 
         Examples
         --------

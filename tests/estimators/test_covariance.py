@@ -21,7 +21,7 @@ def test_scatter_against_numpy(n: int, d: int, seed: int, single: bool) -> None:
     results = []
     for module in (_covariance, naive):
         mean, scatter = np.zeros(d), np.zeros((d, d))
-        module.compute_scatter(X, mean, scatter)
+        module.compute_mean_and_scatter(X, mean, scatter)
         results.append((mean, scatter))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-12)
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-8 * n)

@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation import KMeans
-from segmentation.estimators.stability import adjusted_rand_score, contingency, measure_stability
+from segmentation.estimators.stability import (
+    adjusted_rand_score,
+    contingency_matrix,
+    measure_stability,
+)
 from tests.estimators.test_kmeans import dask_rows
 
 
@@ -37,7 +41,7 @@ def test_adjusted_rand_of_copies_is_that_of_scikit_learn(labels) -> None:
 
 
 def test_contingency_by_hand() -> None:
-    table = contingency(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([1.0, 2.0, 4.0]))
+    table = contingency_matrix(np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([1.0, 2.0, 4.0]))
     np.testing.assert_array_equal(table, [[0, 3], [4, 0]])
 
 

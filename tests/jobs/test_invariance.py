@@ -88,7 +88,7 @@ def test_random_order_by_a_shuffle(
     lines[4_000:4_000] = ["7,bad,3.5,1\n"] * 3
     folder = copy(data, tmp_path / "data")
     (folder / "ratings.csv").write_text(header + "".join(lines))
-    monkeypatch.setattr(aggregate, "_SUMS_SHARE", 10**9)
+    monkeypatch.setattr(aggregate, "_SUMS_DIVISOR", 10**9)
     out = tmp_path / "out"
     arguments = ["--data", str(folder), "--out", str(out), "--cluster", kind]
     assert segment.main([*arguments, "--partition-size", "100kB"]) == 0

@@ -95,7 +95,7 @@ def test_shuffled(data: Path, client, tmp_path: Path, monkeypatch, deduplicate: 
     assert expected[1]["rows"]["rejected"] == 500 * deduplicate
     rename_ids(folder)
     assert_equal(read(client, folder, *options), expected, "text")
-    monkeypatch.setattr(aggregate, "_SUMS_SHARE", 10**9)
+    monkeypatch.setattr(aggregate, "_SUMS_DIVISOR", 10**9)
     assert_equal(read(client, folder, *options), expected, "text")
 
 
