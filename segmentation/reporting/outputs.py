@@ -1,4 +1,4 @@
-"""Write the figures, tables and reports of a run into its folder."""
+"""Write the figures, tables and reports of a run into its folder, and read its segments."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _CAPTIONS = {
 def write_figures(
     folder: RunFolder, pngs: Mapping[str, bytes], search: KSearch | None
 ) -> dict[str, bytes]:
-    """Write the figures, and the figure of the search for k if there was one.
+    """Write the figures, including that of the search for k if there was one.
 
     Returns
     -------
     dict
-        PNGs by name.
+        All figures as PNGs by name.
     """
     figures = dict(pngs)
     if search is not None:
@@ -67,7 +67,7 @@ def write_segments(
     personas: Sequence[Persona],
     genres: tuple[str, ...],
 ) -> None:
-    """Write ``segments.json``, and the same as a flat table in ``segments.csv``."""
+    """Write ``segments.json``, and the same records as a flat table in ``segments.csv``."""
     records = [
         segment_record(profile, persona, genres)
         for profile, persona in zip(profiles, personas, strict=True)
@@ -92,7 +92,7 @@ def write_segments(
 def segment_record(
     profile: SegmentProfile, persona: Persona, genres: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the record of a segment in ``segments.json``."""
+    """Build the record of a segment for ``segments.json``."""
     return {
         "segment": profile.segment,
         "persona": persona.name,
@@ -187,7 +187,7 @@ def write_reports(
 
 
 def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
-    """Return what the reports say about a run, from its manifest."""
+    """Collect the facts about a run for its reports, from its manifest."""
     data = manifest["data"]
     return report.ReportFacts(
         title="Audience segments",

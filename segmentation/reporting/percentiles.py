@@ -1,7 +1,7 @@
-"""Exact 99th percentile of each segment's distances to its centre, over blocks of users.
+"""Compute the exact 99th percentile of each segment's distances to its center, block by block.
 
-The bits of a non-negative float sort like the float, so its upper bits serve as a histogram bin.
-Counts per bin add up over blocks and show which bins hold the percentiles; only the values in
+The bit patterns of non-negative floats sort like the floats, so the upper bits serve as a histogram
+bin. Counts per bin add up over blocks and show which bins hold the percentiles; only the values in
 those bins are fetched. The driver keeps no per-user data.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHARE = 0.99
-#: The bin of a float64: its exponent and the first 8 bits of its fraction.
+#: The upper bits of a float64 that are its bin (sign, exponent, 8 bits of the fraction), and the rest.
 _BIN_BITS, _DROPPED_BITS = 20, 44
 
 
@@ -58,7 +58,7 @@ def bins_needed(histogram: Histogram, n_segments: int) -> NDArray[np.int64]:
 def values_in_bins(
     labels: NDArray[np.int32], distance: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
-    """Return the distances of one block that lie in each of the bins ``keys``."""
+    """Return the distances of one block in each of the bins ``keys``, one array per bin."""
     row_keys = _bin_keys(labels, distance)
     return [distance[row_keys == key] for key in keys]
 
@@ -76,7 +76,7 @@ def percentile_99(
     Parameters
     ----------
     histogram
-        Of all blocks.
+        The merged histogram of all blocks.
     keys
         The result of :func:`bins_needed`.
     values
@@ -114,7 +114,10 @@ def _bin_keys(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> NDArr
 
 
 def _neighbours(histogram: Histogram, segment: int) -> list[tuple[int, int]]:
-    """Locate the values just below and above the percentile, each by key and rank in its bin."""
+    """Locate the two values that the percentile lies between, each by key and rank in its bin.
+
+    Return an empty list for a segment without users.
+    """
     mask = histogram.keys >> _BIN_BITS == segment
     keys, ends = histogram.keys[mask], np.cumsum(histogram.counts[mask])
     if not len(keys):
