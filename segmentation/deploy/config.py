@@ -52,13 +52,13 @@ def load_config(name: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     validate(config, path)
-    if overrides := _environment_overrides():
+    if overrides := _read_overrides():
         config = {**config, **overrides}
         validate(config, "DASK_SEGMENTATION__CLUSTER__ in the environment, or Dask's configuration")
     return dict(config)
 
 
-def _environment_overrides() -> dict[str, Any]:
+def _read_overrides() -> dict[str, Any]:
     """Return the keys of a cluster file that Dask's configuration sets."""
     import dask
 
@@ -269,7 +269,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
         raise UsageError(f"{module} is not installed; install {extra}") from error
 
 
-def dashboard_options(config: Mapping[str, Any]) -> dict[str, Any]:
+def build_dashboard_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a scheduler's options for its dashboard, which is on loopback by default."""
     address = config.get("dashboard")
     return {"dashboard_address": address or LOOPBACK, "dashboard": address is not False}

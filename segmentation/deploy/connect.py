@@ -60,7 +60,7 @@ def connect(deployment: Deployment, name: str) -> Iterator[Client]:
             where = deployment.target
             if not isinstance(where, str):
                 where = f"cluster {name!r}"
-            raise ClusterError(connection_problem(where, error)) from error
+            raise ClusterError(describe_connection_error(where, error)) from error
         stack.callback(_remove_plugins, client)
         yield client
 
@@ -105,7 +105,7 @@ def _remove_plugins(client: Client) -> None:
                 remove(client)
 
 
-def connection_problem(where: str, error: BaseException) -> str:
+def describe_connection_error(where: str, error: BaseException) -> str:
     """Return the message for a connection that failed.
 
     Parameters

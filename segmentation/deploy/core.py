@@ -200,14 +200,14 @@ class Cluster:
 
     def record(self) -> dict[str, Any]:
         """Return the manifest's record of the cluster."""
-        counter = diagnostics.counter_name(self.client)
+        counter = diagnostics.format_counter_name(self.client)
         record: dict[str, Any] = {
             "kind": self.kind,
             "workers": self.workers,
             "threads": self.threads,
             "memory": {
                 **self.budget.record(),
-                "spilled_bytes": sum(self.run_on_workers(_spilled_bytes)),
+                "spilled_bytes": sum(self.run_on_workers(_read_spilled_bytes)),
             },
             "workers_lost": int(
                 self.client.run_on_scheduler(diagnostics.read_lost_workers, counter)
@@ -288,7 +288,7 @@ def open_cluster(
         target = deployment.target
         where = target if isinstance(target, str) else getattr(target, "scheduler_address", "")
         # Warn before anything is sent.
-        if (warning := deployment.warning or kinds.unencrypted_warning(where)) is not None:
+        if (warning := deployment.warning or kinds.format_unencrypted_warning(where)) is not None:
             warn(warning)
         client = stack.enter_context(connect.connect(deployment, name))
         yield _prepare(client, deployment, config, where or name, warn, say)
@@ -312,7 +312,7 @@ def _prepare(
         version_findings = preflight.check_versions(client)
         if not version_findings:
             upload_package(client)
-            for note in preflight.machine_notes(client):
+            for note in preflight.compare_machines(client):
                 warn(note)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
     except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
@@ -382,6 +382,6 @@ def _link(client: Client) -> str | None:
         return None
 
 
-def _spilled_bytes(dask_worker: Worker) -> int:
+def _read_spilled_bytes(dask_worker: Worker) -> int:
     metrics = getattr(dask_worker.data, "cumulative_metrics", {})
     return int(metrics.get(("disk-write", "bytes"), 0))

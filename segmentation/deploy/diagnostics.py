@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segmentation.progress import Progress
 
 
-def counter_name(client: Client) -> str:
+def format_counter_name(client: Client) -> str:
     """Return the name of the client's task counter on the scheduler."""
     return f"segmentation-counts-{client.id}"
 
@@ -33,7 +33,7 @@ def count_tasks(client: Client, progress: Progress) -> Iterator[None]:
     Tasks that run again, because a worker died, count again. Counting is best-effort: a broken
     scheduler fails at the first task.
     """
-    name = counter_name(client)
+    name = format_counter_name(client)
     try:
         client.run_on_scheduler(start_counting, name, client.id)
     except Exception:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.deploy.config import (
     LOOPBACK,
-    dashboard_options,
+    build_dashboard_options,
     import_extra,
     parse_memory,
     threads_per_worker,
@@ -62,7 +62,7 @@ def start_cluster(
         memory=f"{memory} B",
         protocol="tls://",
         security=Security.temporary(),
-        scheduler_options=dashboard_options(config),
+        scheduler_options=build_dashboard_options(config),
         worker_extra_args=["--dashboard-address", LOOPBACK],
         **{key: value for key, value in options.items() if value is not None},
     )

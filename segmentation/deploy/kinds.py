@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segmentation.deploy import jobqueue
 from segmentation.deploy.config import (
     LOOPBACK,
-    dashboard_options,
+    build_dashboard_options,
     import_extra,
     parse_memory,
     threads_per_worker,
 )
-from segmentation.deploy.tls import key_pair_problem, validity_problem
+from segmentation.deploy.tls import find_key_pair_problem, find_validity_problem
 from segmentation.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ _UNENCRYPTED_PODS = (
     "the ratings and run code on the workers; restrict access with a network policy, as in "
     "cluster_config/kubernetes/job.yaml"
 )
-#: After a job was killed, its SSH scheduler stops once it has been idle for ``_IDLE_TIMEOUT``, and a
-#: worker once it has been without a scheduler for ``_DEATH_TIMEOUT``.
+#: After a job was killed, its SSH scheduler stops once it has been idle for ``_IDLE_TIMEOUT``, and
+#: a worker once it has been without a scheduler for ``_DEATH_TIMEOUT``.
 _IDLE_TIMEOUT, _DEATH_TIMEOUT = "1 hour", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
@@ -91,7 +91,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def unencrypted_warning(address: str) -> str | None:
+def format_unencrypted_warning(address: str) -> str | None:
     """Return a warning if other machines may reach an unencrypted scheduler; else None."""
     if not address.startswith("tcp://") or is_loopback(address):
         return None
@@ -223,14 +223,14 @@ def load_security(config: Mapping[str, Any], address: str) -> Security | None:
     for key, option in _SECURITY_OPTIONS.items():
         _check_file(key, getattr(security, option), address)
     for path in (security.tls_client_cert, security.tls_ca_file):
-        if (problem := validity_problem(path)) is not None:
+        if (problem := find_validity_problem(path)) is not None:
             raise ClusterError(
                 f"{path}: the certificate {problem}; make new ones (segmentation certificates)"
             )
     # Dask's configuration may hold PEM text in place of paths.
     if not any("\n" in getattr(security, option) for option in _SECURITY_OPTIONS.values()):
         certificate, key = security.tls_client_cert, security.tls_client_key
-        if (problem := key_pair_problem(certificate, key)) is not None:
+        if (problem := find_key_pair_problem(certificate, key)) is not None:
             raise UsageError(
                 f"{key} and {certificate} can't be used together ({problem}); name a certificate "
                 "and its unencrypted key, or make a pair (segmentation certificates)"
@@ -271,7 +271,7 @@ def _start_ssh(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[
         "host": hosts[0],
         "port": 0,
         "idle_timeout": _IDLE_TIMEOUT,
-        **dashboard_options(config),
+        **build_dashboard_options(config),
     }
     if config.get("encrypted", not is_local):
         _configure_tls(load_security(config, "tls://"), stack)

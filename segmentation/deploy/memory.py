@@ -53,7 +53,7 @@ class PeakMemory:
     @property
     def bytes(self) -> int:
         """The peak so far."""
-        return max(self._peak, _own_peak(), self._sample())
+        return max(self._peak, _read_own_peak(), self._sample())
 
     @property
     def now(self) -> int:
@@ -98,7 +98,7 @@ def peak_rss(pid: int | str = "self") -> int:
         return 0
 
 
-def _own_peak() -> int:
+def _read_own_peak() -> int:
     # getrusage is the fallback, because after a fork it starts with the parent's size.
     unit = 1 if sys.platform == "darwin" else 1024
     return peak_rss() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -98,7 +98,7 @@ class Budget:
 
     @property
     def detailed_partition_bytes(self) -> int:
-        """The bytes of text that one task reads if it also keeps times and positions and sorts rows."""
+        """The bytes of text per task where times and positions are kept and rows are sorted."""
         return max(self.partition_bytes // 2, _PARTITION_BYTES_RANGE[0])
 
     @property

@@ -16,8 +16,8 @@ from segmentation.deploy.worker_setup import (
     SchedulerSetup,
     VersionConflictError,
     WorkerSetup,
-    package_digest,
-    package_files,
+    hash_package,
+    read_package_files,
 )
 from segmentation.errors import ClusterError
 
@@ -44,10 +44,10 @@ def build_archive(root: Path = _ROOT) -> Package:
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in package_files(root):
+        for name, content in read_package_files(root):
             # ZipInfo's default date keeps the bytes independent of the time.
             archive.writestr(zipfile.ZipInfo(f"segmentation/{name}"), content)
-    return Package(buffer.getvalue(), package_digest(root))
+    return Package(buffer.getvalue(), hash_package(root))
 
 
 def register_by_value(client: Client, plugin: WorkerPlugin | SchedulerPlugin, name: str) -> None:

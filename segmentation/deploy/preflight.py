@@ -96,8 +96,8 @@ def _compare_versions(where: str, job: Mapping[str, Any], other: Mapping[str, An
             findings.append(f"{where} has no {name}: install {name} {mine} there")
         elif _versions_differ(name, mine, theirs):
             findings.append(
-                f"{where} has {name} {_short_version(theirs)}, and the job has "
-                f"{_short_version(mine)}: install the same version (see requirements.lock)"
+                f"{where} has {name} {_shorten_version(theirs)}, and the job has "
+                f"{_shorten_version(mine)}: install the same version (see requirements.lock)"
             )
     if other["host"]["byteorder"] != job["host"]["byteorder"]:
         findings.append(f"{where} has another byte order: use machines of one kind")
@@ -144,7 +144,7 @@ def _answer() -> None:
     """Do nothing; runs on a worker, to show that it answers."""
 
 
-def machine_notes(client: Client) -> list[str]:
+def compare_machines(client: Client) -> list[str]:
     """Return notes on differences that change at most the last digits of results."""
     workers = client.get_versions()["workers"].values()
     machines = {versions["host"]["machine"] for versions in workers if versions}
@@ -281,7 +281,7 @@ def check_shared_path(client: Client, path: str) -> list[str]:
     ]
 
 
-def _short_version(version: str) -> str:
+def _shorten_version(version: str) -> str:
     # Dask reports Python's version as 3.11.7.final.0.
     return ".".join(version.split(".")[:3])
 

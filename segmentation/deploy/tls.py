@@ -109,7 +109,7 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def validity_problem(path: str) -> str | None:
+def find_validity_problem(path: str) -> str | None:
     """Describe why a certificate is not valid now; return None if it is, or can't be checked.
 
     A certificate can't be checked if it can't be read or ``cryptography`` is not installed.
@@ -128,7 +128,7 @@ def validity_problem(path: str) -> str | None:
     return None
 
 
-def key_pair_problem(certificate: str, key: str) -> str | None:
+def find_key_pair_problem(certificate: str, key: str) -> str | None:
     """Describe why a certificate and a key can't be used together; return None if they can.
 
     Without this check, Dask would only report that the scheduler does not answer.

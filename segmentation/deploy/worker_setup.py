@@ -38,17 +38,17 @@ class VersionConflictError(RuntimeError):
     """Another version of the package is in use on this scheduler or worker."""
 
 
-def package_files(root: Path) -> Iterator[tuple[str, bytes]]:
+def read_package_files(root: Path) -> Iterator[tuple[str, bytes]]:
     """Yield relative path and content of each file that workers need, sorted by path."""
     for path in sorted(root.rglob("*")):
         if path.suffix in _SUFFIXES and "__pycache__" not in path.parts:
             yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def package_digest(root: Path) -> str:
+def hash_package(root: Path) -> str:
     """Return the SHA-256 of the names and contents of a package's files, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, content in package_files(root):
+    for name, content in read_package_files(root):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -78,7 +78,7 @@ def install_package(archive: bytes, digest: str, fallback: str) -> None:
     archive
         A zip file that holds the folder ``segmentation``.
     digest
-        The :func:`package_digest` of that folder.
+        The :func:`hash_package` of that folder.
     fallback
         The folder to unpack into if the user's cache folder can't be written.
 
@@ -95,7 +95,7 @@ def install_package(archive: bytes, digest: str, fallback: str) -> None:
     for cache in caches:
         folder = cache / "segmentation" / "uploaded" / digest[:32]
         try:
-            if package_digest(folder / "segmentation") != digest:
+            if hash_package(folder / "segmentation") != digest:
                 _unpack(archive, digest, folder)
             break
         except OSError:
@@ -110,7 +110,7 @@ def _importable_digest() -> str | None:
         spec = importlib.util.find_spec("segmentation")
     except (ImportError, ValueError):
         return None
-    return package_digest(Path(spec.origin).parent) if spec and spec.origin else None
+    return hash_package(Path(spec.origin).parent) if spec and spec.origin else None
 
 
 def _forget_uploaded_package() -> None:
@@ -141,7 +141,7 @@ def _unpack(archive: bytes, digest: str, folder: Path) -> None:
         os.replace(partial / "new", folder)
     except OSError:
         # Another worker on this machine may have been faster.
-        if package_digest(folder / "segmentation") != digest:
+        if hash_package(folder / "segmentation") != digest:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

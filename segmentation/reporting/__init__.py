@@ -1,7 +1,7 @@
 """Turn statistics per segment into profiles, personas, figures and reports.
 
-Profiles are built from sums over blocks of users, and a playbook assigns a persona to each. Figures,
-``segments.json`` and the reports in HTML and Markdown show both.
+Profiles are built from sums over blocks of users, and a playbook assigns a persona to each.
+Figures, ``segments.json`` and the reports in HTML and Markdown show both.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _escape_math(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def _segment_marker(segment: int) -> str:
+def _choose_marker(segment: int) -> str:
     return _MARKERS[segment // len(COLORS) % len(_MARKERS)]
 
 
@@ -158,7 +158,7 @@ def _scatter_points(
             alpha=0.55,
             rasterized=True,
             c=[segment_color(int(label)) for label in labels[mask]],
-            marker=_segment_marker(kind * len(COLORS)),
+            marker=_choose_marker(kind * len(COLORS)),
         )
 
 
@@ -169,7 +169,7 @@ def _add_segment_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> Non
             [],
             s=60,
             color=segment_color(s),
-            marker=_segment_marker(s),
+            marker=_choose_marker(s),
             label=f"{s}  {_escape_math(name)}",
         )
         for s, name in enumerate(names)
@@ -248,7 +248,7 @@ def _write_means(axes: Axes, means: NDArray[np.float64]) -> None:
             fontsize=8,
             color="white" if mean > 2.9 else INK,
             fontweight="bold" if mean >= HIGH_RATED else "normal",
-            in_layout=False,  # The texts lie within the axes, so the layout can skip measuring them.
+            in_layout=False,  # Texts are within the axes: the layout can ignore them.
         )
 
 
@@ -285,7 +285,7 @@ def draw_segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str])
         axes.xaxis.set_visible(False)
         axes.tick_params(length=0, labelsize=9)
         axes.spines[:].set_visible(False)
-    panels[0].set_ylim(k - 0.5, -0.5)  # The panels share the y axis; the first segment is at the top.
+    panels[0].set_ylim(k - 0.5, -0.5)  # Shared by all panels: the first segment is on top.
     return render_png(figure)
 
 

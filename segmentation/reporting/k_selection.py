@@ -176,7 +176,7 @@ def _format_inertia(value: float) -> str:
 
 
 def _format_number(value: float | None, digits: int) -> str:
-    """Format a number rounded down, so that a value below a threshold never shows as reaching it."""
+    """Format a number rounded down: a value below a threshold must not appear to reach it."""
     if value is None:
         return "–"
     # The small term compensates for rounding errors of the product.

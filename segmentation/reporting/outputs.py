@@ -69,7 +69,7 @@ def write_segments(
 ) -> None:
     """Write ``segments.json``, and the same records as a flat table in ``segments.csv``."""
     records = [
-        segment_record(profile, persona, genres)
+        build_segment_record(profile, persona, genres)
         for profile, persona in zip(profiles, personas, strict=True)
     ]
     atomic.write_json(folder.result_path("segments.json"), records)
@@ -89,7 +89,7 @@ def write_segments(
     atomic.write_bytes(folder.result_path("segments.csv"), out.getvalue().encode("utf-8"))
 
 
-def segment_record(
+def build_segment_record(
     profile: SegmentProfile, persona: Persona, genres: tuple[str, ...]
 ) -> dict[str, Any]:
     """Build the record of a segment for ``segments.json``."""
@@ -171,7 +171,7 @@ def write_reports(
     search: KSearch | None,
 ) -> None:
     """Write ``report.html`` and ``report.md``."""
-    facts = report_facts(manifest)
+    facts = collect_report_facts(manifest)
     captions = dict(_CAPTIONS)
     if search is not None:
         captions["choose_k"] = (
@@ -186,7 +186,7 @@ def write_reports(
     atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
 
 
-def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
+def collect_report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
     """Collect the facts about a run for its reports, from its manifest."""
     data = manifest["data"]
     return report.ReportFacts(
@@ -202,14 +202,14 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ),
         warnings=tuple(manifest["warnings"]),
         tables={
-            "Data": _data_facts(manifest),
-            "Quality": _quality_facts(manifest),
-            "Run": _run_facts(manifest),
+            "Data": _list_data_facts(manifest),
+            "Quality": _list_quality_facts(manifest),
+            "Run": _list_run_facts(manifest),
         },
     )
 
 
-def _data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
     return [
         ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
@@ -224,7 +224,7 @@ def _data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     kmeans, pca = manifest["kmeans"], manifest["pca"]
     silhouette, stability = _format_number(kmeans["silhouette"]), kmeans["stability"]
     facts = [
@@ -251,7 +251,7 @@ def _quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, cluster = manifest["settings"], manifest["cluster"]
     libraries = ("segmentation", "dask", "dask-ml", "scikit-learn")
     return [

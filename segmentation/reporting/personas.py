@@ -39,7 +39,7 @@ _PLACEHOLDERS = (
     "weak_genres",
     "lift_genres",
 )
-#: Cost of each reuse of a prototype; small compared with distances between traits, which span 0 to 1.
+#: Cost of each reuse of a prototype; small compared with distances between traits (0 to 1).
 _REUSE_COST = 0.02
 
 
@@ -73,7 +73,7 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
     Raises
     ------
     UsageError
-        If the file can't be read, it has no persona or not exactly one entry ``everyone``, two
+        If the file can't be read, it has no persona or no entry ``everyone``, two
         personas share a name, or an entry has a missing or unknown key, an invalid value or an
         unknown placeholder.
 
@@ -143,10 +143,12 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
         raise UsageError(f"{where}: a text is empty or holds a line break or control character")
     for text in texts[1:]:
         template = Template(text)
-        unknown = set(template.get_identifiers()) - set(_PLACEHOLDERS) if template.is_valid() else {"$"}
+        names = template.get_identifiers() if template.is_valid() else ["$"]
+        unknown = set(names) - set(_PLACEHOLDERS)
         if unknown:
             raise UsageError(
-                f"{where}: unknown word ${', $'.join(sorted(unknown))}: use ${', $'.join(_PLACEHOLDERS)}"
+                f"{where}: unknown word ${', $'.join(sorted(unknown))}: use "
+                f"${', $'.join(_PLACEHOLDERS)}"
             )
 
 

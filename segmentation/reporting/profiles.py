@@ -27,7 +27,8 @@ class ProfileSums(NamedTuple):
     genre_means
         Sum of the users' genre means, 0 where unseen, float64 of shape (n_segments, n_genres).
     covered, genre_ratings
-        Number of users who rated the genre, and of ratings in it, int64 of shape (n_segments, n_genres).
+        Number of users who rated the genre, and of ratings in it, int64 of shape
+        (n_segments, n_genres).
     """
 
     users: NDArray[np.int64]

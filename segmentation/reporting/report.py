@@ -61,7 +61,7 @@ def render_html(
     return str(
         _load_template("report.html").render(
             facts=facts,
-            segments=_segment_rows(profiles, personas, genres),
+            segments=_build_segment_rows(profiles, personas, genres),
             figures=[
                 (caption, base64.b64encode(png).decode("ascii"), text)
                 for caption, (png, text) in figures.items()
@@ -80,7 +80,7 @@ def render_markdown(
     """Return the report as Markdown; ``figures`` maps a caption to a relative path."""
     return str(
         _load_template("report.md").render(
-            facts=facts, segments=_segment_rows(profiles, personas, genres), figures=figures
+            facts=facts, segments=_build_segment_rows(profiles, personas, genres), figures=figures
         )
     )
 
@@ -116,7 +116,7 @@ def format_segment_table(
     return "\n".join(lines)
 
 
-def _segment_rows(
+def _build_segment_rows(
     profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """Return the fields of each segment that the templates use."""
