@@ -1,7 +1,7 @@
-"""Turn a file of ``cluster_config/`` into a checked :class:`distributed.Client`.
+"""Start the cluster that a file of ``cluster_config/`` describes, or connect to it, and check it.
 
 :func:`open_cluster` starts a cluster or connects to a running one, sends the package to workers
-that lack it, and yields a :class:`Cluster`, whose :class:`Budget` says how much memory there is.
+that lack it, and yields a :class:`Cluster` with the :class:`Budget` of its workers' memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Budget", "Cluster", "load_config", "open_cluster"]
 
 
 def __getattr__(name: str) -> Any:
-    # Workers import modules of this package one by one, and need no cluster of their own.
+    # Lazily, because workers import only some modules of this package.
     if name in ("Cluster", "load_config", "open_cluster"):
         from segmentation.deploy import core
 

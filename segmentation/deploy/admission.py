@@ -1,7 +1,7 @@
 """Check workers that join during a run, before they get a task, and turn away unsuitable ones.
 
-The plugin that does so is sent by value, because a worker that joins may lack the package. So this
-module imports nothing of the package when it is imported.
+The plugin is pickled by value, because a worker that joins may lack the package. So this module has
+no module-level imports from the package.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Requirements(NamedTuple):
-    """What a worker that joins has to match.
+    """The requirements on a worker that joins.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Requirements(NamedTuple):
     versions
         The job's versions, as :func:`distributed.versions.get_versions` returns them.
     partition_bytes
-        The largest partition that a worker has to read.
+        Size of the largest partition that a worker has to read, bytes.
     known_workers
         Names and addresses of the workers that were checked before the run.
     """
@@ -51,7 +51,7 @@ def watch_new_workers(
     client
         The job's client.
     requirements
-        What a worker has to match.
+        The requirements on each of them.
     warn
         Called with one line for each worker that is turned away.
     """
@@ -77,9 +77,9 @@ class WorkerAdmission(WorkerPlugin):  # type: ignore[misc]
     Parameters
     ----------
     topic
-        The event topic that reports workers that were turned away.
+        The event topic for reports of workers that were turned away.
     requirements
-        What the worker has to match.
+        The requirements on the worker.
     """
 
     idempotent = False
@@ -90,7 +90,7 @@ class WorkerAdmission(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Worker) -> None:
         """Check the worker; Dask calls this before it gets a task."""
-        # A nanny restarts a worker that died under the same name, at another address.
+        # A nanny restarts a dead worker under its old name, at a new address.
         if self.requirements.known_workers & {worker.address, worker.name}:
             return
         try:

@@ -1,4 +1,4 @@
-"""Connect a client to a scheduler, and leave nothing of the job there at the end."""
+"""Connect a client to a scheduler, and remove the job's plugins from it at the end."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from segmentation.deploy.kinds import Deployment
 
-#: How long a scheduler may take to answer.
+#: Timeout for connecting to a scheduler and for closing the client.
 _CONNECT_SECONDS = 10.0
-#: OpenSSL's ``X509_V_ERR_CERT_HAS_EXPIRED``.
+#: The value of OpenSSL's ``X509_V_ERR_CERT_HAS_EXPIRED``.
 _CERTIFICATE_HAS_EXPIRED = 10
 
 
@@ -34,7 +34,7 @@ def connect(deployment: Deployment, name: str) -> Iterator[Client]:
     deployment
         The cluster to connect to.
     name
-        What to call a cluster that has no address.
+        The cluster's name, for messages about a cluster without an address.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def connect(deployment: Deployment, name: str) -> Iterator[Client]:
         try:
             options = {"security": deployment.security} if deployment.security else {}
             with warnings.catch_warnings():
-                # The checks report other versions, with a remedy.
+                # The preflight checks report version mismatches, with a remedy.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
                 connected = _call_with_timeout(
                     lambda: Client(
@@ -60,13 +60,13 @@ def connect(deployment: Deployment, name: str) -> Iterator[Client]:
             where = deployment.target
             if not isinstance(where, str):
                 where = f"cluster {name!r}"
-            raise ClusterError(connection_problem(where, error)) from error
+            raise ClusterError(describe_connection_error(where, error)) from error
         stack.callback(_remove_plugins, client)
         yield client
 
 
 def _call_with_timeout(connect: Callable[[], Client]) -> Client:
-    """Connect, or give up: a peer that accepts and never answers would block forever."""
+    """Connect in a thread with a timeout: a peer that never answers would block forever."""
     results: list[Client | BaseException] = []
 
     def run() -> None:
@@ -87,9 +87,9 @@ def _call_with_timeout(connect: Callable[[], Client]) -> Client:
 
 @contextmanager
 def _closing(client: Client) -> Iterator[Client]:
-    """Close a client whose scheduler may be gone."""
+    """Yield a client as the current one, and close it even if its scheduler is gone."""
     try:
-        # Another client in this process may be the default one.
+        # Another client in this process may be the current one.
         with client.as_current():
             yield client
     finally:
@@ -98,14 +98,14 @@ def _closing(client: Client) -> Iterator[Client]:
 
 
 def _remove_plugins(client: Client) -> None:
-    # A scheduler that is gone has no plugins.
+    # Best-effort: the scheduler may be gone.
     for remove in (admission.stop_watching, package_upload.remove_package):
         with contextlib.suppress(Exception):
             if client.status == "running":
                 remove(client)
 
 
-def connection_problem(where: str, error: BaseException) -> str:
+def describe_connection_error(where: str, error: BaseException) -> str:
     """Return the message for a connection that failed.
 
     Parameters
@@ -113,7 +113,7 @@ def connection_problem(where: str, error: BaseException) -> str:
     where
         The scheduler's address, or the cluster's name.
     error
-        What the client raised; its causes tell certificates from silence.
+        The exception that the client raised; its causes tell a TLS failure from a missing answer.
     """
     causes = list(_iterate_causes(error))
     for cause in causes:

@@ -1,4 +1,4 @@
-"""Turn a cluster's name, file or address into a checked :class:`distributed.Client`."""
+"""Open a cluster by its name, file or address, and check its workers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "load_config", "open_cluster"]
 
-#: These start on this machine, see its files, and end with the job.
+#: Kinds whose workers run on this machine, see its files, and end with the job.
 _LOCAL_KINDS = ("threads", "local")
-#: The loggers whose levels Dask's configuration sets one by one.
+#: The loggers that have a level of their own in Dask's configuration.
 _DASK_LOGGERS = (
     "distributed",
     "distributed.client",
@@ -53,9 +53,9 @@ class Cluster:
     budget
         The memory of its workers.
     dashboard
-        The URL of Dask's dashboard; None without one.
+        The URL of Dask's dashboard; None if there is no dashboard.
     address
-        The scheduler's address; None for clusters on this machine.
+        The scheduler's address; None for the kinds ``threads`` and ``local``.
     """
 
     client: Client
@@ -72,18 +72,19 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """The number of workers; under ``threads`` one, in the job's own process."""
+        """The number of workers; 1 under ``threads``, where the job's process is the worker."""
         return self.budget.workers
 
     @property
     def threads(self) -> int:
-        """The number of threads of all workers together."""
+        """The number of workers times the largest number of threads of a worker."""
         return self.budget.workers * self.budget.threads
 
     def check(self, files: Sequence[str], digest: str, partition_bytes: int | None) -> list[str]:
-        """Return everything that keeps the workers from reading the input, each with a remedy.
+        """Return the problems that keep workers from reading the input, each with a remedy.
 
-        Workers that the job has started on this machine need no check.
+        Workers of the kinds ``threads`` and ``local`` need no check. The input is checked only if
+        the versions match and the memory is large enough.
 
         Parameters
         ----------
@@ -92,7 +93,7 @@ class Cluster:
         digest
             Their fingerprint, as the job sees them.
         partition_bytes
-            The size of a partition; None for what the workers' memory suggests.
+            The size of a partition; None for :attr:`Budget.partition_bytes`.
         """
         if not self.is_remote:
             return []
@@ -100,7 +101,7 @@ class Cluster:
             *self._version_findings,
             *preflight.check_memory(self.client, self.budget, partition_bytes),
         ]
-        # Workers of other versions may not understand the probe.
+        # Workers with other versions may fail to run the probe.
         return findings or preflight.check_workers(self.client, files, digest)
 
     def watch(
@@ -166,7 +167,7 @@ class Cluster:
             token.unlink(missing_ok=True)
 
     def check_shuffle(self, n_bytes: int) -> None:
-        """Check that the workers have the memory to shuffle so many bytes of rows.
+        """Check that the workers have the memory to shuffle ``n_bytes`` of rows.
 
         Raises
         ------
@@ -178,7 +179,7 @@ class Cluster:
     def trim_memory(self) -> None:
         """Return free memory to the system, here and on the workers."""
         if self.is_remote:
-            # They answer first and trim then; a worker that hangs would block until it is given up.
+            # Workers answer before they trim. A hung one would block the call until it is removed.
             with contextlib.suppress(OSError, TimeoutError):
                 self.client.run(memory.trim_memory_later, wait=False)
         else:
@@ -187,7 +188,7 @@ class Cluster:
             memory.trim_memory()
 
     def run_on_workers(self, function: Callable[..., Any]) -> list[Any]:
-        """Call a function on each worker; return the results, without those of workers that died.
+        """Call a function on each worker; return the results of the calls that succeed.
 
         As in :meth:`distributed.Client.run`, an argument ``dask_worker`` receives the worker.
         """
@@ -198,15 +199,15 @@ class Cluster:
         return [result for result in results.values() if not isinstance(result, BaseException)]
 
     def record(self) -> dict[str, Any]:
-        """Return what the manifest holds about the cluster."""
-        counter = diagnostics.counter_name(self.client)
+        """Return the manifest's record of the cluster."""
+        counter = diagnostics.format_counter_name(self.client)
         record: dict[str, Any] = {
             "kind": self.kind,
             "workers": self.workers,
             "threads": self.threads,
             "memory": {
                 **self.budget.record(),
-                "spilled_bytes": sum(self.run_on_workers(_spilled_bytes)),
+                "spilled_bytes": sum(self.run_on_workers(_read_spilled_bytes)),
             },
             "workers_lost": int(
                 self.client.run_on_scheduler(diagnostics.read_lost_workers, counter)
@@ -242,20 +243,21 @@ def open_cluster(
     address
         The address of a running scheduler; overrides the one in the file.
     memory_limit
-        For the whole run, bytes; None uses what the cluster's file says.
+        The limit for the whole run, bytes; None for that of the cluster's file.
     debug
         Whether Dask's log lines are shown.
     warn
-        Called with one line for each thing that the user should know.
+        Called with one line for each warning.
     say
-        Called with one line while the job waits.
+        Called with one line if the job waits for workers.
 
     Raises
     ------
     UsageError
-        If the cluster's file is not valid, or the run can't keep to the limit.
+        If the cluster's file or the address is not valid, they contradict each other, or the memory
+        limit is too small or not applicable.
     ClusterError
-        If the cluster can't be started or reached, or its workers don't come.
+        If the cluster can't be started or reached, or too few workers join.
 
     Examples
     --------
@@ -265,7 +267,7 @@ def open_cluster(
     """
     config = _load(name, address)
     if not debug:
-        # Dask's lines about lost connections and busy event loops mean nothing to users.
+        # Users can't act on Dask's messages about lost connections and busy event loops.
         for logger in _DASK_LOGGERS:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
     configure_logging()
@@ -286,7 +288,7 @@ def open_cluster(
         target = deployment.target
         where = target if isinstance(target, str) else getattr(target, "scheduler_address", "")
         # Warn before anything is sent.
-        if (warning := deployment.warning or kinds.unencrypted_warning(where)) is not None:
+        if (warning := deployment.warning or kinds.format_unencrypted_warning(where)) is not None:
             warn(warning)
         client = stack.enter_context(connect.connect(deployment, name))
         yield _prepare(client, deployment, config, where or name, warn, say)
@@ -300,7 +302,7 @@ def _prepare(
     warn: Callable[[str], None],
     say: Callable[[str], None],
 ) -> Cluster:
-    """Wait for the workers, compare versions, and send the workers the package."""
+    """Wait for the workers, compare versions, and send the package if the versions match."""
     from distributed.client import ClosedClientError
 
     address = client.scheduler.address
@@ -310,7 +312,7 @@ def _prepare(
         version_findings = preflight.check_versions(client)
         if not version_findings:
             upload_package(client)
-            for note in preflight.machine_notes(client):
+            for note in preflight.compare_machines(client):
                 warn(note)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
     except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
@@ -334,7 +336,7 @@ def _load(name: str, address: str | None) -> dict[str, Any]:
             "address",
             value=address,
         )
-    # The default name stands for no choice.
+    # ``threads`` is the default, so it is not a conflicting choice.
     config = load_config("remote" if name == "threads" else name)
     if config["kind"] not in ("remote", "tls"):
         raise UsageError(
@@ -380,6 +382,6 @@ def _link(client: Client) -> str | None:
         return None
 
 
-def _spilled_bytes(dask_worker: Worker) -> int:
+def _read_spilled_bytes(dask_worker: Worker) -> int:
     metrics = getattr(dask_worker.data, "cumulative_metrics", {})
     return int(metrics.get(("disk-write", "bytes"), 0))

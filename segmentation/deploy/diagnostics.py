@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segmentation.progress import Progress
 
 
-def counter_name(client: Client) -> str:
+def format_counter_name(client: Client) -> str:
     """Return the name of the client's task counter on the scheduler."""
     return f"segmentation-counts-{client.id}"
 
@@ -33,7 +33,7 @@ def count_tasks(client: Client, progress: Progress) -> Iterator[None]:
     Tasks that run again, because a worker died, count again. Counting is best-effort: a broken
     scheduler fails at the first task.
     """
-    name = counter_name(client)
+    name = format_counter_name(client)
     try:
         client.run_on_scheduler(start_counting, name, client.id)
     except Exception:
@@ -58,9 +58,9 @@ def count_tasks(client: Client, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def performance_report(path: str | None) -> Iterator[None]:
-    """Write Dask's performance report of everything that runs in the context; None writes none.
+    """Write Dask's performance report of the code in the context; do nothing if ``path`` is None.
 
-    The report replaces an earlier one only when it is complete.
+    An existing report is replaced only when the new one is complete.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def performance_report(path: str | None) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # A cluster that is gone has no report, and its own error matters more.
+            # The error of the body matters more than one of the report.
             with contextlib.suppress(Exception):
                 report.__exit__(None, None, None)
             raise
@@ -91,12 +91,12 @@ def performance_report(path: str | None) -> Iterator[None]:
 
 
 def resolve_report_path(path: str | None, run_files: Container[Path] = ()) -> Path | None:
-    """Check where the performance report goes, before anything starts.
+    """Check the path of the performance report before the run starts, and return it.
 
     Parameters
     ----------
     path
-        Where the user wants it; None for no report.
+        The file to write; None for no report.
     run_files
         Files and folders that the run itself writes.
 
@@ -117,7 +117,7 @@ def resolve_report_path(path: str | None, run_files: Container[Path] = ()) -> Pa
             raise UsageError(
                 "{performance_report} {path}: name a file in an existing folder", field, path=path
             )
-        # The report would replace a device or a link, and not be written to it.
+        # Writing the report would replace a device or a link instead of writing through it.
         if target.is_symlink() or (target.exists() and not target.is_file()):
             raise UsageError(
                 "{performance_report} {path}: is not a regular file; choose another",
@@ -125,7 +125,7 @@ def resolve_report_path(path: str | None, run_files: Container[Path] = ()) -> Pa
                 path=path,
             )
         resolved = target.resolve()
-        if any(place in run_files for place in (resolved, *resolved.parents)):
+        if any(ancestor in run_files for ancestor in (resolved, *resolved.parents)):
             raise UsageError(
                 "{performance_report} {path}: is one of the run's own files; choose another name",
                 field,
@@ -172,7 +172,7 @@ class TaskCounter(SchedulerPlugin):  # type: ignore[misc]
             self.n_bytes += nbytes or 0
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **more: Any) -> None:
-        """Count a worker that left, for whatever reason."""
+        """Count a worker that left for any reason."""
         self.n_lost_workers += 1
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:

@@ -1,4 +1,4 @@
-"""Start clusters whose workers are jobs of a batch system, with dask-jobqueue."""
+"""Start clusters whose workers run as jobs of a batch system, with dask-jobqueue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.deploy.config import (
     LOOPBACK,
-    dashboard_options,
+    build_dashboard_options,
     import_extra,
     parse_memory,
     threads_per_worker,
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 #: Batch system → the class that submits its jobs.
 CLASSES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-#: Batch system → the class's option for the account that pays.
+#: Batch system → the class's option for the account to charge.
 _ACCOUNT_OPTIONS = {"slurm": "account", "pbs": "account", "lsf": "project", "sge": "project"}
 
 
 def start_cluster(
     config: Mapping[str, Any], stack: contextlib.ExitStack
 ) -> tuple[JobQueueCluster, int]:
-    """Start a scheduler in this process, whose workers will be jobs; all of them speak TLS.
+    """Start a TLS scheduler in this process, for workers that run as batch jobs.
 
     Returns
     -------
     cluster
-        Without jobs yet; :func:`submit_jobs` submits them.
+        It has no jobs until :func:`submit_jobs` is called.
     int
         The number of workers to wait for.
     """
@@ -62,7 +62,7 @@ def start_cluster(
         memory=f"{memory} B",
         protocol="tls://",
         security=Security.temporary(),
-        scheduler_options=dashboard_options(config),
+        scheduler_options=build_dashboard_options(config),
         worker_extra_args=["--dashboard-address", LOOPBACK],
         **{key: value for key, value in options.items() if value is not None},
     )
@@ -71,18 +71,18 @@ def start_cluster(
 
 
 def _count_jobs(config: Mapping[str, Any]) -> int:
-    """Return the number of jobs to submit at first; the minimum of an adaptive cluster."""
+    """Return the initial number of jobs; for an adaptive cluster, its minimum."""
     adaptive = config.get("adaptive")
     return int(adaptive["minimum"] if adaptive else config.get("jobs") or 1)
 
 
 def submit_jobs(cluster: JobQueueCluster, config: Mapping[str, Any]) -> None:
-    """Submit the jobs, and raise what the batch system answers."""
+    """Submit the jobs, and raise the error of the batch system if it rejects them."""
     from distributed import Status
 
     async def scale_and_wait() -> None:
-        # Dask submits in the background and drops errors. Awaited in the same turn of the event
-        # loop, they come here.
+        # Dask submits in the background and drops errors. Awaiting the submission in the same turn
+        # of the event loop raises them here.
         cluster.scale(jobs=_count_jobs(config))
         await cluster._correct_state()
 
@@ -99,7 +99,7 @@ def submit_jobs(cluster: JobQueueCluster, config: Mapping[str, Any]) -> None:
 
 
 def _remove_keys(cluster: JobQueueCluster) -> None:
-    """Remove the jobs' certificates from the disk now, rather than when they are collected."""
+    """Delete the jobs' certificate files now, rather than at garbage collection."""
     for name, file in vars(cluster).items():
         if name.startswith("_job_") and hasattr(file, "close"):
             file.close()

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from segmentation.deploy import jobqueue
 from segmentation.deploy.config import (
     LOOPBACK,
-    dashboard_options,
+    build_dashboard_options,
     import_extra,
     parse_memory,
     threads_per_worker,
 )
-from segmentation.deploy.tls import key_pair_problem, validity_problem
+from segmentation.deploy.tls import find_key_pair_problem, find_validity_problem
 from segmentation.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -35,15 +35,15 @@ PROVIDERS = {
     "azure": ("dask_cloudprovider.azure", "AzureVMCluster", "dask-cloudprovider[azure]"),
     "google": ("dask_cloudprovider.gcp", "GCPCluster", "dask-cloudprovider[gcp]"),
 }
-#: The job reaches the scheduler through a forwarded port on loopback, so that its address does not
-#: show that other pods reach it too.
+#: The job reaches the scheduler through a forwarded port on loopback, so the address doesn't show
+#: that other pods can reach the scheduler too.
 _UNENCRYPTED_PODS = (
     "the operator's scheduler is unencrypted and unauthenticated: any pod that reaches it can read "
     "the ratings and run code on the workers; restrict access with a network policy, as in "
     "cluster_config/kubernetes/job.yaml"
 )
-#: After a job was killed, its SSH scheduler stops when it has had no task for so long, and workers
-#: when they have reached no scheduler.
+#: After a job was killed, its SSH scheduler stops once it has been idle for ``_IDLE_TIMEOUT``, and
+#: a worker once it has been without a scheduler for ``_DEATH_TIMEOUT``.
 _IDLE_TIMEOUT, _DEATH_TIMEOUT = "1 hour", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
@@ -60,9 +60,9 @@ class Deployment(NamedTuple):
     expected
         The number of workers to wait for.
     dashboard
-        The URL of the dashboard, if the cluster object knows it.
+        The URL of the dashboard, None if the cluster object doesn't know it.
     warning
-        What the user should know about the cluster.
+        A warning to show before connecting, None if there is none.
     """
 
     target: str | Cluster
@@ -91,8 +91,8 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def unencrypted_warning(address: str) -> str | None:
-    """Return a warning if others can listen to what goes to a scheduler, or use it; else None."""
+def format_unencrypted_warning(address: str) -> str | None:
+    """Return a warning if other machines may reach an unencrypted scheduler; else None."""
     if not address.startswith("tcp://") or is_loopback(address):
         return None
     return (
@@ -115,9 +115,10 @@ def deploy(config: Mapping[str, Any], name: str) -> Iterator[Deployment]:
     Raises
     ------
     UsageError
-        If a package that the kind needs is not installed, or certificates are missing.
+        If a package that the kind needs is not installed, the address of a running cluster is
+        missing, or its certificates are missing or don't fit.
     ClusterError
-        If the cluster can't be started.
+        If the cluster can't be started, or a certificate has expired or is not valid yet.
     """
     kind = config["kind"]
     if kind in ("remote", "tls"):
@@ -136,7 +137,7 @@ def deploy(config: Mapping[str, Any], name: str) -> Iterator[Deployment]:
         except UsageError:
             raise
         except Exception as error:
-            # Each deployment class raises errors of its own.
+            # Each deployment class raises different errors.
             message = " ".join(str(error).split()) or type(error).__name__
             raise ClusterError(
                 f"cluster {name!r} can't be started: {message[:400]}; check its file"
@@ -151,7 +152,7 @@ def deploy(config: Mapping[str, Any], name: str) -> Iterator[Deployment]:
 
 
 def _close(cluster: Cluster) -> None:
-    # The job is leaving it, and the cluster may be gone already.
+    # Best-effort: the cluster may be gone.
     with contextlib.suppress(Exception):
         cluster.close()
 
@@ -185,7 +186,9 @@ _SECURITY_OPTIONS = {
 
 
 def load_security(config: Mapping[str, Any], address: str) -> Security | None:
-    """Return the client's certificates, from the cluster's file or Dask's configuration.
+    """Return the client's certificates from the cluster's file or Dask's configuration.
+
+    Without ``tls://``, return None.
 
     Parameters
     ----------
@@ -197,7 +200,8 @@ def load_security(config: Mapping[str, Any], address: str) -> Security | None:
     Raises
     ------
     UsageError
-        If a file is missing for ``tls://``, named for ``tcp://``, or doesn't fit the others.
+        If a file is missing for ``tls://`` or named for ``tcp://``, or certificate and key don't
+        match.
     ClusterError
         If a certificate has expired or is not valid yet.
     """
@@ -219,14 +223,14 @@ def load_security(config: Mapping[str, Any], address: str) -> Security | None:
     for key, option in _SECURITY_OPTIONS.items():
         _check_file(key, getattr(security, option), address)
     for path in (security.tls_client_cert, security.tls_ca_file):
-        if (problem := validity_problem(path)) is not None:
+        if (problem := find_validity_problem(path)) is not None:
             raise ClusterError(
                 f"{path}: the certificate {problem}; make new ones (segmentation certificates)"
             )
-    # Dask's configuration may hold certificates themselves in place of paths.
+    # Dask's configuration may hold PEM text in place of paths.
     if not any("\n" in getattr(security, option) for option in _SECURITY_OPTIONS.values()):
         certificate, key = security.tls_client_cert, security.tls_client_key
-        if (problem := key_pair_problem(certificate, key)) is not None:
+        if (problem := find_key_pair_problem(certificate, key)) is not None:
             raise UsageError(
                 f"{key} and {certificate} can't be used together ({problem}); name a certificate "
                 "and its unencrypted key, or make a pair (segmentation certificates)"
@@ -267,7 +271,7 @@ def _start_ssh(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[
         "host": hosts[0],
         "port": 0,
         "idle_timeout": _IDLE_TIMEOUT,
-        **dashboard_options(config),
+        **build_dashboard_options(config),
     }
     if config.get("encrypted", not is_local):
         _configure_tls(load_security(config, "tls://"), stack)
@@ -300,10 +304,10 @@ def _start_ssh(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[
 
 
 def _configure_tls(security: Security, stack: contextlib.ExitStack) -> None:
-    """Set the certificates in Dask's configuration, which the hosts inherit and read."""
+    """Set the certificates in Dask's configuration, which the remote processes inherit."""
     import dask
 
-    # One by one: the branch of the configuration holds other settings that have to stay.
+    # Key by key, because setting the whole section would drop its other settings.
     tls = "distributed.comm.tls"
     options = {
         f"{tls}.ca-file": security.tls_ca_file,
@@ -320,13 +324,13 @@ def _start_kubernetes(
 ) -> tuple[Cluster, int]:
     """Have dask-kubernetes' operator create a DaskCluster, reached through a forwarded port."""
     operator = import_extra("dask_kubernetes.operator", "segmentation[kubernetes]")
-    amount = {
+    resources = {
         "memory": str(parse_memory(config.get("memory_per_worker")) or 4 << 30),
         "cpu": str(threads_per_worker(config)),
     }
     workers = int(config.get("workers") or 1)
     options = {
-        # A new name, so that no run joins the cluster of another.
+        # A unique name, so that no run joins the cluster of another.
         "name": f"{config.get('name') or 'segmentation'}-{uuid.uuid4().hex[:6]}",
         "namespace": config.get("namespace"),
         "env": config.get("environment"),
@@ -334,7 +338,7 @@ def _start_kubernetes(
     cluster = operator.KubeCluster(
         image=config["image"],
         n_workers=workers,
-        resources={"requests": amount, "limits": amount},
+        resources={"requests": resources, "limits": resources},
         quiet=True,
         **_without_none(options),
     )
@@ -342,7 +346,7 @@ def _start_kubernetes(
 
 
 def _start_cloud(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[Cluster, int]:
-    """Start a cluster with a cloud's own package and that package's options."""
+    """Start a cluster with the class of a cloud provider; the file's ``options`` are passed on."""
     module, name, package = PROVIDERS[config["provider"]]
     cluster_class = getattr(import_extra(module, package), name)
     workers = int(config.get("workers") or 1)

@@ -1,4 +1,4 @@
-"""Start a scheduler and workers on this machine, in the job's process or in processes of theirs."""
+"""Start a scheduler and workers on this machine, in the job's process or in separate ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, LocalCluster
 
-#: A worker that has been silent for so long is given up, and its tasks go to others.
+#: The scheduler removes a worker without a heartbeat for this long, and reschedules its tasks.
 _WORKER_TTL = "60 s"
 
 
@@ -40,9 +40,9 @@ def start_local_cluster(
     config
         The cluster's file.
     name
-        What to call it in messages.
+        Its name, for messages.
     memory_limit
-        For the whole run, bytes; None uses what the file says.
+        The limit for the whole run, bytes; None for that of the file.
     debug
         Whether Dask's log lines are shown.
 
@@ -67,7 +67,7 @@ def start_local_cluster(
         )
         try:
             with _defer_interrupts(), warnings.catch_warnings():
-                # That a port is taken; the address that is used instead is shown anyway.
+                # Dask warns if the port is taken; the address that it uses instead is shown anyway.
                 warnings.simplefilter("ignore", UserWarning)
                 cluster = _new_cluster(budget, dashboard, in_process=in_process, debug=debug)
             stack.enter_context(cluster)
@@ -112,7 +112,7 @@ def _new_cluster(
         threads_per_worker=budget.threads,
         processes=not in_process,
         host=None if in_process else "127.0.0.1",
-        # Scheduler and workers serve pages in any case; this keeps them on loopback.
+        # Scheduler and workers always serve HTTP; this keeps them on loopback.
         dashboard_address=dashboard or LOOPBACK,
         worker_dashboard_address=LOOPBACK,
         memory_limit=budget.worker_mem,
@@ -125,7 +125,7 @@ def _new_cluster(
 
 @contextmanager
 def _defer_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back while the cluster starts, and raise it when there is something to close."""
+    """Hold Ctrl-C back while the cluster starts, and raise it afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -140,7 +140,7 @@ def _defer_interrupts() -> Iterator[None]:
 
 
 def has_bokeh() -> bool:
-    """Tell whether bokeh is installed, which draws Dask's pages."""
+    """Tell whether bokeh is installed, which Dask's dashboard requires."""
     from importlib.util import find_spec
 
     return find_spec("bokeh") is not None
@@ -157,13 +157,17 @@ def _dashboard_link(cluster: LocalCluster, address: str | None) -> str | None:
 
 
 def cache_dir(name: str = "") -> Path:
-    """Return the cache folder, or a folder in it; on a disk, where ``/tmp`` may be memory."""
+    """Return the user's cache folder for this package, or the folder ``name`` in it."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "segmentation" / name
 
 
 def spill_dir() -> Path:
-    """Return the folder to spill to: in the cache folder, or ``/tmp`` if that is read-only."""
+    """Return the folder to spill to, in the cache folder.
+
+    The system's temporary folder may be in memory, so it is used only if the cache folder can't be
+    written.
+    """
     folder = cache_dir("spill")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +179,7 @@ def spill_dir() -> Path:
 class PlainWorker(Worker):  # type: ignore[misc]
     """A worker that serves metrics but no dashboard.
 
-    `LocalCluster` has one option for both, and importing bokeh takes a third of a second.
+    ``LocalCluster`` has one option for both, and importing bokeh takes a third of a second.
     """
 
     def __init__(self, *arguments: Any, dashboard: bool = False, **options: Any) -> None:
@@ -185,9 +189,9 @@ class PlainWorker(Worker):  # type: ignore[misc]
 class LocalWorkerSetup(WorkerPlugin):  # type: ignore[misc]
     """Let worker processes log like Dask, and leave Ctrl-C to the job, which ends them.
 
-    Ctrl-C reaches the whole process group. Processes can't inherit that they ignore it: the
-    standard library's resource tracker clears the signal mask, and if the job ignored the signal
-    while they start, it would miss one itself.
+    Ctrl-C reaches the whole process group. The workers can't inherit a blocked or ignored signal:
+    the standard library's resource tracker clears the signal mask, and a job that ignored the
+    signal while workers start would miss a Ctrl-C.
     """
 
     name = "segmentation-local-worker-setup"
@@ -196,6 +200,6 @@ class LocalWorkerSetup(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Set the worker up; Dask calls this before the worker gets a task."""
         configure_logging()
-        # Only the main thread may do this; a worker process runs its worker there.
+        # Only the main thread may set handlers; a worker process runs its worker there.
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)

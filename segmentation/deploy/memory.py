@@ -19,10 +19,10 @@ _INTERVAL_SECONDS = 0.1
 
 
 class PeakMemory:
-    """Sample the resident memory of this process and all its children, in bytes, summed.
+    """Sample the total resident memory of this process and its descendants, bytes.
 
-    Pages that processes share count once per process, so the figure errs upwards. The kernel knows
-    the exact peak of this process, also between samples; the figure is never below it.
+    Shared pages count once per process, so the total is an overestimate. It is at least the peak
+    that the kernel records for this process, also between samples.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class PeakMemory:
     @property
     def bytes(self) -> int:
         """The peak so far."""
-        return max(self._peak, _own_peak(), self._sample())
+        return max(self._peak, _read_own_peak(), self._sample())
 
     @property
     def now(self) -> int:
@@ -75,11 +75,11 @@ class PeakMemory:
 
 
 def trim_memory() -> None:
-    """Return free memory, which allocators keep for later, to the system."""
+    """Return memory that allocators hold but don't use to the system."""
     from segmentation.datasets.partitions import release_buffers
 
     release_buffers()
-    # As Dask's documentation advises: glibc keeps what large arrays leave behind.
+    # glibc keeps freed memory; Dask's documentation recommends this call.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -90,7 +90,7 @@ async def trim_memory_later() -> None:
 
 
 def peak_rss(pid: int | str = "self") -> int:
-    """Return the peak memory of one process alone, bytes; 0 where the kernel doesn't report it."""
+    """Return the peak memory of one process without children, bytes; 0 if not available."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -98,7 +98,7 @@ def peak_rss(pid: int | str = "self") -> int:
         return 0
 
 
-def _own_peak() -> int:
-    # getrusage counts from the fork on, and so starts with the parent's size.
+def _read_own_peak() -> int:
+    # getrusage is the fallback, because after a fork it starts with the parent's size.
     unit = 1 if sys.platform == "darwin" else 1024
     return peak_rss() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

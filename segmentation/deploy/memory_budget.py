@@ -1,8 +1,8 @@
 """Plan a run's memory, and derive workers, partition sizes, block sizes and spilling from it.
 
-The words are those of cubed: ``allowed_mem`` is what may be used, ``reserved_mem`` what a process
-takes before it holds data, ``available_mem`` the difference. Results depend on none of these
-figures.
+The terms are those of cubed: ``allowed_mem`` is the memory that may be used, ``reserved_mem`` the
+memory of a process before it holds data, ``available_mem`` the rest. Results don't depend on any of
+these figures.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 #: The share of the machine's memory, or its cgroup's, that a run may use by default.
 DEFAULT_SHARE = 0.5
-#: What the job's own process takes next to its workers, with libraries and figures. 500 to 600 MB
-#: were measured with 2.7 million users, of which 160 MB are pages that it shares with the workers.
+#: Memory of the job's process next to its worker processes, with libraries and figures. It was
+#: measured as 500 to 600 MB with 2.7 million users; 160 MB of it are pages shared with the workers.
 _CLIENT_MEM = 512 * MIB
-#: What a worker process takes before it reads anything: 190 MB were measured.
+#: Memory of a worker process before it reads anything; 190 MB were measured.
 _WORKER_RESERVED_MEM = 224 * MIB
-#: The same where job and worker share one process.
+#: Memory of the job's process before it reads anything, if it is also the worker.
 _IN_PROCESS_RESERVED_MEM = 480 * MIB
-#: What each thread of a worker needs in addition, to read partitions of a few MiB.
+#: Memory that each thread of a worker needs in addition, to read partitions of a few MiB.
 _MIN_THREAD_MEM = 64 * MIB
-#: A worker process with less memory is not worth starting, if the number of workers is open.
+#: Minimum memory of each worker process if the number of workers is not set.
 _MIN_WORKER_MEM = 480 * MIB
-#: Memory per byte of a partition, where the general reader parses it.
+#: Memory per byte of a partition that :mod:`segmentation.datasets.csv_reader` parses.
 _MEM_PER_PARTITION_BYTE = 6
-#: The same where its rows are shuffled, because Dask copies them on their way out and in.
+#: Memory per byte of a partition that is shuffled: Dask copies rows on sending and on receiving.
 _MEM_PER_SHUFFLED_BYTE = 24
-#: What a shuffle takes before it has any rows: Dask's dataframes, pandas, and numba.
+#: Memory of a shuffle before it has any rows: Dask's dataframes, pandas, and numba.
 _SHUFFLE_RESERVED_MEM = 128 * MIB
-#: A worker is terminated when it exceeds its share by this much. 140 MB of a worker that shuffles
-#: are pages of libraries, which count for each process that has them; the job's own process is
-#: small at that time.
+#: A worker is terminated when it exceeds its limit by this much. The machine can afford the margin:
+#: 140 MB of a worker that shuffles are pages of libraries, which count once per process, and the
+#: job's process is small at that time.
 _TERMINATE_MARGIN = 96 * MIB
-#: Memory per user of a block while its table is made, and blocks at a time per thread.
+#: Memory per user of a block while its table is built, and blocks in memory per thread.
 _MEM_PER_USER, _BLOCKS_PER_THREAD = 640, 6
-#: What a worker without a limit is assumed to have.
+#: Memory that a worker without a limit is assumed to have.
 _ASSUMED_WORKER_MEM = 4 << 30
 _PARTITION_BYTES_RANGE = MIB, 32 * MIB
 _BLOCK_USERS_RANGE = 2_048, 65_536
@@ -54,13 +54,13 @@ class Budget:
     Parameters
     ----------
     allowed_mem
-        What all processes of the run may use.
+        Memory that all processes of the run may use.
     workers, threads
         The number of worker processes, and of threads in each.
     worker_mem
-        What each worker may use.
+        Memory that each worker may use.
     reserved_mem
-        What a worker takes before it holds any data.
+        Memory of a worker before it holds any data.
 
     Examples
     --------
@@ -77,12 +77,12 @@ class Budget:
 
     @property
     def available_mem(self) -> int:
-        """What a worker has for data."""
+        """The memory that a worker has for data, at least that of one thread."""
         return max(self.worker_mem - self.reserved_mem, _MIN_THREAD_MEM)
 
     @property
     def total_available_mem(self) -> int:
-        """What all workers together have for data."""
+        """The memory that all workers together have for data."""
         return self.workers * self.available_mem
 
     @property
@@ -98,7 +98,7 @@ class Budget:
 
     @property
     def detailed_partition_bytes(self) -> int:
-        """The same where each rating's position and time are kept and rows are sorted."""
+        """The bytes of text per task where times and positions are kept and rows are sorted."""
         return max(self.partition_bytes // 2, _PARTITION_BYTES_RANGE[0])
 
     @property
@@ -118,22 +118,22 @@ class Budget:
         return max(self.worker_mem - self.reserved_mem - _SHUFFLE_RESERVED_MEM, _MIN_THREAD_MEM)
 
     def required_mem(self, partition_bytes: int, threads: int) -> int:
-        """Return the memory that a worker needs to read partitions of this size, bytes."""
+        """Return the bytes that a worker needs to read partitions of ``partition_bytes``."""
         per_thread = max(_MIN_THREAD_MEM, partition_bytes * _MEM_PER_PARTITION_BYTE)
         return self.reserved_mem + per_thread * threads
 
     def check_shuffle(self, n_bytes: int, *, is_remote: bool) -> None:
         """Check that the workers have the memory to shuffle rows.
 
-        With too little, Dask would terminate worker processes again and again, and a worker
-        inside the job's process would exceed the limit.
+        With too little, Dask would terminate worker processes repeatedly, and a worker inside the
+        job's process would exceed the limit.
 
         Parameters
         ----------
         n_bytes
             The size of the rows.
         is_remote
-            Whether the workers have limits of their own.
+            Whether the workers' limits were set where they were started, not by the job.
 
         Raises
         ------
@@ -162,11 +162,11 @@ class Budget:
         )
 
     def dask_config(self) -> dict[str, Any]:
-        """Return the configuration that makes `distributed` keep to the budget.
+        """Return the configuration that makes ``distributed`` keep to the budget.
 
-        Spilling goes by the size of results, not by the process's memory. An allocator keeps free
-        memory for later, so a worker that paused until its process shrinks could wait forever
-        without a task that frees anything. Only a process that exceeds its limit is terminated.
+        Spilling depends on the size of results, not on the process's memory. Allocators keep freed
+        memory, so a worker that pauses until its process shrinks could wait forever. Only a process
+        that exceeds its limit is terminated.
         """
         memory = "distributed.worker.memory"
         environ = "distributed.nanny.pre-spawn-environ"
@@ -184,7 +184,7 @@ class Budget:
         }
 
     def record(self) -> dict[str, int]:
-        """Return what the manifest holds about the budget."""
+        """Return the manifest's record of the budget."""
         return {
             "limit_bytes": self.allowed_mem,
             "worker_bytes": self.worker_mem,
@@ -210,16 +210,19 @@ def plan_budget(
     in_process
         Whether the only worker is part of the job's process.
     workers, threads
-        The number of workers and of threads in each. None leaves it open: one worker per CPU, and
-        fewer workers with more threads where each would have little memory.
+        The number of workers and of threads in each. Without ``workers``, there is one worker per
+        CPU, or fewer workers with more threads if each would have too little memory. Without
+        ``threads``, workers whose number is set have one thread, and a worker inside the job's
+        process has one per CPU; it ignores ``workers``.
     cpus
         The CPUs of the machine.
     machine_mem
         The memory of the machine, bytes.
     memory_limit
-        Bytes for the whole run; None for :data:`DEFAULT_SHARE` of the machine's.
+        Bytes for the whole run; None for what follows from ``worker_limit``, or without that for
+        :data:`DEFAULT_SHARE` of the machine's memory.
     worker_limit
-        Bytes for each worker where ``memory_limit`` is None; None for an equal share.
+        Bytes for each worker, ignored if ``memory_limit`` is set; None for an equal share.
 
     Raises
     ------
@@ -233,9 +236,9 @@ def plan_budget(
     else:
         per_worker = worker_limit if memory_limit is None else None
         shared = max(allowed - _CLIENT_MEM, 0)
-        by_memory = max(1, shared // _MIN_WORKER_MEM)
-        n_workers = workers or (cpus if per_worker else min(cpus, by_memory))
-        # As many threads in all as there are CPUs, whatever the number of processes.
+        max_workers = max(1, shared // _MIN_WORKER_MEM)
+        n_workers = workers or (cpus if per_worker else min(cpus, max_workers))
+        # At least as many threads in total as CPUs, if neither number is set.
         n_threads = threads or (1 if workers else -(-cpus // n_workers))
         worker_mem = per_worker or shared // n_workers
         if per_worker:
@@ -249,7 +252,7 @@ def _check_worker_mem(budget: Budget, *, in_process: bool) -> None:
     needed = budget.reserved_mem + _MIN_THREAD_MEM * budget.threads
     if budget.worker_mem >= needed:
         return
-    several = f"{budget.workers} workers with " if budget.workers > 1 else ""
+    prefix = f"{budget.workers} workers with " if budget.workers > 1 else ""
     plural = "s" if budget.threads > 1 else ""
     verb = "need" if budget.workers > 1 or budget.threads > 1 else "needs"
     raise UsageError(
@@ -257,13 +260,13 @@ def _check_worker_mem(budget: Budget, *, in_process: bool) -> None:
         "workers or threads in the cluster's file",
         "memory_limit",
         limit=_format_bytes(budget.allowed_mem),
-        workers=f"{several}{budget.threads} thread{plural} {verb}",
+        workers=f"{prefix}{budget.threads} thread{plural} {verb}",
         needed=_format_mib(needed if in_process else _CLIENT_MEM + budget.workers * needed),
     )
 
 
 def budget_of_workers(workers: Sequence[tuple[int, int]]) -> Budget:
-    """Return the budget of running workers.
+    """Return the budget of running workers, from the smallest limit and the most threads.
 
     Parameters
     ----------

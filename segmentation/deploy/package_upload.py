@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-# Loading never executes anything: this only marks modules whose classes are sent by value.
+# Not for unpickling: this function marks modules whose classes are pickled by value.
 from cloudpickle import register_pickle_by_value
 
 from segmentation.deploy.worker_setup import (
@@ -16,8 +16,8 @@ from segmentation.deploy.worker_setup import (
     SchedulerSetup,
     VersionConflictError,
     WorkerSetup,
-    package_digest,
-    package_files,
+    hash_package,
+    read_package_files,
 )
 from segmentation.errors import ClusterError
 
@@ -44,16 +44,16 @@ def build_archive(root: Path = _ROOT) -> Package:
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in package_files(root):
+        for name, content in read_package_files(root):
             # ZipInfo's default date keeps the bytes independent of the time.
             archive.writestr(zipfile.ZipInfo(f"segmentation/{name}"), content)
-    return Package(buffer.getvalue(), package_digest(root))
+    return Package(buffer.getvalue(), hash_package(root))
 
 
 def register_by_value(client: Client, plugin: WorkerPlugin | SchedulerPlugin, name: str) -> None:
     """Register a plugin whose class the receivers may be unable to import.
 
-    The plugin's module must import nothing of this package when it is imported.
+    The plugin's module must not have module-level imports from this package.
     """
     register_pickle_by_value(sys.modules[type(plugin).__module__])
     client.register_plugin(plugin, name=name)
@@ -62,10 +62,10 @@ def register_by_value(client: Client, plugin: WorkerPlugin | SchedulerPlugin, na
 def upload_package(client: Client) -> None:
     """Make the package importable on the scheduler and on all workers, present and future.
 
-    Each machine unpacks it into its user's cache folder, once per version, so that compiled loops
-    are compiled once per machine. Processes that have the same version installed unpack nothing.
-    A process holds one version of a package, so jobs of two versions can't share a cluster at the
-    same time.
+    Each machine unpacks it into the user's cache folder, once per version, so that numba compiles
+    once per machine. Processes that can import the same version already don't unpack it. A process
+    can import only one version of a package, so jobs with different versions can't share a cluster
+    at the same time.
 
     Raises
     ------
@@ -82,11 +82,11 @@ def upload_package(client: Client) -> None:
 
 
 def remove_package(client: Client) -> None:
-    """Stop sending the package to workers that join."""
+    """Remove the job's plugins, so that workers that join no longer get the package."""
     client.unregister_worker_plugin(_plugin_name(client))
     client.unregister_scheduler_plugin(_plugin_name(client))
 
 
 def _plugin_name(client: Client) -> str:
-    # Another job on the same cluster has its own.
+    # Unique per job, because jobs may share a cluster.
     return f"{PLUGIN_PREFIX}{client.id}"

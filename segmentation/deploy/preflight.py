@@ -1,4 +1,4 @@
-"""Check workers before the first task, and list everything that is wrong with its remedy."""
+"""Check workers before the first task, and list every problem with its remedy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 #: The libraries that results or messages depend on, in addition to those that Dask compares.
 LIBRARIES = ("numba", "pyarrow", "scipy", "fsspec")
-#: Every release of these may change what goes over the wire.
+#: Packages whose versions must be equal: each release may change the messages between processes.
 _SAME_RELEASE = ("dask", "distributed", "cloudpickle")
+#: Packages whose major and minor versions must be equal.
 _SAME_MINOR = ("python", "numpy", "pandas", "numba", "pyarrow", "msgpack")
-#: With less free disk space, a worker may fail the first time it spills, bytes.
+#: With less free disk space than this, bytes, a worker may fail when it spills.
 MIN_DISK_SPACE = 512 * MIB
 _MAX_CLOCK_SECONDS = 30.0
 #: How long an idle worker may take to answer.
@@ -44,7 +45,7 @@ class WorkerProbe(NamedTuple):
     free_bytes
         The free disk space there.
     digest
-        The fingerprint of the input as the worker sees it; empty without files.
+        The fingerprint of the input as the worker sees it; empty without files or on failure.
     failure
         Why the worker can't read the input; empty if it can.
     """
@@ -57,7 +58,7 @@ class WorkerProbe(NamedTuple):
 
 
 def raise_findings(findings: Sequence[str], warn: Callable[[str], None]) -> None:
-    """Show all that is wrong with a cluster, one line each, and raise an error that counts them.
+    """Show each finding in one line, and raise an error that counts them.
 
     Raises
     ------
@@ -95,8 +96,8 @@ def _compare_versions(where: str, job: Mapping[str, Any], other: Mapping[str, An
             findings.append(f"{where} has no {name}: install {name} {mine} there")
         elif _versions_differ(name, mine, theirs):
             findings.append(
-                f"{where} has {name} {_short_version(theirs)}, and the job has "
-                f"{_short_version(mine)}: install the same version (see requirements.lock)"
+                f"{where} has {name} {_shorten_version(theirs)}, and the job has "
+                f"{_shorten_version(mine)}: install the same version (see requirements.lock)"
             )
     if other["host"]["byteorder"] != job["host"]["byteorder"]:
         findings.append(f"{where} has another byte order: use machines of one kind")
@@ -104,7 +105,7 @@ def _compare_versions(where: str, job: Mapping[str, Any], other: Mapping[str, An
 
 
 def check_responsive(client: Client) -> None:
-    """Check that all workers answer; a stopped worker would block until it is given up.
+    """Check that all running workers answer; a suspended one would block until it is removed.
 
     Raises
     ------
@@ -140,10 +141,10 @@ def check_responsive(client: Client) -> None:
 
 
 def _answer() -> None:
-    """Run on a worker that answers."""
+    """Do nothing; runs on a worker, to show that it answers."""
 
 
-def machine_notes(client: Client) -> list[str]:
+def compare_machines(client: Client) -> list[str]:
     """Return notes on differences that change at most the last digits of results."""
     workers = client.get_versions()["workers"].values()
     machines = {versions["host"]["machine"] for versions in workers if versions}
@@ -189,7 +190,7 @@ def _check_worker_memory(
 def check_workers(client: Client, files: Sequence[str], digest: str) -> list[str]:
     """Compare each worker's clock, disk space and view of the input with the job's.
 
-    Each worker is asked, because workers behind one address may be in containers of their own.
+    Every worker is probed, because workers on one host may be in separate containers.
     """
     before = time.time()
     probes = client.run(probe_worker, list(files), on_error="return")
@@ -228,7 +229,7 @@ def _check_probe(where: str, probe: WorkerProbe, files: Sequence[str], digest: s
 
 
 def check_new_worker(worker: Worker, requirements: Requirements) -> list[str]:
-    """Return what keeps a worker that joins from taking part; runs on the worker."""
+    """Return the problems of a worker that joins; runs on the worker."""
     from distributed.versions import get_versions
 
     where = f"worker {worker.address}"
@@ -269,19 +270,19 @@ def path_exists(path: str) -> bool:
 
 
 def check_shared_path(client: Client, path: str) -> list[str]:
-    """Find workers that don't see a file which the job has just created."""
-    answers = client.run(path_exists, path, on_error="return")
+    """Find workers that don't see a file that the job has just created."""
+    results = client.run(path_exists, path, on_error="return")
     folder = os.path.dirname(path)
     return [
         f"worker {address} doesn't see {folder}, where it has to write: choose a folder that all "
         "workers share"
-        for address, answer in answers.items()
-        if answer is not True
+        for address, result in results.items()
+        if result is not True
     ]
 
 
-def _short_version(version: str) -> str:
-    # Python's version comes as 3.11.7.final.0.
+def _shorten_version(version: str) -> str:
+    # Dask reports Python's version as 3.11.7.final.0.
     return ".".join(version.split(".")[:3])
 
 

@@ -1,8 +1,7 @@
-"""Make development certificates with trustme, and check the certificates that a client shows.
+"""Make development certificates with trustme, and check the files that a client is configured with.
 
-Whoever holds a certificate of the authority may use the cluster and take it over, because Dask runs
-the code that it receives. The authority's own key signs further certificates; running a cluster
-does not need it.
+Anyone with a certificate of the authority and its key can run code on the cluster, because Dask
+runs the code that it receives. The authority's key is needed only to sign further certificates.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CA, CA_KEY = "ca.pem", "ca-key.pem"
-#: Role → the files of its certificate and key. Dask asks servers and clients alike for a pair.
+#: Role → the files of its certificate and key. Dask requires a pair from servers and clients.
 ROLES = {role: (f"{role}.pem", f"{role}-key.pem") for role in ("scheduler", "worker", "client")}
 MAX_DAYS = 3_650
 _ORGANIZATION = "segmentation"
@@ -36,13 +35,13 @@ def make_certificates(
     Parameters
     ----------
     folder
-        Where the files go; created if need be. Only their owner can read the keys.
+        The folder to write to, created if missing. Only the owner can read the key files.
     hosts
         Host names and addresses that the certificates are valid for.
     days
         How long the certificates are valid. The authority's own does not expire.
     overwrite
-        Whether to replace certificates in the folder.
+        Whether to replace existing files in the folder.
 
     Returns
     -------
@@ -52,8 +51,8 @@ def make_certificates(
     Raises
     ------
     UsageError
-        If ``trustme`` is not installed, a host is not valid, the folder holds certificates, or it
-        can't be written.
+        If ``trustme`` is not installed, a host is not valid, a file exists and ``overwrite`` is
+        false, or the folder can't be written.
     """
     trustme = import_extra("trustme", "segmentation[tls]")
     names = [CA, CA_KEY, *(name for pair in ROLES.values() for name in pair)]
@@ -101,17 +100,20 @@ def make_certificates(
 def _write(path: Path, content: bytes) -> Path:
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
-    # The mode is set on creation, so that others can't read a key for even a moment.
+    # The mode is set on creation, so that others can never read a key.
     mode = 0o600 if path.stem.endswith("-key") else 0o644
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as file:
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
     os.replace(partial, path)
     return path
 
 
-def validity_problem(path: str) -> str | None:
-    """Return when a certificate expired or becomes valid; None if it is valid now."""
+def find_validity_problem(path: str) -> str | None:
+    """Describe why a certificate is not valid now; return None if it is, or can't be checked.
+
+    A certificate can't be checked if it can't be read or ``cryptography`` is not installed.
+    """
     try:
         from cryptography import x509
 
@@ -126,10 +128,10 @@ def validity_problem(path: str) -> str | None:
     return None
 
 
-def key_pair_problem(certificate: str, key: str) -> str | None:
-    """Return why a certificate and a key can't be used together; None if they can.
+def find_key_pair_problem(certificate: str, key: str) -> str | None:
+    """Describe why a certificate and a key can't be used together; return None if they can.
 
-    Dask would only report that the scheduler does not answer.
+    Without this check, Dask would only report that the scheduler does not answer.
     """
     try:
         # An empty password, so that OpenSSL doesn't prompt for one.

@@ -1,8 +1,8 @@
-"""What runs on a scheduler and on workers before the package can be imported there.
+"""Install the package on a scheduler and its workers with plugins that don't import it.
 
-The plugins of this module travel by value, because their receivers may lack the package. So the
-module imports nothing of the package; :func:`segmentation.deploy.package_upload.register_by_value`
-sends them.
+The plugins are pickled by value, because the processes that receive them may lack the package. So
+this module imports nothing from the package. The plugins are sent by
+:func:`segmentation.deploy.package_upload.register_by_value`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from distributed import Scheduler, Worker
 
-#: Every plugin that sends the package has a name that begins like this.
+#: Prefix of the names under which the plugins are registered.
 PLUGIN_PREFIX = "segmentation-package-"
-#: The files that workers need.
+#: Suffixes of the files that workers need.
 _SUFFIXES = (".py", ".toml", ".html", ".md")
 
 
@@ -38,17 +38,17 @@ class VersionConflictError(RuntimeError):
     """Another version of the package is in use on this scheduler or worker."""
 
 
-def package_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the path below ``root`` and the content of each file that workers need, in order."""
+def read_package_files(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield relative path and content of each file that workers need, sorted by path."""
     for path in sorted(root.rglob("*")):
         if path.suffix in _SUFFIXES and "__pycache__" not in path.parts:
             yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
-def package_digest(root: Path) -> str:
+def hash_package(root: Path) -> str:
     """Return the SHA-256 of the names and contents of a package's files, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, content in package_files(root):
+    for name, content in read_package_files(root):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
@@ -57,35 +57,35 @@ def configure_logging() -> None:
     """Give the logger ``segmentation`` the level and the handlers of ``distributed``.
 
     A logger that Dask's configuration names (``logging: {segmentation: debug}``), or that has
-    handlers of its own, stays as it is.
+    handlers that ``distributed`` lacks, is left unchanged.
     """
     configured = dask.config.get("logging", None) or {}
     if "segmentation" in configured or "segmentation" in configured.get("loggers", {}):
         return
-    logger, model = logging.getLogger("segmentation"), logging.getLogger("distributed")
-    if any(handler not in model.handlers for handler in logger.handlers):
+    logger, dask_logger = logging.getLogger("segmentation"), logging.getLogger("distributed")
+    if any(handler not in dask_logger.handlers for handler in logger.handlers):
         return
-    logger.setLevel(model.level)
-    logger.handlers[:] = model.handlers
-    logger.propagate = model.propagate
+    logger.setLevel(dask_logger.level)
+    logger.handlers[:] = dask_logger.handlers
+    logger.propagate = dask_logger.propagate
 
 
 def install_package(archive: bytes, digest: str, fallback: str) -> None:
-    """Put this version of the package first on the path, unless it is importable already.
+    """Make this version of the package importable, unless it already is.
 
     Parameters
     ----------
     archive
         A zip file that holds the folder ``segmentation``.
     digest
-        The :func:`package_digest` of that folder.
+        The :func:`hash_package` of that folder.
     fallback
-        A folder to unpack into where the user's cache folder can't be written.
+        The folder to unpack into if the user's cache folder can't be written.
 
     Raises
     ------
     VersionConflictError
-        If this process has imported an installed version that differs.
+        If this process has imported a different version that was not uploaded by a job.
     """
     importlib.invalidate_caches()
     if _importable_digest() == digest:
@@ -93,9 +93,9 @@ def install_package(archive: bytes, digest: str, fallback: str) -> None:
     _forget_uploaded_package()
     caches = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"), Path(fallback)]
     for cache in caches:
-        folder = cache / "segmentation" / "shipped" / digest[:32]
+        folder = cache / "segmentation" / "uploaded" / digest[:32]
         try:
-            if package_digest(folder / "segmentation") != digest:
+            if hash_package(folder / "segmentation") != digest:
                 _unpack(archive, digest, folder)
             break
         except OSError:
@@ -110,12 +110,12 @@ def _importable_digest() -> str | None:
         spec = importlib.util.find_spec("segmentation")
     except (ImportError, ValueError):
         return None
-    return package_digest(Path(spec.origin).parent) if spec and spec.origin else None
+    return hash_package(Path(spec.origin).parent) if spec and spec.origin else None
 
 
 def _forget_uploaded_package() -> None:
-    """Unload a version that an earlier job has uploaded, and take it off the path."""
-    uploads = f"{os.sep}segmentation{os.sep}shipped{os.sep}"
+    """Unload a version that an earlier job uploaded, and remove it from ``sys.path``."""
+    uploads = f"{os.sep}segmentation{os.sep}uploaded{os.sep}"
     loaded = sys.modules.get("segmentation")
     if loaded is not None:
         if uploads not in str(loaded.__file__):
@@ -129,26 +129,26 @@ def _forget_uploaded_package() -> None:
 
 
 def _unpack(archive: bytes, digest: str, folder: Path) -> None:
-    """Unpack next to ``folder`` and rename, so that nobody imports half a package."""
+    """Unpack next to ``folder`` and rename, so that no process imports an incomplete package."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-            packed.extractall(partial / "new")
+        with zipfile.ZipFile(io.BytesIO(archive)) as zip_file:
+            zip_file.extractall(partial / "new")
         if folder.exists():
-            # It is damaged, for example by a cleaner of cache folders.
+            # Its files are damaged or incomplete, for example after a cache cleanup.
             os.replace(folder, partial / "old")
         os.replace(partial / "new", folder)
     except OSError:
         # Another worker on this machine may have been faster.
-        if package_digest(folder / "segmentation") != digest:
+        if hash_package(folder / "segmentation") != digest:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
-    """Install the package on a worker, and let it log like Dask does."""
+    """Install the package on a worker, and give its logger the level and handlers of Dask's."""
 
     idempotent = False
 
@@ -157,7 +157,7 @@ class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
         self.digest = digest
 
     def setup(self, worker: Worker) -> None:
-        """Install the package; Dask calls this before the worker gets a task."""
+        """Set the worker up; Dask calls this before the worker gets a task."""
         install_package(self.archive, self.digest, worker.local_directory)
         configure_logging()
 
@@ -184,7 +184,7 @@ class SchedulerSetup(SchedulerPlugin):  # type: ignore[misc]
         self.client = client
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Install the package, unless a running job uses another version."""
+        """Install the package; raise an error if a running job uses another version."""
         for name, plugin in scheduler.plugins.items():
             if (
                 str(name).startswith(PLUGIN_PREFIX)
@@ -199,7 +199,7 @@ class SchedulerSetup(SchedulerPlugin):  # type: ignore[misc]
         install_package(self.archive, self.digest, scheduler.local_directory)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Remove the plugins of the job's client, which a killed job can't do itself."""
+        """Remove the job's plugins when its client is gone, because a killed job can't do so."""
         if client != self.client:
             return
         scheduler.plugins.pop(self.name, None)

@@ -1,7 +1,7 @@
-"""Turn statistics per segment into what people read.
+"""Turn statistics per segment into profiles, personas, figures and reports.
 
-Profiles are merged from sums over blocks of users and named after a playbook of personas. Figures,
-``segments.json`` and the reports in HTML and Markdown are made from them.
+Profiles are built from sums over blocks of users, and a playbook assigns a persona to each.
+Figures, ``segments.json`` and the reports in HTML and Markdown show both.
 """
 
 from __future__ import annotations

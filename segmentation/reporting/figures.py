@@ -1,4 +1,4 @@
-"""Figures, drawn with matplotlib's objects: no pyplot, no display, safe in any thread.
+"""Draw figures with matplotlib's object API: no pyplot, no display, safe in any thread.
 
 matplotlib is imported when the first figure is created.
 """
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
     from segmentation.schema import SegmentProfile
 
 
-#: The palette of Okabe and Ito, which is safe for all kinds of colour vision. Segments that share a
-#: colour differ in their marker.
-COLOURS = ("#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
+#: The palette of Okabe and Ito for all kinds of color vision, with gray in place of black. Segments
+#: that share a color have different markers.
+COLORS = ("#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442")
 
 INK, FAINT, ACCENT = "#222222", "#8a8a8a", "#D55E00"
 
-#: More points than this make a scatter plot unreadable.
+#: Maximum number of points of a scatter plot; with more, it is hard to read.
 SCATTER_POINTS = 12_000
 
-#: The only colour that needs dark text.
-_PALE = COLOURS[7]
+#: The only color that needs dark text.
+_PALE = COLORS[7]
 _MARKERS = "os^Dvp*"
 _LEGEND_COLUMNS = 3
 _DPI = 160
 
 
-def segment_colour(segment: int) -> str:
-    """Return the colour of a segment in every figure and in the report."""
-    return COLOURS[segment % len(COLOURS)]
+def segment_color(segment: int) -> str:
+    """Return the color of a segment in all figures and reports."""
+    return COLORS[segment % len(COLORS)]
 
 
 def _escape_math(name: str) -> str:
-    """Escape dollar signs, which matplotlib takes for mathematics."""
+    """Escape dollar signs, which matplotlib would read as the start of a formula."""
     return name.replace("$", r"\$")
 
 
-def _segment_marker(segment: int) -> str:
-    return _MARKERS[segment // len(COLOURS) % len(_MARKERS)]
+def _choose_marker(segment: int) -> str:
+    return _MARKERS[segment // len(COLORS) % len(_MARKERS)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class FigureData:
     users
         Number of users in the run.
     names
-        Persona of each segment.
+        Name of each segment's persona.
     genres
         Genre names, in the order of the profiles' arrays.
     explained
@@ -74,7 +74,7 @@ class FigureData:
     profiles
         One per segment.
     seed
-        Selects the points that are drawn.
+        Seed for the choice of the points that are drawn.
     """
 
     points: NDArray[np.float64]
@@ -106,23 +106,23 @@ def draw_pca_scatter(
     explained: Sequence[float],
     seed: int,
 ) -> bytes:
-    """Draw users on the first two principal axes, coloured by segment; return a PNG.
+    """Draw users on the first two principal axes, colored by segment; return a PNG.
 
     Parameters
     ----------
     points
-        All users or a random sample of them, of shape (n_points, 2). Limits and medians come from
-        all of these; a random :data:`SCATTER_POINTS` of them are drawn.
+        All users or a random sample of them, of shape (n_points, 2). Limits and medians are
+        computed from all of them; at most :data:`SCATTER_POINTS`, chosen at random, are drawn.
     labels
         Their segments, int32 of shape (n_points,).
     users
         Number of users in the run.
     names
-        Persona of each segment.
+        Name of each segment's persona.
     explained
         Share of the variance on each axis.
     seed
-        Selects the points that are drawn.
+        Seed for the choice of the points that are drawn.
     """
     legend_rows = -(-len(names) // _LEGEND_COLUMNS)
     figure, axes = _create_axes(7.6, 5.0 + 0.22 * legend_rows)
@@ -132,7 +132,7 @@ def draw_pca_scatter(
     margin = 0.08 * np.maximum(np.subtract(high, low), 1e-9)
     axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
     axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    _label_centres(axes, [np.median(points[labels == s], axis=0) for s in range(len(names))])
+    _label_centers(axes, [np.median(points[labels == s], axis=0) for s in range(len(names))])
     _add_segment_legend(figure, axes, names)
     axes.set_xlabel(f"first axis ({explained[0]:.0%} of the variance)")
     if len(explained) > 1:
@@ -145,11 +145,11 @@ def draw_pca_scatter(
 def _scatter_points(
     axes: Axes, points: NDArray[np.float64], labels: NDArray[np.int32], n_segments: int
 ) -> None:
-    """Draw points in their random order, so that no segment covers another."""
+    """Draw points in their random order, so that segments with the same marker mix."""
     size = float(np.clip(9_000 / max(len(points), 1), 3, 28))
-    # One call per marker, since a call draws a single kind.
-    for kind in range(-(-n_segments // len(COLOURS))):
-        mask = labels // len(COLOURS) == kind
+    # One call per marker, because a call draws only one.
+    for kind in range(-(-n_segments // len(COLORS))):
+        mask = labels // len(COLORS) == kind
         axes.scatter(
             points[mask, 0],
             points[mask, 1],
@@ -157,8 +157,8 @@ def _scatter_points(
             linewidths=0,
             alpha=0.55,
             rasterized=True,
-            c=[segment_colour(int(label)) for label in labels[mask]],
-            marker=_segment_marker(kind * len(COLOURS)),
+            c=[segment_color(int(label)) for label in labels[mask]],
+            marker=_choose_marker(kind * len(COLORS)),
         )
 
 
@@ -168,8 +168,8 @@ def _add_segment_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> Non
             [],
             [],
             s=60,
-            color=segment_colour(s),
-            marker=_segment_marker(s),
+            color=segment_color(s),
+            marker=_choose_marker(s),
             label=f"{s}  {_escape_math(name)}",
         )
         for s, name in enumerate(names)
@@ -185,8 +185,8 @@ def _add_segment_legend(figure: Figure, axes: Axes, names: Sequence[str]) -> Non
     )
 
 
-def _label_centres(axes: Axes, centres: Sequence[NDArray[np.float64]]) -> None:
-    for segment, (x, y) in enumerate(centres):
+def _label_centers(axes: Axes, centers: Sequence[NDArray[np.float64]]) -> None:
+    for segment, (x, y) in enumerate(centers):
         axes.annotate(
             str(segment),
             (x, y),
@@ -194,11 +194,11 @@ def _label_centres(axes: Axes, centres: Sequence[NDArray[np.float64]]) -> None:
             va="center",
             fontsize=11,
             fontweight="bold",
-            color=INK if segment_colour(segment) == _PALE else "white",
+            color=INK if segment_color(segment) == _PALE else "white",
             zorder=5,
             bbox={
                 "boxstyle": "circle,pad=0.28",
-                "fc": segment_colour(segment),
+                "fc": segment_color(segment),
                 "ec": "white",
                 "lw": 1.6,
             },
@@ -208,9 +208,9 @@ def _label_centres(axes: Axes, centres: Sequence[NDArray[np.float64]]) -> None:
 def draw_genre_heatmap(
     profiles: Sequence[SegmentProfile], genres: Sequence[str], names: Sequence[str]
 ) -> bytes:
-    """Draw the mean stars per genre and segment, 0 where unseen; return a PNG.
+    """Draw the mean stars per genre and segment, where an unseen genre counts as 0; return a PNG.
 
-    Genres are in the order of their mean over all users.
+    Genres are sorted by their mean over all users, highest first.
     """
     means = np.array([profile.mean for profile in profiles])
     weights = np.array([profile.share for profile in profiles])
@@ -248,7 +248,7 @@ def _write_means(axes: Axes, means: NDArray[np.float64]) -> None:
             fontsize=8,
             color="white" if mean > 2.9 else INK,
             fontweight="bold" if mean >= HIGH_RATED else "normal",
-            in_layout=False,  # Within the axes: the layout need not measure each text.
+            in_layout=False,  # Texts are within the axes: the layout can ignore them.
         )
 
 
@@ -272,7 +272,7 @@ def draw_segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str])
     )
     for axes, (label, numbers, texts) in zip(panels, values, strict=True):
         axes.barh(
-            range(k), numbers, color=[segment_colour(p.segment) for p in profiles], height=0.66
+            range(k), numbers, color=[segment_color(p.segment) for p in profiles], height=0.66
         )
         axes.set_yticks(
             range(k),
@@ -285,7 +285,7 @@ def draw_segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str])
         axes.xaxis.set_visible(False)
         axes.tick_params(length=0, labelsize=9)
         axes.spines[:].set_visible(False)
-    panels[0].set_ylim(k - 0.5, -0.5)  # Shared: the first segment is on top.
+    panels[0].set_ylim(k - 0.5, -0.5)  # Shared by all panels: the first segment is on top.
     return render_png(figure)
 
 
@@ -315,14 +315,14 @@ def _wrap(name: str) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches."""
+    """Return an empty figure; width and height are in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def style_axes(axes: Axes) -> None:
-    """Keep the left and bottom spines only, and set the colours and sizes of the labels."""
+    """Keep the left and bottom spines only, and set the color and size of the labels."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

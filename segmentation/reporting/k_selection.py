@@ -10,7 +10,7 @@ import numpy as np
 
 from segmentation.reporting.figures import (
     ACCENT,
-    COLOURS,
+    COLORS,
     FAINT,
     INK,
     new_figure,
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 #: The number of segments in the original analysis, which the figure marks for comparison.
 _ORIGINAL_K = 5
-#: With fewer distinct users per segment than this, the explanation warns.
-_FEW_USERS = 10
+#: With fewer distinct users per segment than this, the explanation adds a warning.
+_MIN_USERS_PER_SEGMENT = 10
 _DASHES, _DOTS = (0, (4, 3)), (0, (1, 2))
-_SECOND_COLOUR = COLOURS[1]
+_SECOND_COLOR = COLORS[1]
 
 
 def find_elbow(search: KSearch) -> int | None:
@@ -52,11 +52,11 @@ def find_elbow(search: KSearch) -> int | None:
 
 
 def explain_choice(search: KSearch) -> str:
-    """Explain which k is recommended and why, to readers who don't know statistics."""
+    """Explain which k is recommended and why, for readers without statistics."""
     chosen = search.of(search.recommended)
     assert chosen is not None
     text = _explain_stable(search, chosen) if search.sound else _explain_unstable(search, chosen)
-    if search.stability_rows < _FEW_USERS * chosen.k:
+    if search.stability_rows < _MIN_USERS_PER_SEGMENT * chosen.k:
         text += (
             f" There are only {search.stability_rows:,} distinct users, so a segment holds hardly "
             "more than a handful."
@@ -99,7 +99,7 @@ def _explain_unstable(search: KSearch, chosen: KFigures) -> str:
 
 
 def _compare_criteria(search: KSearch) -> str:
-    """Name the k that each of the other criteria favours."""
+    """Name the k that each of the other criteria favors; ties go to the smallest k."""
     best: list[tuple[str, int]] = []
     criteria: tuple[tuple[str, Callable[[KFigures], float | None], int], ...] = (
         ("the silhouette", lambda f: f.silhouette, 1),
@@ -127,7 +127,7 @@ def _compare_criteria(search: KSearch) -> str:
 
 
 def format_k_table(search: KSearch) -> str:
-    """Return the figures as a plain-text table; an arrow marks the recommended k."""
+    """Return the scores of each k as a plain-text table; an arrow marks the recommended k."""
     rows = [
         (
             "",
@@ -176,10 +176,10 @@ def _format_inertia(value: float) -> str:
 
 
 def _format_number(value: float | None, digits: int) -> str:
-    """Format a number rounded down: a value just below a threshold must not read as reaching it."""
+    """Format a number rounded down: a value below a threshold must not appear to reach it."""
     if value is None:
         return "–"
-    # The small term keeps rounding errors of the product from counting as a miss.
+    # The small term compensates for rounding errors of the product.
     return f"{math.floor(value * 10**digits + 1e-6) / 10**digits:,.{digits}f}"
 
 
@@ -199,11 +199,11 @@ def draw_k_figure(search: KSearch) -> bytes:
         _style_panel(axes, search, title, hint)
     panels[0].set_ylim(bottom=0)
     silhouette, stability = panels[1], panels[4]
-    _draw_curve(silhouette, search, lambda f: f.simplified_silhouette, "simplified", _SECOND_COLOUR)
+    _draw_curve(silhouette, search, lambda f: f.simplified_silhouette, "simplified", _SECOND_COLOR)
     silhouette.lines[0].set_label("on a sample")
     silhouette.legend(frameon=False, fontsize=8)
     _draw_curve(stability, search, lambda f: f.weakest, "least stable segment")
-    _draw_curve(stability, search, lambda f: f.resampled_ari, "agreement of all", _SECOND_COLOUR)
+    _draw_curve(stability, search, lambda f: f.resampled_ari, "agreement of all", _SECOND_COLOR)
     stability.axhline(SOUND, color=FAINT, lw=1, ls=_DASHES)
     stability.set_ylim(0, 1.04)
     stability.legend(frameon=False, fontsize=8, loc="best")
@@ -219,11 +219,11 @@ def _draw_curve(
     search: KSearch,
     value: Callable[[KFigures], float | None],
     label: str,
-    colour: str = INK,
+    color: str = INK,
 ) -> None:
     points = [(f.k, v) for f in search.figures if (v := value(f)) is not None]
     x, y = np.array(points, np.float64).reshape(-1, 2).T
-    axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.6, label=label)
+    axes.plot(x, y, color=color, marker="o", ms=4, lw=1.6, label=label)
 
 
 def _style_panel(axes: Axes, search: KSearch, title: str, hint: str) -> None:
@@ -255,7 +255,7 @@ def _style_panel(axes: Axes, search: KSearch, title: str, hint: str) -> None:
 
 
 def _choose_ticks(ks: Sequence[int], marked: int) -> list[int]:
-    """Return at most a dozen tick positions, ``marked`` among them."""
+    """Return at most 12 tick positions, including ``marked``."""
     step = max(1, -(-len(ks) // 12))
     return sorted([marked, *(k for k in ks[::step] if abs(k - marked) >= step)])
 

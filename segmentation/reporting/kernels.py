@@ -1,4 +1,4 @@
-"""Compiled loop over the users of a block; its NumPy twin is in ``tests/naive.py``."""
+"""Compiled loop over the users of a block; ``tests/naive.py`` has a reference implementation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def add_users(
     labels
         Segment of each user, int32 of shape (n_users,).
     user_movies, rating_sum
-        Number and sum of each user's ratings, of shape (n_users,). Every user has ratings.
+        Number and sum of each user's ratings, of shape (n_users,). Every user has at
+        least one rating.
     sums, counts
         Sum and number of each user's ratings by genre, of shape (n_users, n_genres).
     users, movies, rating_means

@@ -1,4 +1,4 @@
-"""Write the figures, tables and reports of a run into its folder."""
+"""Write the figures, tables and reports of a run into its folder, and read its segments."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _CAPTIONS = {
 def write_figures(
     folder: RunFolder, pngs: Mapping[str, bytes], search: KSearch | None
 ) -> dict[str, bytes]:
-    """Write the figures, and the figure of the search for k if there was one.
+    """Write the figures, including that of the search for k if there was one.
 
     Returns
     -------
     dict
-        PNGs by name.
+        All figures as PNGs by name.
     """
     figures = dict(pngs)
     if search is not None:
@@ -67,9 +67,9 @@ def write_segments(
     personas: Sequence[Persona],
     genres: tuple[str, ...],
 ) -> None:
-    """Write ``segments.json``, and the same as a flat table in ``segments.csv``."""
+    """Write ``segments.json``, and the same records as a flat table in ``segments.csv``."""
     records = [
-        segment_record(profile, persona, genres)
+        build_segment_record(profile, persona, genres)
         for profile, persona in zip(profiles, personas, strict=True)
     ]
     atomic.write_json(folder.result_path("segments.json"), records)
@@ -89,10 +89,10 @@ def write_segments(
     atomic.write_bytes(folder.result_path("segments.csv"), out.getvalue().encode("utf-8"))
 
 
-def segment_record(
+def build_segment_record(
     profile: SegmentProfile, persona: Persona, genres: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the record of a segment in ``segments.json``."""
+    """Build the record of a segment for ``segments.json``."""
     return {
         "segment": profile.segment,
         "persona": persona.name,
@@ -171,7 +171,7 @@ def write_reports(
     search: KSearch | None,
 ) -> None:
     """Write ``report.html`` and ``report.md``."""
-    facts = report_facts(manifest)
+    facts = collect_report_facts(manifest)
     captions = dict(_CAPTIONS)
     if search is not None:
         captions["choose_k"] = (
@@ -186,8 +186,8 @@ def write_reports(
     atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
 
 
-def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
-    """Return what the reports say about a run, from its manifest."""
+def collect_report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
+    """Collect the facts about a run for its reports, from its manifest."""
     data = manifest["data"]
     return report.ReportFacts(
         title="Audience segments",
@@ -202,14 +202,14 @@ def report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         ),
         warnings=tuple(manifest["warnings"]),
         tables={
-            "Data": _data_facts(manifest),
-            "Quality": _quality_facts(manifest),
-            "Run": _run_facts(manifest),
+            "Data": _list_data_facts(manifest),
+            "Quality": _list_quality_facts(manifest),
+            "Run": _list_run_facts(manifest),
         },
     )
 
 
-def _data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
     return [
         ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
@@ -224,7 +224,7 @@ def _data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     kmeans, pca = manifest["kmeans"], manifest["pca"]
     silhouette, stability = _format_number(kmeans["silhouette"]), kmeans["stability"]
     facts = [
@@ -251,7 +251,7 @@ def _quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     settings, cluster = manifest["settings"], manifest["cluster"]
     libraries = ("segmentation", "dask", "dask-ml", "scikit-learn")
     return [

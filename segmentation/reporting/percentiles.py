@@ -1,7 +1,7 @@
-"""Exact 99th percentile of each segment's distances to its centre, over blocks of users.
+"""Compute the exact 99th percentile of each segment's distances to its center, block by block.
 
-The bits of a non-negative float sort like the float, so its upper bits serve as a histogram bin.
-Counts per bin add up over blocks and show which bins hold the percentiles; only the values in
+The bit patterns of non-negative floats sort like the floats, so the upper bits serve as a histogram
+bin. Counts per bin add up over blocks and show which bins hold the percentiles; only the values in
 those bins are fetched. The driver keeps no per-user data.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHARE = 0.99
-#: The bin of a float64: its exponent and the first 8 bits of its fraction.
+#: A float64's bin is its sign, its exponent and the first 8 bits of its fraction.
 _BIN_BITS, _DROPPED_BITS = 20, 44
 
 
@@ -38,7 +38,7 @@ class Histogram(NamedTuple):
 
 def build_histogram(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> Histogram:
     """Count the distances of one block, non-negative and of shape (n_users,)."""
-    return Histogram(*np.unique(_bin_keys(labels, distance), return_counts=True))
+    return Histogram(*np.unique(_compute_bin_keys(labels, distance), return_counts=True))
 
 
 def merge_histograms(parts: Sequence[Histogram]) -> Histogram:
@@ -51,15 +51,15 @@ def merge_histograms(parts: Sequence[Histogram]) -> Histogram:
 
 def bins_needed(histogram: Histogram, n_segments: int) -> NDArray[np.int64]:
     """Return the keys of the bins whose distances determine the percentiles, sorted."""
-    keys = [key for s in range(n_segments) for key, _ in _neighbours(histogram, s)]
+    keys = [key for s in range(n_segments) for key, _ in _locate_neighbors(histogram, s)]
     return np.unique(np.array(keys, np.int64))
 
 
 def values_in_bins(
     labels: NDArray[np.int32], distance: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
-    """Return the distances of one block that lie in each of the bins ``keys``."""
-    row_keys = _bin_keys(labels, distance)
+    """Return the distances of one block in each of the bins ``keys``, one array per bin."""
+    row_keys = _compute_bin_keys(labels, distance)
     return [distance[row_keys == key] for key in keys]
 
 
@@ -76,7 +76,7 @@ def percentile_99(
     Parameters
     ----------
     histogram
-        Of all blocks.
+        The merged histogram of all blocks.
     keys
         The result of :func:`bins_needed`.
     values
@@ -98,31 +98,36 @@ def percentile_99(
     }
     percentiles = np.full(n_segments, np.nan)
     for s in range(n_segments):
-        neighbours = _neighbours(histogram, s)
-        if neighbours:
-            low, high = (float(by_key[key][rank]) for key, rank in neighbours)
+        neighbors = _locate_neighbors(histogram, s)
+        if neighbors:
+            low, high = (float(by_key[key][rank]) for key, rank in neighbors)
             n = int(histogram.counts[histogram.keys >> _BIN_BITS == s].sum())
             position = (n - 1) * _SHARE
             percentiles[s] = low + (high - low) * (position - np.floor(position))
     return percentiles
 
 
-def _bin_keys(labels: NDArray[np.int32], distance: NDArray[np.float64]) -> NDArray[np.int64]:
+def _compute_bin_keys(
+    labels: NDArray[np.int32], distance: NDArray[np.float64]
+) -> NDArray[np.int64]:
     # Adding 0 turns a negative zero, whose sign bit is set, into a positive one.
     bits = (distance + 0.0).view(np.int64) >> _DROPPED_BITS
     return (labels.astype(np.int64) << _BIN_BITS) + bits
 
 
-def _neighbours(histogram: Histogram, segment: int) -> list[tuple[int, int]]:
-    """Locate the values just below and above the percentile, each by key and rank in its bin."""
+def _locate_neighbors(histogram: Histogram, segment: int) -> list[tuple[int, int]]:
+    """Locate the two values that the percentile lies between, each by key and rank in its bin.
+
+    Return an empty list for a segment without users.
+    """
     mask = histogram.keys >> _BIN_BITS == segment
     keys, ends = histogram.keys[mask], np.cumsum(histogram.counts[mask])
     if not len(keys):
         return []
     n = int(ends[-1])
     below = int((n - 1) * _SHARE)
-    neighbours = []
+    neighbors = []
     for rank in (below, min(below + 1, n - 1)):
         i = int(np.searchsorted(ends, rank, side="right"))
-        neighbours.append((int(keys[i]), rank - (int(ends[i - 1]) if i else 0)))
-    return neighbours
+        neighbors.append((int(keys[i]), rank - (int(ends[i - 1]) if i else 0)))
+    return neighbors

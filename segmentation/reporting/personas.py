@@ -1,4 +1,4 @@
-"""Personas: names and advice from a playbook, matched to the segments."""
+"""Read names and advice from a playbook of personas, and assign them to segments."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _TRAITS = ("movies_per_user", "high_rated_share", "satisfaction")
 _TEXTS = ("name", "tagline", "summary", "product_strategy", "marketing_actions")
-_WORDS = (
+#: The placeholders that texts of a playbook may use.
+_PLACEHOLDERS = (
     "users",
     "people",
     "share",
@@ -38,8 +39,8 @@ _WORDS = (
     "weak_genres",
     "lift_genres",
 )
-#: Cost of using a prototype again: small compared with any real distance, as traits span 0 to 1.
-_REUSE = 0.02
+#: Cost of each reuse of a prototype; small compared with distances between traits (0 to 1).
+_REUSE_COST = 0.02
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Prototype:
 
 @dataclass(frozen=True)
 class Playbook:
-    """Prototypes by rising activity, and the entry for a run with a single segment."""
+    """Prototypes by rising movies per user, and the entry for a run with a single segment."""
 
     prototypes: tuple[Prototype, ...]
     everyone: Prototype
@@ -72,8 +73,9 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
     Raises
     ------
     UsageError
-        If the file can't be read, or an entry lacks a key, has an unknown key or an unknown
-        placeholder.
+        If the file can't be read, it has no persona or no entry ``everyone``, two
+        personas share a name, or an entry has a missing or unknown key, an invalid value or an
+        unknown placeholder.
 
     Examples
     --------
@@ -141,10 +143,12 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
         raise UsageError(f"{where}: a text is empty or holds a line break or control character")
     for text in texts[1:]:
         template = Template(text)
-        unknown = set(template.get_identifiers()) - set(_WORDS) if template.is_valid() else {"$"}
+        names = template.get_identifiers() if template.is_valid() else ["$"]
+        unknown = set(names) - set(_PLACEHOLDERS)
         if unknown:
             raise UsageError(
-                f"{where}: unknown word ${', $'.join(sorted(unknown))}: use ${', $'.join(_WORDS)}"
+                f"{where}: unknown word ${', $'.join(sorted(unknown))}: use "
+                f"${', $'.join(_PLACEHOLDERS)}"
             )
 
 
@@ -163,17 +167,18 @@ def _parse_traits(traits: Any, where: str) -> tuple[float, float, float]:
 def assign_personas(
     profiles: Sequence[SegmentProfile], genres: tuple[str, ...], playbook: Playbook
 ) -> list[Persona]:
-    """Assign a persona to each segment, at the least total cost and without repeating a name.
+    """Assign a persona with a unique name to each segment, at the lowest total cost.
 
     Segments and prototypes are compared by activity (the logarithm of movies per user), breadth
-    (share of high-rated genres) and satisfaction. Each trait is scaled to 0…1, over the segments
-    and over the prototypes. With more segments than prototypes, some prototypes are used again;
-    the name of the more active segment then includes its most distinctive genre.
+    (share of high-rated genres) and satisfaction. Each trait is scaled to 0…1, separately for
+    segments and prototypes. With more segments than prototypes, some prototypes are used again; the
+    name of the more active segment then includes its genre of highest lift that makes it unique.
+    A single segment gets the entry for the whole audience.
 
     Parameters
     ----------
     profiles
-        By rising activity.
+        The segments by rising movies per user.
     genres
         Genre names, in the order of the profiles' arrays.
     playbook
@@ -204,7 +209,7 @@ def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) ->
     prototypes = _min_max_scale([(np.log(movies), *rest) for movies, *rest in traits])
     copies = -(-len(profiles) // len(prototypes))
     distance = ((segments[:, None] - prototypes[None]) ** 2).sum(axis=2)
-    cost = np.concatenate([distance + _REUSE * copy for copy in range(copies)], axis=1)
+    cost = np.concatenate([distance + _REUSE_COST * copy for copy in range(copies)], axis=1)
     rows, columns = linear_sum_assignment(cost)
     return [int(column) % len(prototypes) for _, column in sorted(zip(rows, columns, strict=True))]
 
@@ -289,8 +294,8 @@ def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfil
         return f"the most of the {len(profiles)} segments"
     if below == 0:
         return f"the fewest of the {len(profiles)} segments"
-    extreme, place = ("most", above) if above <= below else ("fewest", below)
-    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(place, f"{place + 1}th")
+    extreme, rank = ("most", above) if above <= below else ("fewest", below)
+    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(rank, f"{rank + 1}th")
     return f"the {nth} {extreme} of the {len(profiles)} segments"
 
 

@@ -1,4 +1,4 @@
-"""Segment profiles: sums per segment and block of users, merged, then divided once."""
+"""Build segment profiles: sum per segment in each block of users, merge the sums, divide once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class ProfileSums(NamedTuple):
     Attributes
     ----------
     users, movies
-        Users and their ratings, int64 of shape (n_segments,).
+        Number of users and of their ratings, int64 of shape (n_segments,).
     rating_means
         Sum of the users' mean ratings, float64 of shape (n_segments,).
     genre_means
         Sum of the users' genre means, 0 where unseen, float64 of shape (n_segments, n_genres).
     covered, genre_ratings
-        Users who rated the genre, and ratings in it, int64 of shape (n_segments, n_genres).
+        Number of users who rated the genre, and of ratings in it, int64 of shape
+        (n_segments, n_genres).
     """
 
     users: NDArray[np.int64]
@@ -61,7 +62,7 @@ def merge_sums(parts: Sequence[ProfileSums]) -> ProfileSums:
 
 
 class Activity(NamedTuple):
-    """Users of each segment and their ratings, int64 of shape (n_segments,)."""
+    """Number of users of each segment and of their ratings, int64 of shape (n_segments,)."""
 
     users: NDArray[np.int64]
     movies: NDArray[np.int64]
@@ -70,7 +71,7 @@ class Activity(NamedTuple):
 def block_activity(
     statistics: UserStatistics, labels: NDArray[np.int32], n_segments: int
 ) -> Activity:
-    """Count the users of one block and their ratings by segment."""
+    """Count the users of one block, and their ratings, by segment."""
     movies = np.bincount(labels, weights=statistics.movies, minlength=n_segments)
     return Activity(np.bincount(labels, minlength=n_segments), movies.astype(np.int64))
 
@@ -81,7 +82,7 @@ def merge_activity(parts: Sequence[Activity]) -> Activity:
 
 
 def order_by_activity(sums: Activity | ProfileSums) -> list[int]:
-    """Return the clusters by rising movies per user; ties by number of users."""
+    """Sort the clusters by rising movies per user; ties by number of users, then by label."""
     movies_per_user = sums.movies / np.maximum(sums.users, 1)
     return sorted(range(len(sums.users)), key=lambda c: (movies_per_user[c], sums.users[c], c))
 
@@ -92,9 +93,9 @@ def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list
     Parameters
     ----------
     sums
-        Of all users. Every segment must have users.
+        The merged sums of all users. Every segment must have at least one user.
     distance_p99
-        99th percentile of the distances to each segment's centre, of shape (n_segments,).
+        99th percentile of the distances to each segment's center, of shape (n_segments,).
     """
     total_users = int(sums.users.sum())
     genre_totals = sums.genre_ratings.sum(axis=0)

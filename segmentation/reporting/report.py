@@ -1,4 +1,4 @@
-"""Render the report: one HTML file that opens offline, and the same in Markdown."""
+"""Render the report as one HTML file that opens offline, and as Markdown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from segmentation.reporting.figures import segment_colour
+from segmentation.reporting.figures import segment_color
 from segmentation.reporting.text import format_table
 
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ _GENRES_SHOWN = 6
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """What a report says about its run.
+    """The facts about a run that its report shows.
 
     Parameters
     ----------
     title, source, created
-        The heading, one sentence about the data, and the date.
+        The heading, one phrase about the data, and the date and time of the report.
     synthetic
         Whether the data are synthetic, which the report states at the top.
     headline
-        The main figures, as (name, value).
+        The main numbers, as (name, value).
     warnings
-        One sentence each.
+        The warnings of the run, one sentence each.
     tables
         Rows of (name, value) by heading.
     """
@@ -61,7 +61,7 @@ def render_html(
     return str(
         _load_template("report.html").render(
             facts=facts,
-            segments=_segment_rows(profiles, personas, genres),
+            segments=_build_segment_rows(profiles, personas, genres),
             figures=[
                 (caption, base64.b64encode(png).decode("ascii"), text)
                 for caption, (png, text) in figures.items()
@@ -80,7 +80,7 @@ def render_markdown(
     """Return the report as Markdown; ``figures`` maps a caption to a relative path."""
     return str(
         _load_template("report.md").render(
-            facts=facts, segments=_segment_rows(profiles, personas, genres), figures=figures
+            facts=facts, segments=_build_segment_rows(profiles, personas, genres), figures=figures
         )
     )
 
@@ -116,7 +116,7 @@ def format_segment_table(
     return "\n".join(lines)
 
 
-def _segment_rows(
+def _build_segment_rows(
     profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """Return the fields of each segment that the templates use."""
@@ -134,7 +134,7 @@ def _segment_rows(
         rows.append(
             {
                 "number": profile.segment,
-                "colour": segment_colour(profile.segment),
+                "color": segment_color(profile.segment),
                 "name": persona.name,
                 "tagline": persona.tagline,
                 "summary": persona.summary,
@@ -157,7 +157,7 @@ def _segment_rows(
 
 
 def _escape_markdown(value: object) -> str:
-    """Escape what Markdown takes for tables, links, code or HTML."""
+    """Escape characters that Markdown reads as tables, links, code or HTML."""
     return "".join("\\" + c if c in "\\|<>[]`" else c for c in " ".join(str(value).split()))
 
 

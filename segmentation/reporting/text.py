@@ -1,4 +1,4 @@
-"""Plain text for people: lists of names, and tables for the terminal."""
+"""Format lists of names, and plain-text tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Join names as in a sentence.
+    """Join names with commas and "and".
 
     Examples
     --------
@@ -27,7 +27,7 @@ def format_table(rows: Sequence[Sequence[str]], left: Collection[int] = ()) -> l
     rows
         The cells of each row; the first row is the header.
     left
-        Columns to align to the left. All others are aligned to the right.
+        Indices of the columns to align left; all others are aligned right.
 
     Examples
     --------

@@ -107,14 +107,14 @@ def test_a_damaged_package_is_unpacked_again(python: Path, tmp_path: Path, damag
             client.wait_for_workers(1, timeout=60)
             package_upload.upload_package(client)
             (path,) = installed_paths(client)
-        shipped = Path(path).parent / "errors.py"
-        original = shipped.read_text()
-        shipped.write_text(original + "x = 1\n") if damage == "changed" else shipped.unlink()
+        uploaded = Path(path).parent / "errors.py"
+        original = uploaded.read_text()
+        uploaded.write_text(original + "x = 1\n") if damage == "changed" else uploaded.unlink()
         cluster.workers[0].kill()
         cluster.start_worker()
         with Client(cluster.address, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
             package_upload.upload_package(client)
             wait_until(lambda: list(client.run(read_module).values()) == [original], 30)
-        assert shipped.read_text() == original
-        assert [p.name for p in shipped.parents[2].iterdir()] == [shipped.parents[1].name]
+        assert uploaded.read_text() == original
+        assert [p.name for p in uploaded.parents[2].iterdir()] == [uploaded.parents[1].name]

@@ -196,9 +196,12 @@ def test_sizes_with_a_unit(size: object, n_bytes: int | None) -> None:
 
 
 def test_the_dashboard_is_on_loopback_by_default() -> None:
-    assert config.dashboard_options({}) == {"dashboard_address": "127.0.0.1:0", "dashboard": True}
-    assert config.dashboard_options({"dashboard": False})["dashboard"] is False
-    public = config.dashboard_options({"dashboard": "0.0.0.0:8787"})
+    assert config.build_dashboard_options({}) == {
+        "dashboard_address": "127.0.0.1:0",
+        "dashboard": True,
+    }
+    assert config.build_dashboard_options({"dashboard": False})["dashboard"] is False
+    public = config.build_dashboard_options({"dashboard": "0.0.0.0:8787"})
     assert public["dashboard_address"] == "0.0.0.0:8787"
 
 

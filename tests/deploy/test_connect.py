@@ -46,30 +46,30 @@ def caused_by(cause: BaseException) -> OSError:
 def test_an_authority_that_did_not_sign(tmp_path: Path) -> None:
     tls.make_certificates(tmp_path / "other", ["127.0.0.1"], 1)
     error = caused_by(handshake(tmp_path / "own", tmp_path / "other" / "ca.pem"))
-    message = connect.connection_problem("tls://h:1", error)
+    message = connect.describe_connection_error("tls://h:1", error)
     assert message.startswith("tls://h:1: the scheduler's certificate is not accepted (")
     assert "check that ca_file is the authority that signed it" in message
 
 
 def test_an_expired_certificate(tmp_path: Path) -> None:
     error = caused_by(handshake(tmp_path, None, server_days=-1))
-    message = connect.connection_problem("tls://h:1", error)
+    message = connect.describe_connection_error("tls://h:1", error)
     assert message.startswith("tls://h:1: the scheduler's certificate has expired; make new ones")
 
 
 def test_other_errors() -> None:
     alert = ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca")
-    message = connect.connection_problem("tls://h:1", caused_by(alert))
+    message = connect.describe_connection_error("tls://h:1", caused_by(alert))
     assert message.startswith("tls://h:1: the TLS handshake failed (")
-    message = connect.connection_problem("tls://h:1", TimeoutError("no answer"))
+    message = connect.describe_connection_error("tls://h:1", TimeoutError("no answer"))
     assert message.endswith("(dask scheduler), the address, and TLS on both sides")
     # A text that mentions a certificate is no evidence of one.
-    message = connect.connection_problem("tcp://h:1", OSError("no certificate expired"))
+    message = connect.describe_connection_error("tcp://h:1", OSError("no certificate expired"))
     assert message == (
         "tcp://h:1: no scheduler answered; check that it is running (dask scheduler) and the "
         "address"
     )
-    message = connect.connection_problem("tcp://h:1", ValueError("what\nis this"))
+    message = connect.describe_connection_error("tcp://h:1", ValueError("what\nis this"))
     assert "was not understood (ValueError: what is this); install the same versions" in message
 
 

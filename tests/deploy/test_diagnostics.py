@@ -22,7 +22,7 @@ def test_tasks_and_bytes_of_their_results_are_counted(client: Client) -> None:
     assert after["tasks"] - before["tasks"] == 5
     assert 5_000_000 <= after["bytes"] - before["bytes"] < 5_010_000
     assert progress.counter is None
-    name = diagnostics.counter_name(client)
+    name = diagnostics.format_counter_name(client)
     assert client.run_on_scheduler(diagnostics.read_lost_workers, name) == 0
 
 

@@ -31,7 +31,7 @@ from segmentation.errors import ClusterError, UsageError
     ],
 )
 def test_unencrypted_traffic_beyond_loopback_is_warned_of(address: str, is_exposed: bool) -> None:
-    warning = kinds.unencrypted_warning(address)
+    warning = kinds.format_unencrypted_warning(address)
     assert (warning is not None) == is_exposed
     if warning is not None:
         assert f"{address} is unencrypted and unauthenticated" in warning

@@ -25,7 +25,7 @@ def test_a_cluster_of_this_process_passes(client: Client, tiny: Path) -> None:
     files = [str(tiny / "ratings.csv")]
     digest = fingerprint(tuple(files))
     assert preflight.check_versions(client) == []
-    assert preflight.machine_notes(client) == []
+    assert preflight.compare_machines(client) == []
     preflight.check_responsive(client)
     assert preflight.check_workers(client, files, digest) == []
     assert preflight.check_shared_path(client, files[0]) == []
@@ -137,7 +137,7 @@ def test_clocks_disks_and_workers_that_fail() -> None:
 
 def test_machines_that_differ_are_noted() -> None:
     other = {"a": {"host": {"machine": "riscv64"}}, "b": {}}
-    (note,) = preflight.machine_notes(FakeClient({}, other))
+    (note,) = preflight.compare_machines(FakeClient({}, other))
     assert note.startswith("workers run on riscv64, and the job on ")
 
 

@@ -54,16 +54,16 @@ def test_certificates_are_valid_for_the_days_requested(tmp_path: Path) -> None:
     assert abs(lifetime - datetime.timedelta(days=2.5)) < datetime.timedelta(minutes=1)
     # Other machines' clocks may be behind.
     assert certificate.not_valid_before_utc < now - datetime.timedelta(minutes=59)
-    assert tls.validity_problem(str(tmp_path / "worker.pem")) is None
+    assert tls.find_validity_problem(str(tmp_path / "worker.pem")) is None
 
 
 def test_an_expired_certificate_has_a_problem(tmp_path: Path) -> None:
     tls.make_certificates(tmp_path, ["127.0.0.1"], -1.0)
-    problem = tls.validity_problem(str(tmp_path / "client.pem"))
+    problem = tls.find_validity_problem(str(tmp_path / "client.pem"))
     yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     assert problem is not None
     assert problem.startswith(f"expired on {yesterday:%Y-%m-%d}")
-    assert tls.validity_problem(str(tmp_path / "none.pem")) is None
+    assert tls.find_validity_problem(str(tmp_path / "none.pem")) is None
 
 
 def test_existing_certificates_stay(tmp_path: Path, capsys) -> None:
@@ -114,7 +114,7 @@ def test_without_trustme(tmp_path: Path) -> None:
 def test_a_key_of_another_certificate_has_a_problem(tmp_path: Path) -> None:
     tls.make_certificates(tmp_path, ["localhost"], 1)
     certificate = str(tmp_path / "client.pem")
-    assert tls.key_pair_problem(certificate, str(tmp_path / "client-key.pem")) is None
-    assert tls.key_pair_problem(certificate, str(tmp_path / "worker-key.pem")) is not None
+    assert tls.find_key_pair_problem(certificate, str(tmp_path / "client-key.pem")) is None
+    assert tls.find_key_pair_problem(certificate, str(tmp_path / "worker-key.pem")) is not None
     (tmp_path / "bad.pem").write_text("nothing")
-    assert tls.key_pair_problem(certificate, str(tmp_path / "bad.pem")) is not None
+    assert tls.find_key_pair_problem(certificate, str(tmp_path / "bad.pem")) is not None

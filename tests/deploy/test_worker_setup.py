@@ -92,7 +92,7 @@ assert logger.handlers
 @pytest.mark.parametrize("damage", ["none", "changed", "deleted", "read-only cache"])
 def test_a_worker_unpacks_the_package_and_repairs_it(tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
-    folder = cache / "segmentation" / "shipped" / _PACKAGE.digest[:32] / "segmentation"
+    folder = cache / "segmentation" / "uploaded" / _PACKAGE.digest[:32] / "segmentation"
     if damage == "read-only cache":
         # A file where the cache folder should be refuses root as well.
         cache.write_text("")

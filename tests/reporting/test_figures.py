@@ -21,8 +21,8 @@ def pixels(png: bytes) -> np.ndarray:
     return image.imread(io.BytesIO(png))
 
 
-def count_pixels(png: bytes, colour: str) -> int:
-    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+def count_pixels(png: bytes, color: str) -> int:
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return int((np.abs(pixels(png)[..., :3] - rgb).max(axis=2) < 0.02).sum())
 
 
@@ -40,7 +40,7 @@ def test_scatter(n: int, k: int) -> None:
     assert min(pixels(png).shape[:2]) > 500
     for edge in (pixels(png)[:2], pixels(png)[-2:], pixels(png)[:, :2], pixels(png)[:, -2:]):
         assert (edge[..., :3] > 0.98).all(), "nothing is cut off"
-    assert all(count_pixels(png, figures.segment_colour(s)) > 20 for s in np.unique(labels))
+    assert all(count_pixels(png, figures.segment_color(s)) > 20 for s in np.unique(labels))
 
 
 def test_dollar_signs_are_no_mathematics() -> None:

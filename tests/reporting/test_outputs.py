@@ -208,7 +208,7 @@ def test_reports_show_the_figures_of_the_run(folder: RunFolder, search: KSearch 
 
 
 def test_facts_by_hand() -> None:
-    facts = outputs.report_facts(manifest())
+    facts = outputs.collect_report_facts(manifest())
     assert facts.source == "Ratings from ratings.csv (kaggle layout)"
     assert facts.headline == (
         ("Users", "4"),
@@ -256,7 +256,7 @@ def test_facts_of_a_synthetic_run_and_of_a_search() -> None:
     run["data"].update(synthetic=True, source="synthetic:1000", layout="ml-latest")
     run["kmeans"]["planted_ari"] = 0.5
     run["pca"]["angle_to_exact_degrees"] = None
-    facts = outputs.report_facts(run)
+    facts = outputs.collect_report_facts(run)
     assert facts.synthetic
     assert facts.source.startswith("Synthetic ratings")
     assert dict(facts.tables["Data"])["source"] == "synthetic:1000 (synthetic)"
