@@ -1,8 +1,8 @@
-"""Read ratings data sets: files become a catalogue and partitions of typed ratings.
+"""Read data sets of ratings: the catalogue of movies, and the ratings in partitions.
 
 :func:`detect_layout` finds the files of a folder or URL, :func:`load_catalogue` maps each movie to
 its genres, and :func:`probe_files`, :func:`plan_partitions` and :func:`read_chunks` turn ratings
-files into the rows that tasks read.
+files into typed rows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # fsspec and NumPy take a tenth of a second; the package alone must stay light.
+    # Importing fsspec and NumPy takes 0.1 s; importing this package alone must be fast.
     if name in _MODULES:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

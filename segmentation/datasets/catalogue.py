@@ -1,9 +1,9 @@
 """The catalogue: the genres of each movie, keyed by the id that ratings use.
 
 Kaggle's ``movies_metadata.csv`` is keyed by TMDB ids, while a rating's ``movieId`` is a MovieLens
-id; ``links.csv`` maps one to the other. The original notebook joined the two ids directly, which
-drops most ratings and assigns nearly all others to the wrong movie. That join remains available,
-with a warning.
+id; ``links.csv`` maps MovieLens ids to TMDB ids. The original notebook compared the two ids
+directly, which drops most ratings and assigns nearly all others to the wrong movie. That join
+remains available, with a warning.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from segmentation.schema import Catalogue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-#: Two movies that every MovieLens set contains. If their ids map to others, the join is wrong.
+#: Two movies of every MovieLens data set. If their ids map to other movies, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
 
 _NO_GENRES = "(no genres listed)"
-#: MovieLens 1M spells one genre differently from the later sets.
+#: MovieLens 1M spells one genre differently from later data sets.
 _SYNONYMS = {"Children's": "Children"}
 _MAX_ID = 2**63 - 1
 #: Any integer of this many digits fits in 64 bits.
@@ -36,7 +36,8 @@ _SAFE_DIGITS = 18
 #: The form of nearly all genre lists; matching it is ten times as fast as `ast.literal_eval`.
 _PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*)'\}")
 _PLAIN_GENRES = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")
-#: Counters of damage: of Kaggle's layout, and of GroupLens'.
+#: Keys of :attr:`Catalogue.notes` for Kaggle's layout (the links file adds more) and for
+#: GroupLens'.
 _METADATA_NOTES = (
     "records",
     "malformed_repaired",
@@ -53,7 +54,7 @@ _GROUPLENS_NOTES = (
     "without_genre",
     "unknown_genres",
 )
-#: Counters that are worth a warning.
+#: Key of :attr:`Catalogue.notes` → warning if the counter is not zero.
 _WARNINGS = {
     "genres_unreadable": "catalogue records have unreadable genres",
     "unknown_genres": "genre entries of the catalogue are not genres of its layout",
@@ -76,13 +77,14 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
     layout
         The files of the data set.
     join
-        How ratings map to the catalogue: through the ``links`` file, or ``direct``. Only Kaggle's
-        layout offers the choice.
+        How ratings map to the catalogue: ``links`` goes through the links file, ``direct`` uses
+        ``movieId`` as a TMDB id. Layouts other than Kaggle's ignore it.
 
     Raises
     ------
     DataError
-        If a file is missing or lacks a column, or if well-known ids map to the wrong movies.
+        If a file is missing, malformed or without movies, if no movie of the links file is in the
+        catalogue, or if well-known ids map to the wrong movies through the links file.
 
     Examples
     --------
@@ -131,7 +133,7 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
 
 
 def find_wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
-    """Return the well-known ids that map to another movie, with that movie's title.
+    """Return the ids of :data:`ANCHORS` that map to another movie, each with that movie's title.
 
     MovieLens' 296 is Pulp Fiction and 318 is The Shawshank Redemption. As TMDB ids they are
     Terminator 3 and The Million Dollar Hotel.
@@ -147,7 +149,7 @@ def find_wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
 
 
 def direct_join_warning(catalogue: Catalogue) -> str:
-    """Return one line on what the direct join does to the data."""
+    """Return a warning, in one line, of what the direct join does to the data."""
     examples = "; ".join(
         f"movieId {movie} ({ANCHORS[movie]}) counts as {title!r}"
         for movie, title in find_wrong_anchors(catalogue).items()
@@ -161,15 +163,15 @@ def direct_join_warning(catalogue: Catalogue) -> str:
 
 
 def catalogue_warnings(catalogue: Catalogue) -> list[str]:
-    """Return one line per kind of damage in a catalogue."""
+    """Return one warning per kind of damage in a catalogue."""
     notes = catalogue.notes
     return [f"{notes[name]:,} {text}" for name, text in _WARNINGS.items() if notes.get(name)]
 
 
 def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie], dict[str, int]]:
-    """Read Kaggle's ``movies_metadata.csv``: movies by TMDB id, and counters of its damage."""
+    """Read Kaggle's ``movies_metadata.csv``; return movies by TMDB id, and counters of damage."""
     records = csv_records.read_columns(path, ("id", "genres", "title"))
-    id_at, genres_at, title_at, overview_at = _find_columns(
+    id_index, genres_index, title_index, overview_index = _find_columns(
         path, next(records, []), ("id", "genres", "title", "overview")
     )
     notes = dict.fromkeys(_METADATA_NOTES, 0)
@@ -178,29 +180,29 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
     previous: _Movie | None = None
     for record in filter(None, records):
         notes["records"] += 1
-        movie_id = _parse_id(record[id_at]) if len(record) > id_at else None
+        movie_id = _parse_id(record[id_index]) if len(record) > id_index else None
         if movie_id is None:
-            # A stray newline tore the previous record; this is the rest of it, from the middle of
-            # its overview on. Only its title is of use: where its genres should be, it holds
-            # production companies.
-            at = title_at - overview_at
-            if previous is not None and not previous.title and len(record) > at:
-                previous.title = record[at].strip()
+            # A stray line break split the previous record; this is its second half, from the
+            # middle of the overview on. Only the title is usable: production companies are where
+            # the genres should be.
+            index = title_index - overview_index
+            if previous is not None and not previous.title and len(record) > index:
+                previous.title = record[index].strip()
                 notes["malformed_repaired"] += 1
             else:
                 notes["malformed_set_aside"] += 1
             previous = None
             continue
-        text = record[genres_at]
+        text = record[genres_index]
         if text not in parsed_genres:
             parsed_genres[text] = _parse_genres(text, genres)
         codes, n_unreadable, n_unknown = parsed_genres[text]
         notes["genres_unreadable"] += n_unreadable
         notes["unknown_genres"] += n_unknown
-        title = record[title_at].strip() if len(record) > title_at else ""
+        title = record[title_index].strip() if len(record) > title_index else ""
         previous = _Movie(title, codes)
         if movie_id in movies:
-            # Duplicates have the same genres; the first record counts.
+            # Duplicates have the same genres; keep the first.
             notes["duplicates"] += 1
             continue
         notes["without_genre"] += not codes
@@ -211,7 +213,7 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
 
 
 def _parse_genres(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], int, int]:
-    """Return a record's genre codes, and how many of its entries are unreadable or unknown."""
+    """Return genre codes, 1 if the field is unreadable else 0, and the number of unknown names."""
     if not text.strip():
         return (), 0, 0
     try:
@@ -226,16 +228,16 @@ def _parse_genres(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], 
 
 
 def _encode_genres(names: Sequence[str], genres: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
-    """Return the sorted codes of genre names, and how many names the layout does not have."""
+    """Return the sorted codes of genre names, and the number of unknown names."""
     codes = {genres.index(name) for name in names if name in genres}
     return tuple(sorted(codes)), sum(name not in genres for name in names)
 
 
 def _read_links(path: str, notes: dict[str, int]) -> dict[int | bytes, int]:
-    """Read the map from MovieLens ids to TMDB ids, and count into ``notes`` what was odd."""
+    """Read the map from MovieLens ids to TMDB ids; add counters of damage to ``notes``."""
     records = csv_records.read_records(path)
     header = [name.strip() for name in next(records, [])]
-    movie_at, tmdb_at = _find_columns(path, header, ("movieId", "tmdbId"))
+    movie_index, tmdb_index = _find_columns(path, header, ("movieId", "tmdbId"))
     notes.update(links=0, links_without_tmdb=0, links_malformed=0)
     pairs: list[tuple[str, str]] = []
     for record in filter(None, records):
@@ -244,7 +246,7 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[int | bytes, int]:
             raise DataError(
                 f"{path}, record {notes['links'] + 1}: a quoted field spans lines; close its quote"
             )
-        pairs.append((_clean_id(record, movie_at), _clean_id(record, tmdb_at)))
+        pairs.append((_get_id_field(record, movie_index), _get_id_field(record, tmdb_index)))
     parse_movie_id = _choose_id_parser([movie for movie, _ in pairs])
     links: dict[int | bytes, int] = {}
     for movie, tmdb in pairs:
@@ -258,15 +260,16 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[int | bytes, int]:
     return links
 
 
-def _clean_id(record: list[str], at: int) -> str:
-    # pandas writes an integer column with gaps as floats.
-    return record[at].strip().removesuffix(".0") if at < len(record) else ""
+def _get_id_field(record: list[str], index: int) -> str:
+    """Return a stripped field of a record; an empty string if the record is too short."""
+    # pandas writes integers as floats if the column has missing values.
+    return record[index].strip().removesuffix(".0") if index < len(record) else ""
 
 
 def _read_grouplens(layout: Layout) -> Catalogue:
     notes = dict.fromkeys(_GROUPLENS_NOTES, 0)
     movies: dict[int | bytes, _Movie] = {}
-    records = list(_grouplens_records(layout))
+    records = list(_iterate_grouplens(layout))
     parse_movie_id = _choose_id_parser([record[0] for record in records if len(record) == 3])
     for record in records:
         notes["records"] += 1
@@ -289,12 +292,12 @@ def _read_grouplens(layout: Layout) -> Catalogue:
     return _build_catalogue(movies, layout, notes)
 
 
-def _grouplens_records(layout: Layout) -> Iterator[list[str]]:
-    """Yield id, title and genres of each movie; records of another length are malformed."""
+def _iterate_grouplens(layout: Layout) -> Iterator[list[str]]:
+    """Yield the id, title and genres of each movie; a malformed record has another length."""
     path = layout.movies
     if layout.name == "grouplens-dat":
         require_file(path)
-        # In Latin-1 every byte is a character. Some of them end a line for `str.splitlines`.
+        # Latin-1 decodes any byte, but to characters at which `str.splitlines` would split.
         lines = read_bytes(path).decode("latin-1").split("\n")
         yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
         return
@@ -302,7 +305,7 @@ def _grouplens_records(layout: Layout) -> Iterator[list[str]]:
     header = [name.strip() for name in next(records, [])]
     indices = _find_columns(path, header, ("movieId", "title", "genres"))
     for record in filter(None, records):
-        yield [record[at] for at in indices] if len(record) == len(header) else record[:1]
+        yield [record[i] for i in indices] if len(record) == len(header) else record[:1]
 
 
 def _find_columns(path: str, header: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -316,7 +319,7 @@ def _find_columns(path: str, header: Sequence[str], names: Sequence[str]) -> lis
 
 
 def _choose_id_parser(fields: Sequence[str]) -> Callable[[str], int | bytes | None]:
-    """Return the parser of a catalogue's ids: integers, or strings if most are not integers."""
+    """Return the parser of a catalogue's ids, see :func:`identifiers.is_string_column`."""
     if all(field.isdigit() and len(field) <= _SAFE_DIGITS for field in fields):
         return _parse_id
     is_string = identifiers.is_string_column([field.encode() for field in fields])
@@ -324,7 +327,7 @@ def _choose_id_parser(fields: Sequence[str]) -> Callable[[str], int | bytes | No
 
 
 def _parse_id(field: str) -> int | None:
-    """Return the non-negative 64-bit integer in a field; None if it holds none."""
+    """Return a field as a non-negative 64-bit integer; None if it is not one."""
     if len(field) <= _SAFE_DIGITS and field.isascii() and field.isdigit():
         return int(field)
     field = field.strip()
@@ -341,7 +344,7 @@ def _parse_string_id(field: str) -> bytes | None:
 def _build_catalogue(
     movies: Mapping[Any, _Movie], layout: Layout, notes: dict[str, int]
 ) -> Catalogue:
-    """Return a catalogue of movies that are keyed by the ids of ratings."""
+    """Build the catalogue from movies by ``movieId``."""
     movie_ids = sorted(movies)
     ordered = [movies[movie] for movie in movie_ids]
     offsets = np.zeros(len(ordered) + 1, np.int32)

@@ -1,7 +1,9 @@
-"""The general reader of text files: lines become typed rows, rejected lines are set aside.
+"""Parse lines of text into typed rows, and set rejected lines aside.
 
-pyarrow parses a chunk with strict types. If pyarrow refuses the chunk, or would accept more than
-the contract does, the chunk is cut into small pieces and each is tried again. A piece that still
+This reader handles every text format; ``features/compiled_reader.py`` is a faster one.
+
+pyarrow parses a chunk with strict types. If pyarrow fails, or might accept lines that are not
+ratings, the chunk is split into small pieces and each is tried again. A piece that still
 fails is parsed line by line with :func:`parse_line`, which defines what a rating is.
 """
 
@@ -33,9 +35,9 @@ _PIECE_BYTES = 1 << 16
 #: Replaces "::" for pyarrow, which splits at a single character.
 _UNIT_SEPARATOR = b"\x1f"
 _RATING = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
-#: An integer, or the float that pandas writes for one in a column with gaps.
+#: An integer, possibly written as a float: pandas does so if the column has missing values.
 _TIMESTAMP = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
-#: What pyarrow accepts in a float and the grammar of timestamps does not.
+#: Characters that pyarrow accepts in a float, but :data:`_TIMESTAMP` does not.
 _NOT_IN_TIMESTAMPS = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
 
 
@@ -47,7 +49,7 @@ def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> 
     file
         The format of the file.
     data
-        Whole lines; the last may lack its line end.
+        Whole lines; the last one may lack a line end.
     detailed
         Add the int64 columns ``timestamp`` (:data:`NO_TIMESTAMP` where the field is not an
         integer) and ``line`` (from 0 within ``data``).
@@ -83,7 +85,7 @@ def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> 
 
 
 def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | bytes, float] | str:
-    """Return the user, movie and rating of one line, or as a string why it is not a rating.
+    """Return the user, movie and rating of a line, or as a string why it is rejected.
 
     Examples
     --------
@@ -97,17 +99,18 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
     if len(fields) != len(file.columns):
         plural = "s" if len(fields) != 1 else ""
         return f"{len(fields)} field{plural}, expected {len(file.columns)}"
-    user_at, movie_at, rating_at = file.positions
+    user_index, movie_index, rating_index = file.positions
     ids = []
-    for name, at in ((USER, user_at), (MOVIE, movie_at)):
+    for name, index in ((USER, user_index), (MOVIE, movie_index)):
         is_string = name in file.string_columns
-        value = (identifiers.parse_string if is_string else identifiers.parse_integer)(fields[at])
+        parse_id = identifiers.parse_string if is_string else identifiers.parse_integer
+        value = parse_id(fields[index])
         if isinstance(value, str):
             return f"{name} {value}"
         ids.append(value)
-    if not _RATING.match(fields[rating_at]):
+    if not _RATING.match(fields[rating_index]):
         return f"{RATING} is not a number"
-    rating = float(fields[rating_at])
+    rating = float(fields[rating_index])
     low, high = file.scale
     if not low <= rating <= high:
         return f"{RATING} is outside {low:g} to {high:g}"
@@ -115,9 +118,9 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
 
 
 def split_line(file: RatingsFormat, line: bytes) -> list[bytes]:
-    """Split a line into its fields, unquoted."""
+    """Split a line into fields, and remove their quotes."""
     if b'"' in line and file.delimiter == b",":
-        # The csv module ends a line at a lone CR; here it is part of a field.
+        # The csv module fails at a lone CR, which is part of a field here.
         with contextlib.suppress(csv.Error):
             fields = next(csv.reader([line.decode("latin-1")]), [])
             return [field.encode("latin-1") for field in fields]
@@ -129,7 +132,7 @@ def _count_lines(data: bytes) -> int:
 
 
 def _parse_timestamp(file: RatingsFormat, line: bytes) -> int:
-    """Return the timestamp of a line that is a rating."""
+    """Return the timestamp of a valid line; :data:`NO_TIMESTAMP` if it is not an integer."""
     if TIMESTAMP not in file.columns:
         return NO_TIMESTAMP
     field = split_line(file, line)[file.columns.index(TIMESTAMP)]
@@ -142,7 +145,7 @@ def _parse_timestamp(file: RatingsFormat, line: bytes) -> int:
 def _parse_strictly(
     file: RatingsFormat, data: bytes, first_line: int, *, detailed: bool
 ) -> Columns | None:
-    """Parse lines with pyarrow; None where it can't, or where a line is not a rating."""
+    """Parse lines with pyarrow; return None if it can't, or if a line is not a rating."""
     has_timestamps = detailed and TIMESTAMP in file.columns
     names = [*RATING_DTYPES, *([TIMESTAMP] if has_timestamps else [])]
     table = _read_table(file, data, names)
@@ -162,7 +165,7 @@ def _parse_strictly(
     if not detailed:
         return columns
     if len(ratings) != _count_lines(data):
-        # pyarrow skips blank lines without saying where they were.
+        # pyarrow skips blank lines and does not report where they were.
         return None
     if not has_timestamps:
         columns = (*columns, np.full(len(ratings), NO_TIMESTAMP))
@@ -170,7 +173,7 @@ def _parse_strictly(
 
 
 def _read_float_timestamps(file: RatingsFormat, data: bytes, names: list[str]) -> pa.Table | None:
-    """Read lines whose timestamps are integers written as floats; None if some are not."""
+    """Read lines whose timestamps are integers written as floats; None if any is not."""
     import pyarrow as pa
 
     if file.string_columns or _NOT_IN_TIMESTAMPS.search(data):
@@ -181,8 +184,8 @@ def _read_float_timestamps(file: RatingsFormat, data: bytes, names: list[str]) -
     timestamps = table[TIMESTAMP].to_numpy()
     if not is_exact_integer(timestamps).all():
         return None
-    at = table.schema.get_field_index(TIMESTAMP)
-    return table.set_column(at, TIMESTAMP, pa.array(timestamps.astype(np.int64)))
+    index = table.schema.get_field_index(TIMESTAMP)
+    return table.set_column(index, TIMESTAMP, pa.array(timestamps.astype(np.int64)))
 
 
 def _read_table(
@@ -191,14 +194,14 @@ def _read_table(
     names: list[str],
     timestamp_dtype: type[np.generic] = np.int64,
 ) -> pa.Table | None:
-    """Return some columns of whole lines under strict types; None where pyarrow refuses."""
+    """Read the named columns with strict types; return None if pyarrow can't."""
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
     # pyarrow would accept hexadecimal ids, end a line at a lone CR, and let a quoted field span
     # lines.
-    too_lenient = (b'"',) if file.string_columns else (b'"', b"x", b"X")
-    if any(byte in data for byte in too_lenient) or data.count(b"\r") != data.count(b"\r\n"):
+    forbidden = (b'"',) if file.string_columns else (b'"', b"x", b"X")
+    if any(byte in data for byte in forbidden) or data.count(b"\r") != data.count(b"\r\n"):
         return None
     delimiter = file.delimiter
     if len(delimiter) > 1:
@@ -228,13 +231,13 @@ def _read_table(
 
 
 def _to_column(column: pa.ChunkedArray, *, is_string: bool) -> Any:
-    """Return a column that pyarrow read; None where a value is not an id."""
+    """Convert a column from :func:`_read_table`; return None if a value needs the slow path."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if is_string:
         stripped, is_id = identifiers.strip_strings(column)
-        # Blanks around an id are rare enough for the slow path.
+        # Ids with surrounding blanks are rare; the slow path strips them.
         is_clean = is_id.all() and pc.all(pc.equal(stripped, column), min_count=0).as_py()
         return column if is_clean else None
     if pa.types.is_string(column.type):

@@ -1,6 +1,6 @@
 """Find the files that hold ratings.
 
-A location is one file, a folder of parts, or a glob pattern; a path or a URL.
+A location is a path or a URL. It names a file, a folder of files (parts), or a glob pattern.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     import fsspec
 
-#: Names of the parts next to a catalogue, and of a folder of parts there.
+#: In the catalogue's folder: the pattern of part names, and the name of a folder of parts.
 PARTS_PATTERN, PARTS_FOLDER = "ratings-*", "ratings"
-#: Names that a part in a folder may end in; other files there are ignored.
+#: Suffixes of the parts in a folder; other files there are ignored.
 _SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".parquet")
 _WILDCARD = re.compile(r"[*?\[]")
 
 
 def has_files(location: str) -> bool:
-    """Return whether a location matches anything."""
+    """Return whether a location exists, or a pattern matches any path."""
     if not is_pattern(location):
         return exists(location)
     fs, inner = url_to_fs(location)
@@ -36,7 +36,7 @@ def has_files(location: str) -> bool:
 def is_pattern(location: str) -> bool:
     """Return whether a location is a glob pattern, such as ``ratings-*.csv``."""
     fs, _ = url_to_fs(location)
-    # A question mark starts a URL's query, and a file's name may look like a pattern.
+    # A question mark may start a URL's query, and a file name may contain wildcards.
     return bool(_WILDCARD.search(location)) and has_listing(fs) and not exists(location)
 
 
@@ -46,7 +46,7 @@ def list_files(location: str) -> tuple[str, ...]:
     Raises
     ------
     DataError
-        If a folder holds no part, or no file matches a pattern.
+        If a folder holds no part, if no file matches a pattern, or if a remote listing fails.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def list_files(location: str) -> tuple[str, ...]:
                 f"{location}: no file matches this pattern; check the pattern and the folder"
             )
     elif has_listing(fs) and with_retries(location, lambda: fs.isdir(inner)):
-        paths = [path for path in _files_in(location) if _is_part(path)]
+        paths = [path for path in _find_files(location) if _is_part(path)]
         if not paths:
             raise DataError(
                 f"{location}: this folder holds no ratings; name a file, or a folder of files "
@@ -76,13 +76,13 @@ def list_files(location: str) -> tuple[str, ...]:
 
 
 def sibling_files(folder: str) -> tuple[str, ...]:
-    """Return the parts named ``ratings-*`` next to a catalogue, of any format, in order."""
+    """Return the parts named ``ratings-*`` in a catalogue's folder, in natural order."""
     fs, _ = url_to_fs(folder)
-    return _sort_paths(fs, filter(_is_part, _files_named_as_parts(folder)))
+    return _sort_paths(fs, filter(_is_part, _find_siblings(folder)))
 
 
 def ignored_files(folder: str, location: str, files: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the files that look like ratings but are not read.
+    """Return the paths that look like ratings but are not read.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def ignored_files(folder: str, location: str, files: tuple[str, ...]) -> tuple[s
         return ()
     parts_folder = f"{url_to_fs(folder)[1].rstrip('/')}/{PARTS_FOLDER}"
     try:
-        paths = _files_named_as_parts(folder)
+        paths = _find_siblings(folder)
         if not is_pattern(location) and with_retries(location, lambda: fs.isdir(inner)):
-            paths += _files_in(location)
+            paths += _find_files(location)
         elif with_retries(folder, lambda: fs.isdir(parts_folder)):
             paths.append(parts_folder)
     except DataError:
@@ -109,14 +109,14 @@ def ignored_files(folder: str, location: str, files: tuple[str, ...]) -> tuple[s
     return tuple(path for path in _sort_paths(fs, paths) if path not in files)
 
 
-def _files_named_as_parts(folder: str) -> list[str]:
+def _find_siblings(folder: str) -> list[str]:
     fs, inner = url_to_fs(folder)
     pattern = f"{glob.escape(inner.rstrip('/'))}/{PARTS_PATTERN}"
     return with_retries(folder, lambda: [path for path in fs.glob(pattern) if fs.isfile(path)])
 
 
-def _files_in(folder: str) -> list[str]:
-    """Return a folder's files, except those that an engine hides, such as ``_SUCCESS``."""
+def _find_files(folder: str) -> list[str]:
+    """Return the files below a folder, except hidden ones such as ``_SUCCESS``."""
     fs, inner = url_to_fs(folder)
     paths = with_retries(folder, lambda: fs.find(inner))
     return [path for path in paths if not re.search(r"/[_.]", path[len(inner) :])]
@@ -127,12 +127,12 @@ def _is_part(path: str) -> bool:
 
 
 def _sort_paths(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> tuple[str, ...]:
-    """Return paths within a file system as local paths or URLs, in natural order."""
-    ordered = sorted(paths, key=_natural_key)
+    """Sort the paths of a file system in natural order, as local paths or URLs."""
+    ordered = sorted(paths, key=_make_natural_key)
     return tuple(ordered if is_local(fs) else map(fs.unstrip_protocol, ordered))
 
 
-def _natural_key(path: str) -> list[tuple[int, int, str]]:
+def _make_natural_key(path: str) -> list[tuple[int, int, str]]:
     return [
         (1, int(piece), "") if piece.isdecimal() else (0, 0, piece)
         for piece in re.split(r"(\d+)", path)

@@ -1,7 +1,7 @@
-"""Files on disks and behind URLs: their size, their content, and byte ranges of it.
+"""Read local and remote files: their metadata, their content, and byte ranges of it.
 
-Every file system comes from fsspec. Remote reads are retried, and what still fails becomes an
-error of one line. Local files keep the exceptions of the operating system.
+Every file system comes from fsspec. Remote reads are retried; if they still fail, they raise a
+one-line :class:`DataError`. Local files raise the exceptions of the operating system.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segmentation.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: Seconds of silence after which a server counts as failed.
+#: Seconds to wait for a connection or for more data from a web server.
 _TIMEOUT = 60
 _DOWNLOAD_HINT = "download it and pass the local file"
 
@@ -42,7 +42,7 @@ def url_to_fs(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
             import aiohttp
 
             timeout = aiohttp.ClientTimeout(None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
-            # A server that compresses its answers can't serve byte ranges of the file.
+            # Byte ranges of a compressed response are not byte ranges of the file.
             options = {
                 "headers": {"Accept-Encoding": "identity"},
                 "client_kwargs": {"timeout": timeout},
@@ -62,28 +62,28 @@ def url_to_fs(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    """Return whether a file system is this machine's own."""
-    return "file" in _protocols(fs)
+    """Return whether a file system is the local one."""
+    return "file" in _get_protocols(fs)
 
 
 def has_listing(fs: fsspec.AbstractFileSystem) -> bool:
     """Return whether a file system can list a folder; a web server can't."""
-    return not {"http", "https"} & set(_protocols(fs))
+    return not {"http", "https"} & set(_get_protocols(fs))
 
 
-def _protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
+def _get_protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 def file_info(path: str) -> dict[str, Any]:
-    """Return what a file system knows about a path: at least ``size`` (bytes) and ``type``.
+    """Return the metadata of a path: at least ``size`` (bytes, or None) and ``type``.
 
     Raises
     ------
     FileNotFoundError
         If the path does not exist.
     DataError
-        If the file system can't be asked.
+        If a remote file system denies access or fails.
     """
     fs, inner = url_to_fs(path)
     if is_local(fs):
@@ -92,7 +92,7 @@ def file_info(path: str) -> dict[str, Any]:
 
 
 def exists(path: str) -> bool:
-    """Return whether a path or URL exists and may be read."""
+    """Return whether a path exists; for a URL, whether it also may be read."""
     fs, inner = url_to_fs(path)
     if is_local(fs):
         return bool(fs.exists(inner))
@@ -119,21 +119,21 @@ def find_access_error(path: str) -> AccessDeniedError | None:
 def open_file(path: str, size: int | None = None) -> io.BufferedIOBase:
     """Open a file for reading.
 
-    A remote file is read by byte ranges where its server supports them. Where it does not, the
-    file can only be read once, from its beginning, and ``seekable()`` is false.
+    A remote file is read by byte ranges if its server supports them. Otherwise the file can only be
+    read once, from its beginning, and ``seekable()`` is false.
 
     Parameters
     ----------
     path
         A local path or a URL.
     size
-        The file's size in bytes, if it is known that the server supports ranges: this saves the
-        two requests that find out.
+        The file's size in bytes. Pass it only if the server is known to support range requests: it
+        saves the two requests that find this out. Ignored for local files.
 
     Raises
     ------
     DataError
-        If the file can't be read, or its server does not report its size.
+        If a remote file can't be read, or its server does not report its size.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def open_file(path: str, size: int | None = None) -> io.BufferedIOBase:
         return file
     if size is not None:
         return _RangeFile(path, fs, inner, size)
-    size = _remote_size(path)
+    size = _get_remote_size(path)
     if _supports_ranges(path, fs, inner, size):
         return _RangeFile(path, fs, inner, size)
     return _StreamFile(path, fs, inner)
@@ -160,7 +160,7 @@ def read_bytes(path: str) -> bytes:
     Raises
     ------
     DataError
-        If the file can't be read.
+        If a remote file can't be read.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def read_windows(path: str, offsets: Sequence[int], length: int) -> Iterator[byt
     offsets
         Offsets in bytes, in ascending order.
     length
-        Bytes per window; a window at the end of the file is shorter.
+        Bytes per window; a window that reaches the end of the file is shorter.
 
     Examples
     --------
@@ -199,13 +199,13 @@ def read_windows(path: str, offsets: Sequence[int], length: int) -> Iterator[byt
                 file.seek(offset)
                 yield file.read(length)
         else:
-            yield from _windows_of_stream(file, offsets, length)
+            yield from _read_stream_windows(file, offsets, length)
 
 
-def _windows_of_stream(
+def _read_stream_windows(
     file: io.BufferedIOBase, offsets: Sequence[int], length: int
 ) -> Iterator[bytes]:
-    """Yield windows of a file that can only be read forwards; they may overlap."""
+    """Yield windows, which may overlap, of a file that can only be read forward."""
     buffer, start = b"", 0
     for offset in offsets:
         while start + len(buffer) < offset + length:
@@ -219,7 +219,7 @@ def _windows_of_stream(
         yield buffer[:length]
 
 
-def _remote_size(path: str) -> int:
+def _get_remote_size(path: str) -> int:
     size = with_retries(path, lambda: file_info(path), must_exist=True)["size"]
     if size is None:
         raise DataError(f"{path}: its server does not report its size; {_DOWNLOAD_HINT}")
@@ -227,7 +227,7 @@ def _remote_size(path: str) -> int:
 
 
 def _supports_ranges(path: str, fs: fsspec.AbstractFileSystem, inner: str, size: int) -> bool:
-    """Return whether a server answers a range request with that range."""
+    """Return whether a server answers a range request with the requested range."""
     if has_listing(fs):
         return True
     if size < 2:
@@ -239,17 +239,17 @@ def _supports_ranges(path: str, fs: fsspec.AbstractFileSystem, inner: str, size:
                 file.seek(1)
                 return len(file.read(1)) == 1
             except ValueError:
-                # fsspec raises it where the whole file came instead, and reads no more of it.
+                # fsspec raises it if the server sends the whole file instead.
                 return False
 
     return with_retries(path, read_second_byte, must_exist=True)
 
 
 class _RangeFile(io.BufferedIOBase):
-    """A remote file whose every read is one range request, retried where it fails.
+    """A remote file that reads by range requests, one per read, with retries.
 
-    fsspec's own file objects are no slower over HTTP, but those of S3 ask for the object's size
-    on every opening, even where it is given: one more request per partition.
+    fsspec's own file objects are as fast over HTTP, but those of S3 request the object's size
+    whenever they are opened, even if it is passed: one more request per partition.
     """
 
     def __init__(self, path: str, fs: fsspec.AbstractFileSystem, inner: str, size: int) -> None:

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 #: float64 represents every integer below this exactly.
 _EXACT_INTEGERS = 2**53
 
-#: The timestamp of a row that has none; it sorts before every other.
+#: The timestamp of a row without a valid one; it sorts before all others.
 NO_TIMESTAMP = -(2**63)
 
-#: Users, movies and ratings, then timestamps and lines where details are requested. Each is a
-#: NumPy array of shape (n_rows,), or an Arrow array where ids are strings.
+#: Users, movies and ratings; with ``detailed=True``, also timestamps and lines. Each is a NumPy
+#: array of shape (n_rows,), or an Arrow array for string ids.
 Columns = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class RatingsFormat:
-    """How to read one ratings file.
+    """The format of one ratings file.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class RatingsFormat:
     size
         Size of the file as stored, in bytes.
     delimiter
-        What separates the fields of a line; empty for Parquet.
+        The bytes between the fields of a line; empty for Parquet.
     columns
         Column names in the order of the file.
     data_start
-        Offset of the first row, in bytes of unpacked text.
+        Offset of the first row, in bytes of decompressed text; ``size`` if there are no rows.
     header_lines
         Number of lines before the first row.
     scale
@@ -73,7 +73,7 @@ class RatingsFormat:
 
     @property
     def positions(self) -> tuple[int, int, int]:
-        """Field numbers of user, movie and rating, from 0."""
+        """Indices of the fields of user, movie and rating, from 0."""
         index = self.columns.index
         return index(USER), index(MOVIE), index(RATING)
 
@@ -87,7 +87,7 @@ class LineReject(NamedTuple):
 
 
 class ParsedChunk(NamedTuple):
-    """The typed rows of a chunk, its rejected lines, and its number of lines, blank ones too."""
+    """The typed rows of a chunk, its rejected lines, and its number of lines with blank ones."""
 
     ratings: pd.DataFrame
     rejected: tuple[LineReject, ...]
@@ -95,9 +95,9 @@ class ParsedChunk(NamedTuple):
 
 
 def is_exact_integer(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which floats are integers that float64 represents exactly.
+    """Return a mask of the floats that are integers below 2**53 in magnitude.
 
-    Beyond 2**53 the parsed float may differ from the integer in the file.
+    From 2**53 on, the parsed float may differ from the integer in the file.
 
     Examples
     --------

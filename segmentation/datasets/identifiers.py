@@ -1,6 +1,7 @@
 """Ids of users and movies: 64-bit integers, or strings.
 
-The first rows of a column decide which of the two it holds, once for all files of a run.
+The first rows of a text column, or the type of a Parquet column, decide which of the two a column
+holds, once for all files of a run.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-#: The longest string id, in bytes of UTF-8; anything longer is damage.
+#: Maximum length of a string id, in bytes of UTF-8; longer ids are rejected.
 MAX_BYTES = 256
-#: The pandas dtype of string ids, which Dask's shuffle supports as well.
+#: The pandas dtype of string ids; Dask's shuffle supports it.
 STRING_DTYPE = "string[pyarrow]"
+#: An integer that may be an id; longer ones are more likely strings of digits.
 _INTEGER = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
+#: Any integer, up to the maximum length of an id: `int` refuses thousands of digits.
 _WIDE_INTEGER = re.compile(rb"[ \t]*-?\d{1,256}[ \t]*\Z")
-#: The share of damaged rows beyond which a run would stop anyway.
+#: Maximum share of damaged rows; with more, a run stops by default.
 _MAX_DAMAGED = 0.02
 _INT64 = range(-(2**63), 2**63)
 _BLANKS = " \t"
 
 
 def parse_integer(field: bytes) -> int | str:
-    """Return the integer in a field, or as a string why it holds none.
+    """Return the integer in a field, or as a string why it is rejected.
 
     Examples
     --------
@@ -38,15 +41,17 @@ def parse_integer(field: bytes) -> int | str:
     42
     >>> parse_integer(b"4.2")
     'is not an integer'
+    >>> parse_integer(b"9" * 30)
+    'does not fit in 64 bits'
     """
-    if not _INTEGER.match(field):
+    if not _WIDE_INTEGER.match(field):
         return "is not an integer"
     value = int(field)
     return value if value in _INT64 else "does not fit in 64 bits"
 
 
 def parse_string(field: bytes) -> bytes | str:
-    """Return the id in a field without surrounding blanks, or as a string why it is no id.
+    """Return the id in a field without surrounding blanks, or as a string why it is rejected.
 
     Examples
     --------
@@ -70,10 +75,10 @@ def parse_string(field: bytes) -> bytes | str:
 
 
 def is_string_column(fields: Sequence[bytes]) -> bool:
-    """Return whether a column's ids are strings, judging by some of its fields.
+    """Return whether a column's ids are strings, based on a sample of its fields.
 
-    They are if most fields are not integers, or if more of them exceed 64 bits than damage
-    explains: a few broken lines do not turn numbers into strings.
+    They are if more than half of the fields are not integers, or if more than 2 % (and more than
+    one) are integers that exceed 64 bits. A few damaged lines do not turn numbers into strings.
 
     Examples
     --------
@@ -89,7 +94,7 @@ def is_string_column(fields: Sequence[bytes]) -> bool:
 
 
 def strip_strings(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Return an Arrow column as strings without surrounding blanks, and which of them are ids."""
+    """Return an Arrow column as strings without surrounding blanks, and a mask of valid ids."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -101,7 +106,7 @@ def strip_strings(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray
 
 
 def cast_integers(strings: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Return an Arrow column of strings as int64; None unless every one is a 64-bit integer."""
+    """Return an Arrow column of strings as int64; None if any is not a 64-bit integer."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -115,7 +120,7 @@ def cast_integers(strings: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedA
 
 
 def concat_columns(columns: Sequence[Any]) -> Any:
-    """Concatenate columns that are all NumPy arrays or all Arrow arrays."""
+    """Concatenate chunks of a column, either all NumPy arrays or all Arrow arrays."""
     if isinstance(columns[0], np.ndarray):
         return np.concatenate(columns)
     import pyarrow as pa
@@ -130,7 +135,7 @@ def concat_columns(columns: Sequence[Any]) -> Any:
 
 
 def to_frame(columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Return NumPy and Arrow columns as a data frame; Arrow strings get :data:`STRING_DTYPE`."""
+    """Return a data frame of NumPy and Arrow columns; the latter have dtype `STRING_DTYPE`."""
     import pandas as pd
 
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Download The Movies Dataset with the kagglehub client: only the files needed, cached."""
+"""Download The Movies Dataset with the kagglehub client, which caches each file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segmentation.errors import DataError
 if TYPE_CHECKING:
     import requests
 
-#: The version is pinned: a run can be repeated, and a cached copy needs no network.
+#: The version is pinned, so that runs are reproducible and a cached copy needs no network.
 HANDLE = "rounakbanik/the-movies-dataset/versions/7"
 PAGE = "https://www.kaggle.com/datasets/rounakbanik/the-movies-dataset"
 
@@ -53,7 +53,7 @@ def download(ratings: str | None = DEFAULT_RATINGS, *, quiet: bool = False) -> s
 
 
 def _download_file(name: str) -> str:
-    """Return the cached path of one file of the data set."""
+    """Download one file of the data set unless it is cached; return its path."""
     import kagglehub
     import requests
     from kagglehub.exceptions import DataCorruptionError
@@ -61,7 +61,7 @@ def _download_file(name: str) -> str:
     try:
         return str(kagglehub.dataset_download(HANDLE, path=name))
     except requests.HTTPError as error:
-        raise _http_error(name, error) from error
+        raise _make_http_error(name, error) from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise DataError(
             "{name}: Kaggle can't be reached; check the network and HTTPS_PROXY, or "
@@ -77,7 +77,7 @@ def _download_file(name: str) -> str:
             f"{name}: the download is corrupted (its MD5 differs) and was deleted; run again"
         ) from error
     except OSError as error:
-        raise _disk_error(name, error) from error
+        raise _make_disk_error(name, error) from error
     except ValueError as error:
         # kagglehub raises it for settings and credentials that it can't parse.
         raise DataError(
@@ -86,7 +86,7 @@ def _download_file(name: str) -> str:
         ) from error
 
 
-def _http_error(name: str, error: requests.HTTPError) -> DataError:
+def _make_http_error(name: str, error: requests.HTTPError) -> DataError:
     status = None if error.response is None else error.response.status_code
     if status == 404:
         return DataError(
@@ -104,7 +104,7 @@ def _http_error(name: str, error: requests.HTTPError) -> DataError:
     )
 
 
-def _disk_error(name: str, error: OSError) -> DataError:
+def _make_disk_error(name: str, error: OSError) -> DataError:
     path = error.filename or "kagglehub's cache"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(

@@ -1,7 +1,7 @@
-"""Layouts: which files a data set consists of, and how to tell from a folder or URL.
+"""Detect the layout of a data set: which files it consists of.
 
-Three layouts are known by the name of their catalogue: The Movies Dataset of Kaggle
-(``movies_metadata.csv``), the CSV files of GroupLens (``movies.csv``) and their older ``.dat``
+The name of the catalogue identifies the layout: The Movies Dataset of Kaggle
+(``movies_metadata.csv``), the CSV files of GroupLens (``movies.csv``) or their older ``.dat``
 files (``movies.dat``).
 """
 
@@ -36,14 +36,17 @@ from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Number of places in a file that its fingerprint reads, and bytes per place.
+#: Number of probes that the ratings files share in a fingerprint, and bytes per probe.
 _N_PROBES, _PROBE_BYTES = 64, 1 << 16
 #: Suffixes of a compressed ratings file, in the order of preference.
 _COMPRESSION_SUFFIXES = ("", ".gz", ".zst")
 
 
 class _Definition(NamedTuple):
-    """What a layout calls its files, in the order of preference."""
+    """A layout's file names; alternatives are in the order of preference.
+
+    The entries of ``ratings`` lack the ``suffix``.
+    """
 
     name: str
     movies: str
@@ -82,16 +85,15 @@ class Layout:
     movies
         The catalogue.
     links
-        The file that maps a rating's ``movieId`` to the catalogue's id; None where they are the
-        same.
+        The file that maps a rating's ``movieId`` to the catalogue's id; None if they are the same.
     genres
         Genre names of the layout.
     scale
         The lowest and the highest rating, in stars.
     parts
-        The files at ``ratings``, in order.
+        The files at ``ratings``, in order; empty if ``ratings`` itself is the only one.
     ignored_files
-        Files that look like ratings but are not read.
+        Paths that look like ratings but are not read.
     """
 
     name: str
@@ -116,14 +118,14 @@ class Layout:
 
 
 def detect_layout(folder: str, ratings: str | None = None) -> Layout:
-    """Return the layout of a folder, recognised by its catalogue.
+    """Return the layout of a folder, recognized by its catalogue.
 
     Parameters
     ----------
     folder
         A local folder or the fsspec URL of one.
     ratings
-        The location of other ratings for the same catalogue: a path, a URL, or a name within
+        The location of other ratings for the same catalogue: a path, a URL, or a path relative to
         ``folder``.
 
     Raises
@@ -145,7 +147,7 @@ def detect_layout(folder: str, ratings: str | None = None) -> Layout:
     movies, links = f"{folder}/{definition.movies}", _find_links(folder, definition)
     ignored: tuple[str, ...] = ()
     if ratings:
-        # Ratings that are named explicitly leave nothing to warn about.
+        # If the user names the ratings, other files need no warning.
         location = _resolve_ratings(ratings, folder)
         files = list_files(location)
     else:
@@ -164,18 +166,19 @@ def detect_layout(folder: str, ratings: str | None = None) -> Layout:
 
 
 def absolute_layout(layout: Layout) -> Layout:
-    """Return the same files by absolute paths; URLs stay as they are."""
+    """Return a layout with absolute paths; URLs stay unchanged."""
 
-    def absolute(path: str) -> str:
+    def make_absolute(path: str) -> str:
         return path if "://" in path or not path else os.path.abspath(path)
 
     return replace(
         layout,
-        folder=absolute(layout.folder),
-        ratings=absolute(layout.ratings),
-        movies=absolute(layout.movies),
-        links=layout.links and absolute(layout.links),
-        parts=tuple(map(absolute, layout.parts)),
+        folder=make_absolute(layout.folder),
+        ratings=make_absolute(layout.ratings),
+        movies=make_absolute(layout.movies),
+        links=layout.links and make_absolute(layout.links),
+        parts=tuple(map(make_absolute, layout.parts)),
+        ignored_files=tuple(map(make_absolute, layout.ignored_files)),
     )
 
 
@@ -185,7 +188,7 @@ def require_file(path: str) -> int:
     Raises
     ------
     DataError
-        If it is missing, a folder, or empty.
+        If it is missing, unreadable, a folder or empty, or if its server does not report its size.
     """
     try:
         info = file_info(path)
@@ -207,12 +210,13 @@ def require_file(path: str) -> int:
 
 
 def fingerprint(paths: Sequence[str]) -> str:
-    """Return a digest of the files' sizes and of evenly spaced samples of their content.
+    """Return a digest of the sizes of a data set's files and of evenly spaced probes in each.
 
-    Names and folders don't enter, so a copy has the fingerprint of its original. 64 probes of
-    64 KiB notice a different, a longer or a truncated file. A change of a few bytes between the
-    probes of a large file goes unnoticed; that is the price of not reading 677 MB twice. Many
-    files share the probes, with at least two per file.
+    File names are not part of it, so a copy has the same fingerprint as its original. A probe
+    reads 64 KiB. Each file gets 64 probes, divided by the number of files without the catalogue
+    and the links file, and at least two. A different, longer or truncated file changes the
+    fingerprint; a change of a few bytes between the probes of a large file does not. In return,
+    677 MB need not be read twice.
     """
     digest = hashlib.sha256()
     n_probes = max(2, _N_PROBES // max(1, len(paths) - 2))
@@ -255,7 +259,7 @@ def _find_definition(folder: str) -> _Definition:
         "(GroupLens){reason}; set {data} to a folder in one of these layouts",
         "data",
         path=folder,
-        reason=_access_reason(f"{folder}/movies_metadata.csv", f"{folder}/movies.csv"),
+        reason=_format_access_reason(f"{folder}/movies_metadata.csv", f"{folder}/movies.csv"),
     )
 
 
@@ -268,13 +272,13 @@ def _find_links(folder: str, definition: _Definition) -> str | None:
     names = " nor ".join(definition.links)
     raise DataError(
         f"{folder}: holds {definition.movies} but neither {names}"
-        f"{_access_reason(f'{folder}/{definition.links[0]}')}; add one of them: it maps a "
+        f"{_format_access_reason(f'{folder}/{definition.links[0]}')}; add one of them: it maps a "
         "rating's movieId to the catalogue"
     )
 
 
 def _find_ratings(folder: str, definition: _Definition) -> tuple[str, tuple[str, ...]]:
-    """Return the location of a folder's ratings and the files there; one file before parts."""
+    """Return the location of a folder's ratings, and their files; prefer one file to parts."""
     suffixes = [definition.suffix + suffix for suffix in _COMPRESSION_SUFFIXES]
     for stem in definition.ratings:
         for suffix in (*suffixes, ".parquet"):
@@ -293,17 +297,17 @@ def _find_ratings(folder: str, definition: _Definition) -> tuple[str, tuple[str,
         "ratings",
         path=folder,
         names=" or ".join(names),
-        reason=_access_reason(f"{folder}/{names[0]}"),
+        reason=_format_access_reason(f"{folder}/{names[0]}"),
     )
 
 
 def _resolve_ratings(ratings: str, folder: str) -> str:
-    """Return the location that a user named: relative to the working directory, or the folder."""
+    """Resolve a location against the working directory, else against the folder."""
     within = f"{folder}/{ratings}"
     return within if not has_files(ratings) and has_files(within) else ratings
 
 
-def _access_reason(*paths: str) -> str:
-    """Return in parentheses why the first unreadable path can't be read; "" if all can."""
+def _format_access_reason(*paths: str) -> str:
+    """Return in parentheses why access to one of the paths is denied; "" if it is not."""
     errors = (find_access_error(path) for path in paths)
     return next((f" ({error})" for error in errors if error), "")

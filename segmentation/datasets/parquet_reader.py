@@ -1,4 +1,4 @@
-"""The reader of Parquet: row groups become typed rows, rejected rows are set aside."""
+"""Read Parquet row groups into typed rows, and set rejected rows aside."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def probe_parquet(path: str, size: int, scale: tuple[float, float]) -> RatingsFo
         size,
         b"",
         tuple(schema.names),
-        # As for text, a file without rows starts its data at its end.
+        # As for text, the data of a file without rows starts at its end.
         data_start=0 if n_rows else size,
         header_lines=0,
         scale=scale,
@@ -76,32 +76,32 @@ def probe_parquet(path: str, size: int, scale: tuple[float, float]) -> RatingsFo
 
 
 def check_id_types(files: Sequence[RatingsFormat]) -> None:
-    """Refuse Parquet files that disagree on whether a column's ids are strings.
+    """Reject Parquet files that disagree on whether a column's ids are strings.
 
     Raises
     ------
     DataError
         If a file disagrees with the first one.
     """
-    for other in files[1:]:
-        for name in {*files[0].string_columns} ^ {*other.string_columns}:
+    for file in files[1:]:
+        for name in {*files[0].string_columns} ^ {*file.string_columns}:
             types = []
-            for path in (files[0].path, other.path):
-                with _open_parquet(path, None) as file:
-                    types.append(file.schema_arrow.field(name).type)
-            # A uint64 column whose values exceed int64 is read as strings, but agrees with int64.
+            for path in (files[0].path, file.path):
+                with _open_parquet(path, None) as source:
+                    types.append(source.schema_arrow.field(name).type)
+            # A uint64 column that exceeds int64 is read as strings, but may be mixed with int64.
             if _is_string_type(types[0]) != _is_string_type(types[1]):
                 raise DataError(
-                    f"{other.path}: column {name} is of type {types[1]}, but of type {types[0]} "
+                    f"{file.path}: column {name} is of type {types[1]}, but of type {types[0]} "
                     f"in {files[0].path}; write all parts with the same type"
                 )
 
 
 def plan_row_groups(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
-    """Yield runs of row groups of about ``size`` bytes, with the bytes of each run.
+    """Yield ranges of row groups of about ``size`` bytes, each with its number of bytes.
 
-    Bytes are compressed and count only the columns that are read. A range's ``start`` and
-    ``stop`` number row groups.
+    The bytes are compressed ones of the user, movie and rating columns. The ``start`` and ``stop``
+    of a range are indices of row groups.
     """
     with _open_parquet(file.path, file.size) as source:
         metadata = source.metadata
@@ -124,17 +124,18 @@ def plan_row_groups(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange,
 def read_row_groups(
     file: RatingsFormat, part: ByteRange, *, detailed: bool = False
 ) -> Iterator[ParsedChunk]:
-    """Yield the rows of some row groups in the file's order, rejected rows set aside.
+    """Yield the rows of a range of row groups in batches, in the order of the file.
 
     Parameters
     ----------
     file
         The format of the file.
     part
-        The row groups, by number.
+        The range of row groups, by index.
     detailed
-        Add the columns ``timestamp`` and ``line``, as
-        :func:`segmentation.datasets.csv_reader.parse_lines` does.
+        Add the int64 columns ``timestamp`` and ``line``, as
+        :func:`segmentation.datasets.csv_reader.parse_lines` does; ``line`` is the row within the
+        batch.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
 
 
 def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return a column of ratings as float64, and which of them are finite numbers."""
+    """Return a column of ratings as float64, and a mask of the finite ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -207,7 +208,7 @@ def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bo
 
 
 def _parse_timestamps(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """Return integers as they are, and dates and datetimes in microseconds."""
+    """Return integers unchanged, dates and datetimes in microseconds, else `NO_TIMESTAMP`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -231,7 +232,7 @@ def _parse_timestamps(batch: pa.RecordBatch) -> NDArray[np.int64]:
 
 
 def _parse_integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return a column of ids as int64, and which of them are ids."""
+    """Return a column of ids as int64, and a mask of the valid ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -250,9 +251,9 @@ def _parse_integers_in_strings(column: pa.Array) -> tuple[NDArray[np.int64], NDA
     import pyarrow.compute as pc
 
     encoded = pc.cast(column, pa.string()).fill_null("").dictionary_encode()
-    distinct = [identifiers.parse_integer(text.encode()) for text in encoded.dictionary.to_pylist()]
-    is_id = np.array([not isinstance(value, str) for value in distinct], np.bool_)
-    values = np.array([0 if isinstance(value, str) else value for value in distinct], np.int64)
+    parsed = [identifiers.parse_integer(text.encode()) for text in encoded.dictionary.to_pylist()]
+    is_id = np.array([not isinstance(value, str) for value in parsed], np.bool_)
+    values = np.array([0 if isinstance(value, str) else value for value in parsed], np.int64)
     indices = encoded.indices.to_numpy(zero_copy_only=False)
     return values[indices], is_id[indices]
 
@@ -302,16 +303,16 @@ def _exceeds_int64(file: pq.ParquetFile, name: str) -> bool:
     if file.schema_arrow.field(name).type != pa.uint64():
         return False
     metadata = file.metadata
-    at = metadata.schema.names.index(name)
+    index = metadata.schema.names.index(name)
     for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(at).statistics
+        statistics = metadata.row_group(group).column(index).statistics
         if statistics is not None and statistics.has_min_max:
             largest = statistics.max
         else:
             try:
                 largest = pc.max(file.read_row_group(group, [name])[name]).as_py() or 0
             except (pa.ArrowException, OSError):
-                # Reading the ratings reports the damage, with its place.
+                # The damage is reported when the ratings are read.
                 continue
         if largest >= 2**63:
             return True
@@ -325,7 +326,7 @@ def _open_parquet(path: str, size: int | None) -> Iterator[pq.ParquetFile]:
     Raises
     ------
     DataError
-        If it is not Parquet, or can't be read in any order.
+        If the file can't be read, is not Parquet, or its server does not support range requests.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
-"""Partitions of ratings files: what one task reads.
+"""Divide ratings files into partitions, one per task, and read them.
 
-A :class:`Fragment` is one part of one file that a task reads; a partition is a list of them.
-:func:`probe_files` looks at the head of each file, :func:`plan_partitions` divides the files into
+A :class:`Fragment` is a part of one file; a partition is a list of fragments.
+:func:`probe_files` detects the format of each file, :func:`plan_partitions` divides the files into
 partitions, and :func:`read_chunks` reads a fragment in chunks.
 """
 
@@ -29,22 +29,21 @@ if TYPE_CHECKING:
 
     from segmentation.datasets.layouts import Layout
 
-#: Default size of a partition in bytes of text: some 1.2 million rows, tens of MB in memory.
+#: Default size of a partition in bytes of text: about 1.2 million rows, tens of MB in memory.
 PARTITION_BYTES = 32 << 20
-#: Parquet holds about this many times as many ratings per byte as text.
+#: Ratings per byte of Parquet, relative to text.
 _PARQUET_DENSITY = 4
-#: Bytes of a compressed file that are decompressed at a time.
+#: Bytes of text per chunk of a compressed or streamed file.
 _CHUNK_BYTES = 8 << 20
 _HEAD_BYTES = 1 << 16
 _MAX_LINE_BYTES = 64 << 20
-#: Bytes read beyond a range, for the end of its last line.
+#: Bytes read after the end of a range, to complete its last line.
 _OVERREAD_BYTES = 4096
-#: Buffers for reuse: memory that is newly allocated each time costs several times as much as
-#: reading into it.
+#: Buffers for reuse: allocating new memory takes several times as long as reading into it.
 _buffers: list[bytearray] = []
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_MAGIC = b"PAR1"
-#: Compression by a file's first bytes, under pyarrow's name of the codec.
+#: First bytes of a compressed file → pyarrow's name of the codec.
 _CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _UNSUPPORTED = {
     b"PK\x03\x04": ("a zip archive", "unzip"),
@@ -61,14 +60,14 @@ class Fragment(NamedTuple):
 
 
 def probe_files(layout: Layout, *, string_movie_ids: bool | None = None) -> list[RatingsFormat]:
-    """Return how to read each ratings file of a layout, judging by its first bytes.
+    """Detect the format of each ratings file of a layout from its first bytes or its schema.
 
     Parameters
     ----------
     layout
         The files of the data set.
     string_movie_ids
-        Whether the catalogue's ids are strings; None to judge by the ratings.
+        Whether the catalogue's ids are strings; None to decide by the ratings.
 
     Raises
     ------
@@ -78,7 +77,7 @@ def probe_files(layout: Layout, *, string_movie_ids: bool | None = None) -> list
     """
     files = [_probe_file(path, layout) for path in layout.ratings_files]
     parquet_reader.check_id_types([file for file in files if file.codec == "parquet"])
-    # One string column makes that column a string in all files.
+    # A column that is a string in one file is a string in all files.
     string_columns = {name for file in files for name in file.string_columns}
     if string_movie_ids is not None:
         string_columns = string_columns - {MOVIE} | ({MOVIE} if string_movie_ids else set())
@@ -132,7 +131,7 @@ def _parse_head(
     if codec is None:
         start = min(start, size)
     elif len(head) < _HEAD_BYTES and start >= len(head):
-        # The head is the whole content, and nothing follows the header.
+        # The head is the whole file, and nothing follows the header.
         start = size
     return RatingsFormat(path, size, b",", columns, start, 1, layout.scale, codec)
 
@@ -156,17 +155,17 @@ def _parse_header(path: str, header: bytes) -> tuple[str, ...]:
 
 
 def _find_string_columns(file: RatingsFormat, head: bytes) -> tuple[str, ...]:
-    """Return the columns whose ids are strings, judging by the first lines of a file."""
+    """Return the columns whose ids are strings, based on the first lines of a file."""
     lines = [line.rstrip(b"\r") for line in head[file.data_start :].split(b"\n")]
     if len(head) >= _HEAD_BYTES:
         # The last line is cut off.
         del lines[-1]
     rows = [fields for line in lines if len(fields := split_line(file, line)) == len(file.columns)]
-    user_at, movie_at, _ = file.positions
+    user_index, movie_index, _ = file.positions
     return tuple(
         name
-        for name, at in ((USER, user_at), (MOVIE, movie_at))
-        if identifiers.is_string_column([row[at] for row in rows])
+        for name, index in ((USER, user_index), (MOVIE, movie_index))
+        if identifiers.is_string_column([row[index] for row in rows])
     )
 
 
@@ -175,9 +174,9 @@ def plan_partitions(
 ) -> list[list[Fragment]]:
     """Divide files into partitions of about ``partition_bytes`` bytes of text, one per task.
 
-    A fragment of text owns the lines that begin in its byte range. A compressed file is one
-    fragment, since it can only be read from its beginning; so is a file whose server does not
-    support range requests. Small files share a partition.
+    A fragment of text consists of the lines that begin in its byte range. A compressed file, or one
+    whose server does not support range requests, is one fragment, since it can only be read from
+    its beginning. Small uncompressed files share a partition.
 
     Examples
     --------
@@ -219,24 +218,23 @@ def read_chunks(
 ) -> Iterator[bytes | memoryview | ParsedChunk]:
     """Yield the content of a fragment: whole lines of text, or the typed rows of Parquet.
 
-    A fragment of plain text is one chunk. A compressed file comes in chunks, so that it needs no
-    more memory than plain text. A chunk is valid until the next one is requested: its buffer is
-    reused.
+    A fragment of plain text is one chunk. A compressed or streamed file is read in several chunks,
+    to limit memory. A chunk is valid only until the next one is requested: its buffer is reused.
 
     Parameters
     ----------
     fragment
-        What to read.
+        The fragment to read.
     size
-        Bytes of text per chunk of a compressed file, approximately.
+        Approximate bytes of text per chunk of a compressed or streamed file.
     detailed
-        Add the columns ``timestamp`` and ``line`` to typed rows, as
+        Add the columns ``timestamp`` and ``line`` to the typed rows of Parquet, as
         :func:`segmentation.datasets.csv_reader.parse_lines` does.
 
     Raises
     ------
     DataError
-        If a file is damaged, or was shortened after it was probed.
+        If a file can't be read, is damaged, or was shortened after it was probed.
     """
     file, part = fragment
     if file.codec == "parquet":
@@ -254,7 +252,7 @@ def release_buffers() -> None:
 
 def _read_byte_range(file: RatingsFormat, part: ByteRange) -> Iterator[memoryview]:
     """Yield the lines that begin in a byte range, as one chunk."""
-    # A line begins after a line end, so the search for the first one starts a byte early.
+    # A line begins after a line end, so the search for the first line starts one byte early.
     is_first = part.start == file.data_start
     offset = part.start - (not is_first)
     last = part.stop - 1 - offset
@@ -263,7 +261,7 @@ def _read_byte_range(file: RatingsFormat, part: ByteRange) -> Iterator[memoryvie
         with open_file(file.path, file.size) as handle:
             handle.seek(offset)
             size = _fill_buffer(handle, buffer, 0)
-            # The last line ends at the last byte of the range, or after it.
+            # The last line ends at or after the last byte of the range.
             while (stop := buffer.find(b"\n", max(last, 0), size) + 1) == 0:
                 if size < len(buffer):
                     stop = size
@@ -283,9 +281,9 @@ def _read_byte_range(file: RatingsFormat, part: ByteRange) -> Iterator[memoryvie
 
 
 def _take_buffer(size: int) -> bytearray:
-    """Return a buffer of at least ``size`` bytes, a used one if there is any."""
+    """Return a buffer of at least ``size`` bytes: a used one that is large enough, or a new one."""
     while _buffers:
-        # Another thread may take the last one first.
+        # Another thread may take the last buffer first.
         with contextlib.suppress(IndexError):
             buffer = _buffers.pop()
             if len(buffer) >= size:

@@ -19,7 +19,7 @@ _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class AccessDeniedError(DataError):
-    """A path or URL that the server or the system does not let us read."""
+    """The server or the operating system denies access to a path or URL."""
 
 
 def with_retries(path: str, action: Callable[[], _Result], *, must_exist: bool = False) -> _Result:
@@ -30,7 +30,8 @@ def with_retries(path: str, action: Callable[[], _Result], *, must_exist: bool =
     path
         The path or URL, for error messages.
     action
-        The call. It runs again after a connection error, a timeout or an HTTP status that may pass.
+        The function. It is called again after a connection error, a timeout or a transient HTTP
+        status.
     must_exist
         Report a missing file as a :class:`DataError`.
 
@@ -39,7 +40,7 @@ def with_retries(path: str, action: Callable[[], _Result], *, must_exist: bool =
     FileNotFoundError
         If the file does not exist and ``must_exist`` is false.
     AccessDeniedError
-        If the server or the system denies access.
+        If the server or the operating system denies access.
     DataError
         If the read fails for any other reason, or on every attempt.
 
@@ -53,71 +54,75 @@ def with_retries(path: str, action: Callable[[], _Result], *, must_exist: bool =
             return action()
         except DataError:
             raise
-        # Each file system raises errors of its own, and not all of them derive from OSError.
+        # Each file system raises its own errors, and not all of them derive from OSError.
         except Exception as error:
-            status = _http_status(error)
+            status = _find_http_status(error)
             if _is_missing(error, status):
                 if must_exist:
                     raise DataError(f"{path}: no such file; check its name and folder") from error
                 raise FileNotFoundError(path) from error
-            answer = f"{status} {_reason_phrase(error)}" if status else describe_error(error)
+            reason = f"{status} {_find_reason_phrase(error)}" if status else describe_error(error)
+            is_url = "://" in path
             if status in (401, 403) or isinstance(error, PermissionError):
-                raise AccessDeniedError(
-                    f"{path}: access denied ({answer}); check the address, the permissions and "
-                    "whether the link has expired"
-                ) from error
+                advice = (
+                    "check the address, the permissions and whether the link has expired"
+                    if is_url
+                    else "check its permissions and those of its folder"
+                )
+                raise AccessDeniedError(f"{path}: access denied ({reason}); {advice}") from error
             is_transient = status in _TRANSIENT_STATUSES or (
                 status is None and _is_connection_error(error)
             )
             if pause is None or not is_transient:
                 attempts = f", {len(_PAUSES) + 1} attempts" if is_transient else ""
                 raise DataError(
-                    f"{path}: can't be read ({answer}{attempts}); check the address, or try again "
-                    "later"
+                    f"{path}: can't be read ({reason}{attempts}); check the "
+                    f"{'address' if is_url else 'path'}, or try again later"
                 ) from error
         time.sleep(pause)
     raise AssertionError
 
 
 def describe_error(error: BaseException) -> str:
-    r"""Return the message of an error's root cause as one line; its type where it has none.
+    r"""Return the message of an error's root cause as one line; its type if it has no message.
 
     Examples
     --------
     >>> describe_error(OSError("cut  off\nhere"))
     'cut off here'
     """
-    *_, root = _cause_chain(error)
+    *_, root = _iterate_causes(error)
     return " ".join(str(root).split()) or type(root).__name__
 
 
-def _cause_chain(error: BaseException) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
         cause = cause.__cause__
 
 
-def _http_status(error: BaseException) -> int | None:
-    """Return the status that an HTTP server answered with, None if it did not answer."""
-    statuses = (getattr(cause, "status", None) for cause in _cause_chain(error))
+def _find_http_status(error: BaseException) -> int | None:
+    """Return the HTTP status of an error or of its causes; None if none of them has one."""
+    statuses = (getattr(cause, "status", None) for cause in _iterate_causes(error))
     return next((status for status in statuses if isinstance(status, int)), None)
 
 
-def _reason_phrase(error: BaseException) -> str:
-    phrases = (getattr(cause, "message", None) for cause in _cause_chain(error))
+def _find_reason_phrase(error: BaseException) -> str:
+    phrases = (getattr(cause, "message", None) for cause in _iterate_causes(error))
     return next((text for text in phrases if isinstance(text, str)), "") or "no reason given"
 
 
 def _is_missing(error: BaseException, status: int | None) -> bool:
     if status is not None:
         return status in (404, 410)
-    # fsspec raises FileNotFoundError for every failed HTTP request; the real error is its cause.
+    # fsspec's info() over HTTP raises FileNotFoundError for any failure, caused by the real error.
     return isinstance(error, FileNotFoundError) and error.__cause__ is None
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    """Return whether a connection failed, directly or as the cause of fsspec's error."""
+    """Return whether an error or one of its causes is a failed connection or a timeout."""
     kinds: tuple[type[BaseException], ...] = (ConnectionError, TimeoutError)
     try:
         import aiohttp
@@ -125,4 +130,4 @@ def _is_connection_error(error: BaseException) -> bool:
         pass
     else:
         kinds += (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
-    return any(isinstance(cause, kinds) for cause in _cause_chain(error))
+    return any(isinstance(cause, kinds) for cause in _iterate_causes(error))

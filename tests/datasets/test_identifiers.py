@@ -39,7 +39,8 @@ def test_integers_as_python_reads_them(field: str) -> None:
         (b"", "is not an integer"),
         (b"1.0", "is not an integer"),
         (b"1\n", "is not an integer"),
-        (b"9" * 26, "is not an integer"),
+        (b"9" * 26, "does not fit in 64 bits"),
+        (b" -" + b"9" * 100, "does not fit in 64 bits"),
         (b"9223372036854775808", "does not fit in 64 bits"),
     ],
 )

@@ -16,9 +16,9 @@ from segmentation.schema import KAGGLE_GENRES
 
 ROWS = 26_024_289
 USERS = 270_896
-MOST_RATINGS_OF_A_USER = 18_276
+MAX_RATINGS_PER_USER = 18_276
 
-#: Numbers of ratings of 0.5, 1, …, 5 stars at full size; they add up to ROWS.
+#: Numbers of ratings with 0.5, 1, …, 5 stars at full size; they add up to ROWS.
 HALF_STARS = (
     404_897,
     843_310,
@@ -38,17 +38,18 @@ RECORDS = 45_466
 MALFORMED = 3
 DUPLICATES = 30
 WITHOUT_GENRE = 2_442
-#: Distinct movies with a record, not counting torn and duplicate records.
+#: Distinct movies. RECORDS counts both halves of a torn record, and duplicates.
 MOVIES = RECORDS - MALFORMED - DUPLICATES
-LARGEST_MOVIE_ID = 176_275
-LARGEST_TMDB_ID = 469_172
+MAX_MOVIE_ID = 176_275
+MAX_TMDB_ID = 469_172
 
 #: Ratings of the three most rated movies: Forrest Gump, Shawshank Redemption, Pulp Fiction.
 TOP_RATINGS = (91_921, 91_082, 87_901)
-#: The other movies follow a stretched exponential of their rank. Its power and its scale in ranks
-#: were solved so that ratings add up to ROWS and 45,115 movies have at least one.
+#: The other movies follow a stretched exponential of their rank. Its power and its scale, in
+#: ranks, were chosen so that ratings add up to ROWS and 45,115 movies have at least one.
 POPULARITY_TOP, POPULARITY_POWER, POPULARITY_RANKS = 87_000.0, 0.3652, 68.37
 
+#: Minimum, quartiles and maximum of the timestamps, in seconds since 1970.
 TIMESTAMPS = (789_652_009, 990_754_500, 1_151_716_000, 1_357_578_000, 1_501_829_870)
 
 #: genre → (TMDB id, number of titles, lean, offset of its mean rating). The lean is the exponent of
@@ -79,7 +80,7 @@ GENRES: dict[str, tuple[int, int, float, float]] = {
 
 @dataclass(frozen=True)
 class PlantedSegment:
-    """One planted segment: how much its users rate, which genres they watch, which they like.
+    """A planted segment: how many movies its users rate, which genres they watch and like.
 
     Parameters
     ----------
@@ -88,11 +89,12 @@ class PlantedSegment:
     share
         Share of the users.
     median, spread
-        Ratings per user are lognormal with this median and standard deviation of the logarithm.
+        Ratings per user are lognormal with this median and standard deviation of the logarithm,
+        before they are scaled to the number of rows.
     satisfaction
         Shift of all the segment's scores.
     viewing
-        Genre → factor on the chance that a user of the segment rates one of its movies.
+        Genre → factor on the weight with which a user of the segment draws one of its movies.
     liking
         Genre → shift of the scores of its movies. Scores become stars by rank.
     """
@@ -158,7 +160,7 @@ SEGMENTS = (
 def expected_ratings() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the expected number of ratings of each linked movie at full size.
 
-    The array has shape (LINKS,) and is sorted by falling popularity.
+    The array has shape (LINKS,) and is in descending order.
     """
     ranks = np.arange(LINKS)
     expected = POPULARITY_TOP * np.exp(-((ranks / POPULARITY_RANKS) ** POPULARITY_POWER))

@@ -1,4 +1,4 @@
-"""The synthetic catalogue: ids, genres, and files with the defects of the real ones."""
+"""Generate the catalogue: ids, genres, and files with the defects of the real ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: popularity rank → (movieId, tmdbId, title, genres) of the three most rated movies.
-_KNOWN = {
+_TOP_MOVIES = {
     0: (356, 13, "Forrest Gump", ("Comedy", "Drama", "Romance")),
     1: (318, 278, "The Shawshank Redemption", ("Drama", "Crime")),
     2: (296, 680, "Pulp Fiction", ("Thriller", "Crime")),
 }
-#: TMDB ids that equal the movieIds of two of the above; a direct join confuses them.
+#: Titles of the TMDB ids that equal the movieIds of two of the above; a direct join mistakes one
+#: movie for the other.
 _MISTAKEN = {296: "Terminator 3: Rise of the Machines", 318: "The Million Dollar Hotel"}
 
 _LOW_IDS = 10_000
@@ -104,16 +105,16 @@ _STUDIOS = ("Harbour Lights", "Ninth Reel", "Paper Moon & Sons", "Tall Pine Pict
 
 
 class Movies(NamedTuple):
-    """Every movie of ``links.csv`` by falling popularity; arrays have shape (LINKS,).
+    """The movies of ``links.csv``, the most popular first; arrays have shape (LINKS,).
 
-    ``tmdb_ids`` is 0 where ``links.csv`` has no TMDB id; ``recorded`` is whether
-    ``movies_metadata.csv`` has the movie; ``indicator``, of shape (LINKS, n_genres), is whether it
-    has the genre; ``titles`` has one title per movie.
+    ``tmdb_ids`` is 0 if ``links.csv`` has no TMDB id; ``has_record`` tells whether
+    ``movies_metadata.csv`` has the movie; ``indicator``, of shape (LINKS, n_genres), tells whether
+    it has the genre; ``titles`` has one title per movie.
     """
 
     movie_ids: NDArray[np.int64]
     tmdb_ids: NDArray[np.int64]
-    recorded: NDArray[np.bool_]
+    has_record: NDArray[np.bool_]
     indicator: NDArray[np.bool_]
     titles: list[str]
 
@@ -122,28 +123,28 @@ def draw_catalogue(seed: int) -> Movies:
     """Draw the catalogue; it depends on the seed only, not on the number of ratings."""
     rng = np.random.default_rng([seed, 1])
     ranks = np.arange(calibration.LINKS)
-    # Unpopular movies are the ones without a record, and some of these have no TMDB id.
+    # Mostly unpopular movies lack a record; some of those lack a TMDB id, too.
     obscurity = np.log1p(ranks) + 2.0 * rng.random(calibration.LINKS)
-    obscurity[: len(_KNOWN)] = -1.0
+    obscurity[: len(_TOP_MOVIES)] = -1.0
     tail = np.argsort(-obscurity, kind="stable")[: calibration.LINKS - calibration.MOVIES]
-    recorded = np.ones(calibration.LINKS, bool)
-    recorded[tail] = False
+    has_record = np.ones(calibration.LINKS, bool)
+    has_record[tail] = False
     unlinked = rng.choice(tail, calibration.LINKS_WITHOUT_TMDB, replace=False)
     movie_ids = _draw_movie_ids(rng)
-    tmdb_ids = _draw_tmdb_ids(rng, movie_ids, recorded)
+    tmdb_ids = _draw_tmdb_ids(rng, movie_ids, has_record)
     tmdb_ids[unlinked] = 0
     indicator = np.zeros((calibration.LINKS, len(calibration.GENRES)), bool)
-    indicator[recorded] = _draw_genres(rng, calibration.expected_ratings()[recorded])
+    indicator[has_record] = _draw_genres(rng, calibration.expected_ratings()[has_record])
     titles = [_make_title(int(rank), int(tmdb)) for rank, tmdb in zip(ranks, tmdb_ids, strict=True)]
-    return Movies(movie_ids, tmdb_ids, recorded, indicator, titles)
+    return Movies(movie_ids, tmdb_ids, has_record, indicator, titles)
 
 
 def _draw_movie_ids(rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw distinct movieIds; low ones tend to go to popular movies."""
     low = rng.permutation(np.arange(1, _LOW_IDS))[: int(0.93 * _LOW_IDS)]
-    anchors = np.array([movie for movie, *_ in _KNOWN.values()])
-    high = rng.permutation(np.arange(_LOW_IDS, calibration.LARGEST_MOVIE_ID + 1))
-    pool = np.union1d(low, anchors)
+    top_ids = np.array([movie for movie, *_ in _TOP_MOVIES.values()])
+    high = rng.permutation(np.arange(_LOW_IDS, calibration.MAX_MOVIE_ID + 1))
+    pool = np.union1d(low, top_ids)
     pool = np.sort(np.concatenate([pool, high[: calibration.LINKS - len(pool)]]))
     # Movies that entered MovieLens early have low ids and many ratings.
     order = np.argsort(
@@ -151,38 +152,37 @@ def _draw_movie_ids(rng: np.random.Generator) -> NDArray[np.int64]:
     )
     ids = np.empty(calibration.LINKS, np.int64)
     ids[order] = pool
-    for rank, (movie, *_) in _KNOWN.items():
-        at = int(np.flatnonzero(ids == movie)[0])
-        ids[[rank, at]] = ids[[at, rank]]
+    for rank, (movie, *_) in _TOP_MOVIES.items():
+        index = int(np.flatnonzero(ids == movie)[0])
+        ids[[rank, index]] = ids[[index, rank]]
     return ids
 
 
 def _draw_tmdb_ids(
-    rng: np.random.Generator, movie_ids: NDArray[np.int64], recorded: NDArray[np.bool_]
+    rng: np.random.Generator, movie_ids: NDArray[np.int64], has_record: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Draw distinct TMDB ids, none of them equal to its movie's movieId."""
-    fixed = [tmdb for _, tmdb, *_ in _KNOWN.values()] + list(_MISTAKEN)
+    """Draw distinct TMDB ids, which differ from the movieId of the same movie."""
+    top_ids = [tmdb for _, tmdb, *_ in _TOP_MOVIES.values()] + list(_MISTAKEN)
     low = rng.permutation(np.arange(2, _LOW_IDS))[: int(_LOW_TMDB_SHARE * _LOW_IDS)]
-    high = rng.permutation(np.arange(_LOW_IDS, calibration.LARGEST_TMDB_ID + 1))
-    pool = np.union1d(low, fixed)
+    high = rng.permutation(np.arange(_LOW_IDS, calibration.MAX_TMDB_ID + 1))
+    pool = np.union1d(low, top_ids)
     pool = rng.permutation(np.concatenate([pool, high[: calibration.LINKS - len(pool)]]))
-    # The fixed ids go to the most popular movies, which have records.
-    for place, tmdb in enumerate(fixed):
-        at = int(np.flatnonzero(pool == tmdb)[0])
-        pool[[place, at]] = pool[[at, place]]
-    clash = np.flatnonzero(pool == movie_ids)
-    if len(clash):
-        others = clash[clash >= len(fixed)]
-        pool[others] = np.roll(pool[others], 1) if len(others) > 1 else pool[others] + 500_000
-    assert recorded[: len(fixed)].all()
+    # These ids go to the most popular movies, which have records.
+    for rank, tmdb in enumerate(top_ids):
+        index = int(np.flatnonzero(pool == tmdb)[0])
+        pool[[rank, index]] = pool[[index, rank]]
+    clashes = np.flatnonzero(pool == movie_ids)
+    clashes = clashes[clashes >= len(top_ids)]
+    if len(clashes):
+        pool[clashes] = np.roll(pool[clashes], 1) if len(clashes) > 1 else pool[clashes] + 500_000
+    assert has_record[: len(top_ids)].all()
     return pool
 
 
 def _draw_genres(rng: np.random.Generator, expected: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Give each genre its exact number of titles, leaning towards popular movies as measured."""
+    """Draw each genre's exact number of titles, with its measured lean to popular movies."""
     n, names = len(expected), list(calibration.GENRES)
     chosen = np.zeros((n, len(names)), bool)
-    fixed = {rank: genres for rank, (*_, genres) in _KNOWN.items()}
     genreless = np.zeros(n, bool)
     genreless[rng.choice(np.arange(n // 20, n), calibration.WITHOUT_GENRE, replace=False)] = True
     log_expected = np.log(expected)
@@ -190,29 +190,32 @@ def _draw_genres(rng: np.random.Generator, expected: NDArray[np.float64]) -> NDA
         # The largest Gumbel keys are a weighted draw without replacement (Vieira 2014).
         keys = lean * log_expected - np.log(-np.log(rng.random(n)))
         keys[genreless] = -np.inf
-        for rank, genres in fixed.items():
+        for rank, (*_, genres) in _TOP_MOVIES.items():
             keys[rank] = np.inf if name in genres else -np.inf
         # The counts are of records, and the duplicate records are movies with Drama only.
         count = titles - (calibration.DUPLICATES if name == "Drama" else 0)
         chosen[np.argpartition(-keys, count)[:count], g] = True
-    _share_genres(chosen, genreless)
+    _move_genres(chosen, genreless)
     return chosen
 
 
-def _share_genres(chosen: NDArray[np.bool_], genreless: NDArray[np.bool_]) -> None:
-    """Move a genre from movies with at least three to movies of similar popularity with none."""
+def _move_genres(chosen: NDArray[np.bool_], genreless: NDArray[np.bool_]) -> None:
+    """Move genres, in place, from movies with three or more to movies without any.
+
+    Both are taken in the order of popularity, except movies that should have no genre.
+    """
     counts = chosen.sum(axis=1)
-    spare = np.where(counts >= 3, counts - 2, 0)
-    spare[: len(_KNOWN)] = 0
-    needy = np.flatnonzero((counts == 0) & ~genreless)
-    donors = np.repeat(np.arange(len(spare)), spare)
-    if len(donors) < len(needy):
-        raise AssertionError("more movies without a genre than genres to spare")
-    pairs = donors[np.linspace(0, len(donors) - 1, len(needy)).astype(np.int64)]
-    for giver, taker in zip(pairs, needy, strict=True):
-        genre = np.flatnonzero(chosen[giver])[taker % int(chosen[giver].sum())]
-        chosen[giver, genre] = False
-        chosen[taker, genre] = True
+    n_surplus = np.where(counts >= 3, counts - 2, 0)
+    n_surplus[: len(_TOP_MOVIES)] = 0
+    targets = np.flatnonzero((counts == 0) & ~genreless)
+    candidates = np.repeat(np.arange(len(n_surplus)), n_surplus)
+    if len(candidates) < len(targets):
+        raise AssertionError("more movies without a genre than surplus genres")
+    sources = candidates[np.linspace(0, len(candidates) - 1, len(targets)).astype(np.int64)]
+    for source, target in zip(sources, targets, strict=True):
+        genre = np.flatnonzero(chosen[source])[target % int(chosen[source].sum())]
+        chosen[source, genre] = False
+        chosen[target, genre] = True
 
 
 def draw_normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
@@ -221,8 +224,8 @@ def draw_normal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 
 
 def _make_title(rank: int, tmdb: int) -> str:
-    if rank in _KNOWN:
-        return _KNOWN[rank][2]
+    if rank in _TOP_MOVIES:
+        return _TOP_MOVIES[rank][2]
     if tmdb in _MISTAKEN:
         return _MISTAKEN[tmdb]
     first, second = _FIRST[rank % 20], _SECOND[rank // 20 % 20]
@@ -234,30 +237,29 @@ def format_links(movies: Movies) -> bytes:
     """Return the bytes of ``links.csv``, sorted by movieId."""
     order = np.argsort(movies.movie_ids)
     lines = ["movieId,imdbId,tmdbId"]
-    for at in order:
-        tmdb = movies.tmdb_ids[at]
-        lines.append(f"{movies.movie_ids[at]},{_make_imdb_id(at)},{tmdb or ''}")
+    for rank in order:
+        tmdb = movies.tmdb_ids[rank]
+        lines.append(f"{movies.movie_ids[rank]},{_make_imdb_id(rank)},{tmdb or ''}")
     return ("\n".join(lines) + "\n").encode()
 
 
 def format_metadata(movies: Movies, seed: int) -> bytes:
     """Return the bytes of ``movies_metadata.csv``, with torn, duplicate and genreless records."""
     rng = np.random.default_rng([seed, 2])
-    order = rng.permutation(np.flatnonzero(movies.recorded))
+    order = rng.permutation(np.flatnonzero(movies.has_record))
     drama = np.zeros(movies.indicator.shape[1], bool)
     drama[list(calibration.GENRES).index("Drama")] = True
     drama_only = np.flatnonzero((movies.indicator == drama).all(axis=1))
     duplicated = set(
-        rng.choice(drama_only[len(_KNOWN) :], calibration.DUPLICATES, replace=False).tolist()
+        rng.choice(drama_only[len(_TOP_MOVIES) :], calibration.DUPLICATES, replace=False).tolist()
     )
-    ordinary = order[(order >= len(_KNOWN)) & ~np.isin(order, list(duplicated))]
+    ordinary = order[(order >= len(_TOP_MOVIES)) & ~np.isin(order, list(duplicated))]
     torn = set(rng.choice(ordinary, calibration.MALFORMED, replace=False).tolist())
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     duplicates: list[list[str]] = []
-    for at in order:
-        rank = int(at)
+    for rank in order.tolist():
         row = _make_record(movies, rank)
         if rank in torn:
             # As in the real file, a line break in the overview ends the record.
@@ -275,7 +277,7 @@ def format_metadata(movies: Movies, seed: int) -> bytes:
 
 
 def _shift_columns(rank: int, tail: list[str]) -> Iterator[str]:
-    """Yield the rest of a torn record; its production companies end up under ``genres``."""
+    """Yield the second half of a torn record: production companies end up under ``genres``."""
     yield from tail[1:3]
     yield str([{"name": _STUDIOS[rank % 5], "id": 10_000 + rank % 5}])
     yield from tail[4:]

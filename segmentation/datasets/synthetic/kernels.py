@@ -1,4 +1,4 @@
-"""Compiled loops of the generator; every random number is a function of (seed, user)."""
+"""Compiled loops of the generator; the random numbers of a user depend on seed and user only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 _TO_UNIT = 1.0 / (1 << 53)
 
-#: A user with at least this many movies ranks all of them by random keys; with fewer, movies are
-#: drawn until enough are distinct.
+#: For users with at least this many movies, all movies are ranked by random keys; for the others,
+#: movies are drawn until enough are distinct.
 HEAVY_USER = 1_500
 
 
@@ -42,7 +42,7 @@ def _to_unit(bits: np.uint64) -> float:
 def _normal(state: np.uint64) -> float:
     """Return an approximately standard normal number (Irwin–Hall, four terms).
 
-    It uses additions and one product only, so it is the same on every machine.
+    It uses no transcendental function, so it is the same on every machine.
     """
     total = 0.0
     for i in range(4):
@@ -63,9 +63,9 @@ def draw_movies(
 ) -> None:
     """Draw each user's movies without replacement, in proportion to their weights.
 
-    Light users draw with replacement and skip repeats. Heavy users take the movies with the
-    smallest keys ``exponential / weight`` (Efraimidis and Spirakis 2006). Both have the same
-    distribution.
+    For light users, movies are drawn with replacement and repeats are skipped. Heavy users get the
+    movies with the smallest keys ``exponential / weight`` (Efraimidis and Spirakis 2006). Both
+    methods have the same distribution.
 
     Parameters
     ----------
@@ -82,31 +82,31 @@ def draw_movies(
     n_movies = weights.shape[1]
     taken = np.full(n_movies, -1, np.int64)
     keys = np.empty(n_movies)
-    at = 0
+    start = 0
     for u in range(len(counts)):
         state = _mix(seed + np.uint64(first_user + u + 1) * _GOLDEN)
         segment = segments[u]
         count = counts[u]
         if count >= HEAVY_USER:
-            for f in range(n_movies):
+            for movie in range(n_movies):
                 state += _GOLDEN
-                keys[f] = -np.log(1.0 - _to_unit(_mix(state))) / weights[segment, f]
+                keys[movie] = -np.log(1.0 - _to_unit(_mix(state))) / weights[segment, movie]
             chosen = np.argsort(keys)[:count]
             for i in range(count):
-                movies[at + i] = chosen[i]
+                movies[start + i] = chosen[i]
         else:
             n_drawn = 0
             while n_drawn < count:
                 state += _GOLDEN
-                place = _to_unit(_mix(state)) * n_movies
-                f = int(place)
-                if place - f >= alias_share[segment, f]:
-                    f = alias_other[segment, f]
-                if taken[f] != u:
-                    taken[f] = u
-                    movies[at + n_drawn] = f
+                position = _to_unit(_mix(state)) * n_movies
+                movie = int(position)
+                if position - movie >= alias_share[segment, movie]:
+                    movie = alias_other[segment, movie]
+                if taken[movie] != u:
+                    taken[movie] = u
+                    movies[start + n_drawn] = movie
                     n_drawn += 1
-        at += count
+        start += count
 
 
 @_compiled  # type: ignore[untyped-decorator]
@@ -138,7 +138,7 @@ def score_ratings(
     scores
         Output of shape (sum(counts),).
     """
-    at = 0
+    start = 0
     taste = np.empty(n_genres)
     for u in range(len(counts)):
         state = _mix((seed ^ _MIX1) + np.uint64(first_user + u + 1) * _GOLDEN)
@@ -146,14 +146,14 @@ def score_ratings(
         for g in range(n_genres):
             state += _MIX2
             taste[g] = 0.25 * _normal(state)
-        for i in range(at, at + counts[u]):
+        for i in range(start, start + counts[u]):
             state += _MIX2
             movie = movies[i]
             score = appeal[segments[u], movie] + leniency + 0.75 * _normal(state)
             for j in range(offsets[movie], offsets[movie + 1]):
                 score += taste[codes[j]]
             scores[i] = score
-        at += counts[u]
+        start += counts[u]
 
 
 @_compiled  # type: ignore[untyped-decorator]
@@ -164,40 +164,41 @@ def draw_timestamps(
     quartiles: NDArray[np.int64],
     stamps: NDArray[np.int64],
 ) -> None:
-    """Draw timestamps: each user's first one by ``quartiles``, the others in the time after it.
+    """Draw timestamps: a start per user, distributed by ``quartiles``, and ratings after it.
 
-    ``stamps`` is the output, of shape (sum(counts),), in seconds since 1970.
+    ``quartiles`` are the bounds of equally likely intervals. ``stamps`` is the output, of shape
+    (sum(counts),). Both are in seconds since 1970.
     """
-    at = 0
+    start = 0
     parts = len(quartiles) - 1
     last = quartiles[parts]
     for u in range(len(counts)):
         state = _mix((seed ^ _MIX2) + np.uint64(first_user + u + 1) * _GOLDEN)
-        place = _to_unit(_mix(state)) * parts
-        part = int(place)
+        position = _to_unit(_mix(state)) * parts
+        part = int(position)
         low, high = quartiles[part], quartiles[part + 1]
-        begin = low + int((place - part) * (high - low))
-        for i in range(at, at + counts[u]):
+        first = low + int((position - part) * (high - low))
+        for i in range(start, start + counts[u]):
             state += _GOLDEN
-            late = _to_unit(_mix(state))
-            # 30 seconds per movie; users with many ratings spread them over more sessions.
+            delay = _to_unit(_mix(state))
+            # 30 seconds per movie; users with many ratings take longer, in several sessions.
             spread = counts[u] * 30.0 * (1.0 + counts[u] / 50.0)
-            stamps[i] = min(last, begin + int(late * late * spread))
-        at += counts[u]
+            stamps[i] = min(last, first + int(delay * delay * spread))
+        start += counts[u]
 
 
 @_compiled  # type: ignore[untyped-decorator]
-def _write_integer(out: NDArray[np.uint8], at: int, value: int) -> int:
-    """Write ``value`` in decimal digits at ``out[at]``; return where the next byte goes."""
+def _write_integer(out: NDArray[np.uint8], start: int, value: int) -> int:
+    """Write ``value`` in decimal digits from ``out[start]`` on; return the end."""
     length = 1
     rest = value // 10
     while rest > 0:
         rest //= 10
         length += 1
     for i in range(length - 1, -1, -1):
-        out[at + i] = 48 + value % 10
+        out[start + i] = 48 + value % 10
         value //= 10
-    return at + length
+    return start + length
 
 
 @_compiled  # type: ignore[untyped-decorator]
@@ -220,23 +221,23 @@ def format_rows(
     out
         Output of at least ``LINE_BYTES * sum(counts)`` bytes.
     """
-    at = 0
+    end = 0
     row = 0
     for u in range(len(counts)):
         for _ in range(counts[u]):
-            at = _write_integer(out, at, first_user + u + 1)
-            out[at] = 44
-            at = _write_integer(out, at + 1, movie_ids[row])
-            out[at] = 44
-            out[at + 1] = 48 + half_stars[row] // 2
-            out[at + 2] = 46
-            out[at + 3] = 53 if half_stars[row] % 2 else 48
-            out[at + 4] = 44
-            at = _write_integer(out, at + 5, stamps[row])
-            out[at] = 10
-            at += 1
+            end = _write_integer(out, end, first_user + u + 1)
+            out[end] = 44
+            end = _write_integer(out, end + 1, movie_ids[row])
+            out[end] = 44
+            out[end + 1] = 48 + half_stars[row] // 2
+            out[end + 2] = 46
+            out[end + 3] = 53 if half_stars[row] % 2 else 48
+            out[end + 4] = 44
+            end = _write_integer(out, end + 5, stamps[row])
+            out[end] = 10
+            end += 1
             row += 1
-    return at
+    return end
 
 
 #: Upper bound of a line in bytes: three integers of 19 digits, the rating and the punctuation.

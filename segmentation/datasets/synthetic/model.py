@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Users per group; the ratings of a group are drawn and fitted to the histogram together. The
-#: bytes depend on it, so it must not depend on the machine.
+#: output depends on it, so it is the same on every machine.
 GROUP_USERS = 4_096
 
-#: Points by which the calibration represents each segment's distribution of ratings per user.
+#: Number of quantiles that represent each segment's ratings per user in the calibration.
 _QUANTILES = 12
 #: From this popularity rank on, the calibration handles movies in bins of ``_TAIL_STEP``.
 _TAIL_START, _TAIL_STEP = 3_000, 64
@@ -26,11 +26,12 @@ _ITERATIONS = 60
 
 @dataclass(frozen=True)
 class MovieTables:
-    """What a worker needs to know about the movies, by falling popularity.
+    """The tables by which workers draw and score ratings; the most popular movies come first.
 
     ``movie_ids`` has shape (LINKS,). ``offsets`` and ``codes`` hold the genres as compressed rows:
     movie ``i`` has ``codes[offsets[i] : offsets[i + 1]]``. ``weights`` and ``appeal``, of shape
-    (n_segments, LINKS), say how likely a planted segment rates a movie and how well it likes it.
+    (n_segments, LINKS), are how likely users of a planted segment rate a movie, and how well they
+    like it.
     ``alias_share`` and ``alias_other`` are alias tables that sample from ``weights``.
     """
 
@@ -45,7 +46,7 @@ class MovieTables:
 
 @dataclass(frozen=True)
 class Plan:
-    """A data set before it is written.
+    """The plan of a data set.
 
     ``segments`` and ``counts``, of shape (n_users,), are each user's planted segment and number of
     ratings. ``first_users`` and ``first_rows``, of shape (n_groups + 1,), are the numbers of users
@@ -104,44 +105,46 @@ def _draw_counts(
     medians = np.array([segment.median for segment in calibration.SEGMENTS])[segments]
     spreads = np.array([segment.spread for segment in calibration.SEGMENTS])[segments]
     draws = medians * np.exp(spreads * ndtri(1.0 - rng.random(len(segments))))
-    most = calibration.MOST_RATINGS_OF_A_USER
-    counts = np.clip(np.rint(draws * (rows / draws.sum())), 1, most).astype(np.int64)
+    max_count = calibration.MAX_RATINGS_PER_USER
+    counts = np.clip(np.rint(draws * (rows / draws.sum())), 1, max_count).astype(np.int64)
     if rows >= calibration.ROWS:
-        counts[np.argmax(counts)] = most
-    # Rounding and clipping change the sum: spread the difference over users that can take it.
+        counts[np.argmax(counts)] = max_count
+    # Rounding and clipping change the sum: spread the difference over users within the bounds.
     while (rest := rows - int(counts.sum())) != 0:
-        able = np.flatnonzero((counts > 1) & (counts < most) if rest < 0 else counts < most - 1)
-        if len(able) == 0:
-            able = np.flatnonzero(counts > 1 if rest < 0 else counts < most)
-        chosen = able[rng.permutation(len(able))[: abs(rest)]]
+        users = np.flatnonzero(
+            (counts > 1) & (counts < max_count) if rest < 0 else counts < max_count - 1
+        )
+        if len(users) == 0:
+            users = np.flatnonzero(counts > 1 if rest < 0 else counts < max_count)
+        chosen = users[rng.permutation(len(users))[: abs(rest)]]
         counts[chosen] += np.sign(rest)
     return np.asarray(counts)
 
 
 def _draw_movie_tables(movies: Movies, rng: np.random.Generator) -> MovieTables:
-    """Derive weights and appeal of every movie in every planted segment."""
+    """Draw the movies' quality; derive weights and appeal per planted segment and movie."""
     tilt = np.ones((len(calibration.SEGMENTS), calibration.LINKS))
     liking = np.zeros((len(calibration.SEGMENTS), calibration.LINKS))
     names = list(calibration.GENRES)
     breadth = np.maximum(movies.indicator.sum(axis=1), 1)
     for s, segment in enumerate(calibration.SEGMENTS):
         for name, factor in segment.viewing.items():
-            has = movies.indicator[:, names.index(name)]
-            tilt[s] *= np.where(has, factor ** (1.0 / np.sqrt(breadth)), 1.0)
+            has_genre = movies.indicator[:, names.index(name)]
+            tilt[s] *= np.where(has_genre, factor ** (1.0 / np.sqrt(breadth)), 1.0)
         for name, shift in segment.liking.items():
             liking[s] += np.where(movies.indicator[:, names.index(name)], shift, 0.0)
         liking[s] += segment.satisfaction
     weights = _calibrate_weights(tilt)
     offset = np.array([genre[3] for genre in calibration.GENRES.values()])
     quality = movies.indicator @ offset / breadth + 0.40 * draw_normal(rng, calibration.LINKS)
-    # Popular movies are rated somewhat higher.
+    # Popular movies get higher ratings.
     quality += 0.08 * (np.log(calibration.expected_ratings()) - np.log(1_000.0)) / 2.0
-    flat = np.nonzero(movies.indicator)
+    _, codes = np.nonzero(movies.indicator)
     tables = [kernels.build_alias_table(row) for row in weights]
     return MovieTables(
         movies.movie_ids,
         np.concatenate([[0], np.cumsum(movies.indicator.sum(axis=1))]).astype(np.int32),
-        flat[1].astype(np.int32),
+        codes.astype(np.int32),
         weights,
         np.array([share for share, _ in tables]),
         np.array([other for _, other in tables]),
@@ -154,9 +157,9 @@ def _calibrate_weights(tilt: NDArray[np.float64]) -> NDArray[np.float64]:
 
     A user who draws ``n`` distinct movies draws movie ``i`` with a probability of about
     ``1 − exp(−t·w_i)``, where ``t`` makes the probabilities add up to ``n``. Heavy users draw the
-    popular movies almost surely, so weights proportional to popularity would be too flat. ``t``
-    and ``w`` are improved in turn. The tail, whose probabilities are nearly linear in ``w``, is
-    handled in bins of 64 movies.
+    popular movies almost surely, so weights proportional to popularity would be too flat. Each
+    iteration updates ``t``, then ``w``. The tail, whose probabilities are nearly linear in ``w``,
+    is handled in bins of 64 movies.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ MARKER = "synthetic.json"
 PLANTED = "planted.parquet"
 #: All files of a data set, in the order in which they are moved into place.
 FILES = ("links.csv", "movies_metadata.csv", PLANTED, "ratings.csv", MARKER)
-#: Increased whenever the bytes change, so that a cached data set of an older version is not used.
+#: Increase it whenever the output changes, so that cached data sets of older versions are not used.
 VERSION = 1
 
 #: Average size of a row, to check the free disk space.
@@ -38,7 +38,7 @@ _HEADER = f"{USER},{MOVIE},{RATING},{TIMESTAMP}\n".encode()
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, unless a data set in it may be replaced.
+    """Reject a folder that is not empty, unless its files may be overwritten.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=folder)
-    # An interrupted run leaves partial files, which may be replaced.
+    # An interrupted run leaves partial files, which are always overwritten.
     files = [p for p in folder.iterdir() if p.suffix != _PARTIAL] if folder.exists() else []
     if files and not overwrite:
         raise UsageError(
@@ -68,8 +68,8 @@ def write_dataset(
 ) -> Plan:
     """Write ``rows`` ratings and their catalogue to ``folder``.
 
-    A bounded number of groups of users is in flight, and their bytes are appended in order, so
-    memory does not grow with the rows.
+    A bounded number of groups of users is in flight, and their lines are appended in order, so the
+    memory for ratings does not grow with ``rows``.
 
     Parameters
     ----------
@@ -82,12 +82,12 @@ def write_dataset(
     client
         Its workers format the ratings; this process writes them.
     progress
-        Called with the rows written so far and the rows in all.
+        Called with the number of rows written so far and the total.
 
     Returns
     -------
     Plan
-        What was written.
+        The plan of the data set.
 
     Raises
     ------
@@ -117,17 +117,19 @@ def write_dataset(
                 "another folder"
             )
         plan = make_plan(rows, seed)
-        _partial(folder / "links.csv").write_bytes(format_links(plan.movies))
-        _partial(folder / "movies_metadata.csv").write_bytes(format_metadata(plan.movies, seed))
-        _write_planted(plan, _partial(folder / PLANTED))
-        size = _write_ratings(plan, _partial(folder / "ratings.csv"), client, progress)
-        _partial(folder / MARKER).write_text(json.dumps(_marker(rows, seed, size)))
-        # The marker and the ratings are removed first and replaced last, so that a mix of files of
-        # two data sets never passes for one.
+        _make_partial_path(folder / "links.csv").write_bytes(format_links(plan.movies))
+        _make_partial_path(folder / "movies_metadata.csv").write_bytes(
+            format_metadata(plan.movies, seed)
+        )
+        _write_planted(plan, _make_partial_path(folder / PLANTED))
+        size = _write_ratings(plan, _make_partial_path(folder / "ratings.csv"), client, progress)
+        _make_partial_path(folder / MARKER).write_text(json.dumps(_make_marker(rows, seed, size)))
+        # The marker is removed first and replaced last, so that a mix of files of two data sets
+        # is never taken for a complete one.
         for name in reversed(FILES):
             (folder / name).unlink(missing_ok=True)
         for name in FILES:
-            os.replace(_partial(folder / name), folder / name)
+            os.replace(_make_partial_path(folder / name), folder / name)
         is_complete = True
     except OSError as error:
         raise DataError(
@@ -136,21 +138,21 @@ def write_dataset(
     finally:
         if not is_complete:
             for name in FILES:
-                _partial(folder / name).unlink(missing_ok=True)
+                _make_partial_path(folder / name).unlink(missing_ok=True)
             if is_new and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
     return plan
 
 
 def is_written(rows: int, seed: int, folder: str | Path) -> bool:
-    """Return whether ``folder`` holds exactly this data set, complete."""
+    """Return whether ``folder`` holds this data set, by its marker and the size of its ratings."""
     folder = Path(folder)
     try:
         marker = json.loads((folder / MARKER).read_text())
         size = (folder / "ratings.csv").stat().st_size
     except (OSError, ValueError):
         return False
-    return bool(marker == _marker(rows, seed, size))
+    return bool(marker == _make_marker(rows, seed, size))
 
 
 def format_group(
@@ -174,7 +176,7 @@ def format_group(
     segments, counts
         Planted segment and number of ratings of each user, both of shape (n_users,).
     half_stars
-        Numbers of ratings of 0.5, 1, …, 5 stars in the group, of shape (10,). The lowest scores
+        Numbers of ratings with 0.5, 1, …, 5 stars in the group, of shape (10,). The lowest scores
         get the fewest stars, so the group matches this histogram exactly.
     """
     n = int(counts.sum())
@@ -215,7 +217,7 @@ def format_group(
 
 
 def count_half_stars(plan: Plan) -> NDArray[np.int64]:
-    """Return each group's numbers of ratings of 0.5, 1, …, 5 stars, of shape (n_groups, 10).
+    """Return each group's numbers of ratings with 0.5, 1, …, 5 stars, of shape (n_groups, 10).
 
     The cumulative histogram is rounded at the end of each group, so the groups add up to the real
     histogram at full size, and to within one rating of its shares at any other size.
@@ -231,7 +233,7 @@ def count_half_stars(plan: Plan) -> NDArray[np.int64]:
 def _write_ratings(
     plan: Plan, path: Path, client: Client, progress: Callable[[int, int], None]
 ) -> int:
-    """Write ``ratings.csv``, two groups of users per thread in flight; return its bytes."""
+    """Write ``ratings.csv`` with two groups in flight per thread; return its size in bytes."""
     tables = client.scatter(plan.tables, broadcast=True, hash=False)
     half_stars = count_half_stars(plan)
     threads = sum(client.nthreads().values()) or 1
@@ -285,9 +287,9 @@ def _write_planted(plan: Plan, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def _marker(rows: int, seed: int, size: int) -> dict[str, int | bool]:
+def _make_marker(rows: int, seed: int, size: int) -> dict[str, int | bool]:
     return {"synthetic": True, "version": VERSION, "rows": rows, "seed": seed, "bytes": size}
 
 
-def _partial(path: Path) -> Path:
+def _make_partial_path(path: Path) -> Path:
     return path.with_name(path.name + _PARTIAL)
