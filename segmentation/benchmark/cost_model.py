@@ -21,7 +21,7 @@ import numpy as np
 
 from segmentation.benchmark import results
 from segmentation.benchmark.job_report import SIZES
-from segmentation.benchmark.job_runner import run_process, segment_command
+from segmentation.benchmark.job_runner import build_segment_command, run_process
 from segmentation.benchmark.results import Results, format_row
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import UsageError
@@ -217,7 +217,7 @@ def _run_job(folder: Path, threads: int, scratch: Path) -> RunCost:
     config = scratch / f"threads-{threads}.yaml"
     config.write_text(f"kind: threads\nthreads: {threads}\n", "utf-8")
     out = scratch / "out"
-    process = run_process([*segment_command(folder, out, config), "--overwrite"])
+    process = run_process([*build_segment_command(folder, out, config), "--overwrite"])
     manifest = json.loads((out / "run.json").read_text("utf-8"))
     stages = manifest["stages"]
     return RunCost(

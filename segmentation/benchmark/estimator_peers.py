@@ -65,7 +65,7 @@ def open_segmentation(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 @contextlib.contextmanager
 def open_dask_ml(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield a fit of :class:`dask_ml.cluster.KMeans`, with its defaults, on a distributed scheduler."""
+    """Yield a fit of :class:`dask_ml.cluster.KMeans`, with defaults, on a distributed scheduler."""
     from dask_ml.cluster import KMeans
 
     with _persist(X) as array:

@@ -173,21 +173,22 @@ def compare_peers(
     def report(line: str) -> None:
         progress.say(f"  {line}")
 
-    sizes = []
+    comparisons = []
     for n_copies in copies:
         larger = enlarge_matrix(X, n_copies, seed=n_copies)
-        size = {"rows": larger.shape[0], "features": larger.shape[1], "copies": n_copies}
+        n_rows, n_features = larger.shape
+        comparison: dict[str, Any] = {"rows": n_rows, "features": n_features, "copies": n_copies}
         with tempfile.TemporaryDirectory() as folder:
             matrix = Path(folder) / "matrix.npy"
             with matrix.open("wb") as file:
                 np.lib.format.write_array(file, larger, allow_pickle=False)
             for group, peers in (("kmeans", estimator_peers.KMEANS), ("pca", estimator_peers.PCA)):
-                report(f"{group} on {larger.shape[0]:,} × {larger.shape[1]}")
+                report(f"{group} on {n_rows:,} × {n_features}")
                 members = [name for name in peers if name in names]
                 times = time_estimators(members, matrix, rounds, report)
-                size[group] = [_make_record(entry, larger) for entry in times]
-        sizes.append(size)
-    return sizes
+                comparison[group] = [_make_record(entry, larger) for entry in times]
+        comparisons.append(comparison)
+    return comparisons
 
 
 def _make_record(times: EstimatorTimes, X: NDArray[np.float32]) -> dict[str, Any]:
@@ -270,8 +271,8 @@ def format_table(record: dict[str, Any]) -> str:
         f"threads, {record['machine']}, {record['cores']} cores, {versions}. {fits}, after a "
         "warm-up fit.",
     ]
-    for size in record["results"]:
-        lines += _format_size(size)
+    for comparison in record["results"]:
+        lines += _format_comparison(comparison)
     if record["recovery"]:
         lines += [
             "",
@@ -286,22 +287,22 @@ def format_table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _format_size(size: dict[str, Any]) -> list[str]:
+def _format_comparison(comparison: dict[str, Any]) -> list[str]:
     """Format the tables of one matrix."""
-    copies = "" if size["copies"] == 1 else f" ({size['copies']} copies, jittered)"
-    lines = ["", f"### {size['rows']:,} × {size['features']}{copies}"]
-    if size["kmeans"]:
-        lowest_inertia = min((value for row in size["kmeans"] for value in row["inertia"]), default=0.0)
+    copies = "" if comparison["copies"] == 1 else f" ({comparison['copies']} copies, jittered)"
+    lines = ["", f"### {comparison['rows']:,} × {comparison['features']}{copies}"]
+    if comparison["kmeans"]:
+        inertias = [value for row in comparison["kmeans"] for value in row["inertia"]]
         lines += [
             "",
             f"| K-Means, k = {K} | seconds | ratio to ours | median inertia above least "
             "| highest | peak MB |",
             "|---|--:|--:|--:|--:|--:|",
-            *format_rows(size["kmeans"], lowest_inertia),
+            *format_rows(comparison["kmeans"], min(inertias, default=0.0)),
         ]
-    if size["pca"]:
+    if comparison["pca"]:
         lines += ["", "| PCA, two axes | seconds | ratio to ours | peak MB |", "|---|--:|--:|--:|"]
-        lines += format_rows(size["pca"], None)
+        lines += format_rows(comparison["pca"], None)
     return lines
 
 
@@ -321,6 +322,8 @@ def _format_peer(row: dict[str, Any], ours: float | None, lowest_inertia: float 
         note = f" ({n_fits} fits, then: {row['failure']})"
     cells = [row["title"] + note, f"{median:.3f}", f"{median / ours:.2f} ×" if ours else "–"]
     if lowest_inertia is not None:
-        excess = [100 * (value / lowest_inertia - 1) for value in row["inertia"]] if lowest_inertia else []
+        # Nothing can be relative to a lowest inertia of 0.
+        inertias = row["inertia"] if lowest_inertia else []
+        excess = [100 * (inertia / lowest_inertia - 1) for inertia in inertias]
         cells += [f"+{np.median(excess):.3f} %", f"+{max(excess):.3f} %"] if excess else ["–", "–"]
     return format_row([*cells, f"{row['peak_memory_bytes'] / 1e6:,.0f}"])
