@@ -1,1 +1,1 @@
-"""The commands: one module per job, which parses arguments, makes one call and prints."""
+"""The commands: one module per job, which parses options, calls the library and prints."""

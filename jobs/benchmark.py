@@ -11,7 +11,7 @@ from jobs import entrypoint, options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Options that not every mode reads → the modes that do.
+#: Option → the modes that read it, for options that only some modes read.
 _MODES = {
     "sizes": ("job", "scaling"),
     "peers": ("job", "estimators"),
@@ -82,7 +82,7 @@ def _parse_numbers(text: str) -> list[int]:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the benchmark of one mode; print its table and the paths of its files."""
+    """Run the benchmark that the options choose; print its table and the paths of its files."""
     from segmentation import benchmark
     from segmentation.pipeline.settings import Settings
     from segmentation.progress import TerminalProgress
@@ -117,24 +117,24 @@ def job(arguments: argparse.Namespace) -> None:
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
-    """Refuse options that the chosen mode does not read.
+    """Reject options that have no effect in the chosen mode.
 
     Raises
     ------
     UsageError
-        With the option, and the mode that reads it or the option to leave out.
+        If an option has no effect; the message names it and says what to do.
     """
     from segmentation.errors import UsageError
 
-    defaults = make_parser()
+    parser = make_parser()
     mode = "scaling" if arguments.scaling else "estimators" if arguments.estimators else "job"
     for name, modes in _MODES.items():
-        if mode in modes or getattr(arguments, name) == defaults.get_default(name):
+        if mode in modes or getattr(arguments, name) == parser.get_default(name):
             continue
         if mode == "job":
             raise UsageError(f"--{name} needs --estimators: add it, or leave out --{name}")
         raise UsageError(f"--{name} has no effect with --{mode}: leave one of them out")
-    if arguments.data != defaults.get_default("data"):
+    if arguments.data != parser.get_default("data"):
         if mode == "scaling":
             raise UsageError("--data has no effect with --scaling: pass --sizes instead")
         if arguments.sizes is not None:

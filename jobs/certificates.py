@@ -15,7 +15,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the job's options."""
+    """Return the parser of the job's options."""
     parser = entrypoint.new_parser("certificates", __doc__ or "")
     parser.add_argument(
         "--out",
@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job as the options say."""
+    """Create the certificates; print their paths, and the commands that use them."""
     from pathlib import Path
 
     from segmentation.deploy import tls

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the job's options."""
+    """Return the parser of the job's options."""
     parser = entrypoint.new_parser("choose-k", __doc__ or "")
     options.add_data(parser)
     options.add_k_range(parser, "the numbers of segments to try")
@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job and print the table of k."""
+    """Run the job; print the quality of each k, the recommendation and the cost."""
     from segmentation.pipeline.settings import Settings
 
     out = options.parse_out(arguments)

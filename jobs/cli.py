@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-#: job → what it does. The module has the job's name, with underscores.
+#: Job → its help. The module of a job has the same name, with underscores.
 JOBS = {
     "segment": "ratings → named audience segments and a report",
     "choose-k": "how many segments: quality and stability for a range of k",
@@ -25,7 +25,7 @@ JOBS = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the console script, with one sub-parser per job."""
+    """Return the parser of the console script, with one subparser per job."""
     parser = entrypoint.OneLineParser(
         prog="segmentation",
         description=segmentation.__doc__,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the job's options."""
+    """Return the parser of the job's options."""
     parser = entrypoint.new_parser("convert", __doc__ or "")
     options.add_source(parser)
     options.add_cluster(parser)
@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job and print what the copy holds."""
+    """Run the job; print a summary of the converted ratings, and the cost."""
     from segmentation.pipeline.convert import run_convert
     from segmentation.pipeline.settings import Settings
     from segmentation.progress import TerminalProgress

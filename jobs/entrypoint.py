@@ -1,4 +1,4 @@
-"""What every job shares: its parser, its exit status, and errors in one line."""
+"""Shared by all jobs: the parser, the exit status, and one-line errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Job = Callable[[argparse.Namespace], None]
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser that reports what is wrong in one line, like every other error."""
+    """A parser that prints usage errors in one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with the status of wrong usage."""
@@ -37,7 +37,7 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         prog=f"segmentation {name}",
         description=description,
         epilog="Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the data can't be used, "
-        "4 the cluster can't be used, 130 interrupted.",
+        "4 the cluster can't be used, 130 interrupted, 143 terminated.",
         allow_abbrev=False,
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -52,8 +52,8 @@ def run_job(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | Non
 
     An error is printed as one line on stderr.
     """
-    # A last search for cycles would take 0.3 s, and the process ends anyway. Registered before the
-    # libraries are loaded, it runs after their own exit handlers.
+    # Skip the last garbage collection, which would take 0.3 s before the process ends anyway. Exit
+    # handlers run in reverse order: registered before the libraries are loaded, this one runs last.
     atexit.register(gc.freeze)
     try:
         return _run(parser, job, argv)
@@ -62,7 +62,7 @@ def run_job(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | Non
 
 
 def _detach_closed_stderr() -> None:
-    """Keep a stderr that nobody reads from failing again when the interpreter ends."""
+    """Redirect a stderr without a reader, so that the interpreter does not fail to flush it."""
     if sys.stderr is None:
         return
     try:
@@ -74,7 +74,7 @@ def _detach_closed_stderr() -> None:
 
 def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal's or file's encoding lacks is shown as an escape.
+        # Characters that the stream's encoding lacks are written as escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     debug = resumable = False
@@ -90,7 +90,7 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         _print_error(f"interrupted: nothing that reads as a result is left{hint}")
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`); the interpreter must not complain about it.
+        # Nothing reads our output any more (`| head`): let the flush at exit go to /dev/null.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SegmentationError as error:
@@ -108,7 +108,7 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
 
 
 def _print_error(message: str) -> None:
-    # The message may quote a file's content, which must not control the terminal.
+    # The message may quote a file, whose control characters must not reach the terminal.
     line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(message.split()))
     if sys.stderr is not None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Options that several jobs share, and how they map to the library's settings."""
+"""Options that several jobs share, and their conversion to the library's settings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from segmentation.pipeline.manifest import RunManifest
     from segmentation.pipeline.settings import Execution
 
-#: Fields whose option has another name.
+#: Field → its option, where the names differ.
 _OPTION_NAMES = {"partition_bytes": "--partition-size"}
 
 
 def option_names(fields: Iterable[str]) -> dict[str, str]:
-    """Return the option of each field of the library's settings, for error messages."""
+    """Map fields of the library's settings to their options, for error messages."""
     return {field: _OPTION_NAMES.get(field, "--" + field.replace("_", "-")) for field in fields}
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add what is read, and which feature matrix is made from it."""
+    """Add the options for the data, the output folder and the feature matrix."""
     add_source(parser)
     parser.add_argument(
         "--preset",
@@ -42,7 +42,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add what is read, and where results go."""
+    """Add the options for the data and the output folder."""
     parser.add_argument(
         "--data",
         default="synthetic",
@@ -59,10 +59,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_k_range(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the range of k; ``what`` begins its help."""
+def add_k_range(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add the option for the range of k; its help starts with ``purpose``."""
     parser.add_argument(
-        "--k-range", type=_parse_range, metavar="LOW-HIGH", help=f"{what} (default: 2-10)"
+        "--k-range", type=_parse_range, metavar="LOW-HIGH", help=f"{purpose} (default: 2-10)"
     )
 
 
@@ -74,7 +74,7 @@ def _parse_range(text: str) -> tuple[int, int]:
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add where the work runs."""
+    """Add the option for the cluster configuration."""
     parser.add_argument(
         "--cluster",
         default="threads",
@@ -84,7 +84,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def add_running_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add the address of a running cluster, and Dask's report."""
+    """Add the options for the address of a running cluster and for Dask's performance report."""
     parser.add_argument(
         "--address",
         metavar="URL",
@@ -98,14 +98,14 @@ def add_running_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Add the one source of randomness."""
+    """Add the option for the seed of all random choices."""
     parser.add_argument(
         "--seed", type=int, default=0, help="every random choice follows from it (default: 0)"
     )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add how ratings are read."""
+    """Add the options for reading ratings: the limits, and deduplication."""
     add_limits(parser)
     parser.add_argument(
         "--deduplicate",
@@ -116,7 +116,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add how many rows may be rejected, and how much memory a task and the run take."""
+    """Add the limits on rejected rows, the bytes that a task reads, and memory."""
     parser.add_argument(
         "--max-rejected",
         type=float,
@@ -139,7 +139,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def add_earlier_run(parser: argparse.ArgumentParser) -> None:
-    """Add what happens to an earlier run in the same folder."""
+    """Add the options that resume or overwrite an earlier run in the output folder."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--resume", action="store_true", help="continue from the finished stages of --out"
@@ -148,12 +148,12 @@ def add_earlier_run(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_out(arguments: argparse.Namespace) -> Path:
-    """Return the run's folder: the one that is named, or a new one.
+    """Return the output folder: that of ``--out``, or by default a new one.
 
     Raises
     ------
     UsageError
-        If the name is empty, or a new folder is to be resumed.
+        If ``--out`` is empty, or ``--resume`` is passed without it.
     """
     from segmentation.errors import UsageError
     from segmentation.storage.run_folder import default_out
@@ -170,12 +170,12 @@ def parse_out(arguments: argparse.Namespace) -> Path:
 
 
 def parse_execution(arguments: argparse.Namespace) -> Execution:
-    """Return where and how the job is run.
+    """Return the execution settings: the cluster, what to do with an earlier run, and debugging.
 
     Raises
     ------
     UsageError
-        If the name of the performance report is empty.
+        If ``--performance-report`` is empty.
     """
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Execution
@@ -220,12 +220,12 @@ def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_size(field: str, text: str | None) -> int | None:
-    """Return bytes from a size such as 32MiB; None for None.
+    """Convert a size such as 32MiB to bytes; return None for None.
 
     Raises
     ------
     UsageError
-        If it is not a size, or less than a byte.
+        If ``text`` is not a size, or is less than one byte.
     """
     if text is None:
         return None
@@ -245,17 +245,17 @@ def parse_size(field: str, text: str | None) -> int | None:
 
 
 def print_synthetic(manifest: RunManifest) -> None:
-    """Say so if the users were generated."""
+    """Print a notice if the data is synthetic."""
     if manifest.data["synthetic"]:
         print("\nSynthetic data: these people were made up by a generator.")
 
 
 def format_rejected(rows: Mapping[str, int], folder: Path) -> str:
-    """Return how many rows were rejected, and where they are kept."""
+    """Format the number of rejected rows, and the path of the file that has them."""
     where = f" (see {folder}/rejected/ratings.csv)" if rows["rejected"] else ""
     return f"{rows['rejected']:,} rejected{where}"
 
 
 def format_cost(manifest: RunManifest) -> str:
-    """Return time and peak memory in a line."""
+    """Format the seconds and the peak memory of a run."""
     return f"{manifest.seconds:.1f} s, {manifest.peak_memory_bytes / 1e6:,.0f} MB at the peak"

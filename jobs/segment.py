@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the job's options."""
+    """Return the parser of the job's options."""
     parser = entrypoint.new_parser("segment", __doc__ or "")
     options.add_data(parser)
     parser.add_argument(
@@ -49,7 +49,7 @@ def _parse_k(text: str) -> int | Literal["auto"]:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Run the job and print the segments."""
+    """Run the job; print the segments, the row counts and the cost."""
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Settings
 
@@ -88,8 +88,8 @@ def job(arguments: argparse.Namespace) -> None:
     print(f"report: {run.folder}/report.html")
 
 
-def _format_count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+def _format_count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM that can't get lost.
+"""Deliver Ctrl-C and SIGTERM reliably.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. If that is a callback of
-the garbage collector or a finalizer, the interpreter prints and drops it, and the job would go on.
+Python raises KeyboardInterrupt wherever the main thread happens to be. In a finalizer or a callback
+of the garbage collector, the interpreter prints the exception and drops it, and the job goes on.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ _CHECK_SECONDS = 0.3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; it is handled like Ctrl-C."""
+    """SIGTERM was received; handled like Ctrl-C."""
 
 
 @contextmanager
 def persistent_interrupts() -> Iterator[None]:
-    """Raise an interrupt again until the main thread is seen to handle it."""
+    """Repeat Ctrl-C and SIGTERM until the main thread handles them.
+
+    This does nothing outside the main thread, or if the caller handles SIGINT itself.
+    """
     main = threading.main_thread()
     if threading.current_thread() is not main:
         yield
@@ -37,7 +40,7 @@ def persistent_interrupts() -> Iterator[None]:
         while not ended.wait(_CHECK_SECONDS):
             if _handles_interrupt(main.ident):
                 return
-            # The same signal again, since it decides the exit status.
+            # Repeat the same signal, since it determines the exit status.
             signal.pthread_kill(main.ident or 0, received[-1])
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -47,38 +50,39 @@ def persistent_interrupts() -> Iterator[None]:
             threading.Thread(target=repeat_until_handled, name=name, daemon=True).start()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before_int = signal.getsignal(signal.SIGINT)
-    if before_int is not signal.default_int_handler:
-        # The caller (nohup, a notebook, a test) handles interrupts in its own way.
+    previous_sigint = signal.getsignal(signal.SIGINT)
+    if previous_sigint is not signal.default_int_handler:
+        # The caller (nohup, a notebook, a test) handles interrupts itself.
         yield
         return
     signal.signal(signal.SIGINT, on_interrupt)
-    before_term = signal.signal(signal.SIGTERM, on_interrupt)
-    before_hook = sys.unraisablehook
+    previous_sigterm = signal.signal(signal.SIGTERM, on_interrupt)
+    previous_hook = sys.unraisablehook
 
     def hide_dropped_interrupts(dropped: sys.UnraisableHookArgs) -> None:
-        # Where an interrupt broke off the callback at the start of a collection, distributed's
-        # assertion at its end fails.
-        is_sequel = bool(received) and "_gc_callback" in repr(dropped.object)
-        if not (is_sequel or isinstance(dropped.exc_value, KeyboardInterrupt)):
-            before_hook(dropped)
+        # An interrupt in distributed's callback at the start of a collection makes an assertion in
+        # its callback at the end fail.
+        is_consequence = bool(received) and "_gc_callback" in repr(dropped.object)
+        if not (is_consequence or isinstance(dropped.exc_value, KeyboardInterrupt)):
+            previous_hook(dropped)
 
     sys.unraisablehook = hide_dropped_interrupts
     try:
         yield
     finally:
         ended.set()
-        sys.unraisablehook = before_hook
-        signal.signal(signal.SIGINT, before_int)
-        signal.signal(signal.SIGTERM, before_term)
+        sys.unraisablehook = previous_hook
+        signal.signal(signal.SIGINT, previous_sigint)
+        signal.signal(signal.SIGTERM, previous_sigterm)
 
 
-def _handles_interrupt(thread: int | None) -> bool:
-    error = sys._current_exceptions().get(thread or 0)
-    # Python 3.11 gives (type, value, traceback), later versions the value.
-    value = error[1] if isinstance(error, tuple) else error
-    while value is not None:
-        if isinstance(value, KeyboardInterrupt):
+def _handles_interrupt(thread_id: int | None) -> bool:
+    """Return whether a thread is handling KeyboardInterrupt, or an error raised meanwhile."""
+    handled = sys._current_exceptions().get(thread_id or 0)
+    # Python 3.11 returns (type, value, traceback), later versions the value.
+    error = handled[1] if isinstance(handled, tuple) else handled
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
             return True
-        value = value.__context__
+        error = error.__context__
     return False

@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """Write the data set that the options describe."""
+    """Write the data set; print its path and that of the planted segments."""
     from pathlib import Path
 
     from segmentation.datasets.synthetic import writer

@@ -1,8 +1,8 @@
-"""The program timed next to its peers, on the same data in the same run.
+"""Time the program next to its peers, on the same data in the same run.
 
 :func:`benchmark_job` times the whole job, :func:`benchmark_estimators` K-Means and PCA alone, and
-:func:`benchmark_scaling` fits and checks a model of what the job costs. Each writes its results to
-a folder, as a table, a JSON record and, for the whole job, a figure.
+:func:`benchmark_scaling` fits a cost model of the job and checks it. Each writes its results to a
+folder: a table, a JSON record and, for the whole job, a figure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # The peers' processes import this package, and must not pay for the reports.
+    # The processes of the peers import this package, and must not pay for importing the reports.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,8 +1,12 @@
-"""Fit what a run costs by its rows, users and threads, and check the fit on another run.
+"""Fit a cost model to measured runs, and check it on a run that was not fitted.
 
-Each run is a cold process. The seconds of a stage are modelled as a sum of terms that grow with
-the rows and the users per thread, and with the users, whose assignments one process writes. No
-coefficient may be negative (non-negative least squares, Lawson and Hanson 1974).
+Each run is a cold process. The seconds of each stage of the model are
+
+    c0 + c1 * rows / threads + c2 * users / threads + c3 * users
+
+where a stage has only the terms that :data:`MODEL` lists. The users are not divided by the threads
+in the last term, since one process writes the assignments. The coefficients are fitted by
+non-negative least squares (Lawson and Hanson 1974).
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 
 from segmentation.benchmark import results
 from segmentation.benchmark.job_report import SIZES
-from segmentation.benchmark.job_runner import run_process, segment_command
+from segmentation.benchmark.job_runner import build_segment_command, run_process
 from segmentation.benchmark.results import Results, format_row
 from segmentation.deploy.core import open_cluster
 from segmentation.errors import UsageError
@@ -31,12 +35,16 @@ if TYPE_CHECKING:
 
     from segmentation.progress import Progress
 
-#: Rows of the runs that the model is fitted on, and of the run that it is checked on.
+#: Rows of the data sets: the model is fitted on all but the last, and checked on the last.
 DEFAULT_SIZES = 2_600_000, 26_024_289, 104_097_156
 
 
 class ModelStage(NamedTuple):
-    """A stage of the model: the stages of a run in it, None for all the rest, and its terms."""
+    """A stage of the model.
+
+    ``run_stages`` are the stages of a run that it covers; None for the seconds of a run that no
+    other stage of the model covers. ``terms`` are the names of its terms.
+    """
 
     run_stages: tuple[str, ...] | None
     terms: tuple[str, ...]
@@ -49,25 +57,31 @@ MODEL = {
     ),
     "rest": ModelStage(None, ("1", "users / thread", "users")),
 }
-#: One data set has each so many users merged into one, so that rows and users do not grow together.
+#: Users merged into one in an extra data set. In all others, rows and users grow in proportion, and
+#: the fit could not separate their terms.
 _USERS_PER_MERGED = 4
-#: Passes over the blocks that measure the scheduler.
+#: Timed passes over the blocks when the scheduler is measured.
 _PASSES = 5
+#: Numbers of workers for which the scheduler is measured.
 _WORKERS = 2, 8, 32
 _READ_BYTES = 1 << 24
 
 
 class RunCost(NamedTuple):
-    """One measured run: seconds in all and per stage, peak memory, tasks, bytes they returned."""
+    """One measured run.
+
+    ``seconds`` is the wall time of the process, ``stages`` the seconds of each stage of the run.
+    ``tasks`` is the number of tasks, and ``result_bytes`` the size of their results.
+    """
 
     rows: int
     users: int
     threads: int
     seconds: float
     stages: dict[str, float]
-    peak: int
+    peak_memory_bytes: int
     tasks: int
-    results: int
+    result_bytes: int
 
 
 def benchmark_scaling(
@@ -79,7 +93,7 @@ def benchmark_scaling(
     rounds: int = 5,
     overwrite: bool = False,
 ) -> Results:
-    """Fit the model to runs on synthetic data, check it on another, and write the results.
+    """Fit the cost model to runs on synthetic data, check it on another run, and write the results.
 
     Parameters
     ----------
@@ -87,19 +101,19 @@ def benchmark_scaling(
         Folder of the results.
     sizes
         Rows of at least three data sets. The model is fitted on all but the last: each with two
-        threads, and the largest also with one thread and with a quarter of its users. It is
-        checked on the last.
+        threads, and the second to last also with one thread and with a quarter of its users. It
+        is checked on the last, with two threads.
     seed
         Seed of the data.
     rounds
-        Runs of each; the median counts.
+        Runs per data set and number of threads, of which the one with the median seconds counts.
     overwrite
         Replace an earlier benchmark in ``out``.
 
     Raises
     ------
     UsageError
-        If a value is out of range, or ``out`` can't be used.
+        If a value is out of range, there are fewer than three sizes, or ``out`` can't be used.
     """
     results.check_rounds(rounds)
     sizes = results.check_numbers("sizes", sizes, *SIZES)
@@ -122,7 +136,7 @@ def benchmark_scaling(
                 "predicted": predict_seconds(model, check),
                 "stages": {
                     name: [
-                        stage_seconds(name, check),
+                        compute_stage_seconds(name, check),
                         predict_seconds({name: model[name]}, check),
                     ]
                     for name in MODEL
@@ -134,19 +148,25 @@ def benchmark_scaling(
 
 
 def measure_runs(sizes: Sequence[int], seed: int, rounds: int, progress: Progress) -> list[RunCost]:
-    """Run the job on each data set, and on the largest to fit in variants; the last is the check.
+    """Measure the job on every data set, and on variants of the second to last.
 
     Returns
     -------
     list of RunCost
-        The median run of each.
+        The run with the median seconds, per data set and number of threads. The last one is the
+        run to check the model on.
     """
     costs = []
     with tempfile.TemporaryDirectory() as scratch:
         folders = [_prepare_data(rows, seed, progress) for rows in sizes]
-        *fitted, check = folders
-        merged = merge_users(fitted[-1], Path(scratch) / "merged")
-        plan = [*((folder, 2) for folder in fitted), (fitted[-1], 1), (merged, 2), (check, 2)]
+        *fit_folders, check_folder = folders
+        merged = merge_users(fit_folders[-1], Path(scratch) / "merged")
+        plan = [
+            *((folder, 2) for folder in fit_folders),
+            (fit_folders[-1], 1),
+            (merged, 2),
+            (check_folder, 2),
+        ]
         for folder, threads in plan:
             runs = [_run_job(folder, threads, Path(scratch)) for _ in range(rounds)]
             runs.sort(key=lambda run: run.seconds)
@@ -154,13 +174,13 @@ def measure_runs(sizes: Sequence[int], seed: int, rounds: int, progress: Progres
             costs.append(cost)
             progress.say(
                 f"  {cost.rows:,} rows, {cost.users:,} users, {cost.threads} threads: "
-                f"{cost.seconds:.2f} s, {cost.peak / 1e6:,.0f} MB"
+                f"{cost.seconds:.2f} s, {cost.peak_memory_bytes / 1e6:,.0f} MB"
             )
     return costs
 
 
 def _prepare_data(rows: int, seed: int, progress: Progress) -> Path:
-    """Generate a data set unless it is cached, and bring it into the page cache."""
+    """Generate a data set unless it is cached, and read its ratings into the page cache."""
     with open_cluster("threads") as cluster:
         layout = resolve_data(Settings(data=f"synthetic:{rows}", seed=seed), cluster, progress)
     with open(layout.ratings, "rb") as file:
@@ -170,7 +190,7 @@ def _prepare_data(rows: int, seed: int, progress: Progress) -> Path:
 
 
 def merge_users(folder: Path, target: Path) -> Path:
-    """Copy a data set with every four consecutive users merged into one; return ``target``."""
+    """Copy a data set with every four consecutive user ids merged into one; return ``target``."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.csv as pa_csv
@@ -179,7 +199,7 @@ def merge_users(folder: Path, target: Path) -> Path:
     for path in folder.glob("*.csv"):
         if path.name != "ratings.csv":
             (target / path.name).symlink_to(path.resolve())
-    # Without quotes, like other ratings files: the fast reader accepts no quotes.
+    # Like other ratings files, without quotes, which the fast reader does not accept.
     options = pa_csv.WriteOptions(quoting_style="none")
     with (
         pa_csv.open_csv(folder / "ratings.csv") as reader,
@@ -197,7 +217,7 @@ def _run_job(folder: Path, threads: int, scratch: Path) -> RunCost:
     config = scratch / f"threads-{threads}.yaml"
     config.write_text(f"kind: threads\nthreads: {threads}\n", "utf-8")
     out = scratch / "out"
-    process = run_process([*segment_command(folder, out, config), "--overwrite"])
+    process = run_process([*build_segment_command(folder, out, config), "--overwrite"])
     manifest = json.loads((out / "run.json").read_text("utf-8"))
     stages = manifest["stages"]
     return RunCost(
@@ -213,14 +233,14 @@ def _run_job(folder: Path, threads: int, scratch: Path) -> RunCost:
 
 
 def fit_stage(name: str, costs: Sequence[RunCost]) -> dict[str, float]:
-    """Fit one stage of the model; return the seconds per unit of each term.
+    """Fit one stage of the model; return the coefficient of each term, in seconds per unit.
 
-    Runs are weighted by the inverse of their seconds, so that relative errors are minimized.
+    Runs are weighted by the inverse of their seconds, to minimize relative errors.
     """
     from scipy.optimize import nnls
 
     terms = MODEL[name].terms
-    seconds = np.array([stage_seconds(name, cost) for cost in costs])
+    seconds = np.array([compute_stage_seconds(name, cost) for cost in costs])
     matrix = np.array([_term_values(terms, cost) for cost in costs])
     weights = 1 / np.maximum(seconds, 1e-3)
     scale = np.abs(matrix).max(axis=0)
@@ -238,17 +258,17 @@ def _term_values(terms: Sequence[str], cost: RunCost) -> list[float]:
     return [values[term] for term in terms]
 
 
-def stage_seconds(name: str, cost: RunCost) -> float:
-    """Return the seconds that a run spent in a stage of the model."""
+def compute_stage_seconds(name: str, cost: RunCost) -> float:
+    """Return the seconds of a run that a stage of the model covers."""
     run_stages = MODEL[name].run_stages
     if run_stages is not None:
         return sum(cost.stages[stage] for stage in run_stages)
-    others = sum(stage_seconds(stage, cost) for stage in MODEL if stage != name)
+    others = sum(compute_stage_seconds(stage, cost) for stage in MODEL if stage != name)
     return cost.seconds - others
 
 
 def predict_seconds(model: dict[str, dict[str, float]], cost: RunCost) -> float:
-    """Return the seconds that the fitted stages predict for a run of the same size."""
+    """Predict the seconds of the given stages from the rows, users and threads of ``cost``."""
     return sum(
         coefficient * value
         for coefficients in model.values()
@@ -259,10 +279,10 @@ def predict_seconds(model: dict[str, dict[str, float]], cost: RunCost) -> float:
 
 
 def measure_scheduler(workers: int, progress: Progress) -> dict[str, float]:
-    """Measure what a task costs the scheduler, with workers of one thread each.
+    """Measure the scheduling overhead per task, with workers of one thread each.
 
-    The tasks run on blocks too small to take any time, so the scheduler, its messages and the
-    client take all of it.
+    The blocks are so small that computing takes next to no time: the scheduler, the client and
+    their messages take nearly all of it.
     """
     import psutil
     from distributed import Client, LocalCluster
@@ -295,13 +315,13 @@ def measure_scheduler(workers: int, progress: Progress) -> dict[str, float]:
     }
     progress.say(
         f"  {workers} workers, {n_blocks:,} blocks: {load['milliseconds_per_task']:.2f} ms per "
-        f"task, {load['cpu_milliseconds_per_task']:.2f} ms of it CPU of the scheduler and client"
+        f"task; CPU of scheduler and client: {load['cpu_milliseconds_per_task']:.2f} ms per task"
     )
     return load
 
 
-def _make_block(number: int) -> NDArray[np.float32]:
-    return np.full((8, 20), number, np.float32)
+def _make_block(value: int) -> NDArray[np.float32]:
+    return np.full((8, 20), value, np.float32)
 
 
 def _sum_block(block: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -309,7 +329,7 @@ def _sum_block(block: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def format_table(record: dict[str, Any]) -> str:
-    """Return a record as Markdown."""
+    """Format a record as Markdown."""
     check = record["held_out"]
     lines = [
         *_format_costs([RunCost(**values) for values in record["points"]]),
@@ -335,9 +355,9 @@ def _format_costs(costs: Sequence[RunCost]) -> list[str]:
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for cost in costs:
-        seconds = (cost.seconds, *(stage_seconds(name, cost) for name in MODEL))
+        seconds = (cost.seconds, *(compute_stage_seconds(name, cost) for name in MODEL))
         sizes = [f"{cost.rows:,}", f"{cost.users:,}", str(cost.threads)]
-        totals = [f"{cost.peak / 1e6:,.0f}", f"{cost.tasks:,}"]
+        totals = [f"{cost.peak_memory_bytes / 1e6:,.0f}", f"{cost.tasks:,}"]
         lines.append(format_row([*sizes, *_format_numbers(seconds), *totals]))
     return lines
 

@@ -2,8 +2,8 @@
 
 ``python -m segmentation.benchmark.estimator_peers NAME MATRIX`` loads a matrix from a ``.npy``
 file, reports that it is ready, and then fits once per line of JSON on its standard input. Each
-answer is a line of JSON with the seconds of the fit, the cluster centres (null for PCA) and the
-peak memory so far. Nothing is kept between fits except what the library itself keeps.
+response is a line of JSON with the seconds of the fit, the cluster centers (null for PCA) and the
+peak memory so far. Fits share only the matrix and what the library itself caches.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
-    #: Fits with a seed; returns the centres of shape (K, n_features), or None for PCA.
+    #: Fits with a seed and returns the centers, of shape (K, n_features); None for PCA.
     Fit = Callable[[int], NDArray[np.float64] | None]
-    #: Prepares a matrix for a library, and yields its fit.
+    #: Prepares a matrix for a library, and yields the function that fits it.
     OpenPeer = Callable[[NDArray[np.float32]], contextlib.AbstractContextManager[Fit]]
 
 
 @contextlib.contextmanager
 def _persist(X: NDArray[np.float32]) -> Iterator[da.Array]:
-    """Yield the matrix persisted on a scheduler in this process, one block per thread."""
+    """Yield the matrix persisted on a cluster in this process, with one block per thread."""
     import dask
     import dask.array as da
     from distributed import Client, LocalCluster, wait
@@ -56,7 +56,7 @@ def _persist(X: NDArray[np.float32]) -> Iterator[da.Array]:
 
 @contextlib.contextmanager
 def open_segmentation(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield :class:`segmentation.KMeans` on a distributed scheduler."""
+    """Yield a fit of :class:`segmentation.KMeans` on a distributed scheduler."""
     from segmentation import KMeans
 
     with _persist(X) as array:
@@ -65,7 +65,7 @@ def open_segmentation(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 @contextlib.contextmanager
 def open_dask_ml(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield :class:`dask_ml.cluster.KMeans` with its defaults on a distributed scheduler."""
+    """Yield a fit of :class:`dask_ml.cluster.KMeans`, with defaults, on a distributed scheduler."""
     from dask_ml.cluster import KMeans
 
     with _persist(X) as array:
@@ -73,7 +73,7 @@ def open_dask_ml(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 
 def open_scikit_learn(n_init: int) -> OpenPeer:
-    """Return what yields :class:`sklearn.cluster.KMeans` with ``n_init`` initializations."""
+    """Return a context manager for :class:`sklearn.cluster.KMeans` with ``n_init`` starts."""
 
     @contextlib.contextmanager
     def open_peer(X: NDArray[np.float32]) -> Iterator[Fit]:
@@ -88,13 +88,13 @@ def open_scikit_learn(n_init: int) -> OpenPeer:
 
 @contextlib.contextmanager
 def open_faiss(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield ``faiss.Kmeans`` on all rows, with its default of 25 iterations."""
+    """Yield a fit of ``faiss.Kmeans`` to all rows, with its default of 25 iterations."""
     import faiss
 
     faiss.omp_set_num_threads(THREADS)
 
     def fit(seed: int) -> NDArray[np.float64]:
-        # By default faiss fits a sample of 256 rows per centre.
+        # By default, faiss fits a sample of 256 rows per center.
         model = faiss.Kmeans(X.shape[1], K, seed=seed + 1, max_points_per_centroid=len(X))
         model.train(X)
         return np.asarray(model.centroids, np.float64)
@@ -104,7 +104,7 @@ def open_faiss(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 @contextlib.contextmanager
 def open_spark(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield Spark MLlib's KMeans with its defaults on a cached data frame."""
+    """Yield a fit of Spark MLlib's KMeans, with its defaults, to a cached data frame."""
     import tempfile
 
     import pyarrow as pa
@@ -131,7 +131,7 @@ def open_spark(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 @contextlib.contextmanager
 def open_segmentation_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield :class:`segmentation.IncrementalPCA` on a distributed scheduler."""
+    """Yield a fit of :class:`segmentation.IncrementalPCA` on a distributed scheduler."""
     from segmentation import IncrementalPCA
 
     with _persist(X) as array:
@@ -144,7 +144,7 @@ def open_segmentation_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 @contextlib.contextmanager
 def open_sum(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield one sum of the matrix on a distributed scheduler, the floor for PCA."""
+    """Yield a sum over the matrix on a distributed scheduler: the floor for PCA."""
     with _persist(X) as array:
 
         def fit(seed: int) -> None:
@@ -155,7 +155,7 @@ def open_sum(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 @contextlib.contextmanager
 def open_scikit_learn_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
-    """Yield :class:`sklearn.decomposition.IncrementalPCA` with one batch per Dask block."""
+    """Yield a fit of :class:`sklearn.decomposition.IncrementalPCA`, one batch per Dask block."""
     from sklearn.decomposition import IncrementalPCA
 
     def fit(seed: int) -> None:
@@ -165,7 +165,7 @@ def open_scikit_learn_pca(X: NDArray[np.float32]) -> Iterator[Fit]:
 
 
 class EstimatorPeer(NamedTuple):
-    """A peer: its title in tables, the module that it needs, and what prepares it."""
+    """A peer: its title in tables, the module that it needs, and how to open it."""
 
     title: str
     module: str
@@ -188,12 +188,12 @@ PCA = {
     ),
 }
 PEERS = {**KMEANS, **PCA}
-#: The entries of this package, which ratios refer to.
+#: Keys of this package's own estimators, which the others are compared with.
 OURS = ("ours", "pca")
 
 
-def missing_module(name: str) -> str | None:
-    """Return the module that a peer needs and that isn't installed, or None."""
+def find_missing_module(name: str) -> str | None:
+    """Return the module that a peer needs if it isn't installed, else None."""
     module = PEERS[name].module
     return None if importlib.util.find_spec(module) else module
 
@@ -203,13 +203,13 @@ def main(argv: list[str]) -> None:
     from segmentation.deploy.memory import PeakMemory
 
     name, path = argv
-    # What a library or its child processes print must not mix with the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Output of a library or its child processes must not mix with the responses.
+    responses = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
 
-    def send(**answer: Any) -> None:
-        print(json.dumps(answer), file=answers, flush=True)
+    def send(**response: Any) -> None:
+        print(json.dumps(response), file=responses, flush=True)
 
     with PeakMemory() as memory:
         X = np.load(path, allow_pickle=False)

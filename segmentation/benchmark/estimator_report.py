@@ -1,4 +1,4 @@
-"""Time K-Means and PCA on user features next to their peers, and report times and quality."""
+"""Time K-Means and PCA next to their peers on user features; report times and quality."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from segmentation.features.user_blocks import UserBlocks
     from segmentation.progress import Progress
 
-_MOST_COPIES = 1_000
-#: Standard deviation of the noise that tells copies of a row apart.
+_MAX_COPIES = 1_000
+#: Standard deviation of the noise that makes copies of a row differ.
 _JITTER = 0.05
-#: Rows per step of the inertia, for the memory that it takes.
+#: Rows per step of the inertia, to bound its memory.
 _CHUNK_ROWS = 65_536
-#: Initializations of the scikit-learn fit that ours is compared with.
+#: Initializations of the scikit-learn fit that segment recovery is compared with.
 _N_INIT = 20
 #: Packages whose versions the table names.
 _SHOWN_VERSIONS = ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "pyspark")
@@ -43,8 +43,9 @@ _SHOWN_VERSIONS = ("python", "dask", "dask-ml", "scikit-learn", "faiss-cpu", "py
 class Audience(NamedTuple):
     """The users that the estimators are timed on.
 
-    ``matrices`` has a matrix of shape (n_users, n_genres) per preset; ``planted``, for synthetic
-    data, the planted segment of each of its rows, -1 for a user without one.
+    ``matrices`` maps each preset to its features, of shape (n_users, n_genres). ``planted`` maps
+    each preset to the planted segments of the same rows, -1 for a user without one; it is empty
+    unless the data is synthetic.
     """
 
     matrices: dict[str, NDArray[np.float32]]
@@ -62,18 +63,18 @@ def benchmark_estimators(
     peers: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Results:
-    """Time every peer on the user features of some ratings, and write the results.
+    """Time every peer on the user features of a data set, and write the results.
 
     On synthetic data, also measure how well K-Means recovers the planted segments.
 
     Parameters
     ----------
     settings
-        Names the data, the preset and the seed.
+        Settings of the data, the features, and the seed.
     out
         Folder of the results.
     copies
-        Sizes of the matrices, as multiples of the audience.
+        Rows of the matrices, as multiples of the number of users.
     rounds
         Fits per peer; the median counts.
     peers
@@ -84,12 +85,12 @@ def benchmark_estimators(
     Raises
     ------
     UsageError
-        If a value is out of range, or ``out`` can't be used.
+        If a value is out of range, a peer is unknown, or ``out`` can't be used.
     DataError
-        If the audience has too few distinct users.
+        If the ratings can't be used, or fewer than :data:`K` users have distinct features.
     """
     results.check_rounds(rounds)
-    copies = results.check_numbers("copies", copies, 1, _MOST_COPIES)
+    copies = results.check_numbers("copies", copies, 1, _MAX_COPIES)
     names = results.check_peers(peers, tuple(estimator_peers.PEERS))
     with results.open_folder(Path(out), overwrite=overwrite):
         audience = read_audience(settings, progress)
@@ -118,7 +119,7 @@ def benchmark_estimators(
 
 
 def read_audience(settings: Settings, progress: Progress) -> Audience:
-    """Aggregate the ratings into feature matrices: of all presets for synthetic data."""
+    """Compute the features: for all presets if the data is synthetic, else for the one in use."""
     matrices: dict[str, NDArray[np.float32]] = {}
     planted: dict[str, NDArray[np.int64]] = {}
     statistics: dict[str, tuple[UserBlocks, int]] = {}
@@ -167,30 +168,31 @@ def compare_peers(
     names: Sequence[str],
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Time the peers' K-Means and PCA on multiples of a matrix of shape (n_users, n_features)."""
+    """Time the peers on enlarged copies of a matrix of shape (n_users, n_features)."""
 
     def report(line: str) -> None:
         progress.say(f"  {line}")
 
-    sizes = []
+    comparisons = []
     for n_copies in copies:
         larger = enlarge_matrix(X, n_copies, seed=n_copies)
-        size = {"rows": larger.shape[0], "features": larger.shape[1], "copies": n_copies}
+        n_rows, n_features = larger.shape
+        comparison: dict[str, Any] = {"rows": n_rows, "features": n_features, "copies": n_copies}
         with tempfile.TemporaryDirectory() as folder:
             matrix = Path(folder) / "matrix.npy"
             with matrix.open("wb") as file:
                 np.lib.format.write_array(file, larger, allow_pickle=False)
             for group, peers in (("kmeans", estimator_peers.KMEANS), ("pca", estimator_peers.PCA)):
-                report(f"{group} on {larger.shape[0]:,} × {larger.shape[1]}")
+                report(f"{group} on {n_rows:,} × {n_features}")
                 members = [name for name in peers if name in names]
                 times = time_estimators(members, matrix, rounds, report)
-                size[group] = [_make_record(entry, larger) for entry in times]
-        sizes.append(size)
-    return sizes
+                comparison[group] = [_make_record(entry, larger) for entry in times]
+        comparisons.append(comparison)
+    return comparisons
 
 
 def _make_record(times: EstimatorTimes, X: NDArray[np.float32]) -> dict[str, Any]:
-    """Return what ``benchmark.json`` has of a peer, with the inertia of each fit."""
+    """Return the record of a peer for ``benchmark.json``, with the inertia of each fit."""
     return {
         "name": times.name,
         "title": times.title,
@@ -205,7 +207,7 @@ def _make_record(times: EstimatorTimes, X: NDArray[np.float32]) -> dict[str, Any
 
 
 def enlarge_matrix(X: NDArray[np.float32], n_copies: int, seed: int) -> NDArray[np.float32]:
-    """Return ``n_copies`` copies of the rows with independent noise; X itself for one copy."""
+    """Return copies of all rows, each with independent noise; ``X`` itself for one copy."""
     if n_copies == 1:
         return X
     rng = np.random.default_rng(seed)
@@ -217,9 +219,9 @@ def enlarge_matrix(X: NDArray[np.float32], n_copies: int, seed: int) -> NDArray[
 
 
 def compute_inertia(X: NDArray[np.float32], centers: NDArray[np.float64]) -> float:
-    """Return the sum of squared distances to the nearest centre, in float64.
+    """Return the sum of squared distances to the nearest center, in float64.
 
-    It uses NumPy only, so that all peers are judged by the same code.
+    It uses NumPy alone, and so favors none of the peers.
     """
     total = 0.0
     for start in range(0, len(X), _CHUNK_ROWS):
@@ -232,10 +234,10 @@ def compute_inertia(X: NDArray[np.float32], centers: NDArray[np.float64]) -> flo
 def measure_recovery(
     preset: str, audience: Audience, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """Return how well K-Means recovers planted segments, as adjusted Rand indices.
+    """Measure how well K-Means recovers the planted segments, as adjusted Rand indices.
 
-    Next to ours stands the best of 20 initializations of scikit-learn's on the same matrix: the
-    segments overlap, so no clustering recovers all of them.
+    The segments overlap, so no clustering recovers them all. The best of 20 initializations of
+    scikit-learn's K-Means on the same matrix therefore serves as a reference.
     """
     import dask.array as da
     import sklearn.cluster
@@ -259,7 +261,7 @@ def measure_recovery(
 
 
 def format_table(record: dict[str, Any]) -> str:
-    """Return a record as Markdown."""
+    """Format a record as Markdown."""
     data = "synthetic ratings" if record["synthetic"] else "ratings"
     rounds = record["rounds"]
     fits = f"Medians of {rounds} interleaved fits with different seeds" if rounds > 1 else "One fit"
@@ -269,8 +271,8 @@ def format_table(record: dict[str, Any]) -> str:
         f"threads, {record['machine']}, {record['cores']} cores, {versions}. {fits}, after a "
         "warm-up fit.",
     ]
-    for size in record["results"]:
-        lines += _format_size(size)
+    for comparison in record["results"]:
+        lines += _format_comparison(comparison)
     if record["recovery"]:
         lines += [
             "",
@@ -285,33 +287,33 @@ def format_table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _format_size(size: dict[str, Any]) -> list[str]:
-    """Return the tables of one matrix."""
-    copies = "" if size["copies"] == 1 else f" ({size['copies']} copies, jittered)"
-    lines = ["", f"### {size['rows']:,} × {size['features']}{copies}"]
-    if size["kmeans"]:
-        least = min((value for row in size["kmeans"] for value in row["inertia"]), default=0.0)
+def _format_comparison(comparison: dict[str, Any]) -> list[str]:
+    """Format the tables of one matrix."""
+    copies = "" if comparison["copies"] == 1 else f" ({comparison['copies']} copies, jittered)"
+    lines = ["", f"### {comparison['rows']:,} × {comparison['features']}{copies}"]
+    if comparison["kmeans"]:
+        inertias = [value for row in comparison["kmeans"] for value in row["inertia"]]
         lines += [
             "",
             f"| K-Means, k = {K} | seconds | ratio to ours | median inertia above least "
             "| highest | peak MB |",
             "|---|--:|--:|--:|--:|--:|",
-            *format_rows(size["kmeans"], least),
+            *format_rows(comparison["kmeans"], min(inertias, default=0.0)),
         ]
-    if size["pca"]:
+    if comparison["pca"]:
         lines += ["", "| PCA, two axes | seconds | ratio to ours | peak MB |", "|---|--:|--:|--:|"]
-        lines += format_rows(size["pca"], None)
+        lines += format_rows(comparison["pca"], None)
     return lines
 
 
-def format_rows(rows: Sequence[dict[str, Any]], least: float | None) -> list[str]:
-    """Return one row per peer; ``least`` is the lowest inertia of all, None for PCA."""
+def format_rows(rows: Sequence[dict[str, Any]], lowest_inertia: float | None) -> list[str]:
+    """Format one row per peer; ``lowest_inertia`` is that of all peers' fits, None for PCA."""
     seconds = {row["name"]: row["median_seconds"] for row in rows}
     ours = next((seconds[name] for name in seconds if name in estimator_peers.OURS), None)
-    return [_format_peer(row, ours, least) for row in rows]
+    return [_format_peer(row, ours, lowest_inertia) for row in rows]
 
 
-def _format_peer(row: dict[str, Any], ours: float | None, least: float | None) -> str:
+def _format_peer(row: dict[str, Any], ours: float | None, lowest_inertia: float | None) -> str:
     median, n_fits = row["median_seconds"], len(row["seconds"])
     if median is None:
         return format_row([row["title"], row["failure"] or "no fit"])
@@ -319,7 +321,9 @@ def _format_peer(row: dict[str, Any], ours: float | None, least: float | None) -
     if row["failure"]:
         note = f" ({n_fits} fits, then: {row['failure']})"
     cells = [row["title"] + note, f"{median:.3f}", f"{median / ours:.2f} ×" if ours else "–"]
-    if least is not None:
-        excess = [100 * (value / least - 1) for value in row["inertia"]] if least else []
+    if lowest_inertia is not None:
+        # Nothing can be relative to a lowest inertia of 0.
+        inertias = row["inertia"] if lowest_inertia else []
+        excess = [100 * (inertia / lowest_inertia - 1) for inertia in inertias]
         cells += [f"+{np.median(excess):.3f} %", f"+{max(excess):.3f} %"] if excess else ["–", "–"]
     return format_row([*cells, f"{row['peak_memory_bytes'] / 1e6:,.0f}"])

@@ -1,6 +1,6 @@
-"""Run the estimators' peers: each in a process of its own, in an order that rotates every round.
+"""Time the estimators' peers, each in a separate process, in an order that rotates every round.
 
-A slow spell of a shared machine then affects all peers alike.
+A shared machine that is slow for a while then affects all peers alike.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-#: A peer whose first fit takes longer is timed by that fit only.
+#: A peer whose warm-up fit takes longer is not fitted again; that fit counts.
 _LONG_SECONDS = 60.0
-#: A fit that takes longer hangs, and its process is killed.
+#: A process that takes longer to respond is killed.
 _TIMEOUT_SECONDS = 1_800.0
 #: Time for a process to exit by itself before it is killed.
 _EXIT_SECONDS = 30.0
-#: Environment variables without which libraries use every core.
+#: Environment variables that limit the threads of libraries, by default one per core.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass
 class EstimatorTimes:
-    """The measurements of one peer: seconds and centres per round, and its peak memory.
+    """The measurements of one peer: seconds and centers per fit, and its peak memory.
 
-    ``failure`` says why rounds are missing.
+    The centers of a fit are None for PCA. ``failure`` is the reason why a peer failed or did not
+    start. A slow peer has the time of its warm-up fit only, and no failure.
     """
 
     name: str
@@ -49,14 +50,14 @@ class EstimatorTimes:
 
     @property
     def median(self) -> float | None:
-        """The median of the seconds, None without a round."""
+        """The median of the seconds; None if there are no fits."""
         return statistics.median(self.seconds) if self.seconds else None
 
-    def add(self, answer: dict[str, Any]) -> None:
-        """Add the answer of a peer's process to one request."""
-        self.seconds.append(answer["seconds"])
-        self.centers.append(answer["centers"])
-        self.peak_memory_bytes = answer["peak_memory_bytes"]
+    def add(self, response: dict[str, Any]) -> None:
+        """Add one fit, as a peer's process reported it."""
+        self.seconds.append(response["seconds"])
+        self.centers.append(response["centers"])
+        self.peak_memory_bytes = response["peak_memory_bytes"]
 
 
 def time_estimators(
@@ -64,16 +65,18 @@ def time_estimators(
 ) -> list[EstimatorTimes]:
     """Time one fit of every peer per round, after a warm-up fit.
 
+    A peer whose warm-up fit takes more than a minute is not fitted again; that fit counts.
+
     Parameters
     ----------
     names
         Keys of :data:`estimator_peers.PEERS`.
     matrix
-        A ``.npy`` file.
+        The ``.npy`` file to fit.
     rounds
-        Number of fits. All peers fit with the same seed in a round, another one in each.
+        Timed fits per peer. All peers use the same seed within a round; it differs between rounds.
     report
-        Called with a line of progress.
+        Called with each line of progress.
 
     Returns
     -------
@@ -85,22 +88,22 @@ def time_estimators(
     with contextlib.ExitStack() as stack:
         processes = _start_processes(times, matrix, stack)
         _warm_up(times, processes, report)
-        for number in range(rounds):
-            shift = number % len(times) if times else 0
+        for round_index in range(rounds):
+            shift = round_index % len(times) if times else 0
             for entry in times[shift:] + times[:shift]:
                 if entry.name in processes:
-                    _fit(entry, processes, seed=number)
-            report(f"round {number + 1} of {rounds}")
+                    _fit(entry, processes, seed=round_index)
+            report(f"round {round_index + 1} of {rounds}")
     return times
 
 
 def _start_processes(
     times: Sequence[EstimatorTimes], matrix: Path, stack: contextlib.ExitStack
 ) -> dict[str, PeerProcess]:
-    """Start the processes of all installed peers together, since imports take seconds."""
+    """Start the processes of all installed peers at once, since imports take seconds."""
     processes = {}
     for entry in times:
-        module = estimator_peers.missing_module(entry.name)
+        module = estimator_peers.find_missing_module(entry.name)
         if module is None:
             processes[entry.name] = stack.enter_context(PeerProcess(entry.name, matrix))
         else:
@@ -120,19 +123,19 @@ def _warm_up(
     processes: dict[str, PeerProcess],
     report: Callable[[str], None],
 ) -> None:
-    """Let each peer fit once, which loads compiled code and warms up a JVM."""
+    """Let each peer fit once, to load compiled code and warm up the JVM."""
     for entry in times:
         if entry.name not in processes:
             continue
         try:
-            answer = processes[entry.name].fit(seed=1_000)
+            response = processes[entry.name].fit(seed=1_000)
         except RuntimeError as error:
             entry.failure = str(error)
             processes.pop(entry.name).close()
             continue
-        report(f"{entry.title}: ready, first fit {answer['seconds']:.2f} s")
-        if answer["seconds"] > _LONG_SECONDS:
-            entry.add(answer)
+        report(f"{entry.title}: ready, first fit {response['seconds']:.2f} s")
+        if response["seconds"] > _LONG_SECONDS:
+            entry.add(response)
             processes.pop(entry.name).close()
 
 
@@ -157,7 +160,7 @@ class PeerProcess:
     """
 
     def __init__(self, name: str, matrix: Path) -> None:
-        # A file, since nobody would read a pipe meanwhile, and a full pipe blocks its writer.
+        # A file and not a pipe: a pipe that is not read fills up and blocks its writer.
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "segmentation.benchmark.estimator_peers", name, str(matrix)],
@@ -173,12 +176,12 @@ class PeerProcess:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            # After an error or Ctrl-C nothing waits for the fit to end.
+            # After an error or Ctrl-C, do not wait for the fit to end.
             self._process.kill()
         self.close()
 
     def close(self) -> None:
-        """End the process; closing it again does nothing."""
+        """End the process; further calls do nothing."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):
@@ -197,25 +200,25 @@ class PeerProcess:
         Raises
         ------
         RuntimeError
-            If the process ended instead, with the last line that it printed.
+            If the process ended or timed out instead, with the last line that it printed.
         """
-        self._read_answer()
+        self._read_response()
 
     def fit(self, seed: int) -> dict[str, Any]:
-        """Request one fit and wait for its answer.
+        """Request one fit and wait for the response.
 
         Raises
         ------
         RuntimeError
-            If the process ended instead, with the last line that it printed.
+            If the process ended or timed out instead, with the last line that it printed.
         """
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps({"seed": seed}) + "\n")
             self._process.stdin.flush()
-        return self._read_answer()
+        return self._read_response()
 
-    def _read_answer(self) -> dict[str, Any]:
+    def _read_response(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         # Killing a process that hangs ends its output, so that readline returns.
         timer = threading.Timer(_TIMEOUT_SECONDS, self._process.kill)
@@ -223,9 +226,9 @@ class PeerProcess:
         line = self._process.stdout.readline()
         timer.cancel()
         with contextlib.suppress(ValueError):
-            answer = json.loads(line)
-            if isinstance(answer, dict):
-                return answer
+            response = json.loads(line)
+            if isinstance(response, dict):
+                return response
         # The output ends shortly before the process: wait for the exit status.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_EXIT_SECONDS)

@@ -1,9 +1,10 @@
-"""Peers of the whole job: the same job as users of other libraries would write it.
+"""Peers of the whole job: the same job, written as users of other libraries would write it.
 
 ``python -m segmentation.benchmark.job_peers NAME DATA RATINGS OUT`` runs one in a cold process:
 ratings → mean rating per user and genre → K-Means (k = 5) → PCA onto two axes → a table of users
-in ``OUT``. All of them read the catalogue with the same code, and all but Dask and Spark fit with
-scikit-learn. Libraries are imported where they are used, since a process pays for its imports.
+in ``OUT``. The floor only reads the ratings. All others read the catalogue with the same code, and
+all but Dask and Spark fit with scikit-learn. Each library is imported where it is used, so that a
+process imports only what it needs.
 """
 
 from __future__ import annotations
@@ -51,14 +52,15 @@ def read_movie_genres(folder: Path) -> pd.DataFrame:
         records["genre"] = [
             [genre["name"] for genre in ast.literal_eval(text)] for text in records["genres"]
         ]
-        links = next(p for p in (folder / "links.csv", folder / "links_small.csv") if p.exists())
+        candidates = (folder / "links.csv", folder / "links_small.csv")
+        links = next(path for path in candidates if path.exists())
         movies = pd.read_csv(links).dropna().merge(records, on="tmdbId")
     pairs = movies[["movieId", "genre"]].explode("genre").dropna()
     return pairs.astype({"movieId": "int32", "genre": "category"})
 
 
 def run_pandas(folder: Path, ratings: Path, out: Path) -> None:
-    """Read all rows, merge and group."""
+    """Read all rows, merge and group with pandas, then fit with scikit-learn."""
     import pandas as pd
 
     rows = pd.read_csv(ratings, usecols=_COLUMNS, dtype=_DTYPES)
@@ -68,7 +70,7 @@ def run_pandas(folder: Path, ratings: Path, out: Path) -> None:
 
 
 def run_polars(folder: Path, ratings: Path, out: Path) -> None:
-    """Scan lazily, join, group, and collect with the streaming engine."""
+    """Scan, join and group with Polars' streaming engine, then fit with scikit-learn."""
     import polars as pl
 
     pairs = pl.from_pandas(read_movie_genres(folder)).lazy()
@@ -87,7 +89,7 @@ def run_polars(folder: Path, ratings: Path, out: Path) -> None:
 
 
 def run_duckdb(folder: Path, ratings: Path, out: Path) -> None:
-    """Join and pivot in SQL."""
+    """Join and pivot with DuckDB's SQL, then fit with scikit-learn."""
     import duckdb
 
     connection = duckdb.connect()
@@ -126,7 +128,7 @@ def run_dask(folder: Path, ratings: Path, out: Path) -> None:
         ).persist()
         wait(X)
         labels = KMeans(K, random_state=0).fit(X).labels_.compute()
-        # The default batch of 5 rows per feature takes minutes; one batch per block is fastest.
+        # The default batches, of 5 rows per feature, take minutes; one batch per block is fastest.
         pca = IncrementalPCA(2, batch_size=X.chunksize[0]).fit(X)
         _write_assignments(table, labels, np.asarray(pca.transform(X)), out)
 
@@ -165,7 +167,7 @@ def run_spark(folder: Path, ratings: Path, out: Path) -> None:
 
 
 def start_spark(options: dict[str, str] | None = None) -> SparkSession:
-    """Return a Spark session with :data:`THREADS` threads that listens on loopback only."""
+    """Start a Spark session that has :data:`THREADS` threads and listens on loopback only."""
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master(f"local[{THREADS}]")
@@ -177,7 +179,7 @@ def start_spark(options: dict[str, str] | None = None) -> SparkSession:
 
 
 def read_columns(folder: Path, ratings: Path, out: Path) -> None:
-    """Read the three columns with pyarrow and do nothing else, the floor for every job."""
+    """Read the three columns with pyarrow and count the rows: the floor for every job."""
     import pyarrow.csv as pa_csv
 
     options = pa_csv.ConvertOptions(include_columns=_COLUMNS)
@@ -187,7 +189,7 @@ def read_columns(folder: Path, ratings: Path, out: Path) -> None:
 
 
 def _fit_scikit_learn(means: pd.DataFrame, out: Path) -> None:
-    """Fit K-Means and incremental PCA to means of shape (n_users, n_genres); write the table."""
+    """Fit K-Means and PCA to means of shape (n_users, n_genres), and write the assignments."""
     import numpy as np
     from sklearn.cluster import KMeans
     from sklearn.decomposition import IncrementalPCA
@@ -217,7 +219,7 @@ class JobPeer(NamedTuple):
     run: Callable[[Path, Path, Path], None]
 
 
-#: The peer that does nothing but read.
+#: The peer that only reads the ratings.
 FLOOR = "floor"
 PEERS = {
     "polars": JobPeer("Polars (streaming) + scikit-learn", "polars", run_polars),

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from segmentation.progress import Progress
 
 _ROW_GROUP_ROWS = 1 << 20
-#: Rows of the smallest and of the largest synthetic data set.
+#: Rows of the smallest and the largest synthetic data set allowed.
 SIZES = 1_000, 10**10
-#: How the figure marks a job that ran out of memory.
+#: Style of the line to the memory limit of a job that ran out of memory, with a cross at its end.
 _CROSS = {"ls": ":", "marker": "X", "ms": 8, "markevery": [-1]}
 #: Packages whose versions the table names.
 _SHOWN_VERSIONS = ("python", "dask", "scikit-learn", "pandas", "polars", "duckdb", "pyspark")
@@ -42,7 +42,7 @@ def benchmark_job(
     peers: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Results:
-    """Time the whole job and its peers on one file each time, and write the results.
+    """Time the whole job next to its peers on the same ratings, and write the results.
 
     Parameters
     ----------
@@ -55,16 +55,16 @@ def benchmark_job(
     seed
         Seed of synthetic data.
     rounds
-        Runs of each job; the median counts.
+        Runs per job, of which the median counts.
     peers
-        Names of :data:`job_runner.NAMES`; None for all.
+        Names from :data:`job_runner.NAMES`; None for all.
     overwrite
         Replace an earlier benchmark in ``out``.
 
     Raises
     ------
     UsageError
-        If a value is out of range, or ``out`` can't be used.
+        If a value is out of range, a peer is unknown, or ``out`` can't be used.
     DataError
         If the ratings are not in one local CSV file.
     """
@@ -80,15 +80,17 @@ def benchmark_job(
             "seed": seed,
             "rounds": rounds,
             **results.describe_machine(),
-            "results": [_time_size(each, rounds, names, progress) for each in all_settings],
+            "results": [
+                _time_data_set(settings, rounds, names, progress) for settings in all_settings
+            ],
         }
         return results.write_results(Path(out), format_table(record), record, draw_figure(record))
 
 
-def _time_size(
+def _time_data_set(
     settings: Settings, rounds: int, names: Sequence[str], progress: Progress
 ) -> dict[str, Any]:
-    """Return what ``benchmark.json`` has of one data set."""
+    """Time all jobs on one data set; return its record for ``benchmark.json``."""
     with open_cluster("threads") as cluster:
         layout = sources.resolve_data(settings, cluster, progress)
     with tempfile.TemporaryDirectory() as scratch:
@@ -130,7 +132,7 @@ def _prepare_data(layout: Layout, scratch: Path) -> job_runner.JobData:
 
 
 def format_table(record: dict[str, Any]) -> str:
-    """Return a record as Markdown."""
+    """Format a record as Markdown."""
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in _SHOWN_VERSIONS)
     lines = [
         f"Cold processes on one file in the page cache; medians of {record['rounds']}, "
@@ -156,7 +158,7 @@ def format_table(record: dict[str, Any]) -> str:
 
 
 def format_job(entry: dict[str, Any], ours: float | None, floor: float | None, rows: int) -> str:
-    """Return a job's row; ``ours`` and ``floor`` are the seconds that ratios refer to."""
+    """Format the row of a job; ratios are relative to the seconds ``ours`` and ``floor``."""
     seconds = entry["median_to_assignments"]
     if seconds is None:
         return format_row([entry["title"], entry["failure"] or "not run"])
@@ -174,7 +176,7 @@ def format_job(entry: dict[str, Any], ours: float | None, floor: float | None, r
 
 
 def draw_figure(record: dict[str, Any]) -> bytes:
-    """Draw seconds and peak memory over the number of ratings on logarithmic axes, as PNG."""
+    """Draw seconds and peak memory by the number of ratings, on logarithmic axes, as PNG."""
     from segmentation.reporting.figures import new_figure, render_png
 
     figure = new_figure(11, 5)
@@ -187,7 +189,7 @@ def draw_figure(record: dict[str, Any]) -> bytes:
 
 
 def _draw_panel(axes: Axes, record: dict[str, Any], title: str, key: str, scale: float) -> None:
-    """Draw ``key`` of every entry, times ``scale``, with one line per job."""
+    """Draw one line per job: the value of ``key``, times ``scale``, by the number of ratings."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     from segmentation.reporting.figures import FAINT, INK, style_axes
@@ -205,7 +207,7 @@ def _draw_panel(axes: Axes, record: dict[str, Any], title: str, key: str, scale:
             axes.plot(*zip(*points, strict=True), label=entries[0][1]["title"], **style)
         if key == "median_peak_memory_bytes":
             for rows, entry in entries:
-                # A cross at the memory that a job reached before it was killed.
+                # A cross at the memory limit: the job exceeded it and was killed.
                 if entry["out_of_memory_bytes"]:
                     limit = rows, entry["out_of_memory_bytes"] * scale
                     axes.plot(*zip(*points[-1:], limit, strict=True), **style | _CROSS)
@@ -224,7 +226,7 @@ def _draw_panel(axes: Axes, record: dict[str, Any], title: str, key: str, scale:
 
 
 def _line_styles() -> list[dict[str, Any]]:
-    """Return one line style per name of :data:`job_runner.NAMES`: ours warm, peers thin."""
+    """Return a style per name in :data:`job_runner.NAMES`: warm colors for ours, thin for peers."""
     ours = [
         {"color": "#D55E00", "lw": 2.4, "ls": "-", "marker": "o", "ms": 5},
         {"color": "#E69F00", "lw": 2.4, "ls": "-", "marker": "o", "ms": 5},

@@ -1,6 +1,6 @@
-"""Run the whole job and its peers: cold processes on one file, in an order that rotates.
+"""Time the whole job and its peers in cold processes, in an order that rotates every round.
 
-A slow spell of a shared machine then affects all of them alike.
+A shared machine that is slow for a while then affects all of them alike.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class OurJob(NamedTuple):
-    """How this program runs: its title in tables, its cluster, and whether it reads Parquet."""
+    """A way to run this program: its title in tables, the cluster, and whether it reads Parquet."""
 
     title: str
     cluster: str
@@ -50,22 +50,22 @@ OURS = {
     "local-parquet": OurJob("segmentation, local, Parquet", "local", True),
 }
 NAMES = (*OURS, *job_peers.PEERS)
-#: A job that took longer is not repeated.
+#: A job is not run again after a run that took longer.
 _LONG_SECONDS = 300.0
-#: A job that takes longer hangs, and is killed.
+#: A job that takes longer is killed.
 _TIMEOUT_SECONDS = 3_600.0
-#: Interval between two samples of memory.
+#: Interval between two samples of memory and CPU time.
 _SAMPLE_SECONDS = 0.02
-#: A job that takes a larger share of the memory of the machine, or its cgroup, is out of memory.
+#: Share of the memory of the machine, or its cgroup, above which a job is killed.
 _MEMORY_SHARE = 0.8
-#: Environment variables without which libraries use every core.
+#: Environment variables that limit the threads of libraries, by default one per core.
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )
-#: Largest difference between means of float32 and of float64 ratings.
+#: Absolute tolerance between means computed in float32 and in float64.
 _TOLERANCE = 1e-3
 #: Columns of an assignments table that are not genres.
 _OTHER_COLUMNS = {
@@ -82,7 +82,7 @@ _OTHER_COLUMNS = {
 
 
 class JobData(NamedTuple):
-    """A data set: the folder with the catalogue, the ratings as CSV and as Parquet."""
+    """A data set: the folder with the catalogue, and the ratings as CSV and as Parquet."""
 
     folder: Path
     csv: Path
@@ -92,10 +92,13 @@ class JobData(NamedTuple):
 
 @dataclass
 class JobTimes:
-    """The measurements of one job: seconds and bytes per run.
+    """The measurements of one job, with one value per run that finished.
 
-    ``to_assignments`` are the seconds until the assignments are on disk, where the peers end and
-    this program goes on to its report. ``failure`` says why runs are missing.
+    ``to_assignments`` are the seconds until the assignments are on disk. Only this program goes on
+    from there, to its report; for peers, and for the floor, they are the seconds of the process.
+    ``stages`` are the seconds per stage of this program, and empty for peers. ``failure`` is the
+    reason why a job failed or can't run. A slow job is not repeated, which is not a failure.
+    ``out_of_memory_bytes`` is the limit that a job was killed for, None if it was not.
     """
 
     name: str
@@ -121,30 +124,32 @@ class JobTimes:
 def time_jobs(
     data: JobData, names: Sequence[str], rounds: int, report: Callable[[str], None]
 ) -> list[JobTimes]:
-    """Run every job once per round in a cold process.
+    """Run every job in a cold process, once per round, until it fails or is slow.
+
+    A job is not repeated after a run of more than five minutes.
 
     Parameters
     ----------
     data
-        What they read.
+        The data set that all jobs read.
     names
-        Of :data:`NAMES`.
+        Jobs from :data:`NAMES`.
     rounds
-        Runs of each job.
+        Maximum number of runs per job.
     report
-        Called with a line of progress.
+        Called with each line of progress.
 
     Returns
     -------
     list of JobTimes
-        One per name. A job that fails, whose module is not installed, or whose genre means differ
-        from those of the first one, has the reason in ``failure``.
+        One per name. ``failure`` is set for a job that fails, whose module is not installed, or
+        whose genre means differ from those of the first job that finished.
     """
     times = [_new_times(name) for name in names]
     expected: pd.DataFrame | None = None
     with tempfile.TemporaryDirectory(dir=data.csv.parent) as scratch:
-        for number in range(rounds):
-            shift = number % len(times) if times else 0
+        for round_index in range(rounds):
+            shift = round_index % len(times) if times else 0
             for entry in times[shift:] + times[:shift]:
                 if entry.failure or max(entry.seconds, default=0.0) > _LONG_SECONDS:
                     continue
@@ -162,7 +167,7 @@ def time_jobs(
                     shutil.rmtree(out)
                 last = f"{entry.seconds[-1]:.1f} s" if entry.seconds else "–"
                 report(
-                    f"{data.rows:,} rows, round {number + 1}: {entry.title}: "
+                    f"{data.rows:,} rows, round {round_index + 1}: {entry.title}: "
                     f"{entry.failure or last}"
                 )
     return times
@@ -178,7 +183,7 @@ def _new_times(name: str) -> JobTimes:
     return times
 
 
-def segment_command(
+def build_segment_command(
     folder: Path, out: Path, cluster: str | Path, ratings: Path | None = None
 ) -> list[str]:
     """Return the command that segments the data in ``folder``."""
@@ -188,20 +193,20 @@ def segment_command(
     return [*command, "--cluster", str(cluster), "--out", str(out)]
 
 
-def _job_command(name: str, data: JobData, out: Path) -> list[str]:
+def _build_job_command(name: str, data: JobData, out: Path) -> list[str]:
     if name in OURS:
         ratings = data.parquet if OURS[name].reads_parquet else data.csv
-        return segment_command(data.folder, out, OURS[name].cluster, ratings)
+        return build_segment_command(data.folder, out, OURS[name].cluster, ratings)
     module = "segmentation.benchmark.job_peers"
     return [sys.executable, "-m", module, name, str(data.folder), str(data.csv), str(out)]
 
 
 def _time_job(entry: JobTimes, data: JobData, out: Path) -> None:
-    """Run a job and add its measurements; raise RuntimeError if it fails."""
-    memory_limit = int(_MEMORY_SHARE * _machine_memory())
+    """Run a job once and add its measurements; raise RuntimeError if it fails."""
+    memory_limit = int(_MEMORY_SHARE * _get_machine_memory())
     started = time.time()
     try:
-        cost = run_process(_job_command(entry.name, data, out), memory_limit)
+        cost = run_process(_build_job_command(entry.name, data, out), memory_limit)
     except OutOfMemoryError:
         entry.out_of_memory_bytes = memory_limit
         raise
@@ -209,18 +214,18 @@ def _time_job(entry: JobTimes, data: JobData, out: Path) -> None:
     entry.cpu_seconds.append(cost.cpu_seconds)
     entry.peak_memory_bytes.append(cost.peak_memory_bytes)
     if entry.name in OURS:
-        # The parts keep their modification time when the folder is published.
+        # Publishing the folder does not change the modification times of the parts.
         written = max(path.stat().st_mtime for path in list_parts(out / ASSIGNMENTS))
         entry.to_assignments.append(written - started)
         manifest = json.loads((out / "run.json").read_text("utf-8"))
         entry.stages.append({stage["name"]: stage["seconds"] for stage in manifest["stages"]})
     else:
-        # Assignments are the last thing that the peers write.
+        # The peers write their assignments last.
         entry.to_assignments.append(cost.seconds)
 
 
 class ProcessCost(NamedTuple):
-    """What a process and its children took."""
+    """Time and peak memory of a process and its descendants."""
 
     seconds: float
     cpu_seconds: float
@@ -228,7 +233,7 @@ class ProcessCost(NamedTuple):
 
 
 class OutOfMemoryError(RuntimeError):
-    """A process and its children took more memory than they may."""
+    """A process and its descendants exceeded their memory limit."""
 
 
 def run_process(command: Sequence[str], memory_limit: float = math.inf) -> ProcessCost:
@@ -237,9 +242,9 @@ def run_process(command: Sequence[str], memory_limit: float = math.inf) -> Proce
     Raises
     ------
     OutOfMemoryError
-        If it took more than ``memory_limit`` bytes; it is killed then.
+        If it was killed because it took more than ``memory_limit`` bytes.
     RuntimeError
-        If it failed, with the last line that it printed.
+        If it failed or timed out, with the last line that it printed.
     """
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(THREADS))}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
@@ -251,7 +256,7 @@ def run_process(command: Sequence[str], memory_limit: float = math.inf) -> Proce
         timer.start()
         try:
             with ProcessTreeMonitor(process.pid, memory_limit) as monitor:
-                # Unlike Popen.wait, wait4 returns the resource usage.
+                # Unlike Popen.wait, os.wait4 returns the resource usage.
                 _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             _kill_group(process.pid)
@@ -260,7 +265,7 @@ def run_process(command: Sequence[str], memory_limit: float = math.inf) -> Proce
             timer.cancel()
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        if monitor.exceeded:
+        if monitor.is_over_limit:
             raise OutOfMemoryError(f"out of memory: more than {memory_limit / 1e9:.1f} GB")
         if process.returncode:
             output.seek(0)
@@ -270,7 +275,7 @@ def run_process(command: Sequence[str], memory_limit: float = math.inf) -> Proce
     return ProcessCost(seconds, cpu_seconds, monitor.peak_memory_bytes)
 
 
-def _machine_memory() -> int:
+def _get_machine_memory() -> int:
     from distributed.system import MEMORY_LIMIT
 
     return int(MEMORY_LIMIT)
@@ -282,11 +287,11 @@ def _kill_group(pid: int) -> None:
 
 
 class ProcessTreeMonitor:
-    """Sample the resident memory and CPU time of a process and its children, summed.
+    """Sample the resident memory and CPU time of a process tree, summed over its processes.
 
-    The kernel's own sum of CPU time leaves out children that nobody waited for. Once the tree
-    takes more than ``memory_limit`` bytes it is killed, before the system runs out of memory and
-    kills another process.
+    The CPU time of the kernel leaves out children that their parent did not wait for. A tree that
+    takes more than ``memory_limit`` bytes is killed, before the system runs out of memory and kills
+    another process.
     """
 
     def __init__(self, pid: int, memory_limit: float) -> None:
@@ -306,8 +311,8 @@ class ProcessTreeMonitor:
         self._thread.join()
 
     @property
-    def exceeded(self) -> bool:
-        """Whether the tree took more memory than it may."""
+    def is_over_limit(self) -> bool:
+        """Whether the tree took more memory than its limit."""
         return self.peak_memory_bytes > self._memory_limit
 
     @property
@@ -322,7 +327,7 @@ class ProcessTreeMonitor:
             process = psutil.Process(self._pid)
             while not self._stop.wait(_SAMPLE_SECONDS):
                 self._sample(process)
-                if self.exceeded:
+                if self.is_over_limit:
                     _kill_group(self._pid)
 
     def _sample(self, process: psutil.Process) -> None:
@@ -334,8 +339,8 @@ class ProcessTreeMonitor:
         for member in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
                 total += member.memory_info().rss
-                # The kernel's peak covers the time between samples. getrusage would not do: it
-                # starts with the size of the process that forked.
+                # The kernel's peak includes the time between samples. That of getrusage is no
+                # alternative: it starts with the size of the parent, which forked.
                 self.peak_memory_bytes = max(self.peak_memory_bytes, peak_rss(member.pid))
                 times = member.cpu_times()
                 self._cpu_seconds[member.pid] = times.user + times.system
@@ -343,9 +348,10 @@ class ProcessTreeMonitor:
 
 
 def read_genre_means(path: Path) -> pd.DataFrame:
-    """Return users × genres from the assignments of any job, 0 for genres that are unseen.
+    """Read the genre means from the assignments of any job, of shape (n_users, n_genres).
 
-    Users and genres without a rating are left out: some libraries have no row or column for them.
+    Genres that a user has not rated are 0. Users and genres without any rating are left out, since
+    some libraries have no row or column for them.
     """
     import pandas as pd
 
@@ -359,7 +365,13 @@ def read_genre_means(path: Path) -> pd.DataFrame:
 
 
 def check_genre_means(means: pd.DataFrame, expected: pd.DataFrame) -> None:
-    """Raise RuntimeError unless two tables of :func:`read_genre_means` agree."""
-    same = means.shape == expected.shape and (means.index == expected.index).all()
-    if not same or not np.allclose(means.to_numpy(), expected.to_numpy(), atol=_TOLERANCE):
-        raise RuntimeError("its genre means differ from ours")
+    """Compare two tables of :func:`read_genre_means`: their users, shapes and values.
+
+    Raises
+    ------
+    RuntimeError
+        If they differ. The names of the genres are not compared.
+    """
+    is_aligned = means.shape == expected.shape and (means.index == expected.index).all()
+    if not is_aligned or not np.allclose(means.to_numpy(), expected.to_numpy(), atol=_TOLERANCE):
+        raise RuntimeError("its genre means differ from those of the first job that finished")

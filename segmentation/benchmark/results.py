@@ -1,4 +1,4 @@
-"""What every benchmark shares: checked settings, the folder of its results, the machine."""
+"""Shared by all benchmarks: check settings, write results, and describe the machine."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TABLE, _FIGURE, _RECORD = "benchmark.md", "benchmark.png", "benchmark.json"
-_MOST_ROUNDS = 1_000
+_MAX_ROUNDS = 1_000
+#: Packages of the peers whose versions are recorded.
 _PEER_PACKAGES = ("duckdb", "faiss-cpu", "polars", "pyspark")
 
 
 class Results(NamedTuple):
-    """What a benchmark wrote: its table in Markdown, and the paths of all its files."""
+    """The results of a benchmark: its table as Markdown, and the paths of all files written."""
 
     table: str
     files: list[Path]
@@ -32,13 +33,15 @@ class Results(NamedTuple):
 
 @contextlib.contextmanager
 def open_folder(out: Path, *, overwrite: bool) -> Iterator[None]:
-    """Check and create the folder before hours of measuring; leave no new folder on an error.
+    """Check the folder, and create it if missing, before hours of measuring.
+
+    If the block raises an error, a new folder without files is removed, but not its new parents.
 
     Raises
     ------
     UsageError
-        If ``out`` is a file, or holds a run, foreign files under our names, or, unless
-        ``overwrite``, an earlier benchmark.
+        If ``out`` is a file or holds a run, a table or figure without the record of a benchmark,
+        or, unless ``overwrite``, an earlier benchmark.
     """
     _check_folder(out, overwrite=overwrite)
     is_new = not out.exists()
@@ -70,7 +73,7 @@ def _check_folder(out: Path, *, overwrite: bool) -> None:
     for path in (out / _TABLE, out / _FIGURE):
         if path.exists():
             raise UsageError(
-                "{path}: belongs to no benchmark: move it away, or choose another {out}",
+                "{path}: exists without benchmark.json: move it away, or choose another {out}",
                 "out",
                 path=path,
             )
@@ -79,7 +82,7 @@ def _check_folder(out: Path, *, overwrite: bool) -> None:
 def write_results(
     out: Path, table: str, record: dict[str, Any], figure: bytes | None = None
 ) -> Results:
-    """Write the table, the figure and, last, the record."""
+    """Write the table, the figure if there is one, and finally the record."""
     files = [out / _TABLE]
     atomic.write_bytes(out / _TABLE, table.encode("utf-8"))
     if figure is not None:
@@ -91,7 +94,7 @@ def write_results(
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what the measurements depend on: the machine, threads per peer, and versions."""
+    """Return the machine, the number of threads per peer, and the versions of all libraries."""
     peers = {}
     for name in _PEER_PACKAGES:
         try:
@@ -107,20 +110,26 @@ def describe_machine() -> dict[str, Any]:
 
 
 def format_row(cells: Sequence[str]) -> str:
-    """Return a row of a Markdown table."""
+    """Format a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
 def check_rounds(rounds: int) -> None:
     """Raise :class:`UsageError` if ``rounds`` is out of range."""
-    if not 1 <= rounds <= _MOST_ROUNDS:
+    if not 1 <= rounds <= _MAX_ROUNDS:
         raise UsageError(
-            "{rounds} {value}: choose from 1 to {most}", "rounds", value=rounds, most=_MOST_ROUNDS
+            "{rounds} {value}: choose from 1 to {high}", "rounds", value=rounds, high=_MAX_ROUNDS
         )
 
 
 def check_numbers(field: str, values: Sequence[int], low: int, high: int) -> list[int]:
-    """Return the distinct values of a setting; raise :class:`UsageError` if one is out of range."""
+    """Return the distinct values of a setting, in order.
+
+    Raises
+    ------
+    UsageError
+        If there are no values, or one is not in ``low`` to ``high``, both included.
+    """
     if not values or not all(low <= value <= high for value in values):
         raise UsageError(
             f"{{{field}}} {{values}}: choose from {low} to {high}",
@@ -131,7 +140,13 @@ def check_numbers(field: str, values: Sequence[int], low: int, high: int) -> lis
 
 
 def check_peers(peers: Sequence[str] | None, available: Sequence[str]) -> list[str]:
-    """Return distinct peers, all of them for None; raise :class:`UsageError` for an unknown one."""
+    """Return the distinct peers, in order, or all available ones for None.
+
+    Raises
+    ------
+    UsageError
+        If a peer is not in ``available``.
+    """
     if peers is None:
         return list(available)
     for peer in peers:

@@ -44,9 +44,9 @@ def make_cost(rows: int, users: int, threads: int) -> RunCost:
 
 def test_stages_add_up() -> None:
     cost = make_cost(*RUNS[0])
-    assert cost_model.stage_seconds("reading", cost) == cost.stages["ratings"]
-    assert cost_model.stage_seconds("rest", cost) == pytest.approx(3.505)
-    total = sum(cost_model.stage_seconds(name, cost) for name in cost_model.MODEL)
+    assert cost_model.compute_stage_seconds("reading", cost) == cost.stages["ratings"]
+    assert cost_model.compute_stage_seconds("rest", cost) == pytest.approx(3.505)
+    total = sum(cost_model.compute_stage_seconds(name, cost) for name in cost_model.MODEL)
     assert total == pytest.approx(cost.seconds)
 
 

@@ -22,7 +22,7 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_or_skip(name: str, X: np.ndarray):
-    module = estimator_peers.missing_module(name)
+    module = estimator_peers.find_missing_module(name)
     if module:
         pytest.skip(f"{module} is not installed; `make benchmark` installs the peers")
     return estimator_peers.PEERS[name].open(X)
@@ -52,5 +52,5 @@ def test_pca_peers_return_no_centers(name: str, blobs) -> None:
 def test_a_missing_module_is_named(monkeypatch) -> None:
     peer = estimator_peers.EstimatorPeer("Absent", "no_such_module", estimator_peers.open_sum)
     monkeypatch.setitem(estimator_peers.PEERS, "absent", peer)
-    assert estimator_peers.missing_module("absent") == "no_such_module"
-    assert estimator_peers.missing_module("ours") is None
+    assert estimator_peers.find_missing_module("absent") == "no_such_module"
+    assert estimator_peers.find_missing_module("ours") is None

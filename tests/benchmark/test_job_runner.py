@@ -79,7 +79,7 @@ def test_failures_have_a_reason(data: job_runner.JobData, monkeypatch) -> None:
 
 
 def test_the_memory_limit_is_a_share_of_the_machine(data: job_runner.JobData, monkeypatch) -> None:
-    monkeypatch.setattr(job_runner, "_machine_memory", lambda: 50_000_000)
+    monkeypatch.setattr(job_runner, "_get_machine_memory", lambda: 50_000_000)
     (times,) = job_runner.time_jobs(data, ["pandas"], 2, ignore)
     assert times.failure == "out of memory: more than 0.0 GB"
     assert times.out_of_memory_bytes == 40_000_000
@@ -112,7 +112,7 @@ def test_means_that_differ_are_an_error() -> None:
         means(Crime=[3.0, 0.0]),
         expected.set_axis(pd.Index([1, 3])),
     ):
-        with pytest.raises(RuntimeError, match="its genre means differ from ours"):
+        with pytest.raises(RuntimeError, match="its genre means differ from those of the first"):
             job_runner.check_genre_means(other, expected)
 
 

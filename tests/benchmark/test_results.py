@@ -83,7 +83,7 @@ def test_an_error_leaves_no_new_folder_but_keeps_an_old_one(tmp_path: Path) -> N
 def test_foreign_files_are_kept(tmp_path: Path, capsys) -> None:
     (tmp_path / "benchmark.md").write_text("mine")
     assert benchmark.main(["--overwrite", "--out", str(tmp_path)]) == 2
-    assert "benchmark.md: belongs to no benchmark: move it away" in capsys.readouterr().err
+    assert "benchmark.md: exists without benchmark.json: move it away" in capsys.readouterr().err
     assert (tmp_path / "benchmark.md").read_text() == "mine"
 
 
