@@ -151,3 +151,11 @@ def test_describe_error_names_the_root_cause() -> None:
     error = caused(RuntimeError("outer"), caused(OSError("middle"), ValueError(" the\n cause ")))
     assert describe_error(error) == "the cause"
     assert describe_error(KeyError()) == "KeyError"
+
+
+def test_advice_on_a_local_path_names_no_address() -> None:
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(AccessDeniedError, match="check its permissions and those of its folder"):
+        with_retries("data/ratings.csv", fail)
