@@ -59,7 +59,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         Number of starts. All starts share the Lloyd passes, and the one with the least inertia
         wins. For ``k-means++``, starts that reach the same optimum of the sample continue as one,
         and a start that is clearly behind is dropped. "auto" means 64 for ``k-means++`` (32 to
-        192 on a small sample), of which only the best continues; 10 for ``random`` and callables; 1 for ``k-means||`` and arrays.
+        192 on a small sample), of which only the best continues; 10 for ``random`` and callables;
+        1 for ``k-means||`` and arrays.
     sample_size : int, default 20000
         Maximum number of distinct rows that ``k-means++`` restarts on.
 

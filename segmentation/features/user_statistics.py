@@ -1,7 +1,8 @@
 """Sums and counts per user and genre: aggregated per partition, merged in any order, divided once.
 
-NVTabular computes moments out of core in the same way (``nvtabular/ops/moments.py``). Rows are never exploded by genre: a rating is added once per
-genre of its movie, straight into the dense (users in the partition) × genres block.
+NVTabular computes moments out of core in the same way (``nvtabular/ops/moments.py``). Rows are
+never exploded by genre: a rating is added once per genre of its movie, straight into the dense
+(users in the partition) × genres block.
 """
 
 from __future__ import annotations
