@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from segmentation.progress import Stage
 
 #: Maximum number of characters of a rejected line that an error quotes.
-_MAX_QUOTED_CHARACTERS = 60
+_MAX_QUOTED = 60
 #: The bitmap of a catalogue without movies.
 _NO_MOVIES = np.zeros(0, np.uint8)
 
@@ -142,9 +142,7 @@ class RowCounts:
 
 
 def _shorten(text: str) -> str:
-    return (
-        text if len(text) <= _MAX_QUOTED_CHARACTERS else text[: _MAX_QUOTED_CHARACTERS - 3] + "..."
-    )
+    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 
 
 def sum_counts(summaries: Sequence[PartitionSummary], n_movies: int) -> RowCounts:

@@ -149,7 +149,7 @@ def test_a_line_outside_the_grammar_leaves_all_to_the_general_reader(line: bytes
 
 def test_more_users_than_are_allocated_for_at_first() -> None:
     rng = np.random.default_rng(0)
-    users = rng.integers(10**12, size=3 * compiled_reader._FIRST_USERS)
+    users = rng.integers(10**12, size=3 * compiled_reader._INITIAL_USERS)
     data = b"".join(
         b"%d,%d,%d,7\n" % (user, (2, 5, 9)[i % 3], 1 + i % 5)
         for i, user in enumerate([*users, *users[::-1]])
