@@ -209,7 +209,7 @@ def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a job that computes features: its data, features, range of k and limits."""
+    """Return the settings of a job that computes features: those of the data, features and k."""
     return {
         **parse_source(arguments),
         "preset": arguments.preset,
