@@ -90,7 +90,7 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         _print_error(f"interrupted: nothing that reads as a result is left{hint}")
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except BrokenPipeError:
-        # Nothing reads our output any more (`| head`): let the flush at exit go to /dev/null.
+        # Nothing reads our output any more (`| head`): redirect it, or the flush at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SegmentationError as error:

@@ -37,7 +37,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--join",
         choices=("links", "direct"),
         help="how a rating's movieId leads to the catalogue; direct reproduces the original's "
-        "mistake (default: links; direct with --preset original)",
+        "mistake (default: links)",
     )
 
 
@@ -209,7 +209,7 @@ def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of the above, and of ``add_data``, ``add_k_range``, ``add_reading``."""
+    """Return the settings of a job that computes features: those of the data, features and k."""
     return {
         **parse_source(arguments),
         "preset": arguments.preset,
