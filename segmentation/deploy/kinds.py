@@ -241,7 +241,7 @@ def load_security(config: Mapping[str, Any], address: str) -> Security | None:
 def _check_file(key: str, path: str | None, address: str) -> None:
     if path is None and address == "tls://":
         raise UsageError(
-            f"{key} is missing, and a host is not this machine; name ca_file, certificate and key "
+            f"{key} is missing, and this cluster is encrypted; name ca_file, certificate and key "
             "in the cluster's file (segmentation certificates makes them), or set encrypted: false"
         )
     if path is None:

@@ -1,6 +1,6 @@
 """Factorize a column of ids: its sorted distinct ids, and the position of each row's id among them.
 
-Like ``pandas.factorize`` with ``sort=True``, but faster if integer ids are already sorted.
+Like ``numpy.unique`` with ``return_inverse=True``, but faster if integer ids are sorted.
 """
 
 from __future__ import annotations

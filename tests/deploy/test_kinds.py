@@ -81,7 +81,7 @@ def test_an_expired_certificate_is_reported_before_it_is_used(tmp_path: Path) ->
 def test_certificates_that_are_missing(certificates: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="tls://h:1: needs ca_file; pass cluster tls"):
         kinds.load_security({}, "tls://h:1")
-    with pytest.raises(UsageError, match="ca_file is missing, and a host is not this machine"):
+    with pytest.raises(UsageError, match="ca_file is missing, and this cluster is encrypted"):
         kinds.load_security({}, "tls://")
     with pytest.raises(UsageError, match="ca_file: nowhere.pem: no such file"):
         kinds.load_security({**certificates, "ca_file": "nowhere.pem"}, "tls://h:1")
