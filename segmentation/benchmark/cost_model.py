@@ -294,7 +294,7 @@ def measure_scheduler(workers: int, progress: Progress) -> dict[str, float]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             memory_limit=0,
         ) as cluster,
         Client(cluster) as client,

@@ -45,7 +45,11 @@ def _persist(X: NDArray[np.float32]) -> Iterator[da.Array]:
     with (
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}),
         LocalCluster(
-            1, threads_per_worker=THREADS, processes=False, dashboard_address=None, memory_limit=0
+            1,
+            threads_per_worker=THREADS,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
         ) as cluster,
         Client(cluster),
     ):

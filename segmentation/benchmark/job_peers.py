@@ -115,7 +115,7 @@ def run_dask(folder: Path, ratings: Path, out: Path) -> None:
 
     with (
         LocalCluster(
-            1, threads_per_worker=THREADS, processes=False, dashboard_address=None
+            1, threads_per_worker=THREADS, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster),
     ):

@@ -103,7 +103,7 @@ def test_a_peer_that_accepts_and_never_answers(impatient: None) -> None:
 @pytest.fixture
 def local_cluster() -> Iterator[LocalCluster]:
     with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster
 

@@ -167,7 +167,7 @@ def test_the_kubernetes_operator_gets_the_files_keys_and_a_warning(
     def start(**keywords: object) -> distributed.LocalCluster:
         options.update(keywords)
         return distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
         )
 
     monkeypatch.setattr(operator, "KubeCluster", start)

@@ -59,7 +59,7 @@ def client() -> Iterator[Client]:
     """A client of a scheduler and a worker in this process, which have the package."""
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -35,7 +35,7 @@ def plain_client() -> Iterator[Client]:
     """A client that nothing of this package has started or configured."""
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
         ) as cluster,
         Client(cluster) as client,
     ):
