@@ -12,12 +12,23 @@ class TooFewDistinctRowsError(ValueError):
         Distinct rows of positive weight in ``X``: the largest possible number of clusters.
     n_clusters : int
         Number of clusters requested.
+    n_samples : int
+        Rows in ``X``.
     """
 
     def __init__(self, n_distinct: int, n_clusters: int, n_samples: int) -> None:
-        super().__init__(
-            f"{n_distinct} distinct rows for n_clusters={n_clusters} (n_samples={n_samples}): "
-            + (f"use n_clusters={n_distinct} or fewer" if n_distinct else "pass at least one row")
-        )
+        super().__init__(n_distinct, n_clusters, n_samples)
         self.n_distinct = n_distinct
         self.n_clusters = n_clusters
+        self.n_samples = n_samples
+
+    def __str__(self) -> str:
+        remedy = (
+            f"use n_clusters={self.n_distinct} or fewer"
+            if self.n_distinct
+            else "pass at least one row"
+        )
+        return (
+            f"{self.n_distinct} distinct rows for n_clusters={self.n_clusters} "
+            f"(n_samples={self.n_samples}): {remedy}"
+        )
