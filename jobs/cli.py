@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the console script, with one subparser per job."""
     parser = entrypoint.OneLineParser(
         prog="segmentation",
-        description=segmentation.__doc__,
+        description="Out-of-core audience segmentation of ratings logs on Dask.",
         epilog="segmentation JOB --help shows the options of a job.",
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
             epilog=options.epilog,
             allow_abbrev=False,
         )
-        job.set_defaults(job=module.job)
+        job.set_defaults(job=module.job, parser=job)
     return parser
 
 

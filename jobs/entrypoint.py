@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jobs.options import option_names
 from jobs.signals import Terminated, persistent_interrupts
@@ -25,6 +25,14 @@ Job = Callable[[argparse.Namespace], None]
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser that prints usage errors in one line, like all other errors."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all arguments; the job's own parser reports those that it does not know."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = getattr(arguments, "parser", self)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return arguments
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with the status of wrong usage."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from segmentation.errors import UsageError
 from segmentation.storage import run_folder
 from segmentation.storage.atomic import jsonable
+from segmentation.storage.parquet import list_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from segmentation.pipeline.context import RunContext
 
@@ -128,7 +130,7 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
     if manifest.choose_k is not None:
         required.append("figures/choose_k.png")
     for name in required:
-        if not (run.out / name).exists():
+        if not _is_complete(run.out / name, manifest.users):
             raise UsageError(
                 "{path}: lacks {name}: pass {overwrite} instead of {resume}",
                 "overwrite",
@@ -138,6 +140,15 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
             )
     run.progress.say("  every stage was finished before: nothing is left to do")
     return manifest
+
+
+def _is_complete(path: Path, n_users: int | None) -> bool:
+    """Return whether a result exists, and a folder of parts holds a row for every user."""
+    if not path.is_dir() or n_users is None:
+        return path.exists()
+    import pyarrow.parquet as pq
+
+    return bool(sum(pq.read_metadata(part).num_rows for part in list_parts(path)) == n_users)
 
 
 def library_versions() -> dict[str, str]:

@@ -91,7 +91,8 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
     folder, cluster, settings = run.folder, run.cluster, run.settings
     path = folder.result_path("model/user_statistics.parquet")
     result = run.stage_result("ratings")
-    if result is not None and path.exists():
+    # A run that died while it published has moved some of the parts.
+    if result is not None and len(parquet.list_parts(path)) == len(result["blocks"]):
         run.progress.say("  ratings: taken from the finished stage")
         shared = cluster.sees_folder(path.parent)
         blocks = user_blocks.load_blocks(cluster.client, path, result["blocks"], shared=shared)

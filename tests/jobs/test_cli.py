@@ -55,6 +55,7 @@ def test_the_console_script_itself(capsys) -> None:
         cli.main(["segmnt"])
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
+    assert ">>>" not in output
     assert line.startswith("error: argument JOB: invalid choice: 'segmnt' (choose from ")
     assert line.endswith("see segmentation --help")
 
@@ -83,10 +84,11 @@ def test_wrong_usage(capsys, tmp_path, monkeypatch, options: list[str], message:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("main", [segment.main, lambda options: cli.main(["segment", *options])])
 @pytest.mark.parametrize("options", [["--nonsense"], ["--k", "five"], ["--resume", "--overwrite"]])
-def test_unknown_options_are_wrong_usage(options: list[str], capsys) -> None:
+def test_unknown_options_are_wrong_usage(main, options: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
-        segment.main(options)
+        main(options)
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
@@ -154,6 +156,29 @@ def test_resuming_a_finished_run_shows_it_again(capsys, tmp_path: Path) -> None:
     assert "was run with another fingerprint" in capsys.readouterr().err
     assert segment.main([*arguments, "--overwrite"]) == 0
     assert json.loads((out / "run.json").read_text())["rows"]["read"] == 7
+
+
+def test_resume_after_a_death_while_publishing(tmp_path: Path, monkeypatch) -> None:
+    """The statistics are read again if their parts were moved, or left as one file."""
+    data, out = write_tiny(tmp_path / "t"), tmp_path / "out"
+    arguments = ["--data", str(data), "--out", str(out), "--k", "2", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "fit_pca", lambda *_: 1 / 0)
+        assert segment.main(arguments) == 1
+    folder = out / ".work" / "products" / "model" / "user_statistics.parquet"
+    for part in folder.iterdir():
+        part.unlink()
+    assert segment.main([*arguments, "--resume"]) == 0
+    assert len(pd.read_parquet(out / "assignments.parquet")) == 2
+
+
+def test_a_finished_run_that_lost_users_is_not_complete(tmp_path: Path, capsys) -> None:
+    data, out = write_tiny(tmp_path / "t"), tmp_path / "out"
+    arguments = ["--data", str(data), "--out", str(out), "--k", "2", "--quiet"]
+    assert segment.main(arguments) == 0
+    next((out / "assignments.parquet").iterdir()).unlink()
+    assert segment.main([*arguments, "--resume"]) == 2
+    assert "lacks assignments.parquet: pass --overwrite" in capsys.readouterr().err
 
 
 @pytest.mark.cluster
