@@ -222,9 +222,12 @@ class PeerProcess:
         assert self._process.stdout is not None
         # Killing a process that hangs ends its output, so that readline returns.
         timer = threading.Timer(_TIMEOUT_SECONDS, self._process.kill)
-        timer.start()
-        line = self._process.stdout.readline()
-        timer.cancel()
+        try:
+            timer.start()
+            line = self._process.stdout.readline()
+        finally:
+            # Also after Ctrl-C: the interpreter would wait for the timer before it exits.
+            timer.cancel()
         with contextlib.suppress(ValueError):
             response = json.loads(line)
             if isinstance(response, dict):

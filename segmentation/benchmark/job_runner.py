@@ -253,8 +253,8 @@ def run_process(command: Sequence[str], memory_limit: float = math.inf) -> Proce
             command, stdout=output, stderr=output, env=environment, start_new_session=True
         )
         timer = threading.Timer(_TIMEOUT_SECONDS, _kill_group, (process.pid,))
-        timer.start()
         try:
+            timer.start()
             with ProcessTreeMonitor(process.pid, memory_limit) as monitor:
                 # Unlike Popen.wait, os.wait4 returns the resource usage.
                 _, status, usage = os.wait4(process.pid, 0)

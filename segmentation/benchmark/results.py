@@ -88,6 +88,9 @@ def write_results(
     if figure is not None:
         files.append(out / _FIGURE)
         atomic.write_bytes(out / _FIGURE, figure)
+    else:
+        # That of an earlier benchmark would look like one of this.
+        atomic.remove_file(out / _FIGURE)
     files.append(out / _RECORD)
     atomic.write_json(out / _RECORD, record)
     return Results(table, files)

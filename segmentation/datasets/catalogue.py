@@ -193,7 +193,7 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
                 notes["malformed_set_aside"] += 1
             previous = None
             continue
-        text = record[genres_index]
+        text = record[genres_index] if len(record) > genres_index else ""
         if text not in parsed_genres:
             parsed_genres[text] = _parse_genres(text, genres)
         codes, n_unreadable, n_unknown = parsed_genres[text]

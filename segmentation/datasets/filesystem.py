@@ -1,7 +1,8 @@
 """Read local and remote files: their metadata, their content, and byte ranges of it.
 
-Every file system comes from fsspec. Remote reads are retried; if they still fail, they raise a
-one-line :class:`DataError`. Local files raise the exceptions of the operating system.
+Every file system comes from fsspec. Remote reads are retried, except those of a server without
+range requests; if they fail, they raise a one-line :class:`DataError`. Local files raise the
+exceptions of the operating system.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def open_file(path: str, size: int | None = None) -> io.BufferedIOBase:
         return file
     if size is not None:
         return _RangeFile(path, fs, inner, size)
-    size = _get_remote_size(path)
+    size = _get_remote_size(path, fs, inner)
     if _supports_ranges(path, fs, inner, size):
         return _RangeFile(path, fs, inner, size)
     return _StreamFile(path, fs, inner)
@@ -219,8 +220,8 @@ def _read_stream_windows(
         yield buffer[:length]
 
 
-def _get_remote_size(path: str) -> int:
-    size = with_retries(path, lambda: file_info(path), must_exist=True)["size"]
+def _get_remote_size(path: str, fs: fsspec.AbstractFileSystem, inner: str) -> int:
+    size = with_retries(path, lambda: fs.info(inner), must_exist=True)["size"]
     if size is None:
         raise DataError(f"{path}: its server does not report its size; {_DOWNLOAD_HINT}")
     return int(size)

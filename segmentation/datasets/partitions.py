@@ -189,7 +189,7 @@ def plan_partitions(
     n_free = 0
     for file in files:
         for fragment, cost in _split_file(file, max(1, partition_bytes)):
-            if cost > n_free:
+            if not partitions or cost > n_free:
                 partitions.append([])
                 n_free = partition_bytes
             partitions[-1].append(fragment)

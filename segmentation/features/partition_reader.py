@@ -1,12 +1,14 @@
 """Read partitions: iterate over their chunks, and aggregate or collect the rows.
 
 Aggregation, shuffle, deduplication and ``convert`` read partitions through
-:class:`PartitionReader`. They differ only in how they parse a chunk.
+:class:`PartitionReader`. Aggregation parses a chunk straight into statistics, the others into typed
+rows.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import re
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
     from segmentation.features.user_statistics import ChunkStatistics
     from segmentation.schema import MovieTable, UserStatistics
 
-#: A child of Dask's logger, so that messages go to the worker's log.
-logger = logging.getLogger("distributed.segmentation")
+logger = logging.getLogger("segmentation")
 #: Column of detailed rows: the index of the fragment that a row was read from.
 FRAGMENT = "fragment"
 #: Number of chunk statistics that are merged at a time.
@@ -311,6 +312,11 @@ def add_users(summary: PartitionSummary, users: NDArray[Any]) -> PartitionSummar
         n_users=len(users),
         sample=sketches.hash_sample(users),
     )
+
+
+def first_fragment_numbers(partitions: Sequence[Sequence[Fragment]]) -> list[int]:
+    """Return the number of each partition's first fragment among those of all partitions."""
+    return [0, *itertools.accumulate(map(len, partitions[:-1]))]
 
 
 def describe_partition(fragments: Sequence[Fragment]) -> str:

@@ -258,7 +258,7 @@ def _fill_texts(
 
 
 def _describe_profile(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
-    """Return the values of the playbook's placeholders."""
+    """Return the values of the playbook's placeholders, except ``activity``."""
     best = [genres[g] for g in np.argsort(-profile.mean, kind="stable") if profile.coverage[g] > 0]
     high = profile.high_rated(genres)
     weak = [g for g in np.argsort(profile.mean, kind="stable") if profile.mean[g] < HIGH_RATED]
@@ -295,8 +295,13 @@ def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfil
     if below == 0:
         return f"the fewest of the {len(profiles)} segments"
     extreme, rank = ("most", above) if above <= below else ("fewest", below)
-    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(rank, f"{rank + 1}th")
+    nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(rank, _format_ordinal(rank + 1))
     return f"the {nth} {extreme} of the {len(profiles)} segments"
+
+
+def _format_ordinal(n: int) -> str:
+    suffix = "th" if n in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{suffix}"
 
 
 def _format_number(value: float) -> str:

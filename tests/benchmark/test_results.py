@@ -71,6 +71,13 @@ def test_results_are_written_and_replaced_only_on_request(tmp_path: Path) -> Non
     assert (out / "benchmark.md").read_text() == "another\n"
 
 
+def test_a_figure_of_an_earlier_benchmark_is_removed(tmp_path: Path) -> None:
+    results.write_results(tmp_path, "table", {}, b"png")
+    written = results.write_results(tmp_path, "table", {})
+    assert [path.name for path in written.files] == ["benchmark.md", "benchmark.json"]
+    assert not (tmp_path / "benchmark.png").exists()
+
+
 def test_an_error_leaves_no_new_folder_but_keeps_an_old_one(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     for name in ("new", "old"):

@@ -63,6 +63,16 @@ def test_a_torn_record_gets_its_title_back_and_no_pseudo_genre(tiny: Path) -> No
     assert movies.notes["unknown_genres"] == 0
 
 
+def test_a_record_that_ends_before_its_genres(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path / "t")
+    (folder / "movies_metadata.csv").write_text(
+        "id,title,overview,genres\n100,A\n200,B,,\"[{'id': 35, 'name': 'Comedy'}]\"\n"
+    )
+    movies = load(folder)
+    assert genres_of(movies) == {10: [], 20: ["Comedy"]}
+    assert movies.notes["without_genre"] == 1
+
+
 def test_the_first_of_duplicates_counts(tiny: Path) -> None:
     append(
         tiny,

@@ -199,6 +199,11 @@ def test_local_files_keep_the_errors_of_the_system(tmp_path: Path) -> None:
         filesystem.read_bytes(str(tmp_path / "none"))
 
 
+def test_a_remote_file_that_is_missing() -> None:
+    with pytest.raises(DataError, match="memory://nope.csv: no such file"):
+        filesystem.open_file("memory://nope.csv")
+
+
 def test_protocols() -> None:
     local, memory = fsspec.filesystem("file"), fsspec.filesystem("memory")
     assert filesystem.is_local(local)

@@ -76,6 +76,13 @@ def test_small_files_share_a_partition_and_large_ones_are_cut(tmp_path: Path) ->
     assert names == [["0", "1", "2"], *[["3"]] * 11, ["4"], ["gzip"]]
 
 
+def test_the_first_file_may_hold_a_header_alone(tmp_path: Path) -> None:
+    empty = write(tmp_path / "a.csv", HEADER)
+    files = probe_files(layout_of(empty, write(tmp_path / "b.csv", HEADER + "1,10,4.0,1\n")))
+    (partition,) = plan_partitions(files, 1_000)
+    assert [fragment.file for fragment in partition] == files
+
+
 def test_lines_longer_than_the_overread(tmp_path: Path) -> None:
     """Buffers grow while other threads take the ones that were used before."""
     lines = [f"{i},{i},4.0,{'z' * (9_000 if i % 7 == 0 else 1)}\n" for i in range(1, 200)]

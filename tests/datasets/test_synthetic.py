@@ -224,3 +224,10 @@ def test_too_little_disk_space_is_an_error_before_writing(tmp_path: Path, client
             patch.setattr(writer, "make_plan", lambda rows, seed: small)
             writer.write_dataset(10**11, 0, tmp_path / "big", client)
     assert not (tmp_path / "big" / "ratings.csv").exists()
+
+
+def test_a_folder_below_a_file_is_an_error_in_one_line(tmp_path: Path, client) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't be written .*: choose another folder"):
+        writer.write_dataset(1_000, 0, tmp_path / "file" / "folder", client)
+    assert (tmp_path / "file").read_text() == ""

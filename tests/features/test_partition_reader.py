@@ -153,7 +153,7 @@ def test_which_files_the_compiled_reader_reads(tmp_path: Path) -> None:
         assert partition_reader.strict_grammar(other) is None
 
 
-def test_partitions_are_named_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_partitions_are_named_in_the_log(tmp_path: Path, caplog, monkeypatch) -> None:
     file = write_file(tmp_path / "r.csv", TEXT)
     one, other = split(file, 20)
     assert partition_reader.describe_partition([one]) == f"{file.path}, bytes 0 to 20"
@@ -162,7 +162,7 @@ def test_partitions_are_named_in_the_log(tmp_path: Path, caplog: pytest.LogCaptu
     )
     groups = one._replace(file=replace(file, codec="parquet"))
     assert partition_reader.describe_partition([groups]) == f"{file.path}, row groups 0 to 20"
-    with caplog.at_level(logging.INFO, "distributed.segmentation"):
-        logging.getLogger("distributed").propagate = True
+    with caplog.at_level(logging.INFO, "segmentation"):
+        monkeypatch.setattr(logging.getLogger("segmentation"), "propagate", True)
         partition_reader.log_partition([one], 1_234, 5)
     assert caplog.messages == [f"ratings: {file.path}, bytes 0 to 20: 1,234 rows by 5 users"]

@@ -186,3 +186,8 @@ def test_invalid_playbooks(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_playbook(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be read as a playbook"):
         personas.load_playbook(tmp_path / "none.toml")
+
+
+def test_ordinals() -> None:
+    texts = [personas._format_ordinal(n) for n in (6, 11, 12, 13, 20, 21, 22, 23, 24)]
+    assert texts == ["6th", "11th", "12th", "13th", "20th", "21st", "22nd", "23rd", "24th"]

@@ -11,8 +11,6 @@ import numpy as np
 from segmentation.datasets.synthetic import calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 #: popularity rank → (movieId, tmdbId, title, genres) of the three most rated movies.
@@ -262,10 +260,10 @@ def format_metadata(movies: Movies, seed: int) -> bytes:
     for rank in order.tolist():
         row = _make_record(movies, rank)
         if rank in torn:
-            # As in the real file, a line break in the overview ends the record.
-            head, tail = row[:10], row[9:]
-            writer.writerow(head)
-            writer.writerow([" - retold from the other side", *_shift_columns(rank, tail)])
+            # As in the real file, a line break in the overview ends the record, and the rest of it
+            # begins another, whose columns are shifted.
+            writer.writerow(row[:10])
+            writer.writerow([" - retold from the other side", *row[10:]])
         else:
             writer.writerow(row)
         if rank in duplicated:
@@ -274,13 +272,6 @@ def format_metadata(movies: Movies, seed: int) -> bytes:
             writer.writerow(duplicates.pop())
     writer.writerows(duplicates)
     return out.getvalue().encode()
-
-
-def _shift_columns(rank: int, tail: list[str]) -> Iterator[str]:
-    """Yield the second half of a torn record: production companies end up under ``genres``."""
-    yield from tail[1:3]
-    yield str([{"name": _STUDIOS[rank % 5], "id": 10_000 + rank % 5}])
-    yield from tail[4:]
 
 
 def _make_record(movies: Movies, rank: int) -> list[str]:

@@ -13,9 +13,9 @@ from segmentation.datasets.synthetic.catalogue import Movies, draw_catalogue, dr
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Users per group; the ratings of a group are drawn and fitted to the histogram together. The
-#: output depends on it, so it is the same on every machine.
-GROUP_USERS = 4_096
+#: Minimum number of users per group, or all users; the ratings of a group are drawn and fitted to
+#: the histogram together. The output depends on it, so it is the same on every machine.
+_MIN_GROUP_USERS = 4_096
 
 #: Number of quantiles that represent each segment's ratings per user in the calibration.
 _QUANTILES = 12
@@ -81,7 +81,7 @@ def make_plan(rows: int, seed: int) -> Plan:
     shares = np.cumsum([segment.share for segment in calibration.SEGMENTS])
     segments = np.searchsorted(shares[:-1], rng.random(users), side="right").astype(np.int8)
     counts = _draw_counts(rng, segments, rows)
-    groups = max(1, users // GROUP_USERS)
+    groups = max(1, users // _MIN_GROUP_USERS)
     first_users = users * np.arange(groups + 1) // groups
     first_rows = np.concatenate([[0], np.cumsum(counts)])[first_users]
     return Plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentation.datasets.synthetic import calibration, kernels
+from segmentation.datasets.synthetic import MARKER, PLANTED, calibration, kernels
 from segmentation.datasets.synthetic.catalogue import format_links, format_metadata
 from segmentation.datasets.synthetic.model import MovieTables, Plan, make_plan
 from segmentation.errors import DataError, UsageError
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from distributed import Client, Future
     from numpy.typing import NDArray
 
-#: Written last: a folder without it holds no complete data set.
-MARKER = "synthetic.json"
-PLANTED = "planted.parquet"
 #: All files of a data set, in the order in which they are moved into place.
 FILES = ("links.csv", "movies_metadata.csv", PLANTED, "ratings.csv", MARKER)
 #: Increase it whenever the output changes, so that cached data sets of older versions are not used.
@@ -137,10 +135,12 @@ def write_dataset(
         ) from error
     finally:
         if not is_complete:
-            for name in FILES:
-                _make_partial_path(folder / name).unlink(missing_ok=True)
-            if is_new and folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            # An error here would hide the one that says why nothing was written.
+            with contextlib.suppress(OSError):
+                for name in FILES:
+                    _make_partial_path(folder / name).unlink(missing_ok=True)
+                if is_new and folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
     return plan
 
 
