@@ -229,15 +229,11 @@ def parse_size(field: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    from dask.utils import parse_bytes
-
+    from segmentation.deploy.config import parse_memory
     from segmentation.errors import UsageError
 
-    try:
-        size = int(parse_bytes(text))
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
+    size = parse_memory(text)
+    if size is None:
         raise UsageError(
             f"{{{field}}} {{value}}: give bytes with a unit, as in 32MiB", field, value=text
         )

@@ -32,8 +32,8 @@ def job(arguments: argparse.Namespace) -> None:
     """Write the data set; print its path and that of the planted segments."""
     from pathlib import Path
 
-    from segmentation.datasets.synthetic import writer
-    from segmentation.deploy.core import load_config, open_cluster
+    from segmentation.datasets.synthetic import PLANTED, writer
+    from segmentation.deploy.core import LOCAL_KINDS, load_config, open_cluster
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Settings, validate_synthetic_rows
     from segmentation.progress import TerminalProgress
@@ -44,7 +44,7 @@ def job(arguments: argparse.Namespace) -> None:
         raise UsageError("{out}: is empty: name a folder", "out")
     out = Path(arguments.out)
     writer.check_folder(out, overwrite=arguments.overwrite)
-    if load_config(arguments.cluster)["kind"] not in ("threads", "local"):
+    if load_config(arguments.cluster)["kind"] not in LOCAL_KINDS:
         raise UsageError(
             "{cluster} {name} runs on other machines, and the data is written on this one: choose "
             "threads or local",
@@ -64,7 +64,7 @@ def job(arguments: argparse.Namespace) -> None:
             lambda done, total: stage.update(done, total, "rows"),
         )
         stage.note = f"{plan.rows:,} ratings by {plan.users:,} users"
-    print(f"synthetic data: {out} (planted segments: {out / writer.PLANTED})")
+    print(f"synthetic data: {out} (planted segments: {out / PLANTED})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

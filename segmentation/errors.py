@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 _NO_NAMES: dict[str, str] = {}
 
 
+def format_error(error: BaseException) -> str:
+    r"""Return the message of any error as one line; its type if it has no message.
+
+    Examples
+    --------
+    >>> format_error(OSError("cut  off\nhere")), format_error(TimeoutError())
+    ('cut off here', 'TimeoutError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class SegmentationError(Exception):
     """Base of every error that a user can fix.
 

@@ -34,7 +34,7 @@ HIGH_RATED = 3.0
 #: data (Hennig 2007).
 WEAK, SOUND = 0.6, 0.75
 
-#: More segments than this, of 20 genres at most, help nobody.
+#: Largest number of segments that can be requested.
 MOST_SEGMENTS = 50
 
 #: TMDB's genres as ``movies_metadata.csv`` has them, in alphabetical order.
@@ -241,7 +241,7 @@ class SegmentProfile:
     stability: float = float("nan")
 
     @property
-    def weak(self) -> bool:
+    def is_weak(self) -> bool:
         """Whether the segment is rarely found again when other users are sampled."""
         return self.stability < WEAK
 
@@ -268,7 +268,7 @@ class Persona:
 
 
 class KFigures(NamedTuple):
-    """The scores of the clustering into ``k``; None for a score that it can't have.
+    """The scores of the clustering into ``k``; None where a score is undefined.
 
     ``silhouette`` is computed on a sample and stability on resamples, the rest on all rows.
     ``resampled_ari`` and ``reseeded_ari`` are mean adjusted Rand indices over other rows and other

@@ -17,7 +17,7 @@ from segmentation.deploy.core import open_cluster
 from segmentation.errors import DataError
 from segmentation.features import aggregate, presets
 from segmentation.pipeline import ground_truth, sources
-from segmentation.pipeline.settings import PRESET_NAMES, Settings
+from segmentation.pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,7 @@ def benchmark_estimators(
 
 
 def read_audience(settings: Settings, progress: Progress) -> Audience:
-    """Compute the features: for all presets if the data is synthetic, else for the one in use."""
+    """Compute the features: for all presets if planted segments are known, else for one."""
     matrices: dict[str, NDArray[np.float32]] = {}
     planted: dict[str, NDArray[np.int64]] = {}
     statistics: dict[str, tuple[UserBlocks, int]] = {}
@@ -127,7 +127,7 @@ def read_audience(settings: Settings, progress: Progress) -> Audience:
         layout = sources.resolve_data(settings, cluster, progress)
         folder = ground_truth.synthetic_folder(layout)
         truth = None if folder is None else ground_truth.GroundTruth.read(folder)
-        for preset in PRESET_NAMES if folder else (settings.preset,):
+        for preset in presets.PRESETS if truth is not None else (settings.preset,):
             join = Settings(preset=preset).effective_join
             if preset == settings.preset:
                 join = settings.effective_join

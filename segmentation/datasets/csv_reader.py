@@ -198,8 +198,8 @@ def _read_table(
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    # pyarrow would accept hexadecimal ids and end a line at a lone CR; it is told not to interpret
-    # quotes.
+    # pyarrow accepts hexadecimal ids, ends a line at a lone CR and, without ``quote_char``, leaves
+    # quotes in the fields: data with any of these takes the slow path.
     forbidden = (b'"',) if file.string_columns else (b'"', b"x", b"X")
     if any(byte in data for byte in forbidden) or data.count(b"\r") != data.count(b"\r\n"):
         return None

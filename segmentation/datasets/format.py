@@ -87,7 +87,7 @@ class LineReject(NamedTuple):
 
 
 class ParsedChunk(NamedTuple):
-    """The typed rows of a chunk, its rejected lines, and its number of lines with blank ones."""
+    """The typed rows of a chunk, its rejected lines, and its number of lines, blank ones too."""
 
     ratings: pd.DataFrame
     rejected: tuple[LineReject, ...]

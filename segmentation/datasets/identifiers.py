@@ -1,7 +1,8 @@
 """Ids of users and movies: 64-bit integers, or strings.
 
 The first rows of a text column, or the type of a Parquet column, decide which of the two a column
-holds, once for all files of a run.
+holds, once for all files of a run; of a uint64 column, its values. Movies are of the kind that the
+catalogue has.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ STRING_DTYPE = "string[pyarrow]"
 _INTEGER = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
 #: Any integer, up to the maximum length of an id: `int` refuses thousands of digits.
 _WIDE_INTEGER = re.compile(rb"[ \t]*-?\d{1,256}[ \t]*\Z")
-#: Maximum share of damaged rows; with more, a run stops by default.
-_MAX_DAMAGED = 0.02
+#: A larger share of integers beyond 64 bits is ids, not damage.
+_MAX_WIDE_SHARE = 0.02
 _INT64 = range(-(2**63), 2**63)
 _BLANKS = " \t"
 
@@ -88,7 +89,7 @@ def is_string_column(fields: Sequence[bytes]) -> bool:
     True
     """
     n_wide = sum(bool(_WIDE_INTEGER.match(field)) and int(field) not in _INT64 for field in fields)
-    if n_wide > max(1, _MAX_DAMAGED * len(fields)):
+    if n_wide > max(1, _MAX_WIDE_SHARE * len(fields)):
         return True
     return 2 * sum(not _INTEGER.match(field) for field in fields) > len(fields)
 

@@ -91,7 +91,7 @@ class Layout:
     scale
         The lowest and the highest rating, in stars.
     parts
-        The files at ``ratings``, in order; empty if ``ratings`` itself is the only one.
+        The files at ``ratings``, in order; if empty, ``ratings`` itself is the only one.
     ignored_files
         Paths that look like ratings but are not read.
     """
@@ -213,10 +213,10 @@ def fingerprint(paths: Sequence[str]) -> str:
     """Return a digest of the sizes of a data set's files and of evenly spaced probes in each.
 
     File names are not part of it, so a copy has the same fingerprint as its original. A probe
-    reads 64 KiB. Each file gets 64 probes, divided by the number of files without the catalogue
-    and the links file, and at least two. A different, longer or truncated file changes the
-    fingerprint; a change of a few bytes between the probes of a large file does not. In return,
-    677 MB need not be read twice.
+    reads 64 KiB. Each file gets 64 probes, divided by the number of files less two, and at least
+    two. A different, longer or truncated file changes the fingerprint; a change of a few bytes
+    between the probes of a large file does not. In return, the ratings are not read in full only
+    for this.
     """
     digest = hashlib.sha256()
     n_probes = max(2, _N_PROBES // max(1, len(paths) - 2))

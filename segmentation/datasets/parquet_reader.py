@@ -208,7 +208,7 @@ def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bo
 
 
 def _parse_timestamps(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """Return integers unchanged, dates and datetimes in microseconds, else `NO_TIMESTAMP`."""
+    """Return whole numbers as int64, dates and datetimes in microseconds, else `NO_TIMESTAMP`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from segmentation.errors import DataError
+from segmentation.errors import DataError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +92,7 @@ def describe_error(error: BaseException) -> str:
     'cut off here'
     """
     *_, root = _iterate_causes(error)
-    return " ".join(str(root).split()) or type(root).__name__
+    return format_error(root)
 
 
 def _iterate_causes(error: BaseException) -> Iterator[BaseException]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from segmentation.deploy import admission, package_upload
-from segmentation.errors import ClusterError
+from segmentation.errors import ClusterError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ def describe_connection_error(where: str, error: BaseException) -> str:
     error
         The exception that the client raised; its causes tell a TLS failure from a missing answer.
     """
-    causes = list(_iterate_causes(error))
+    causes = list(_iterate_chain(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             if cause.verify_code == _CERTIFICATE_HAS_EXPIRED:
@@ -140,14 +140,15 @@ def describe_connection_error(where: str, error: BaseException) -> str:
         if where.startswith("tls://"):
             checks = "that it is running (dask scheduler), the address, and TLS on both sides"
         return f"{where}: no scheduler answered; check {checks}"
-    message = " ".join(str(error).split())[:200]
     return (
-        f"{where}: the scheduler's answer was not understood ({type(error).__name__}: {message}); "
-        "install the same versions of dask and distributed on both sides"
+        f"{where}: the scheduler's answer was not understood ({type(error).__name__}: "
+        f"{format_error(error)[:200]}); install the same versions of dask and distributed on both "
+        "sides"
     )
 
 
-def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what caused it or was being handled when it was raised, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

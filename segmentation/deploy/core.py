@@ -15,7 +15,7 @@ from segmentation.deploy.local import start_local_cluster
 from segmentation.deploy.memory_budget import Budget, budget_of_workers
 from segmentation.deploy.package_upload import upload_package
 from segmentation.deploy.worker_setup import configure_logging
-from segmentation.errors import ClusterError, UsageError
+from segmentation.errors import ClusterError, UsageError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Cluster", "load_config", "open_cluster"]
 
 #: Kinds whose workers run on this machine, see its files, and end with the job.
-_LOCAL_KINDS = ("threads", "local")
+LOCAL_KINDS = ("threads", "local")
 #: The loggers that have a level of their own in Dask's configuration.
 _DASK_LOGGERS = (
     "distributed",
@@ -68,7 +68,7 @@ class Cluster:
     @property
     def is_remote(self) -> bool:
         """Whether workers may run on other machines."""
-        return self.kind not in _LOCAL_KINDS
+        return self.kind not in LOCAL_KINDS
 
     @property
     def workers(self) -> int:
@@ -271,7 +271,7 @@ def open_cluster(
         for logger in _DASK_LOGGERS:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
     configure_logging()
-    if config["kind"] in _LOCAL_KINDS:
+    if config["kind"] in LOCAL_KINDS:
         with start_local_cluster(config, name, memory_limit=memory_limit, debug=debug) as started:
             client, budget, dashboard = started
             yield Cluster(client, config["kind"], budget, dashboard)
@@ -316,14 +316,15 @@ def _prepare(
                 warn(note)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
     except (OSError, RuntimeError, ImportError, ClosedClientError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(
-            f"{where}: could not prepare the workers ({message}); see the scheduler's log, and "
-            "restart it"
+            f"{where}: could not prepare the workers ({format_error(error)}); see the scheduler's "
+            "log, and restart it"
         ) from error
     budget = budget_of_workers([(int(w["memory_limit"] or 0), int(w["nthreads"])) for w in workers])
-    # Dask reports an address even if the file switches the dashboard off.
-    dashboard = None if config.get("dashboard") is False else deployment.dashboard or _link(client)
+    dashboard = deployment.dashboard or kinds.find_dashboard_link(client)
+    if config.get("dashboard") is False:
+        # Dask reports an address all the same.
+        dashboard = None
     return Cluster(client, config["kind"], budget, dashboard, address, version_findings)
 
 
@@ -373,13 +374,6 @@ def _wait_for_workers(
             "start more (dask worker ADDRESS), ask for fewer in the cluster's file, or raise "
             "wait_seconds"
         ) from None
-
-
-def _link(client: Client) -> str | None:
-    try:
-        return str(client.dashboard_link) or None
-    except Exception:
-        return None
 
 
 def _read_spilled_bytes(dask_worker: Worker) -> int:

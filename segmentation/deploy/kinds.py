@@ -19,12 +19,12 @@ from segmentation.deploy.config import (
     threads_per_worker,
 )
 from segmentation.deploy.tls import find_key_pair_problem, find_validity_problem
-from segmentation.errors import ClusterError, UsageError
+from segmentation.errors import ClusterError, UsageError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from distributed import Security
+    from distributed import Client, Security
     from distributed.deploy.cluster import Cluster
 
 #: Provider → the module of its cluster class, the class, and the package to install.
@@ -138,15 +138,14 @@ def deploy(config: Mapping[str, Any], name: str) -> Iterator[Deployment]:
             raise
         except Exception as error:
             # Each deployment class raises different errors.
-            message = " ".join(str(error).split()) or type(error).__name__
             raise ClusterError(
-                f"cluster {name!r} can't be started: {message[:400]}; check its file"
+                f"cluster {name!r} can't be started: {format_error(error)[:400]}; check its file"
             ) from error
         yield Deployment(
             cluster,
             getattr(cluster, "security", None),
             expected,
-            _link(cluster),
+            find_dashboard_link(cluster),
             _UNENCRYPTED_PODS if kind == "kubernetes" else None,
         )
 
@@ -157,9 +156,10 @@ def _close(cluster: Cluster) -> None:
         cluster.close()
 
 
-def _link(cluster: Cluster) -> str | None:
+def find_dashboard_link(owner: Client | Cluster) -> str | None:
+    """Return the URL of the dashboard of a client or cluster; None if it has or knows none."""
     try:
-        link = cluster.dashboard_link
+        link = owner.dashboard_link
     except Exception:
         return None
     return str(link) if link else None

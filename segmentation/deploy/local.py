@@ -18,7 +18,7 @@ from distributed import Worker, WorkerPlugin
 from segmentation.deploy.config import LOOPBACK, parse_memory
 from segmentation.deploy.memory_budget import Budget, plan_budget
 from segmentation.deploy.worker_setup import configure_logging
-from segmentation.errors import ClusterError
+from segmentation.errors import ClusterError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,8 +76,8 @@ def start_local_cluster(
                 client.register_plugin(LocalWorkerSetup())
         except (OSError, RuntimeError, TimeoutError) as error:
             raise ClusterError(
-                f"cluster {name!r} can't be started: {' '.join(str(error).split())}; check its "
-                "file, free ports and memory"
+                f"cluster {name!r} can't be started: {format_error(error)}; check its file, free "
+                "ports and memory"
             ) from error
         yield client, budget, _dashboard_link(cluster, dashboard)
 

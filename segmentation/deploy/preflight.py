@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.deploy.memory_budget import MIB, budget_of_workers
-from segmentation.errors import ClusterError
+from segmentation.errors import ClusterError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -199,7 +199,7 @@ def check_workers(client: Client, files: Sequence[str], digest: str) -> list[str
     for address, probe in probes.items():
         where = f"worker {address}"
         if isinstance(probe, BaseException):
-            findings.append(f"{where} fails ({' '.join(str(probe).split())[:200]}): see its log")
+            findings.append(f"{where} fails ({format_error(probe)[:200]}): see its log")
             continue
         offset = probe.clock - (before + after) / 2
         if abs(offset) > _MAX_CLOCK_SECONDS + after - before:
@@ -259,7 +259,7 @@ def probe_worker(files: Sequence[str], dask_worker: Worker) -> WorkerProbe:
     try:
         digest = fingerprint(tuple(files)) if files else ""
     except (SegmentationError, OSError) as error:
-        failure = " ".join(str(error).split())[:200]
+        failure = format_error(error)[:200]
     folder = dask_worker.local_directory
     return WorkerProbe(time.time(), folder, shutil.disk_usage(folder).free, digest, failure)
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from segmentation.estimators._kernels import FASTMATH
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-# Lets the compiler reorder sums over rows, which vectorizes them. NaN and infinity keep their
-# meaning.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
 class Moments(NamedTuple):
@@ -93,7 +91,7 @@ _TILE_PADDING = 8
 _FEATURE_GROUP = 4
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def compute_mean_and_scatter(
     X: NDArray[Any], mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> None:
@@ -144,7 +142,7 @@ def compute_mean_and_scatter(
             scatter[b, a] = scatter[a, b]
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def _add_products(tile: NDArray[np.float64], m: int, products: NDArray[np.float64]) -> None:
     """Add products of features, summed over the first ``m`` rows of a tile, to ``products``.
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.estimators._blockwise import check_array, compute_blocks, split_rows
+from segmentation.estimators._blockwise import (
+    check_array,
+    check_finite,
+    compute_blocks,
+    split_rows,
+)
 from segmentation.estimators._covariance import Moments, compute_moments, merge_moments
 
 if TYPE_CHECKING:
@@ -85,8 +90,7 @@ def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256
         )
     batches = compute_blocks(split_rows(X), condense_block)
     exact = functools.reduce(merge_moments, [batch.moments for batch in batches])
-    if not np.isfinite(exact.scatter).all():
-        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
+    check_finite(exact.scatter)
     rank = min(n_features, max(rank, n_components))
     n_samples, mean = batches[0].moments.n, batches[0].moments.mean
     singular_values, axes = truncated_svd(batches[0].factor, rank)
@@ -154,8 +158,7 @@ def truncated_svd(
     ValueError
         If ``matrix`` holds NaN or infinity.
     """
-    if not np.isfinite(matrix).all():
-        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
+    check_finite(matrix)
     _, singular_values, axes = np.linalg.svd(matrix, full_matrices=False)
     return singular_values[:rank], axes[:rank]
 

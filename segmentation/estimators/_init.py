@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: least this many per cluster: enough to show which optimum it approaches.
 _SLICE_ROWS, _SLICE_ROWS_PER_CLUSTER, _SLICE_ITER = 2_000, 80, 5
 #: Restarts are ranked on this many rows. The best distinct ones run a few iterations there, and the
-#: finalists among them converge on the whole sample.
+#: finalists among them converge on the first ``fit_rows`` rows of the sample.
 _RANKING_ROWS, _REFINING_ITER = 6_000, 6
 _SAMPLE_ITER = 100
 #: Restarts that are ranked in one pass over the ranking rows.
@@ -100,8 +100,8 @@ def init_plus_plus(
     sample
         Distinct rows with their weights.
     fit_rows
-        Number of rows of the sample to fit on. If one optimum is returned and the sample is large,
-        all rows are used to choose it and to run its last iterations.
+        Number of rows of the sample to fit on. If ``n_init`` is None and the sample is large, all
+        rows are used to choose the optimum and to run its last iterations.
     k
         Number of centers.
     budget

@@ -31,6 +31,7 @@ _RANDOM_INIT = 10
 _SELECTION_FACTOR = 4
 #: Default rounds of k-means||; Bahmani et al. (2012) found five to be enough.
 _PARALLEL_ROUNDS = 5
+_INIT_NAMES = ("k-means++", "k-means||", "random")
 
 
 class KMeansResult(NamedTuple):
@@ -149,14 +150,13 @@ def k_means_path(
     scaled_tol = scan.features.scale_tol(tol)
     groups = [starts.choose(X, rows, scan.sample, k, scaled_tol) for k in n_clusters]
     # Only k-means++ starts near an optimum, where a set that is behind stays behind.
-    is_plus_plus = isinstance(init, str) and init == "k-means++"
     center_sets, n_iter = _lloyd.run_lloyd_passes(
         rows,
         [centers for group in groups for centers in group],
         scaled_tol,
         max_iter,
         _lloyd.choose_distance_dtype(array.dtype, scan.features),
-        group_sizes=[len(group) for group in groups] if is_plus_plus else None,
+        group_sizes=[len(group) for group in groups] if starts.is_plus_plus else None,
     )
     inertia = _lloyd.lloyd_pass(rows, center_sets).inertia
     results = []
@@ -179,6 +179,11 @@ class _Starts:
     sample_size: int
     seed: int
 
+    @property
+    def is_plus_plus(self) -> bool:
+        """Whether ``init`` is "k-means++"."""
+        return isinstance(self.init, str) and self.init == "k-means++"
+
     def check(self) -> None:
         """Raise ValueError if a parameter is out of range."""
         _check_at_least_one("sample_size", self.sample_size)
@@ -187,6 +192,11 @@ class _Starts:
             raise ValueError(f"n_init={n_init!r}: must be an integer of at least 1, or 'auto'")
         if not self.oversampling_factor > 0:
             raise ValueError(f"oversampling_factor={self.oversampling_factor}: must be above 0")
+        if isinstance(self.init, str) and self.init not in _INIT_NAMES:
+            raise ValueError(
+                f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a "
+                "callable"
+            )
 
     def choose(
         self, X: Any, rows: RowBlocks, sample: Sample, k: int, tol: float
@@ -201,7 +211,7 @@ class _Starts:
             ]
         if not isinstance(self.init, str):
             return [_init.check_centers(self.init, shape)]
-        if self.init == "k-means++":
+        if self.is_plus_plus:
             return self._choose_plus_plus(sample, k, tol, rng)
         if self.init == "k-means||":
             rounds = _PARALLEL_ROUNDS if self.init_max_iter is None else self.init_max_iter
@@ -211,11 +221,7 @@ class _Starts:
                 )
                 for i in range(self._count_starts(1))
             ]
-        if self.init == "random":
-            return _init.init_random(sample, k, self._count_starts(_RANDOM_INIT), rng)
-        raise ValueError(
-            f"init={self.init!r}: use 'k-means++', 'k-means||', 'random', an array or a callable"
-        )
+        return _init.init_random(sample, k, self._count_starts(_RANDOM_INIT), rng)
 
     def _choose_plus_plus(
         self, sample: Sample, k: int, tol: float, rng: np.random.Generator

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from segmentation.estimators._kernels import assign_and_sum
+from segmentation.estimators._kernels import FASTMATH, assign_and_sum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# As in `_kernels`: the compiler may reorder sums over features.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
-
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def choose_plus_plus(
     rows: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -82,7 +79,7 @@ def choose_plus_plus(
             nearest[i] = distances[best_trial, i]
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def run_lloyd(
     rows: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -119,7 +116,7 @@ def run_lloyd(
             for j in range(d):
                 sums[c, j] = sums[c, j] / counts[c] if counts[c] > 0.0 else centers[c, j]
         if counts.min() == 0.0:
-            _relocate_empty_clusters(rows, weights, sums, counts)
+            _move_empty_centers(rows, weights, sums, counts)
         shift = 0.0
         for c in range(k):
             for j in range(d):
@@ -133,8 +130,8 @@ def run_lloyd(
     return float(inertia[0])
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
-def _relocate_empty_clusters(
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
+def _move_empty_centers(
     rows: NDArray[np.float64],
     weights: NDArray[np.float64],
     centers: NDArray[np.float64],

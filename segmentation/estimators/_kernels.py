@@ -15,12 +15,12 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Lets the compiler reorder sums over features, which vectorizes them. NaN and infinity keep their
+# Lets the compiler reorder sums, which vectorizes them. NaN and infinity keep their
 # meaning.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def assign(
     X: NDArray[Any],
     centers: NDArray[np.float64],
@@ -62,7 +62,7 @@ def assign(
         runner_up[i], second[i] = second_label, second_best
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def assign_and_sum(
     X: NDArray[Any],
     weights: NDArray[np.float64],
@@ -115,7 +115,7 @@ def assign_and_sum(
                 sums[label, j] += weight * X[i, j]
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def sum_for_metrics(
     X: NDArray[Any],
     weights: NDArray[np.float64],
@@ -173,7 +173,7 @@ def sum_for_metrics(
                 sums[label, j] += weight * X[i, j]
 
 
-@njit(nogil=True, cache=True, fastmath=_FASTMATH)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath=FASTMATH)  # type: ignore[untyped-decorator]
 def sum_distances(
     X: NDArray[np.float64], labels: NDArray[np.int64], sums: NDArray[np.float64]
 ) -> None:

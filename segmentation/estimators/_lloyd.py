@@ -8,7 +8,7 @@ import dask
 import numpy as np
 
 from segmentation.estimators import _kernels
-from segmentation.estimators._blockwise import RowBlocks, add_fields, reduce_blocks
+from segmentation.estimators._blockwise import RowBlocks, add_fields, check_finite, reduce_blocks
 from segmentation.estimators.exceptions import TooFewDistinctRowsError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def label_block(block: NDArray[Any], centers: NDArray[np.float64]) -> NDArray[np
         If a row holds NaN or infinity.
     """
     assignment = assign_block(block, centers)
-    _check_finite(assignment.distance)
+    check_finite(assignment.distance)
     return assignment.labels
 
 
@@ -118,15 +118,11 @@ def compute_distances(block: NDArray[Any], centers: NDArray[np.float64]) -> NDAr
         If a row holds NaN or infinity.
     """
     distances = np.empty((len(block), len(centers)))
+    rows = np.asarray(block, np.float64)
     for c, center in enumerate(centers):
-        distances[:, c] = np.sqrt(((np.asarray(block, np.float64) - center) ** 2).sum(axis=1))
-    _check_finite(distances)
+        distances[:, c] = np.sqrt(((rows - center) ** 2).sum(axis=1))
+    check_finite(distances)
     return distances
-
-
-def _check_finite(distances: NDArray[np.float64]) -> None:
-    if not np.isfinite(distances).all():
-        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
 
 
 def lloyd_pass(

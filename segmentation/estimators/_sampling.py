@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.estimators import _covariance, _kernels
-from segmentation.estimators._blockwise import RowBlocks, reduce_blocks
+from segmentation.estimators._blockwise import RowBlocks, check_finite, reduce_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def scan_rows(X: RowBlocks, size: int, seed: int) -> Scan:
     threshold = _to_threshold(_OVERSAMPLING * size / max(X.n_rows, 1))
     while True:
         scan: Scan = reduce_blocks(X, scan_block, merge_scans, salt, threshold)
-        _check_finite(scan.features)
+        _check_features(scan.features)
         n_sampled = len(scan.sample.hashes)
         if n_sampled >= size or threshold == _MAX_HASH:
             break
@@ -126,7 +126,7 @@ def scan_block(
 
 def _describe_block(block: NDArray[Any], weights: NDArray[np.float64]) -> FeatureStatistics:
     n_features = block.shape[1]
-    shift = np.asarray(block[0], np.float64) if len(block) else np.zeros(n_features)
+    shift = np.asarray(block[0], np.float64)
     shift = np.where(np.isfinite(shift), shift, 0.0)
     sums, squares = np.zeros(n_features), np.zeros(n_features)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -186,11 +186,10 @@ def _merge_features(left: FeatureStatistics, right: FeatureStatistics) -> Featur
     return FeatureStatistics(weight, mean, squared_deviations, max_abs)
 
 
-def _check_finite(features: FeatureStatistics) -> None:
+def _check_features(features: FeatureStatistics) -> None:
     if not np.isfinite(features.weight):
         raise ValueError("sample_weight: weights must be finite and at least 0")
-    if not np.isfinite(features.max_abs):
-        raise ValueError("NaN or infinity in the input: fill or drop those rows first")
+    check_finite(np.array(features.max_abs))
     if features.weight <= 0:
         raise ValueError("sample_weight: every weight is zero; at least one must be positive")
 

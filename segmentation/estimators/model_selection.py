@@ -46,7 +46,8 @@ def choose_k(
     seed
         Seed of all random choices.
     compare
-        Another k to evaluate but not to recommend; left out if there are too few distinct rows.
+        A k to evaluate also where it is outside the range, which is then not recommended; left out
+        if there are too few distinct rows.
     callback
         Called as ``callback(done, total)`` after each step but the last.
 

@@ -7,7 +7,6 @@ merged as they are, or the ratings have to be shuffled by user first.
 
 from __future__ import annotations
 
-import itertools
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -25,6 +24,7 @@ from segmentation.features.partition_reader import (
     aggregate_partition,
     describe_partition,
     empty_rows,
+    first_fragment_numbers,
 )
 from segmentation.features.row_counts import (
     RowCounts,
@@ -256,7 +256,7 @@ class _Aggregation:
 
     @property
     def max_rows(self) -> int:
-        """Upper bound on the number of rows: 8 bytes of text each, or 1 if compressed."""
+        """Generous estimate of the number of rows: 8 bytes of text each, or 1 if compressed."""
         return sum(file.size // (1 if file.codec else 8) for file in self.files)
 
     @property
@@ -279,7 +279,7 @@ class _Aggregation:
                 "read-latest",
                 read_latest,
                 self.partitions,
-                self._first_fragments(),
+                first_fragment_numbers(self.partitions),
                 table,
             )
         else:
@@ -287,9 +287,9 @@ class _Aggregation:
                 self.client, "read-ratings", aggregate_partition, self.partitions, table
             )
         summaries = self._collect(
-            map_tasks(self.client, "summary", copy_item, parts, 1), self._must_shuffle
+            map_tasks(self.client, "summary", copy_item, parts, 1), must_stop=self._must_shuffle
         )
-        if summaries is None:
+        if not summaries:
             self.client.cancel(parts)
             return None
         sketches = [summary.sketch for summary in summaries]
@@ -335,7 +335,7 @@ class _Aggregation:
             partition_bytes=partition_bytes,
             deduplicate=self.deduplicate,
         )
-        summaries = self._collect(tasks) or []
+        summaries = self._collect(tasks)
         sketches = self.client.gather(map_tasks(self.client, "sketch", copy_item, parts, 1))
         partial = _PartialStatistics(parts, sketches, summaries, None)
         if not self.deduplicate:
@@ -351,7 +351,7 @@ class _Aggregation:
         DataError
             If too many ratings lack a timestamp, where timestamps matter.
         """
-        counts = sum_counts(partial.summaries, len(self.table.movie_ids))
+        counts = sum_counts(partial.summaries)
         warning = counts.check_timestamps(self.path, self.max_rejected)
         if warning is not None:
             progress.warn(f"  warning: {warning}")
@@ -361,18 +361,14 @@ class _Aggregation:
             counts.supersede(superseded_rows(partial.superseded, fragments, self.table))
         return counts
 
-    def _collect(
-        self,
-        tasks: Sequence[Future],
-        must_stop: Callable[[Sequence[PartitionSummary]], bool] = lambda summaries: False,
-    ) -> list[PartitionSummary] | None:
+    def _collect(self, tasks: Sequence[Future], **options: Any) -> list[PartitionSummary]:
         return collect_summaries(
             tasks,
             self.stage,
             self.path,
             max_rejected=self.max_rejected,
             max_rows=self.max_rows,
-            must_stop=must_stop,
+            **options,
         )
 
     def _concat(self, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -381,11 +377,6 @@ class _Aggregation:
         # The empty frame gives the dtypes if it is the only one.
         empty = empty_rows(self.files[0].string_columns, detailed=True)
         return pd.concat([empty, *frames], ignore_index=True)
-
-    def _first_fragments(self) -> list[int]:
-        """Return the index of each partition's first fragment among those of all partitions."""
-        lengths = [len(fragments) for fragments in self.partitions]
-        return [0, *itertools.accumulate(lengths[:-1])]
 
 
 def _estimate_users(summaries: Sequence[PartitionSummary]) -> int | None:

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from segmentation.features.user_statistics import ChunkStatistics
+from segmentation.features.user_statistics import (
+    ChunkStatistics,
+    make_lookup_table,
+    zero_statistics,
+)
 from segmentation.schema import UserStatistics
 
 if TYPE_CHECKING:
@@ -21,8 +25,6 @@ if TYPE_CHECKING:
 
     from segmentation.schema import MovieTable
 
-#: Movie ids must be below this: they are looked up in a table of 4 bytes per id.
-_MAX_MOVIE_ID = 1 << 22
 #: Users to allocate for at first; doubled when there are more.
 _INITIAL_USERS = 1 << 12
 #: Ids with more digits might not fit into 64 bits.
@@ -74,13 +76,11 @@ def aggregate_lines(
     >>> chunk.used, chunk.unmapped, chunk.statistics.rating_sum.tolist()
     (2, 1, [7.5])
     """
-    ids = table.movie_ids
-    if len(ids) == 0 or ids.dtype.kind != "i" or ids[0] < 0 or ids[-1] >= _MAX_MOVIE_ID:
+    movie_rows = make_lookup_table(table.movie_ids)
+    if movie_rows is None:
         return None
-    movie_rows = np.full(int(ids[-1]) + 1, -1, np.int32)
-    movie_rows[ids] = np.arange(len(ids), dtype=np.int32)
-    seen = np.zeros(len(ids), np.bool_)
-    totals = _allocate(_INITIAL_USERS, table.n_genres)
+    seen = np.zeros(len(table.movie_ids), np.bool_)
+    totals = zero_statistics(np.zeros(_INITIAL_USERS, np.int64), table.n_genres)
     # A hash table with open addressing: slots hold a user's row plus one, or zero.
     slots = np.zeros(4 * _INITIAL_USERS, np.int32)
     scale = int(np.ceil(2 * grammar.low)), int(np.floor(2 * grammar.high))
@@ -100,7 +100,7 @@ def aggregate_lines(
         if status == _DONE:
             break
         slots = np.zeros(2 * len(slots), np.int32)
-        larger = _allocate(2 * len(totals.users), table.n_genres)
+        larger = zero_statistics(np.zeros(2 * len(totals.users), np.int64), table.n_genres)
         columns: Any = zip(larger, totals, strict=True)
         for new, old in columns:
             new[:n] = old
@@ -113,16 +113,6 @@ def aggregate_lines(
     # Copy, since the arrays are longer than their content.
     ordered: Any = (np.array(column[order]) for column in totals)
     return ChunkStatistics(UserStatistics(*ordered), used, lines - used, np.packbits(seen), lines)
-
-
-def _allocate(n_users: int, n_genres: int) -> UserStatistics:
-    return UserStatistics(
-        np.zeros(n_users, np.int64),
-        np.zeros(n_users, np.int64),
-        np.zeros(n_users, np.float64),
-        np.zeros((n_users, n_genres), np.float64),
-        np.zeros((n_users, n_genres), np.int32),
-    )
 
 
 # One flat loop over unsigned integers. Split into functions it took 79 ns per row, with signed

@@ -119,7 +119,7 @@ def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
 def superseded_rows(
     rows: pd.DataFrame, fragments: Sequence[tuple[str, int]], table: MovieTable
 ) -> list[RejectedRow]:
-    """Convert superseded rows to rejected rows, as they are written.
+    """Return superseded rows as rejected rows, with file, line and text.
 
     Parameters
     ----------

@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 
     from segmentation.features.user_blocks import UserBlocks
 
-#: Preset → what its matrix holds.
-PRESETS = {
-    "engagement": "mean rating per genre, 0 where the user has seen none of it",
-    "taste": "mean rating per genre as a deviation from the user's own mean rating, shrunk towards "
-    "0 if few movies support it",
-    "original": "as in the original notebook: the direct join, means with 0 for unseen, unscaled",
-}
+#: What the feature matrix may hold: the mean rating per genre, 0 where the user has seen none; its
+#: deviation from the user's own mean rating, shrunk towards 0 if few movies support it; or the
+#: original notebook's matrix, which is the first with the direct join.
+PRESETS = ("engagement", "taste", "original")
 
 #: Weight of the prior, in movies: a deviation is halved if the user rated this many of the genre.
 SHRINKAGE_MOVIES = 5.0

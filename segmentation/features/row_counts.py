@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Maximum number of characters of a rejected line that an error quotes.
 _MAX_QUOTED = 60
-#: The bitmap of a catalogue without movies.
-_NO_MOVIES = np.zeros(0, np.uint8)
 
 
 @dataclass
@@ -145,19 +143,16 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 
 
-def sum_counts(summaries: Sequence[PartitionSummary], n_movies: int) -> RowCounts:
-    """Add up summaries, which are in the order of the files.
-
-    ``n_movies`` is the number of movies in the catalogue.
-    """
+def sum_counts(summaries: Sequence[PartitionSummary]) -> RowCounts:
+    """Add up summaries, at least one, which are in the order of the files."""
     counts = RowCounts()
-    seen = np.zeros(-(-n_movies // 8), np.uint8)
+    seen = np.zeros_like(summaries[0].seen)
     for summary in summaries:
         counts.used += summary.used
         counts.unmapped += summary.unmapped
         counts.without_timestamp += summary.without_timestamp
         seen |= summary.seen
-    counts.movies = int(np.unpackbits(seen)[:n_movies].sum())
+    counts.movies = int(np.unpackbits(seen).sum())
     reports = [report for summary in summaries for report in summary.fragments]
     for report, first_line in zip(reports, first_line_numbers(summaries), strict=True):
         counts.rejected += [
@@ -193,7 +188,7 @@ def collect_summaries(
     max_rejected: float,
     max_rows: int,
     must_stop: Callable[[Sequence[PartitionSummary]], bool] = lambda summaries: False,
-) -> list[PartitionSummary] | None:
+) -> list[PartitionSummary]:
     """Gather the summaries of partitions as they finish.
 
     Parameters
@@ -207,14 +202,14 @@ def collect_summaries(
     max_rejected
         Largest share of the rows that may be rejected.
     max_rows
-        Upper bound on the rows of all partitions.
+        Generous estimate of the rows of all partitions.
     must_stop
         Called with the summaries gathered so far; returns whether to stop.
 
     Returns
     -------
-    list of PartitionSummary or None
-        In the order of the files; None if ``must_stop`` returned True.
+    list of PartitionSummary
+        In the order of the files; empty if ``must_stop`` returned True.
 
     Raises
     ------
@@ -234,19 +229,19 @@ def collect_summaries(
         n_rows += summary.used + summary.unmapped + summary.rejected
         stage.update(len(summaries), len(tasks), "partitions", n_rows)
         if n_rejected > max_rejected * max(n_rows, max_rows):
-            _raise_too_many_rejected(tasks, summaries, path, max_rejected)
+            _check_rejected_so_far(tasks, summaries, path, max_rejected)
         if must_stop(list(summaries.values())):
-            return None
+            return []
     return [summaries[i] for i in range(len(tasks))]
 
 
-def _raise_too_many_rejected(
+def _check_rejected_so_far(
     tasks: Sequence[Future], summaries: dict[int, PartitionSummary], path: str, max_rejected: float
 ) -> None:
-    """Raise before all partitions are read: valid ones can no longer bring the share down."""
+    """Raise unless all partitions have been read and the share of rejected rows is allowed."""
     # The number of the first rejected line is known once everything before it has been read.
     first = min(i for i, summary in summaries.items() if summary.rejected)
     for i in range(first):
         summaries[i] = summaries.get(i) or tasks[i].result()
-    counts = sum_counts([summaries[i]._replace(seen=_NO_MOVIES) for i in sorted(summaries)], 0)
+    counts = sum_counts([summaries[i] for i in sorted(summaries)])
     counts.check_rejected(path, max_rejected, complete=len(summaries) == len(tasks))

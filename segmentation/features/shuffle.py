@@ -19,6 +19,7 @@ from segmentation.features.deduplicate import aggregate_latest
 from segmentation.features.partition_reader import (
     PartitionSummary,
     empty_rows,
+    first_fragment_numbers,
     log_partition,
     read_used_rows,
 )
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from segmentation.schema import MovieTable, UserStatistics
 
 #: Bytes of a shuffled row: user, the movie's row in the catalogue, and stars.
-ROW_BYTES = 20
+_ROW_BYTES = 20
 #: The same with timestamp, line and fragment.
-DETAILED_ROW_BYTES = 40
+_DETAILED_ROW_BYTES = 40
 #: Bytes of the statistics of one user: without genres, and per genre.
 _USER_BYTES, _GENRE_BYTES = 24, 12
 #: Partitions overlap if more than this share of their user ids lies within other partitions.
@@ -83,7 +84,7 @@ def _measure_overlap(summaries: Sequence[PartitionSummary]) -> float:
 
 def row_bytes(*, detailed: bool) -> int:
     """Return the bytes that one row takes in a shuffle."""
-    return DETAILED_ROW_BYTES if detailed else ROW_BYTES
+    return _DETAILED_ROW_BYTES if detailed else _ROW_BYTES
 
 
 def shuffle_by_user(
@@ -132,12 +133,13 @@ def shuffle_by_user(
     # One task holds the table, instead of a copy in every other task.
     shared_table = dask.delayed(table, traverse=False, pure=False)
     pairs = []
-    first_fragment = 0
+    first_fragments = first_fragment_numbers(partitions)
     for number, fragments in enumerate(partitions):
         delayed_fragments = dask.delayed(fragments, traverse=False, pure=False)
         key = f"read-rows-{token}-{number}"
-        pairs.append(read(delayed_fragments, shared_table, first_fragment, dask_key_name=key))
-        first_fragment += len(fragments)
+        pairs.append(
+            read(delayed_fragments, shared_table, first_fragments[number], dask_key_name=key)
+        )
     n_parts = max(1, -(-n_rows * row_bytes(detailed=deduplicate) // partition_bytes))
     meta = empty_rows(partitions[0][0].file.string_columns, detailed=deduplicate)
     frame = dd.from_delayed([take_rows(pair) for pair in pairs], meta=meta, verify_meta=False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 #: Maximum number of user ids in a quantile sketch.
 _SKETCH_SIZE = 64
 #: A hash sample holds about one user in this many.
-SAMPLING_INTERVAL = 64
+_SAMPLING_INTERVAL = 64
 #: Odd, and near 2**64 over the golden ratio (Knuth, The Art of Computer Programming 3, 6.4).
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -34,7 +34,7 @@ def quantile_sketch(users: NDArray[Any]) -> NDArray[Any]:
 
 
 def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return the hashes of about one user in :data:`SAMPLING_INTERVAL`.
+    """Return the hashes of about one user in :data:`_SAMPLING_INTERVAL`.
 
     Whether a user is in the sample depends only on the id, so that the union of the samples of
     several partitions is the sample of their distinct users.
@@ -55,12 +55,12 @@ def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
     else:
         hashes = users.astype(np.uint64) * _MULTIPLIER
     hashes = (hashes ^ (hashes >> np.uint64(32))) * _MULTIPLIER
-    return np.asarray(hashes[hashes < np.uint64(2**64 // SAMPLING_INTERVAL)])
+    return np.asarray(hashes[hashes < np.uint64(2**64 // _SAMPLING_INTERVAL)])
 
 
 def estimate_n_users(samples: Sequence[NDArray[np.uint64]]) -> int:
     """Estimate the number of distinct users of the partitions that the hash samples come from."""
-    return SAMPLING_INTERVAL * (len(np.unique(np.concatenate(samples))) + 1)
+    return _SAMPLING_INTERVAL * (len(np.unique(np.concatenate(samples))) + 1)
 
 
 def block_boundaries(sketches: Sequence[NDArray[Any]], n_blocks: int) -> list[Any]:

@@ -12,7 +12,6 @@ from segmentation.features import user_statistics
 from segmentation.features.sketches import block_boundaries
 from segmentation.schema import USER, UserStatistics
 from segmentation.storage import parquet
-from segmentation.storage.parquet import arrow_array
 from segmentation.tasks import map_tasks, submit_value
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from distributed import Client, Future
     from numpy.typing import NDArray
 
-#: Approximate maximum number of users per block.
-BLOCK_USERS = 131_072
 #: A task for fewer users costs more than its work.
 _MIN_USERS = 128
 
@@ -56,7 +53,7 @@ def merge_by_user_range(
     sketches: Sequence[NDArray[Any]],
     n_users: int | None,
     n_threads: int,
-    block_users: int = BLOCK_USERS,
+    block_users: int,
 ) -> UserBlocks:
     """Merge partitions, in any order, into blocks of disjoint ranges of users.
 
@@ -152,7 +149,7 @@ def to_arrow(block: UserStatistics, genres: Sequence[str]) -> pa.Table:
         **{f"sum:{name}": block.sums[:, g].astype(np.float64) for g, name in enumerate(genres)},
         **{f"count:{name}": block.counts[:, g].astype(np.int32) for g, name in enumerate(genres)},
     }
-    return pa.table({name: arrow_array(column) for name, column in columns.items()})
+    return pa.table({name: parquet.arrow_array(column) for name, column in columns.items()})
 
 
 def read_statistics(path: Path) -> UserStatistics:

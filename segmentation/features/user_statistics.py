@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from segmentation.schema import MovieTable
 
 #: Movies are looked up in a table of 4 bytes per id if all ids are below this, else by bisection.
-_MAX_TABLE_ID = 1 << 22
+MAX_TABLE_ID = 1 << 22
 
 
 class ChunkStatistics(NamedTuple):
@@ -94,14 +94,26 @@ def look_up_movies(table: MovieTable, ids: NDArray[Any]) -> NDArray[np.int64]:
     movie_ids: NDArray[Any] = table.movie_ids
     if len(movie_ids) == 0:
         return np.full(len(ids), -1, np.int64)
-    if movie_ids.dtype.kind == "i" and movie_ids[0] >= 0 and movie_ids[-1] < _MAX_TABLE_ID:
-        largest = int(movie_ids[-1])
-        rows = np.full(largest + 2, -1, np.int64)
-        rows[movie_ids] = np.arange(len(movie_ids))
-        in_range = (ids >= 0) & (ids <= largest)
-        return np.asarray(rows[np.where(in_range, ids, largest + 1)])
+    rows = make_lookup_table(movie_ids)
+    if rows is not None:
+        out_of_range = len(rows) - 1
+        in_range = (ids >= 0) & (ids < out_of_range)
+        return rows[np.where(in_range, ids, out_of_range)].astype(np.int64)
     nearest = np.minimum(np.searchsorted(movie_ids, ids), len(movie_ids) - 1)
     return np.where(movie_ids[nearest] == ids, nearest, -1)
+
+
+def make_lookup_table(movie_ids: NDArray[Any]) -> NDArray[np.int32] | None:
+    """Return the row of each id from 0 on, −1 for ids without a movie, the last entry among them.
+
+    None if the ids are strings, too large, or none at all.
+    """
+    is_integer = len(movie_ids) > 0 and movie_ids.dtype.kind == "i"
+    if not is_integer or movie_ids[0] < 0 or movie_ids[-1] >= MAX_TABLE_ID:
+        return None
+    rows = np.full(int(movie_ids[-1]) + 2, -1, np.int32)
+    rows[movie_ids] = np.arange(len(movie_ids), dtype=np.int32)
+    return rows
 
 
 def aggregate_rows(
@@ -117,7 +129,7 @@ def aggregate_rows(
     """
     users, user_rows = factorize(rows[USER])
     seen = np.zeros(len(table.movie_ids), np.bool_)
-    statistics = _zero_statistics(users, table.n_genres)
+    statistics = zero_statistics(users, table.n_genres)
     accumulate(
         user_rows,
         rows[MOVIE].to_numpy(),
@@ -135,10 +147,11 @@ def aggregate_rows(
 
 def empty_statistics(n_genres: int) -> UserStatistics:
     """Return statistics without users."""
-    return _zero_statistics(np.empty(0, np.int64), n_genres)
+    return zero_statistics(np.empty(0, np.int64), n_genres)
 
 
-def _zero_statistics(users: NDArray[Any], n_genres: int) -> UserStatistics:
+def zero_statistics(users: NDArray[Any], n_genres: int) -> UserStatistics:
+    """Return statistics of users without ratings, in the dtypes to add up in."""
     n = len(users)
     return UserStatistics(
         users,
@@ -249,7 +262,7 @@ def _slice_rows(part: UserStatistics, rows: slice) -> UserStatistics:
 def _add(parts: Sequence[UserStatistics]) -> UserStatistics:
     """Add parts whose users may overlap in any way."""
     users = np.unique(np.concatenate([part.users for part in parts]))
-    merged = _zero_statistics(users, parts[0].sums.shape[1])
+    merged = zero_statistics(users, parts[0].sums.shape[1])
     for part in parts:
         rows = np.searchsorted(users, part.users)
         merged.movies[rows] += part.movies

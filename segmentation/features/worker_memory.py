@@ -14,7 +14,7 @@ MIB = 1 << 20
 _BASE, _MIN_AVAILABLE = 224 * MIB, 64 * MIB
 #: Assumed memory limit of a worker without a limit, in bytes.
 _UNLIMITED = 4 << 30
-#: Peak memory of a task over the bytes of its partition: parsing rows, and shuffling them.
+#: Peak memory of a task per byte of its partition: parsing rows, and shuffling them.
 _PARSE_FACTOR, _SHUFFLE_FACTOR = 6, 24
 #: Bytes per user while a block is converted to tables, times the blocks that a thread may hold.
 _USER_BYTES = 640 * 6

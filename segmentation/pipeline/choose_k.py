@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,20 +99,17 @@ def _write_results(run: RunContext, search: KSearch, manifest: RunManifest) -> N
         figure = k_selection.draw_k_figure(search)
         atomic.write_bytes(folder.result_path("figures/choose_k.png"), figure)
         atomic.write_json(folder.result_path("choose_k.json"), record)
-        table = _format_csv(record).encode("utf-8")
-        atomic.write_bytes(folder.result_path("choose_k.csv"), table)
+        _write_csv(folder.result_path("choose_k.csv"), record)
         # The statistics were saved for a resumed run; without a model they are no result.
         folder.discard("model")
     run.record_costs(manifest)
     folder.publish(manifest.to_json())
 
 
-def _format_csv(record: Mapping[str, Any]) -> str:
-    table = io.StringIO(newline="")
-    columns = list(record["candidates"][0])
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*columns, "recommended"])
-    for row in record["candidates"]:
-        cells = ["; ".join(map(str, row[c])) if c == "jaccard" else row[c] for c in columns]
-        writer.writerow([*cells, row["k"] == record["recommended"]])
-    return table.getvalue()
+def _write_csv(path: Path, record: Mapping[str, Any]) -> None:
+    rows = []
+    for candidate in record["candidates"]:
+        jaccard = "; ".join(map(str, candidate["jaccard"]))
+        is_recommended = candidate["k"] == record["recommended"]
+        rows.append([*{**candidate, "jaccard": jaccard}.values(), is_recommended])
+    atomic.write_csv(path, [*record["candidates"][0], "recommended"], rows)

@@ -13,6 +13,7 @@ import numpy as np
 
 from segmentation.datasets import filesystem, format
 from segmentation.datasets.partitions import plan_partitions, probe_files
+from segmentation.datasets.synthetic import MARKER, PLANTED
 from segmentation.errors import DataError
 from segmentation.features.partition_reader import FragmentReport, PartitionSummary, read_rows
 from segmentation.features.row_counts import RowCounts, collect_summaries, sum_counts
@@ -23,6 +24,7 @@ from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.pipeline.stages import write_rejected_rows
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
 from segmentation.storage import atomic
+from segmentation.storage.parquet import part_path
 from segmentation.storage.run_folder import RunOutputs
 from segmentation.tasks import map_tasks
 
@@ -52,8 +54,8 @@ OUTPUTS = RunOutputs(
         "links_small.csv",
         "movies.csv",
         "movies.dat",
-        ground_truth.MARKER,
-        ground_truth.PLANTED,
+        MARKER,
+        PLANTED,
     ),
     required=(PARTS,),
     resumable=(PARTS, "rejected/ratings.csv"),
@@ -183,7 +185,7 @@ def _convert(run: RunContext) -> ConvertRun:
     write_rejected_rows(run, counts.rejected)
     _copy_catalogue(run)
     for number in range(len(partitions)):
-        _get_record_path(parts / _format_part_name(number)).unlink()
+        _get_record_path(_get_part_path(parts, number)).unlink()
     files_written = [file for record in records for file in record.files]
     manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
     names = ("data", "ratings", "seed", "max_rejected")
@@ -198,13 +200,13 @@ def _write_parts(
 ) -> tuple[RowCounts, list[PartRecord]]:
     """Write all partitions on the workers; return the counts of rows and one record each."""
     max_rejected = run.settings.max_rejected
-    parts = [folder.resolve() / _format_part_name(number) for number in range(len(partitions))]
+    parts = [_get_part_path(folder.resolve(), number) for number in range(len(partitions))]
     with run.progress.stage("convert", "Parquet") as stage:
         tasks = map_tasks(run.cluster.client, "convert", write_part, partitions, parts)
         summaries = collect_summaries(
             tasks, stage, run.layout.ratings, max_rejected=max_rejected, max_rows=max_rows
         )
-        counts = sum_counts(summaries or [], 0)
+        counts = sum_counts(summaries)
         counts.check_rejected(run.layout.ratings, max_rejected)
         records = [PartRecord.read(_get_record_path(part)) for part in parts]
         if without_timestamp := sum(record.without_timestamp for record in records):
@@ -273,8 +275,9 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
     return record.summary()
 
 
-def _format_part_name(number: int) -> str:
-    return f"part-{number:05d}"
+def _get_part_path(folder: Path, number: int) -> Path:
+    """Return the path of a partition's files and record, without their suffixes."""
+    return part_path(folder, number).with_suffix("")
 
 
 def _get_record_path(part: Path) -> Path:
@@ -349,7 +352,7 @@ def _copy_catalogue(run: RunContext) -> None:
     paths = [layout.movies, *([layout.links] if layout.links else [])]
     folder = ground_truth.synthetic_folder(layout)
     if folder is not None:
-        paths += [f"{folder}/{name}" for name in (ground_truth.MARKER, ground_truth.PLANTED)]
+        paths += [f"{folder}/{name}" for name in (MARKER, PLANTED)]
     for path in paths:
         target = run.folder.result_path(path.rpartition("/")[2])
         if not filesystem.exists(path):

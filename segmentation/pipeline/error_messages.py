@@ -6,7 +6,7 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from segmentation.errors import ClusterError, DataError
+from segmentation.errors import ClusterError, DataError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def translate_errors(out: Path) -> Iterator[None]:
             "timed out ({reason}): see the logs of the scheduler and workers; if workers lack "
             "memory, raise memory_limit in the cluster's file; then run again with {resume}",
             "resume",
-            reason=_one_line(error),
+            reason=format_error(error),
         ) from error
     except MemoryError as error:
         raise ClusterError(
@@ -76,11 +76,11 @@ def translate_errors(out: Path) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_shuffle_error(error):
             raise
-        cause = f": {_one_line(error.__cause__)}" if error.__cause__ is not None else ""
+        cause = f": {format_error(error.__cause__)}" if error.__cause__ is not None else ""
         raise ClusterError(
             "rows could not be shuffled ({reason}): run again with {resume}",
             "resume",
-            reason=_one_line(error) + cause,
+            reason=format_error(error) + cause,
         ) from error
     except OSError as error:
         if error.errno is None and "://" in str(error):
@@ -94,7 +94,7 @@ def _lost_cluster(error: BaseException) -> ClusterError:
         "the connection to the cluster was lost ({reason}): start the cluster again, then run "
         "again with {resume}",
         "resume",
-        reason=_one_line(error),
+        reason=format_error(error),
     )
 
 
@@ -115,9 +115,5 @@ def _disk_failure(error: OSError, out: Path) -> DataError:
         "{place}: {reason}: fix that, then run again with {resume}",
         "resume",
         place=place,
-        reason=error.strerror or _one_line(error),
+        reason=error.strerror or format_error(error),
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

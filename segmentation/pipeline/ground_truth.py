@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets import filesystem
+from segmentation.datasets.synthetic import MARKER, PLANTED
 from segmentation.errors import DataError
 from segmentation.schema import USER
 from segmentation.storage.parquet import list_parts
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.layouts import Layout
-
-#: What `synthesize` writes next to the ratings: its marker, and the segment of each user.
-MARKER = "synthetic.json"
-PLANTED = "planted.parquet"
 
 
 class GroundTruth(NamedTuple):

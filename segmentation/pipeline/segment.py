@@ -110,7 +110,7 @@ def run_segment(
             )
             manifest.settings["playbook_sha256"] = personas.playbook_digest(settings.playbook)
             manifest.data["catalogue"] = catalogue.notes
-            _save_model(run, catalogue, clusters, axes, segments)
+            _save_model(run, catalogue, clusters, axes, segments, manifest.data["synthetic"])
             _write_results(run, manifest, segments, catalogue, renderer, search)
             return SegmentRun(
                 run.out, catalogue.genres, segments.profiles, segments.personas, manifest
@@ -159,6 +159,7 @@ def _save_model(
     clusters: Clustering,
     axes: Axes,
     segments: Segments,
+    is_synthetic: bool,
 ) -> None:
     SavedModel(
         preset=run.settings.preset,
@@ -169,7 +170,7 @@ def _save_model(
         centers=clusters.centers,
         distance_p99=segments.distance_p99,
         axes=axes,
-        synthetic=ground_truth.synthetic_folder(run.layout) is not None,
+        synthetic=is_synthetic,
     ).save(run.folder.result_path("model"))
 
 

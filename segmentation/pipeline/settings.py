@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from segmentation.errors import UsageError
+from segmentation.features.presets import PRESETS
 from segmentation.schema import MOST_SEGMENTS
 
-PRESET_NAMES = ("engagement", "taste", "original")
 JOINS = ("links", "direct")
 #: Ratings of ``data="synthetic"`` without a number: under a minute's work on a small machine.
 SYNTHETIC_ROWS = 1_000_000
@@ -44,7 +44,8 @@ class Settings:
     k
         Number of segments, or ``"auto"`` to choose it from ``k_range``, both ends included.
     preset
-        Which feature matrix is clustered; one of :data:`PRESET_NAMES`.
+        Which feature matrix is clustered; one of
+        :data:`segmentation.features.presets.PRESETS`.
     join
         One of :data:`JOINS`; None for the one that the preset calls for.
     max_rejected
@@ -93,7 +94,7 @@ class Settings:
                 high=high,
                 most=MOST_SEGMENTS,
             )
-        _check_choice("preset", self.preset, PRESET_NAMES)
+        _check_choice("preset", self.preset, PRESETS)
         if self.join is not None:
             _check_choice("join", self.join, JOINS)
         if self.preset == "original" and self.join == "links":

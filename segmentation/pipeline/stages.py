@@ -1,4 +1,4 @@
-"""The stages of a run: each calls one room and holds no logic of its own.
+"""The stages of a run, each of which does one step by calling another room.
 
 A stage takes the :class:`~segmentation.pipeline.context.RunContext` first and then the results of
 earlier stages. Where it can be resumed, it saves its result and takes it up again.
@@ -326,7 +326,7 @@ def describe_segments(
     genres: tuple[str, ...],
     playbook: Playbook,
 ) -> Segments:
-    """Profile and name the segments, one task per block; the driver keeps no per-user data."""
+    """Profile and name the segments, one task per block and pass."""
     client, blocks = run.cluster.client, users.blocks
     with run.progress.stage("profiles", "profiles"):
         features = _blocks(client, X)
@@ -395,11 +395,9 @@ def write_assignments(
     The user statistics are released on the way: no later stage needs them.
     """
     cluster, blocks = run.cluster, users.blocks
-    statistics = list(blocks.statistics)
 
     def release(n_submitted: int) -> None:
-        statistics[:n_submitted] = [None] * n_submitted
-        blocks.statistics[:n_submitted] = statistics[:n_submitted]
+        blocks.statistics[:n_submitted] = [None] * n_submitted
         cluster.trim_memory()
 
     with run.progress.stage("assignments", "assignments") as stage:
@@ -408,7 +406,7 @@ def write_assignments(
             run.folder.result_path("assignments.parquet"),
             assignments.build_table,
             [
-                statistics,
+                blocks.statistics,
                 _blocks(cluster.client, X),
                 clusters.centers,
                 axes,

@@ -138,7 +138,7 @@ def draw_pca_scatter(
     if len(explained) > 1:
         axes.set_ylabel(f"second axis ({explained[1]:.0%} of the variance)")
     sample = f"{len(shown):,} of {users:,} users" if len(shown) < users else f"{users:,} users"
-    _set_title(axes, "Where the segments lie", f"{sample} on the two axes of largest variance")
+    set_title(axes, "Where the segments lie", f"{sample} on the two axes of largest variance")
     return render_png(figure)
 
 
@@ -233,7 +233,7 @@ def draw_genre_heatmap(
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0)
     bar.set_label("mean stars", fontsize=8.5)
-    _set_title(axes, "What each segment rates", "mean stars, unseen counts as 0; bold: 3 or more")
+    set_title(axes, "What each segment rates", "mean stars, unseen counts as 0; bold: 3 or more")
     return render_png(figure)
 
 
@@ -296,15 +296,28 @@ def _create_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _set_title(axes: Axes, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", color=INK, pad=24)
+def set_title(
+    axes: Axes,
+    title: str,
+    subtitle: str,
+    *,
+    font_sizes: tuple[float, float] = (12.5, 9),
+    offsets: tuple[float, float] = (24, 7),
+) -> None:
+    """Write a title and a smaller subtitle above the axes, left-aligned.
+
+    ``font_sizes`` and ``offsets``, in points, are those of the title and of the subtitle.
+    """
+    size, subtitle_size = font_sizes
+    pad, offset = offsets
+    axes.set_title(title, loc="left", fontsize=size, fontweight="bold", color=INK, pad=pad)
     axes.annotate(
         subtitle,
         (0, 1),
-        (0, 7),
+        (0, offset),
         xycoords="axes fraction",
         textcoords="offset points",
-        fontsize=9,
+        fontsize=subtitle_size,
         color="#5c5c5c",
         va="bottom",
     )

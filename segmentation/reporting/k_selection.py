@@ -15,6 +15,7 @@ from segmentation.reporting.figures import (
     INK,
     new_figure,
     render_png,
+    set_title,
     style_axes,
 )
 from segmentation.reporting.text import format_table, join_names
@@ -59,7 +60,7 @@ def explain_choice(search: KSearch) -> str:
     if search.stability_rows < _MIN_USERS_PER_SEGMENT * chosen.k:
         text += (
             f" There are only {search.stability_rows:,} distinct users, so a segment holds hardly "
-            "more than a handful."
+            "more than a handful of them."
         )
     return f"{text} {_compare_criteria(search)}".rstrip()
 
@@ -230,19 +231,9 @@ def _style_panel(axes: Axes, search: KSearch, title: str, hint: str) -> None:
     from matplotlib.ticker import EngFormatter
 
     style_axes(axes)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=17)
-    axes.annotate(
-        hint,
-        (0, 1),
-        (0, 4),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8,
-        color="#5c5c5c",
-        va="bottom",
-    )
+    set_title(axes, title, hint, font_sizes=(11, 8), offsets=(17, 4))
     axes.axvline(search.recommended, color=ACCENT, lw=7, alpha=0.22, zorder=0)
-    if search.recommended != _ORIGINAL_K and search.of(_ORIGINAL_K) is not None:
+    if _shows_original(search):
         axes.axvline(_ORIGINAL_K, color=FAINT, lw=1.2, ls=_DOTS, zorder=0)
     ks = [f.k for f in search.figures]
     # The same limits in every panel, even if a value is missing for some k.
@@ -252,6 +243,11 @@ def _style_panel(axes: Axes, search: KSearch, title: str, hint: str) -> None:
     if axes.get_ylim()[1] >= 10_000:
         # "7 M" instead of "7" and a separate power of ten.
         axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
+
+
+def _shows_original(search: KSearch) -> bool:
+    """Return whether the figure marks the original's k as well as the recommended one."""
+    return search.recommended != _ORIGINAL_K and search.of(_ORIGINAL_K) is not None
 
 
 def _choose_ticks(ks: Sequence[int], marked: int) -> list[int]:
@@ -279,8 +275,9 @@ def _write_recommendation(axes: Axes, search: KSearch) -> None:
         linespacing=1.35,
     )
     handles = [Line2D([], [], color=ACCENT, lw=7, alpha=0.22, label="recommended")]
-    if search.recommended != _ORIGINAL_K and search.of(_ORIGINAL_K) is not None:
-        handles.append(Line2D([], [], color=FAINT, lw=1.2, ls=_DOTS, label="k = 5, for comparison"))
+    if _shows_original(search):
+        label = f"k = {_ORIGINAL_K}, for comparison"
+        handles.append(Line2D([], [], color=FAINT, lw=1.2, ls=_DOTS, label=label))
     handles.append(
         Line2D([], [], color=FAINT, lw=1, ls=_DASHES, label=f"{SOUND:g}: a pattern in the data")
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -73,11 +71,9 @@ def write_segments(
         for profile, persona in zip(profiles, personas, strict=True)
     ]
     atomic.write_json(folder.result_path("segments.json"), records)
-    out = io.StringIO(newline="")
     scalars = [name for name in records[0] if name != "genres"]
     header = scalars + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
+    rows = []
     for record in records:
         cells = [
             "; ".join(value) if isinstance(value, list) else value
@@ -85,8 +81,8 @@ def write_segments(
         ]
         for genre in genres:
             cells += [atomic.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
-        writer.writerow(cells)
-    atomic.write_bytes(folder.result_path("segments.csv"), out.getvalue().encode("utf-8"))
+        rows.append(cells)
+    atomic.write_csv(folder.result_path("segments.csv"), header, rows)
 
 
 def build_segment_record(

@@ -2,7 +2,7 @@
 
 The bit patterns of non-negative floats sort like the floats, so the upper bits serve as a histogram
 bin. Counts per bin add up over blocks and show which bins hold the percentiles; only the values in
-those bins are fetched. The driver keeps no per-user data.
+those bins are fetched, at most two bins per segment.
 """
 
 from __future__ import annotations

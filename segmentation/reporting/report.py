@@ -106,7 +106,7 @@ def format_segment_table(
             )
         )
     lines = format_table(rows, left={1, 6})
-    weak = [str(profile.segment) for profile in profiles if profile.weak]
+    weak = [str(profile.segment) for profile in profiles if profile.is_weak]
     if weak:
         lines += [
             "",
@@ -140,7 +140,7 @@ def _build_segment_rows(
                 "summary": persona.summary,
                 "strategy": persona.product_strategy,
                 "actions": persona.marketing_actions,
-                "weak": profile.weak,
+                "weak": profile.is_weak,
                 "stability": "–" if isnan(profile.stability) else f"{profile.stability:.2f}",
                 "users": f"{profile.users:,}",
                 "share": f"{profile.share:.1%}",

@@ -171,5 +171,5 @@ def test_as_plain_loops() -> None:
 def test_catalogues_without_a_lookup_table() -> None:
     empty = np.empty(0, np.int64), np.zeros(1, np.int32), np.empty(0, np.int32), 4
     assert not is_read(b"1,2,3,4\n", table=MovieTable(*empty))
-    for ids in (np.array([-1, 2, 5, 9]), np.array([1, 2, 5, compiled_reader._MAX_MOVIE_ID])):
+    for ids in (np.array([-1, 2, 5, 9]), np.array([1, 2, 5, user_statistics.MAX_TABLE_ID])):
         assert not is_read(b"1,2,3,4\n", table=TABLE._replace(movie_ids=ids))

@@ -34,7 +34,7 @@ SUMMARIES = [
 
 
 def test_sum_counts() -> None:
-    counts = row_counts.sum_counts(SUMMARIES, 4)
+    counts = row_counts.sum_counts(SUMMARIES)
     assert (counts.used, counts.unmapped, counts.movies) == (11, 1, 2)
     assert counts.record() == {"read": 16, "used": 11, "unmapped": 1, "rejected": 4}
     # Line 1 of a.csv is the header, and its second partition starts at line 12.
@@ -45,14 +45,14 @@ def test_sum_counts() -> None:
 
 
 def test_superseded_rows_are_rejected() -> None:
-    counts = row_counts.sum_counts(SUMMARIES, 4)
+    counts = row_counts.sum_counts(SUMMARIES)
     counts.supersede([RejectedRow("a.csv", 7, "rated again", "1,2,3")])
     assert (counts.read, counts.used, len(counts.rejected)) == (16, 10, 5)
     assert [row.line for row in counts.rejected] == [4, 7, 12, 16, 2]
 
 
 def test_too_many_rejected() -> None:
-    counts = row_counts.sum_counts(SUMMARIES, 4)
+    counts = row_counts.sum_counts(SUMMARIES)
     counts.check_rejected("a.csv", 0.25)
     with pytest.raises(DataError) as caught:
         counts.check_rejected("a.csv", 0.2)
@@ -109,7 +109,7 @@ def test_collecting_stops_on_request(client) -> None:
 
     summaries = [summary(used=i) for i in range(20)]
     options = {"max_rejected": 0.01, "max_rows": 1_000, "must_stop": must_stop}
-    assert collect(client, summaries, **options) is None
+    assert collect(client, summaries, **options) == []
     assert seen == [1, 2, 3]
 
 

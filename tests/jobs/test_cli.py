@@ -158,8 +158,8 @@ def test_resuming_a_finished_run_shows_it_again(capsys, tmp_path: Path) -> None:
     assert json.loads((out / "run.json").read_text())["rows"]["read"] == 7
 
 
-def test_resume_after_a_death_while_publishing(tmp_path: Path, monkeypatch) -> None:
-    """The statistics are read again if their parts were moved, or left as one file."""
+def test_resume_if_parts_of_the_statistics_are_missing(tmp_path: Path, monkeypatch) -> None:
+    """As after a death while the results were moved: the ratings are read again."""
     data, out = write_tiny(tmp_path / "t"), tmp_path / "out"
     arguments = ["--data", str(data), "--out", str(out), "--k", "2", "--quiet"]
     with monkeypatch.context() as patch:

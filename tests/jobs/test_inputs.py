@@ -221,7 +221,7 @@ def test_a_warning_names_what_looks_like_ratings_and_is_not_read(
     assert other in message
     # Ratings that are named were chosen: no warning.
     assert segment.main([*arguments, "--out", str(tmp_path / "2"), "--ratings", name]) == 0
-    assert "is not read" not in capsys.readouterr().err
+    assert ": not read, since " not in capsys.readouterr().err
 
 
 def test_lines_longer_than_the_read_ahead(data: Path, reference, client, tmp_path: Path) -> None:

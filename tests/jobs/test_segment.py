@@ -338,6 +338,14 @@ def test_planted_segments_can_be_recovered(tmp_path: Path) -> None:
     assert {s["persona"] for s in actual.segments} == PERSONAS
 
 
+def test_the_stages_import_nothing_heavy() -> None:
+    """The estimators and what they import are loaded while the workers read."""
+    heavy = {"dask.array", "dask_ml", "pandas", "scipy.stats", "sklearn"}
+    code = f"import segmentation.pipeline.segment, sys; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_run_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
     code = (
         "import sys; from jobs import segment; "
