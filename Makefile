@@ -17,7 +17,7 @@ run: $(VENV)/.ready  ## segment a synthetic audience (ARGS="--data PATH ..." for
 	@$(BIN)/python -m jobs.segment $(ARGS)
 
 test: $(VENV)/.ready  ## all tests
-	@# Three at a time, a file each; of those that kill and time processes two. 5: none chosen.
+	@# Three files at a time; two of tests that kill and time processes. Status 5: none selected.
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not cluster" $(PYTEST_ARGS) || [ $$? = 5 ]
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster $(PYTEST_ARGS) || [ $$? = 5 ]
 
