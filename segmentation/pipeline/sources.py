@@ -9,6 +9,7 @@ from segmentation.datasets import discovery, layouts
 from segmentation.deploy.core import open_cluster
 from segmentation.deploy.local import cache_dir
 from segmentation.pipeline.settings import parse_synthetic_rows
+from segmentation.storage.atomic import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,15 +43,23 @@ def _generate_synthetic(rows: int, seed: int, cluster: Cluster, progress: Progre
     from segmentation.datasets.synthetic import writer
 
     folder = cache_dir() / f"synthetic-v{writer.VERSION}-{rows}-seed{seed}"
-    if not writer.is_written(rows, seed, folder):
-        with (
-            progress.stage("synthesize", "synthetic data") as stage,
-            _open_local_client(cluster) as client,
-        ):
-            writer.write_dataset(
-                rows, seed, folder, client, lambda done, total: stage.update(done, total, "rows")
-            )
-            stage.note = f"{rows:,} ratings saved to {folder}"
+    if writer.is_written(rows, seed, folder):
+        return str(folder)
+    # Jobs that start at the same time must not write the same files.
+    with hold_lock(folder.with_name(f"{folder.name}.lock")):
+        if not writer.is_written(rows, seed, folder):
+            with (
+                progress.stage("synthesize", "synthetic data") as stage,
+                _open_local_client(cluster) as client,
+            ):
+                writer.write_dataset(
+                    rows,
+                    seed,
+                    folder,
+                    client,
+                    lambda done, total: stage.update(done, total, "rows"),
+                )
+                stage.note = f"{rows:,} ratings saved to {folder}"
     return str(folder)
 
 

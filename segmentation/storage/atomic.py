@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -73,6 +74,21 @@ class _Utf8Writer:
 
     def write(self, text: str) -> int:
         return self._file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Wait until no other process holds a lock file, and hold it; the lock ends with the process.
+
+    Go on without a lock where the file can't be written, or the system has no such locks.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        yield
 
 
 def remove(path: Path) -> None:

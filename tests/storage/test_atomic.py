@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,25 @@ def test_removal_spares_what_is_not_meant(tmp_path: Path) -> None:
     atomic.remove(tmp_path / "folder")
     atomic.remove(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    order = []
+
+    def wait_for_lock() -> None:
+        with atomic.hold_lock(tmp_path / "new" / "lock"):
+            order.append("second")
+
+    with atomic.hold_lock(tmp_path / "new" / "lock"):
+        thread = threading.Thread(target=wait_for_lock)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_without_a_lock_file_the_work_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with atomic.hold_lock(tmp_path / "file" / "lock"):
+        pass
