@@ -1,4 +1,8 @@
-"""Time the whole job, or the estimators alone, next to their peers, on the same data."""
+"""Time this program next to other libraries, on the same data.
+
+It times the whole job or, with --estimators, K-Means and PCA alone. With --scaling it fits a cost
+model of the job instead.
+"""
 
 from __future__ import annotations
 
@@ -36,33 +40,35 @@ def make_parser() -> argparse.ArgumentParser:
     mode.add_argument(
         "--scaling",
         action="store_true",
-        help="fit what a run costs on synthetic data of all --sizes but the last, and check the "
-        "fit on that one",
+        help="fit a cost model to runs on synthetic data of every size in --sizes but the last, "
+        "and compare its prediction with a run on the last",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=5,
         metavar="N",
-        help="runs or fits per peer; the median counts (default: 5)",
+        help="runs or fits of each; the median is reported (default: 5)",
     )
     parser.add_argument(
         "--peers",
         type=_parse_names,
         metavar="NAME,NAME",
-        help="the peers to time (default: all whose library is installed)",
+        help="what to time, without --scaling: a wrong name lists the names that the mode has "
+        "(default: all; those that are not installed are listed as such)",
     )
     parser.add_argument(
         "--sizes",
         type=_parse_numbers,
         metavar="ROWS,ROWS",
-        help="use synthetic ratings of these sizes in place of --data",
+        help="without --estimators: use synthetic ratings of these sizes in place of --data",
     )
     parser.add_argument(
         "--copies",
         type=_parse_numbers,
         metavar="N,N",
-        help="with --estimators: sizes of the matrix, as multiples of the audience (default: 1,10)",
+        help="with --estimators: sizes of the matrix, as multiples of the number of users "
+        "(default: 1,10)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a benchmark in --out")
     return parser

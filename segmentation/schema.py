@@ -30,8 +30,8 @@ SCALE = (0.5, 5.0)
 #: A genre is one of a segment's high-rated genres from this mean on.
 HIGH_RATED = 3.0
 
-#: Stability below which a segment should not be trusted, and from which on it is a pattern in the
-#: data (Hennig 2007).
+#: Stability below which a segment should not be trusted, and from which on it is stable (Hennig
+#: 2007).
 WEAK, SOUND = 0.6, 0.75
 
 #: Largest number of segments that can be requested.

@@ -119,25 +119,25 @@ def benchmark_scaling(
     sizes = results.check_numbers("sizes", sizes, *SIZES)
     if len(sizes) < 3:
         raise UsageError(
-            "{sizes} {values}: give at least three: the model is fitted on all but the last, and "
-            "checked on that",
+            "{sizes} {values}: pass at least three different sizes; the last is held out to check "
+            "the model",
             "sizes",
             values=",".join(map(str, sizes)),
         )
-    Settings(seed=seed)
+    Settings(seed=seed)  # Raises UsageError for a seed out of range, before hours of measuring.
     with results.open_folder(Path(out), overwrite=overwrite):
-        *costs, check = measure_runs(sizes, seed, rounds, progress)
+        *costs, held_out = measure_runs(sizes, seed, rounds, progress)
         model = {name: fit_stage(name, costs) for name in MODEL}
         record = {
-            "points": [cost._asdict() for cost in (*costs, check)],
+            "points": [cost._asdict() for cost in (*costs, held_out)],
             "model": model,
             "held_out": {
-                "measured": check.seconds,
-                "predicted": predict_seconds(model, check),
+                "measured": held_out.seconds,
+                "predicted": predict_seconds(model, held_out),
                 "stages": {
                     name: [
-                        compute_stage_seconds(name, check),
-                        predict_seconds({name: model[name]}, check),
+                        compute_stage_seconds(name, held_out),
+                        predict_seconds({name: model[name]}, held_out),
                     ]
                     for name in MODEL
                 },
@@ -159,13 +159,13 @@ def measure_runs(sizes: Sequence[int], seed: int, rounds: int, progress: Progres
     costs = []
     with tempfile.TemporaryDirectory() as scratch:
         folders = [_prepare_data(rows, seed, progress) for rows in sizes]
-        *fit_folders, check_folder = folders
+        *fit_folders, held_out_folder = folders
         merged = merge_users(fit_folders[-1], Path(scratch) / "merged")
         plan = [
             *((folder, 2) for folder in fit_folders),
             (fit_folders[-1], 1),
             (merged, 2),
-            (check_folder, 2),
+            (held_out_folder, 2),
         ]
         for folder, threads in plan:
             runs = [_run_job(folder, threads, Path(scratch)) for _ in range(rounds)]
@@ -199,7 +199,7 @@ def merge_users(folder: Path, target: Path) -> Path:
     for path in folder.glob("*.csv"):
         if path.name != "ratings.csv":
             (target / path.name).symlink_to(path.resolve())
-    # Like other ratings files, without quotes, which the fast reader does not accept.
+    # Write no quotes: ordinary ratings files have none, and quoted rows take the slow reader.
     options = pa_csv.WriteOptions(quoting_style="none")
     with (
         pa_csv.open_csv(folder / "ratings.csv") as reader,
@@ -235,7 +235,7 @@ def _run_job(folder: Path, threads: int, scratch: Path) -> RunCost:
 def fit_stage(name: str, costs: Sequence[RunCost]) -> dict[str, float]:
     """Fit one stage of the model; return the coefficient of each term, in seconds per unit.
 
-    Runs are weighted by the inverse of their seconds, to minimize relative errors.
+    Residuals are divided by the seconds of the stage, so that relative errors are minimized.
     """
     from scipy.optimize import nnls
 
@@ -330,16 +330,17 @@ def _sum_block(block: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def format_table(record: dict[str, Any]) -> str:
     """Format a record as Markdown."""
-    check = record["held_out"]
+    held_out = record["held_out"]
     lines = [
         *_format_costs([RunCost(**values) for values in record["points"]]),
         "",
         *_format_model(record["model"]),
         "",
-        f"The last run was not fitted: {check['predicted']:.2f} s predicted, "
-        f"{check['measured']:.2f} s measured.",
+        f"The last run was not fitted: {held_out['predicted']:.2f} s predicted, "
+        f"{held_out['measured']:.2f} s measured.",
         "",
-        "| workers of one thread | blocks | ms per task | CPU of scheduler and client, ms |",
+        "| workers of one thread | blocks | ms per task "
+        "| ms of CPU per task, scheduler and client |",
         "|--:|--:|--:|--:|",
     ]
     for load in record["scheduler"]:

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: check settings, write results, and describe the machine."""
+"""Shared by all benchmarks: check values, open the folder, write results, describe the machine."""
 
 from __future__ import annotations
 
@@ -40,12 +40,16 @@ def open_folder(out: Path, *, overwrite: bool) -> Iterator[None]:
     Raises
     ------
     UsageError
-        If ``out`` is a file or holds a run, a table or figure without the record of a benchmark,
-        or, unless ``overwrite``, an earlier benchmark.
+        If ``out`` is a file, holds another job's run, or holds benchmark.md or benchmark.png
+        without benchmark.json; or if it holds a benchmark and ``overwrite`` is False.
+    DataError
+        If a file can't be read or written.
+    ClusterError
+        If workers or the scheduler are lost.
     """
     _check_folder(out, overwrite=overwrite)
     is_new = not out.exists()
-    with translate_errors(out):
+    with translate_errors(out, can_resume=False):
         out.mkdir(parents=True, exist_ok=True)
         try:
             yield
@@ -89,7 +93,7 @@ def write_results(
         files.append(out / _FIGURE)
         atomic.write_bytes(out / _FIGURE, figure)
     else:
-        # That of an earlier benchmark would look like one of this.
+        # A figure left by an earlier benchmark would look like part of this one.
         atomic.remove_file(out / _FIGURE)
     files.append(out / _RECORD)
     atomic.write_json(out / _RECORD, record)
@@ -97,7 +101,7 @@ def write_results(
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the machine, the number of threads per peer, and the versions of all libraries."""
+    """Return the machine, the number of threads per peer, and the versions of libraries."""
     peers = {}
     for name in _PEER_PACKAGES:
         try:
@@ -126,7 +130,7 @@ def check_rounds(rounds: int) -> None:
 
 
 def check_numbers(field: str, values: Sequence[int], low: int, high: int) -> list[int]:
-    """Return the distinct values of a setting, in order.
+    """Return the values of a setting without duplicates, in the order given.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def check_numbers(field: str, values: Sequence[int], low: int, high: int) -> lis
 
 
 def check_peers(peers: Sequence[str] | None, available: Sequence[str]) -> list[str]:
-    """Return the distinct peers, in order, or all available ones for None.
+    """Return the peers without duplicates, in the order given, or all available ones for None.
 
     Raises
     ------

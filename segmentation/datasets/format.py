@@ -19,8 +19,8 @@ _EXACT_INTEGERS = 2**53
 #: The timestamp of a row without a valid one; it sorts before all others.
 NO_TIMESTAMP = -(2**63)
 
-#: Users, movies and ratings; with ``detailed=True``, also timestamps and lines. Each is a NumPy
-#: array of shape (n_rows,), or an Arrow array for string ids.
+#: Users, movies and ratings; also timestamps and line numbers if a reader is called with
+#: ``detailed=True``. Each is a NumPy array of shape (n_rows,), or an Arrow array for string ids.
 Columns = tuple[Any, ...]
 
 
@@ -79,7 +79,10 @@ class RatingsFormat:
 
 
 class LineReject(NamedTuple):
-    """A rejected line: its number within the chunk (from 0), the reason, and its bytes."""
+    """A rejected line: its number within the chunk (from 0), the reason, and its text in UTF-8.
+
+    For Parquet, the line is a row, and its text the cells joined by commas.
+    """
 
     line: int
     reason: str

@@ -181,7 +181,7 @@ class Cluster:
         if self.is_remote:
             # Workers answer before they trim. A hung one would block the call until it is removed.
             with contextlib.suppress(OSError, TimeoutError):
-                self.client.run(memory.trim_memory_later, wait=False)
+                self.client.run(memory.trim_memory_async, wait=False)
         else:
             self.run_on_workers(memory.trim_memory)
         if self.kind != "threads":

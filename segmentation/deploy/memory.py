@@ -75,7 +75,7 @@ class PeakMemory:
 
 
 def trim_memory() -> None:
-    """Return memory that allocators hold but don't use to the system."""
+    """Release memory that allocators hold but don't use."""
     from segmentation.datasets.partitions import release_buffers
 
     release_buffers()
@@ -84,8 +84,8 @@ def trim_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-async def trim_memory_later() -> None:
-    """Trim memory without making the caller wait, which Dask supports for coroutines only."""
+async def trim_memory_async() -> None:
+    """Trim memory: a coroutine, as ``Client.run`` accepts nothing else with ``wait=False``."""
     trim_memory()
 
 

@@ -1,7 +1,8 @@
 """Make development certificates with trustme, and check the files that a client is configured with.
 
-Anyone with a certificate of the authority and its key can run code on the cluster, because Dask
-runs the code that it receives. The authority's key is needed only to sign further certificates.
+Anyone who has a certificate that the authority signed, and that certificate's private key, can run
+code on the cluster, because Dask runs the code that it receives. The authority's own key is needed
+only to sign further certificates.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def make_certificates(
                 common_name=f"segmentation {role}",
                 organization_name=_ORGANIZATION,
                 organization_unit_name=role,
+                # Negative ``days`` make an expired certificate, for tests.
                 not_before=min(now, not_after) - _CLOCK_TOLERANCE,
                 not_after=not_after,
             )

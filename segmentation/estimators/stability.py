@@ -1,4 +1,4 @@
-"""Stability: whether clusters recur when the fit is repeated on other rows or with other seeds."""
+"""Stability: whether clusters recur on resampled rows and with other seeds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 #: Default number of distinct rows that fits are repeated on; the cost of a fit grows with it.
 SAMPLE_ROWS = 20_000
 _N_RESAMPLES, _N_SEEDS = 20, 10
-#: Each repeated fit runs few restarts, since there are many fits. On a large sample only the best
-#: restart converges.
+#: Each repeated fit runs few restarts, since there are many fits. On a large sample, only the
+#: best restart is run to convergence.
 _BUDGET = _init.RestartBudget(restarts=16, refined=4, finalists=1)
 _TOL = 1e-4
 #: Keeps the random numbers of the repeated fits apart from others of the same seed.
@@ -42,11 +42,12 @@ class Stability(NamedTuple):
         Adjusted Rand index between the clustering and fits on the sample itself with different
         seeds; float64 of shape (n_fits,). Empty if the sample has fewer than n_clusters rows.
     jaccard
-        For each cluster, the mean over the resamples of its largest Jaccard similarity to a
-        cluster of the resample's fit; float64 of shape (n_clusters,). Below 0.6 a cluster should
-        not be trusted, from 0.75 it is a pattern in the data, from 0.85 it is highly stable
-        (Hennig 2007). A resample counts if it has at least n_clusters distinct rows, one of them
-        in the cluster. NaN if fewer than half of the resamples count.
+        For each cluster, the mean over the resamples of its largest Jaccard similarity, over the
+        rows drawn, to a cluster of the resample's fit; float64 of shape (n_clusters,). Below 0.6
+        a cluster should not be trusted, from 0.6 it indicates a pattern, from 0.75 it is stable,
+        from 0.85 highly stable (Hennig 2007, and the manual of his R package fpc). A resample
+        counts if it has at least n_clusters distinct rows, one of them in the cluster. NaN if
+        fewer than half of the resamples count.
     rows
         Number of distinct rows in the sample.
     """
@@ -132,11 +133,12 @@ class _Agreement(NamedTuple):
 def _refit(
     sample: Sample, centers: NDArray[np.float64], tol: float, seed: int, index: int
 ) -> _Agreement:
-    """Repeat the fit on a bootstrap resample, or from ``_N_RESAMPLES`` on the whole sample."""
+    """Repeat the fit on a bootstrap resample, or from index ``_N_RESAMPLES`` with another seed."""
     k, weights = len(centers), sample.weights
     rng = np.random.default_rng([seed, _RANDOM_STREAM, index])
     counts = weights
     if index < _N_RESAMPLES:
+        # Fractional weights may sum to less than the number of rows.
         n_draws = max(len(weights), round(float(weights.sum())))
         counts = rng.multinomial(n_draws, weights / weights.sum()).astype(np.float64)
     drawn = counts > 0

@@ -13,7 +13,7 @@ MIB = 1 << 20
 #: that it is assumed to have for data.
 _BASE, _MIN_AVAILABLE = 224 * MIB, 64 * MIB
 #: Assumed memory limit of a worker without a limit, in bytes.
-_UNLIMITED = 4 << 30
+_ASSUMED_LIMIT = 4 << 30
 #: Peak memory of a task per byte of its partition: parsing rows, and shuffling them.
 _PARSE_FACTOR, _SHUFFLE_FACTOR = 6, 24
 #: Bytes per user while a block is converted to tables, times the blocks that a thread may hold.
@@ -24,9 +24,10 @@ _BLOCK_USERS = 2_048, 65_536
 
 
 class MemoryBudget(Protocol):
-    """The memory limits of :func:`segmentation.features.aggregate.aggregate_ratings`.
+    """The sizes of tasks that suit the workers' memory.
 
-    Results do not depend on them.
+    :func:`segmentation.features.aggregate.aggregate_ratings` asks for them. Results do not depend
+    on them.
     """
 
     @property
@@ -62,7 +63,7 @@ class WorkerMemory:
 
     @classmethod
     def of_client(cls, client: Client) -> WorkerMemory:
-        """Return the budget of a client's workers, sized for the worker with the least memory."""
+        """Return the budget of a client's workers, sized for the lowest memory limit."""
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         return cls.of_workers([(w["memory_limit"] or 0, w["nthreads"]) for w in workers])
 
@@ -78,7 +79,7 @@ class WorkerMemory:
         >>> WorkerMemory.of_workers([(8 << 30, 4)]).partition_bytes >> 20
         32
         """
-        limit = min((limit or _UNLIMITED for limit, _ in workers), default=_UNLIMITED)
+        limit = min((limit or _ASSUMED_LIMIT for limit, _ in workers), default=_ASSUMED_LIMIT)
         n_threads = max((threads for _, threads in workers), default=1)
         available = max(limit - _BASE, _MIN_AVAILABLE)
         per_thread = available // n_threads

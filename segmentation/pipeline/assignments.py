@@ -1,4 +1,4 @@
-"""The tasks that place a block of users in the segments; each runs on a worker."""
+"""The tasks that assign a block of users to the segments; each runs on a worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class AssignedBlock(NamedTuple):
     """One block's users in their segments.
 
-    All arrays are of shape (n_users,), except ``points`` of shape (n_users, n_axes). ``margin`` is
+    All arrays are of shape (n_users,), except ``points`` of shape (n_users, n_axes). ``runner_up``
+    is the segment of the second nearest center. ``margin`` is
     the distance to the next best centre less the distance to the nearest: 0 for a user on the
     border. With a single segment ``runner_up`` is −1 and ``margin`` NaN.
     """
@@ -40,7 +41,7 @@ class AssignedBlock(NamedTuple):
 def assign(
     features: NDArray[np.float32], centers: NDArray[np.float64], axes: Axes
 ) -> AssignedBlock:
-    """Place one block's users in the segments and on the axes."""
+    """Assign one block's users to their nearest centers, and project them onto the PCA axes."""
     nearest = assign_block(features, centers)
     margin = np.where(nearest.runner_up >= 0, nearest.second - nearest.distance, np.nan)
     points = project(features, axes.mean, axes.components)
@@ -54,7 +55,7 @@ def summarize_block(
     centers: NDArray[np.float64],
     axes: Axes,
 ) -> tuple[ProfileSums, Histogram, NDArray[np.float64], NDArray[np.int32]]:
-    """Sum up one block per segment.
+    """Summarize one block's users by segment, and project the users that the figure shows.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def summarize_block(
 def distances_in_bins(
     features: NDArray[np.float32], centers: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
-    """Return the distances of one block's users that lie in some bins of the histogram."""
+    """Return one block's distances in each of the bins ``keys``, one array per bin."""
     nearest = assign_block(features, centers)
     return percentiles.values_in_bins(nearest.labels, nearest.distance, keys)
 
@@ -92,7 +93,7 @@ def build_table(
     personas: Sequence[str],
     genres: Sequence[str],
 ) -> pa.Table:
-    """Return one block in the columns of ``assignments.parquet``."""
+    """Return one block as a table with the columns of ``assignments.parquet``."""
     import pyarrow as pa
 
     n_users, n_genres = statistics.counts.shape

@@ -1,4 +1,4 @@
-"""The manifest of a run, ``run.json``: a typed record with one writer and one reader."""
+"""The manifest of a run, ``run.json``, as a typed record."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIBRARIES = (
 
 @dataclass
 class RunManifest:
-    """What a finished run was, found and cost.
+    """The settings, data, results and costs of a finished run.
 
     ``kmeans``, ``pca``, ``choose_k`` and ``parquet`` are None where the job has no such result;
     such fields are left out of the file.
@@ -66,15 +66,18 @@ class RunManifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunManifest:
-        """Return the record that a file holds; fields of other versions are ignored."""
+        """Return the record that a file holds; unknown fields are ignored.
+
+        Fields that older versions did not write get a default: every run was one of ``segment``.
+        """
         names = set(cls.__dataclass_fields__)
         fields = {name: value for name, value in values.items() if name in names}
-        missing = {"job": "segment", "cluster": {}, "versions": {}}
-        return cls(**{**missing, **fields})
+        defaults = {"job": "segment", "cluster": {}, "versions": {}}
+        return cls(**{**defaults, **fields})
 
 
 def build_manifest(run: RunContext, rows: Mapping[str, int], **results: Any) -> RunManifest:
-    """Return the manifest of a run that has its results.
+    """Return the manifest of a run whose results are computed; its costs are added later.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ def build_manifest(run: RunContext, rows: Mapping[str, int], **results: Any) -> 
 
 
 def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None:
-    """Return the manifest of the same run if the folder holds it finished, and it is resumed.
+    """Return the manifest of the finished run in the folder, if a run resumes it; else None.
 
     Parameters
     ----------
@@ -105,7 +108,9 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
     Raises
     ------
     UsageError
-        If the folder holds another run, or lacks one of its results.
+        If the finished run is another job's, has other settings or data, or lacks a result.
+    DataError
+        If its manifest can't be read.
     """
     if not run.execution.resume:
         return None

@@ -167,7 +167,7 @@ def format_k_table(search: KSearch) -> str:
         "saved: reduction of the inertia compared with one segment fewer.",
         "agreement: mean adjusted Rand index with fits on resampled users.",
         "least stable: lowest Jaccard similarity of a segment with its match in those fits;",
-        f"from {SOUND:g} on it is a pattern in the data, below {WEAK:g} it should not be trusted.",
+        f"from {SOUND:g} on it is stable, below {WEAK:g} it should not be trusted.",
     ]
     return "\n".join(lines)
 
@@ -278,7 +278,5 @@ def _write_recommendation(axes: Axes, search: KSearch) -> None:
     if _shows_original(search):
         label = f"k = {_ORIGINAL_K}, for comparison"
         handles.append(Line2D([], [], color=FAINT, lw=1.2, ls=_DOTS, label=label))
-    handles.append(
-        Line2D([], [], color=FAINT, lw=1, ls=_DASHES, label=f"{SOUND:g}: a pattern in the data")
-    )
+    handles.append(Line2D([], [], color=FAINT, lw=1, ls=_DASHES, label=f"{SOUND:g}: stable"))
     axes.legend(handles=handles, frameon=False, fontsize=8.5, loc="lower left", borderaxespad=0)

@@ -28,7 +28,7 @@ from segmentation.errors import UsageError
         (["--ratings", "r.csv"], "--ratings needs --estimators"),
         (["--scaling", "--peers", "pandas"], "--peers has no effect with --scaling"),
         (["--scaling", "--data", "kaggle"], "--data has no effect with --scaling"),
-        (["--scaling", "--sizes", "1000,2000"], "--sizes 1000,2000: give at least three"),
+        (["--scaling", "--sizes", "1000,2000"], "--sizes 1000,2000: pass at least three"),
         (["--scaling", "--estimators"], "not allowed with argument"),
     ],
 )

@@ -91,7 +91,7 @@ def test_full_size_meets_the_published_figures(full_plan: model.Plan) -> None:
     assert full_plan.counts.sum() == 26_024_289
     assert full_plan.counts.max() == 18_276
     assert full_plan.counts.min() == 1
-    half_stars = writer.count_half_stars(full_plan)
+    half_stars = writer.count_ratings_per_group(full_plan)
     assert (half_stars >= 0).all()
     assert half_stars.sum(axis=0).tolist() == list(calibration.HALF_STARS)
     np.testing.assert_array_equal(half_stars.sum(axis=1), np.diff(full_plan.first_rows))

@@ -1,4 +1,4 @@
-"""Write a planned data set in Kaggle's layout; Dask tasks format the ratings."""
+"""Write a planned data set in Kaggle's layout; Dask tasks generate the ratings."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def write_dataset(
     Parameters
     ----------
     rows
-        Number of ratings; 26,024,289 is the size of the real file.
+        Number of ratings; 26,024,289 as in The Movies Dataset.
     seed
         With ``rows``, it determines every byte.
     folder
         Created if it does not exist; files in it are replaced once the new ones are complete.
     client
-        Its workers format the ratings; this process writes them.
+        Its workers generate the ratings; this process writes them.
     progress
         Called with the number of rows written so far and the total.
 
@@ -155,15 +155,17 @@ def is_written(rows: int, seed: int, folder: str | Path) -> bool:
     return bool(marker == _make_marker(rows, seed, size))
 
 
-def format_group(
+def generate_group(
     tables: MovieTables,
     seed: int,
     first_user: int,
     segments: NDArray[np.int8],
     counts: NDArray[np.int64],
-    half_stars: NDArray[np.int64],
+    rating_counts: NDArray[np.int64],
 ) -> bytes:
-    """Return the lines of one group of users, sorted by user and movie.
+    """Draw the movies, ratings and timestamps of one group of users; return them as CSV lines.
+
+    The lines are sorted by user and movie.
 
     Parameters
     ----------
@@ -175,9 +177,10 @@ def format_group(
         Index of the group's first user in the data set.
     segments, counts
         Planted segment and number of ratings of each user, both of shape (n_users,).
-    half_stars
-        Numbers of ratings with 0.5, 1, …, 5 stars in the group, of shape (10,). The lowest scores
-        get the fewest stars, so the group matches this histogram exactly.
+    rating_counts
+        Numbers of ratings with 0.5, 1, …, 5 stars in the group, of shape (10,). Ratings are
+        drawn as scores, and the lowest scores get the fewest stars, so the group matches this
+        histogram exactly.
     """
     n = int(counts.sum())
     key = np.uint64(np.random.SeedSequence([seed, 4]).generate_state(1, np.uint64)[0])
@@ -207,20 +210,23 @@ def format_group(
         len(calibration.GENRES),
         scores,
     )
-    ratings = np.empty(n, np.int8)
-    ratings[np.argsort(scores, kind="stable")] = np.repeat(np.arange(1, 11), half_stars)
+    half_stars = np.empty(n, np.int8)
+    half_stars[np.argsort(scores, kind="stable")] = np.repeat(np.arange(1, 11), rating_counts)
     stamps = np.empty(n, np.int64)
     kernels.draw_timestamps(key, first_user, counts, np.array(calibration.TIMESTAMPS), stamps)
     out = np.empty(n * kernels.LINE_BYTES, np.uint8)
-    size = kernels.format_rows(first_user, counts, tables.movie_ids[movies], ratings, stamps, out)
+    size = kernels.format_rows(
+        first_user, counts, tables.movie_ids[movies], half_stars, stamps, out
+    )
     return out[:size].tobytes()
 
 
-def count_half_stars(plan: Plan) -> NDArray[np.int64]:
+def count_ratings_per_group(plan: Plan) -> NDArray[np.int64]:
     """Return each group's numbers of ratings with 0.5, 1, …, 5 stars, of shape (n_groups, 10).
 
-    The cumulative histogram is rounded at the end of each group, so the groups add up to the real
-    histogram at full size, and to within one rating of its shares at any other size.
+    The cumulative histogram is rounded at the end of each group, so the groups add up to the
+    histogram of The Movies Dataset at its size, and to within one rating of its shares at any
+    other size.
     """
     cumulative = np.cumsum(calibration.HALF_STARS).tolist()
     ends = [
@@ -235,7 +241,7 @@ def _write_ratings(
 ) -> int:
     """Write ``ratings.csv`` with two groups in flight per thread; return its size in bytes."""
     tables = client.scatter(plan.tables, broadcast=True, hash=False)
-    half_stars = count_half_stars(plan)
+    rating_counts = count_ratings_per_group(plan)
     threads = sum(client.nthreads().values()) or 1
     window: deque[tuple[int, Future]] = deque()
     groups = iter(range(plan.groups))
@@ -247,13 +253,13 @@ def _write_ratings(
                 for group in groups:
                     first, stop = plan.first_users[group : group + 2].tolist()
                     future = client.submit(
-                        format_group,
+                        generate_group,
                         tables,
                         plan.seed,
                         first,
                         plan.segments[first:stop],
                         plan.counts[first:stop],
-                        half_stars[group],
+                        rating_counts[group],
                         pure=False,
                         key=f"synthesize-{plan.seed}-{plan.rows}-{group}",
                     )
