@@ -89,7 +89,12 @@ def make_certificates(
         contents |= {certificate: pair.cert_chain_pems[0], key: pair.private_key_pem}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_write(folder / name, blob.bytes()) for name, blob in contents.items()]
+        # All are written before the first is renamed: a full disk leaves the old ones.
+        for name, blob in contents.items():
+            _write_partial(folder / name, blob.bytes())
+        for name in contents:
+            os.replace(_partial_path(folder / name), folder / name)
+        return [folder / name for name in contents]
     except OSError as error:
         raise UsageError(
             "{place}: can't be written ({reason}); choose another {out}",
@@ -99,16 +104,20 @@ def make_certificates(
         ) from error
 
 
-def _write(path: Path, content: bytes) -> Path:
-    partial = path.with_name(path.name + ".partial")
+def _partial_path(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def _write_partial(path: Path, content: bytes) -> None:
+    partial = _partial_path(path)
     partial.unlink(missing_ok=True)
     # The mode is set on creation, so that others can never read a key.
     mode = 0o600 if path.stem.endswith("-key") else 0o644
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-    os.replace(partial, path)
-    return path
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def find_validity_problem(path: str) -> str | None:

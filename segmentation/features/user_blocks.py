@@ -156,7 +156,7 @@ def read_statistics(path: Path) -> UserStatistics:
     """Read a part that holds a :func:`to_arrow` table."""
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
+    table = pq.ParquetFile(path, page_checksum_verification=True).read()
     n_genres = (table.num_columns - 3) // 2
     columns = [column.to_numpy() for column in table.columns]
     if columns[0].dtype.kind == "O":

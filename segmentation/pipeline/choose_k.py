@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.pipeline import stages
 from segmentation.pipeline.context import (
-    EXCLUSIVE_FOLDERS,
     RESULT_FILES,
     RESUMABLE_FILES,
     open_run,
@@ -32,7 +31,6 @@ OUTPUTS = RunOutputs(
     RESULT_FILES,
     required=("figures/choose_k.png", "choose_k.json", "choose_k.csv"),
     resumable=RESUMABLE_FILES,
-    exclusive=EXCLUSIVE_FOLDERS,
     replaces=("segment",),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,17 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import layouts
+from segmentation.datasets.filesystem import is_local, url_to_fs
 from segmentation.deploy import diagnostics, preflight
 from segmentation.deploy.core import open_cluster
 from segmentation.deploy.memory import PeakMemory
-from segmentation.pipeline import checksums, ground_truth, sources
+from segmentation.errors import UsageError
+from segmentation.pipeline import copies, ground_truth, sources
 from segmentation.pipeline.error_messages import translate_errors
 from segmentation.pipeline.settings import Execution
 from segmentation.progress import Progress
-from segmentation.storage.run_folder import RunFolder, check_available
+from segmentation.storage.run_folder import (
+    DamagedStageError,
+    RunFolder,
+    check_available,
+    finish_publishing,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from segmentation.datasets.layouts import Layout
     from segmentation.deploy.core import Cluster
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
     from segmentation.pipeline.settings import Settings
     from segmentation.storage.run_folder import RunOutputs
 
+#: The statistics of all users, from which a run is resumed.
+USER_STATISTICS = "model/user_statistics.parquet"
 #: Every file that the jobs which end in results may leave. One of these jobs may overwrite the run
 #: of another, and then removes all of them.
 RESULT_FILES = (
@@ -42,13 +52,11 @@ RESULT_FILES = (
     "choose_k.json",
     "choose_k.csv",
     "model/model.json",
-    "model/user_statistics.parquet",
+    USER_STATISTICS,
     "rejected/ratings.csv",
 )
 #: Those of them that the ratings stage leaves, and a resumed run reads again.
-RESUMABLE_FILES = ("model/user_statistics.parquet", "rejected/ratings.csv")
-#: Those that are read as folders of parts.
-EXCLUSIVE_FOLDERS = ("assignments.parquet", "model/user_statistics.parquet")
+RESUMABLE_FILES = (USER_STATISTICS, "rejected/ratings.csv")
 
 
 @dataclass
@@ -84,6 +92,11 @@ class RunContext:
             overwrite=self.execution.overwrite,
         )
         try:
+            if self._folder.is_state_damaged:
+                self.progress.warn(
+                    f"  warning: {self.out}: the record of its finished stages is damaged, so none "
+                    "of them is used"
+                )
             with translate_errors(self.out):
                 self._folder.discard_unfinished()
                 yield self._folder
@@ -92,12 +105,19 @@ class RunContext:
             raise
 
     def stage_result(self, stage: str) -> dict[str, Any] | None:
-        """Return what a finished stage of this run left, None where it isn't finished."""
-        return self.folder.stage_result(stage, self.settings.stage_key(stage))
+        """Return what a finished stage of this run left; None if it isn't finished, or damaged."""
+        try:
+            return self.folder.stage_result(stage, self.settings.stage_key(stage))
+        except DamagedStageError as error:
+            self.progress.warn(
+                f"  warning: {error.path}: is missing or differs from what was written, so the "
+                f"{stage} stage is computed again"
+            )
+            return None
 
-    def finish_stage(self, stage: str, result: dict[str, Any]) -> None:
-        """Save the result of a stage, so that a resumed run takes it up."""
-        self.folder.finish_stage(stage, self.settings.stage_key(stage), result)
+    def finish_stage(self, stage: str, result: dict[str, Any], files: Iterable[str] = ()) -> None:
+        """Save the result of a stage, and what its files are, so that a resumed run takes it up."""
+        self.folder.finish_stage(stage, self.settings.stage_key(stage), result, files)
 
     def has_spare_memory(self, n_bytes: int) -> bool:
         """Whether this machine may use so many bytes more without breaking the memory limit."""
@@ -154,6 +174,8 @@ def open_run(
     out = Path(out)
     # The folder checks again when it is opened; here it saves a download or a cluster's start.
     check_available(out, outputs, resume=execution.resume, overwrite=execution.overwrite)
+    if execution.resume:
+        finish_publishing(out, outputs)
     results = {out.resolve() / Path(name).parts[0] for name in outputs.names}
     diagnostics.resolve_report_path(execution.performance_report, results)
     started = time.monotonic()
@@ -173,7 +195,8 @@ def open_run(
         _report_cluster(cluster, progress)
         with translate_errors(out):
             layout = sources.resolve_data(settings, cluster, progress)
-            checksums.check_copy(layout)
+            copies.check_copy(layout)
+            _check_apart(out, layout)
             fingerprint = layouts.fingerprint(layout.files)
             _check_workers(cluster, layout, fingerprint, settings.partition_bytes, progress)
         yield RunContext(
@@ -188,6 +211,20 @@ def open_run(
             memory,
             started,
         )
+
+
+def _check_apart(out: Path, layout: Layout) -> None:
+    """Check that the run's folder holds none of its input, which it might replace."""
+    folder = os.path.realpath(out)
+    for path in layout.files:
+        fs, inner = url_to_fs(path)
+        if is_local(fs) and os.path.commonpath([folder, os.path.realpath(inner)]) == folder:
+            raise UsageError(
+                "{path}: lies in the run's folder, whose files a run replaces: choose another "
+                "{out}",
+                "out",
+                path=path,
+            )
 
 
 def _report_cluster(cluster: Cluster, progress: Progress) -> None:

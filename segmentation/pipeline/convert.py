@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -17,13 +18,14 @@ from segmentation.datasets.synthetic import MARKER, PLANTED
 from segmentation.errors import DataError
 from segmentation.features.partition_reader import FragmentReport, PartitionSummary, read_rows
 from segmentation.features.row_counts import RowCounts, collect_summaries, sum_counts
-from segmentation.pipeline import checksums, ground_truth
-from segmentation.pipeline.checksums import PARTS
+from segmentation.pipeline import copies, ground_truth
 from segmentation.pipeline.context import open_run
+from segmentation.pipeline.copies import PARTS
 from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.pipeline.stages import write_rejected_rows
 from segmentation.schema import RATING_DTYPES, TIMESTAMP, USER
-from segmentation.storage import atomic
+from segmentation.storage import atomic, integrity
+from segmentation.storage.integrity import FileDigest
 from segmentation.storage.parquet import part_path
 from segmentation.storage.run_folder import RunOutputs
 from segmentation.tasks import map_tasks
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 #: The files of the copy, rejected rows, the catalogue under its own file names, and the marker and
 #: ground truth of synthetic ratings.
 OUTPUTS = RunOutputs(
-    checksums.JOB,
+    copies.JOB,
     (
         PARTS,
         "rejected/ratings.csv",
@@ -79,8 +81,8 @@ class PartFile(NamedTuple):
 
     Attributes
     ----------
-    name, sha256, bytes, rows
-        The file's name, digest, size and number of rows.
+    name, digest, rows
+        The file's name, digest and number of rows.
     sorted
         Whether its rows are sorted by user.
     first_user, last_user
@@ -88,8 +90,7 @@ class PartFile(NamedTuple):
     """
 
     name: str
-    sha256: str
-    bytes: int
+    digest: FileDigest
     rows: int
     sorted: bool
     first_user: int | str | None
@@ -99,7 +100,7 @@ class PartFile(NamedTuple):
 class PartRecord(NamedTuple):
     """The record of one copied partition, saved as JSON next to its Parquet files.
 
-    A resumed run reads it in place of the partition; it is deleted when the copy is complete.
+    A resumed run reads it in place of the partition; publishing the copy removes it.
 
     Attributes
     ----------
@@ -117,9 +118,16 @@ class PartRecord(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> PartRecord:
-        """Read a record that :func:`write_part` wrote."""
-        files, without_timestamp, reports = json.loads(path.read_text("utf-8")).values()
-        return cls([PartFile(*file) for file in files], without_timestamp, reports)
+        """Read a record that :func:`write_part` wrote; raise ValueError if it is damaged."""
+        record = json.loads(path.read_text("utf-8"))
+        if not integrity.verify_checksum(record):
+            raise ValueError("it differs from what was written")
+        files, without_timestamp, reports = (record[name] for name in cls._fields)
+        return cls(
+            [PartFile(name, FileDigest(*digest), *rest) for name, digest, *rest in files],
+            without_timestamp,
+            reports,
+        )
 
     def summary(self) -> PartitionSummary:
         """Return the counts and rejected lines of the partition as a summary."""
@@ -155,7 +163,6 @@ def run_convert(
     with open_run(OUTPUTS, settings, out, execution, progress) as run:
         finished = load_finished(run, settings.stage_key("convert"))
         if finished is not None:
-            checksums.check_finished(run.out, finished.parquet or {})
             return ConvertRun(run.out, finished)
         with run.open_folder():
             return _convert(run)
@@ -184,14 +191,13 @@ def _convert(run: RunContext) -> ConvertRun:
     counts, records = _write_parts(run, partitions, parts, max_rows)
     write_rejected_rows(run, counts.rejected)
     _copy_catalogue(run)
-    for number in range(len(partitions)):
-        _get_record_path(_get_part_path(parts, number)).unlink()
     files_written = [file for record in records for file in record.files]
     manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
     names = ("data", "ratings", "seed", "max_rejected")
     manifest.settings = {name: manifest.settings[name] for name in names}
     run.record_costs(manifest)
-    folder.publish(manifest.to_json())
+    digests = {f"{PARTS}/{file.name}": file.digest for file in files_written}
+    folder.publish(manifest.to_json(), digests)
     return ConvertRun(folder.path, manifest)
 
 
@@ -239,10 +245,10 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
         If the source is damaged, or a file that is read back differs from what was written.
     """
     record_path = _get_record_path(part)
-    if record_path.exists():
+    with contextlib.suppress(FileNotFoundError, ValueError):
         record = PartRecord.read(record_path)
-        digests = {file.name: file.sha256 for file in record.files}
-        if checksums.first_corrupt_file(part.parent, digests) is None:
+        digests = {file.name: file.digest for file in record.files}
+        if integrity.find_damage(part.parent, digests) is None:
             return record.summary()
     has_timestamps = [TIMESTAMP in fragment.file.columns for fragment in fragments]
     string_columns = fragments[0].file.string_columns
@@ -271,7 +277,7 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
         for path, header_lines, lines, rejected in reader.reports
     ]
     record = PartRecord(files, without_timestamp, reports)
-    atomic.write_json(record_path, record._asdict())
+    atomic.write_json(record_path, integrity.add_checksum(record._asdict()))
     return record.summary()
 
 
@@ -333,9 +339,10 @@ def _write_file(rows: pa.Table, path: Path) -> PartFile:
             "resume",
             path=path,
         )
-    size, sha256 = partial.stat().st_size, checksums.file_sha256(partial)
+    atomic.sync_file(partial)
+    digest = FileDigest.of(partial)
     os.replace(partial, path)
-    return PartFile(path.name, sha256, size, len(users), is_sorted, *_compute_user_range(users))
+    return PartFile(path.name, digest, len(users), is_sorted, *_compute_user_range(users))
 
 
 def _compute_user_range(users: NDArray[Any]) -> tuple[Any, Any]:
@@ -366,10 +373,9 @@ def _describe_files(files: Sequence[PartFile]) -> dict[str, Any]:
     return {
         "folder": PARTS,
         "parts": len(files),
-        "bytes": sum(file.bytes for file in files),
+        "bytes": sum(file.digest.bytes for file in files),
         "row_group_rows": ROW_GROUP,
         "sorted_by_user": _is_sorted_by_user(files),
-        "sha256": {file.name: file.sha256 for file in files},
         "checked": "every part was read back and compared with what was read from the source",
     }
 

@@ -9,13 +9,11 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import UsageError
-from segmentation.storage import run_folder
+from segmentation.storage import integrity, run_folder
 from segmentation.storage.atomic import jsonable
-from segmentation.storage.parquet import list_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from segmentation.pipeline.context import RunContext
 
@@ -108,52 +106,35 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
     Raises
     ------
     UsageError
-        If the finished run is another job's, has other settings or data, or lacks a result.
+        If the finished run is another job's, has other settings or data, or a result is missing or
+        damaged.
     DataError
         If its manifest can't be read.
     """
     if not run.execution.resume:
         return None
+    if run_folder.has_unfinished_run(run.out):
+        return None
     values = run_folder.read_manifest(run.out)
     if values is None:
         return None
     manifest = RunManifest.from_json(values)
-    if manifest.job != run.outputs.job:
-        raise UsageError(
-            "{path}: holds a run of {job}: choose another {out}, or pass {overwrite} instead of "
-            "{resume}",
-            "out",
-            "overwrite",
-            "resume",
-            path=run.out,
-            job=manifest.job,
-        )
+    run_folder.check_same_job(run.out, manifest.job, run.outputs.job)
     before = {**manifest.settings, "fingerprint": manifest.data["fingerprint"]}
     now = jsonable({**key, "fingerprint": run.fingerprint})
     run_folder.check_same_settings(run.out, {name: before.get(name) for name in now}, now)
-    required = [run_folder.MANIFEST, *run.outputs.required]
-    if manifest.choose_k is not None:
-        required.append("figures/choose_k.png")
-    for name in required:
-        if not _is_complete(run.out / name, manifest.users):
-            raise UsageError(
-                "{path}: lacks {name}: pass {overwrite} instead of {resume}",
-                "overwrite",
-                "resume",
-                path=run.out,
-                name=name,
-            )
+    missing = [name for name in run.outputs.required if not (run.out / name).exists()]
+    damaged = integrity.find_damage(run.out, values["files"])
+    if missing or damaged is not None:
+        raise UsageError(
+            "{path}: is missing or differs from what was written: pass {overwrite} instead of "
+            "{resume}",
+            "overwrite",
+            "resume",
+            path=damaged or run.out / missing[0],
+        )
     run.progress.say("  every stage was finished before: nothing is left to do")
     return manifest
-
-
-def _is_complete(path: Path, n_users: int | None) -> bool:
-    """Return whether a result exists, and a folder of parts holds a row for every user."""
-    if not path.is_dir() or n_users is None:
-        return path.exists()
-    import pyarrow.parquet as pq
-
-    return bool(sum(pq.read_metadata(part).num_rows for part in list_parts(path)) == n_users)
 
 
 def library_versions() -> dict[str, str]:

@@ -11,13 +11,14 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.schema import Axes
 from segmentation.storage.atomic import write_json
+from segmentation.storage.integrity import add_checksum, verify_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_FORMAT = 1
+_FORMAT = 2
 _FILE = "model.json"
 
 
@@ -68,7 +69,7 @@ class SavedModel:
             ],
             "pca": self.axes._asdict(),
         }
-        write_json(folder / _FILE, values)
+        write_json(folder / _FILE, add_checksum(values))
 
 
 def load_model(folder: Path) -> SavedModel:
@@ -92,6 +93,8 @@ def load_model(folder: Path) -> SavedModel:
                 f"{path}: has format {values['format']}, and this program reads format {_FORMAT}: "
                 "run segment again"
             )
+        if not verify_checksum(values):
+            raise ValueError("it differs from what was written")
         segments, pca = values["segments"], values["pca"]
         return SavedModel(
             preset=values["preset"],

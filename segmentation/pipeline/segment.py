@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.pipeline import ground_truth, stages
 from segmentation.pipeline.context import (
-    EXCLUSIVE_FOLDERS,
     RESULT_FILES,
     RESUMABLE_FILES,
     open_run,
@@ -36,7 +35,6 @@ OUTPUTS = RunOutputs(
         name for name in RESULT_FILES if "choose_k" not in name and not name.startswith("rejected/")
     ),
     resumable=RESUMABLE_FILES,
-    exclusive=EXCLUSIVE_FOLDERS,
     replaces=("choose-k",),
 )
 

@@ -18,6 +18,7 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.errors import DataError
 from segmentation.features import aggregate, presets, user_blocks
 from segmentation.pipeline import assignments
+from segmentation.pipeline.context import RESUMABLE_FILES, USER_STATISTICS
 from segmentation.reporting import k_selection, percentiles, personas, profiles
 from segmentation.schema import Axes, KFigures, KSearch
 from segmentation.storage import atomic, parquet
@@ -89,10 +90,9 @@ def load_catalogue(run: RunContext) -> Catalogue:
 def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
     """Stream the ratings into blocks of user statistics, and save them for a resumed run."""
     folder, cluster, settings = run.folder, run.cluster, run.settings
-    path = folder.result_path("model/user_statistics.parquet")
+    path = folder.result_path(USER_STATISTICS)
     result = run.stage_result("ratings")
-    # A run that died while it published has moved some of the parts.
-    if result is not None and len(parquet.list_parts(path)) == len(result["blocks"]):
+    if result is not None:
         run.progress.say("  ratings: taken from the finished stage")
         shared = cluster.sees_folder(path.parent)
         blocks = user_blocks.load_blocks(cluster.client, path, result["blocks"], shared=shared)
@@ -116,7 +116,8 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
         user_blocks.save_blocks(cluster.client, path, blocks, catalogue.genres, 2 * cluster.threads)
     cluster.trim_memory()
     rows = counts.record()
-    run.finish_stage("ratings", {"rows": rows, "movies": counts.movies, "blocks": blocks.sizes})
+    result = {"rows": rows, "movies": counts.movies, "blocks": blocks.sizes}
+    run.finish_stage("ratings", result, RESUMABLE_FILES)
     return AggregatedUsers(blocks, rows, counts.movies)
 
 

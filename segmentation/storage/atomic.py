@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import math
 import os
@@ -36,14 +37,54 @@ def jsonable(value: Any) -> Any:
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under its name only once it is complete."""
+    """Open a file for writing that appears under its name only once it is complete and on disk.
+
+    A link that lies in its place is replaced, not followed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with create_file(partial) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def create_file(path: Path, mode: int = 0o666) -> IO[bytes]:
+    """Open a new file for writing; what lies in its place is removed first, and never followed."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+
+
+def sync_folder(folder: Path, *, with_files: bool = False) -> None:
+    """Wait until the names in a folder are on disk; ``with_files``, also the files below it."""
+    if with_files:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                sync_folder(entry, with_files=True)
+            else:
+                sync_file(entry)
+    try:
+        sync_file(folder)
+    except OSError as error:
+        # Not every file system, and no Windows, can sync a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the content of a file is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

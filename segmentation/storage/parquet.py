@@ -36,24 +36,6 @@ def list_parts(folder: Path) -> list[Path]:
     return sorted(folder.glob(PART_PATTERN))
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove the parts of a data set, and its folder unless it holds anything else."""
-    if not folder.is_dir() or folder.is_symlink():
-        folder.unlink(missing_ok=True)
-        return
-    for part in list_parts(folder):
-        part.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def move_parts(source: Path, target: Path) -> None:
-    """Move the parts of a data set into another folder, which may hold other files."""
-    target.mkdir(exist_ok=True)
-    for part in list_parts(source):
-        os.replace(part, target / part.name)
-
-
 def write_parts(
     client: Client,
     path: Path,
@@ -115,7 +97,13 @@ def _pack_part(build_table: Callable[..., pa.Table], *arguments: Any) -> bytes:
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(build_table(*arguments), sink, compression="zstd", compression_level=1)
+    pq.write_table(
+        build_table(*arguments),
+        sink,
+        compression="zstd",
+        compression_level=1,
+        write_page_checksum=True,
+    )
     return bytes(sink.getvalue())
 
 

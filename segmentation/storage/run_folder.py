@@ -1,35 +1,48 @@
-"""Manage a run's folder: lock it, save finished stages, and publish all results at once."""
+"""Manage a run's folder: lock it, save finished stages, and publish all results at once.
+
+Unfinished work lies in :data:`WORK`. When it is complete, its manifest is written there too, and
+from then on only renames are left: the results of an earlier run move to ``.work/replaced``, the
+new ones into their place, the manifest last. If a rename fails, all are undone; if the process is
+killed between two of them, the next one that opens the folder does the rest.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-from contextlib import contextmanager
+import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from segmentation.errors import DataError, UsageError
+from segmentation.storage import integrity
 from segmentation.storage.atomic import (
     jsonable,
     remove,
     remove_file,
     remove_if_empty,
+    sync_folder,
     write_json,
 )
-from segmentation.storage.parquet import PART_PATTERN, move_parts, remove_parts
+from segmentation.storage.parquet import PART_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 MANIFEST = "run.json"
 #: Holds unfinished work: the state of the stages, and results until all of them are complete.
 WORK = ".work"
 _STATE = "state.json"
 _LOCK = "lock"
-_RESULTS = "products"
+#: What the manifest records in place of a setting.
+_FIELDS = {"fingerprint": "data", "playbook_sha256": "playbook"}
+#: The new results until all are complete; then the same, on their way into place; and the earlier
+#: run's results on their way out.
+_RESULTS, _COMPLETE, _REPLACED = "products", "complete", "replaced"
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,12 @@ class RunOutputs:
     job
         The job's name, as recorded in the manifest.
     files
-        Paths in the folder. One that ends in ``.parquet`` is a folder of parts.
+        Paths in the folder. One that ends in ``.parquet`` may be a folder of parts, in which no
+        other file may lie, because it is read as a whole.
     required
         Those that every finished run has.
     resumable
         Those that a finished stage leaves and a later attempt reads again.
-    exclusive
-        Folders of parts that are read as a whole, so that no other file may lie in them.
     replaces
         The jobs whose runs ``overwrite`` may replace: data sets never replace results, or results
         data sets.
@@ -57,13 +69,20 @@ class RunOutputs:
     files: tuple[str, ...]
     required: tuple[str, ...] = ()
     resumable: tuple[str, ...] = ()
-    exclusive: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every path that a run writes, the manifest first."""
         return (MANIFEST, *self.files)
+
+
+class DamagedStageError(Exception):
+    """A file of a finished stage is missing, or differs from what was written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
 
 
 class RunFolder:
@@ -78,14 +97,20 @@ class RunFolder:
     fingerprint
         Identifies the data. Only a run over the same data is resumed.
     resume, overwrite
-        Continue from finished stages, or remove what an earlier run left.
+        Continue from finished stages, or start again. An earlier run's results stay until the new
+        ones are complete.
+
+    Attributes
+    ----------
+    is_state_damaged
+        Whether the record of finished stages could not be used, so that none is resumed.
 
     Raises
     ------
     UsageError
-        If the folder is a file, is locked, holds files that are not a run's, holds another job's
-        run, or holds a run and neither ``resume`` nor ``overwrite`` is set; with ``resume``, if
-        the data differs.
+        If the folder is a file, is locked, holds links or files that are not a run's, holds
+        another job's run, or holds a run and neither ``resume`` nor ``overwrite`` is set; with
+        ``resume``, if the data differs.
     DataError
         If the folder can't be written.
     """
@@ -101,67 +126,97 @@ class RunFolder:
     ) -> None:
         self.path = Path(path)
         self.outputs = outputs
+        self.is_state_damaged = False
         self._is_new = not self.path.exists()
         self._work = self.path / WORK
         self._results = self._work / _RESULTS
-        if not self._is_new and not self.path.is_dir():
-            raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=self.path)
-        try:
+        _check_paths(self.path, outputs)
+        with _name_unwritable(self.path):
             self._work.mkdir(parents=True, exist_ok=True)
             self._lock = _lock_file(self._work / _LOCK, self.path)
             try:
                 check_available(self.path, outputs, resume=resume, overwrite=overwrite)
-            except UsageError:
-                self._release()
-                raise
-            if overwrite:
-                self._remove_earlier_run()
-            try:
+                _finish_publishing(self.path, outputs)
+                self._work.mkdir(exist_ok=True)
+                if overwrite:
+                    remove_file(self._work / _STATE)
+                    remove(self._results)
                 identity = {"fingerprint": fingerprint, "job": outputs.job}
                 self._state = self._load_state(identity, strict=resume)
-            except UsageError:
-                self._lock.close()
+            except (UsageError, OSError):
+                self._release()
                 raise
             if not self._state["stages"]:
                 remove(self._results)
-        except OSError as error:
-            raise DataError(
-                "{path}: can't be written ({reason}): choose another {out}",
-                "out",
-                path=self.path,
-                reason=error.strerror,
-            ) from error
 
     def _release(self) -> None:
         """Unlock the folder, and remove what opening it created."""
         self._lock.close()
-        if not (self._work / _STATE).exists():
+        if not (self._work / _STATE).exists() and not _is_publishing(self.path):
             remove(self._work)
             if self._is_new:
                 remove_if_empty(self.path)
 
     def _load_state(self, identity: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+        state: Any = None
         try:
             state = json.loads((self._work / _STATE).read_text("utf-8"))
+        except FileNotFoundError:
+            return {"identity": identity, "stages": {}}
         except (OSError, ValueError):
-            state = {"identity": identity, "stages": {}}
-        if state.get("identity") != identity:
-            if strict:
-                check_same_settings(self.path, state.get("identity", {}), identity)
-            state = {"identity": identity, "stages": {}}
-        return dict(state)
+            pass  # A state that can't be read has no valid checksum.
+        if not integrity.verify_checksum(state):
+            self.is_state_damaged = True
+        elif state["identity"] == identity:
+            return dict(state)
+        elif strict:
+            check_same_job(self.path, state["identity"]["job"], self.outputs.job)
+            check_same_settings(self.path, state["identity"], identity)
+        return {"identity": identity, "stages": {}}
 
     def stage_result(self, name: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the result of a finished stage; None unless it was finished with this ``key``."""
+        """Return the result of a finished stage; None unless it was finished with this ``key``.
+
+        Raises
+        ------
+        DamagedStageError
+            If one of its files differs from what was written. The stage then counts as unfinished.
+        """
         stage = self._state["stages"].get(name)
         if stage is None or stage["key"] != jsonable(dict(key)):
             return None
+        damaged = integrity.find_damage(self._results, stage["files"])
+        if damaged is not None:
+            del self._state["stages"][name]
+            raise DamagedStageError(damaged)
         return dict(stage["result"])
 
-    def finish_stage(self, name: str, key: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """Save the result of a stage with the settings it depends on, so that it can be resumed."""
-        self._state["stages"][name] = jsonable({"key": dict(key), "result": dict(result)})
-        write_json(self._work / _STATE, self._state)
+    def finish_stage(
+        self,
+        name: str,
+        key: Mapping[str, Any],
+        result: Mapping[str, Any],
+        files: Iterable[str] = (),
+    ) -> None:
+        """Save the result of a stage, so that it can be resumed.
+
+        Parameters
+        ----------
+        name
+            The stage.
+        key
+            The settings that it depends on.
+        result
+            What a resumed run needs of it, as JSON types.
+        files
+            The results that it left. They are on disk before the stage counts as finished.
+        """
+        digests = _digest_files(self._results, files)
+        if digests:
+            sync_folder(self._results, with_files=True)
+        stage = {"key": dict(key), "result": dict(result), "files": digests}
+        self._state["stages"][name] = jsonable(stage)
+        write_json(self._work / _STATE, integrity.add_checksum(self._state))
 
     def result_path(self, name: str) -> Path:
         """Return the temporary path of a result; :meth:`publish` moves it into place."""
@@ -179,46 +234,133 @@ class RunFolder:
             if name not in self.outputs.resumable:
                 self.discard(name)
 
-    def publish(self, manifest: Mapping[str, Any]) -> None:
-        """Move all results into place and write the manifest last, with interrupts blocked.
+    def publish(
+        self, manifest: Mapping[str, Any], digests: Mapping[str, integrity.FileDigest] | None = None
+    ) -> None:
+        """Move all results into place, the manifest last.
 
-        The old manifest is removed first: without it, the folder can't be mistaken for a result.
+        Parameters
+        ----------
+        manifest
+            The record of the run. The digests of all files and a checksum are added to it.
+        digests
+            Digests of files that are known already.
+
+        Raises
+        ------
+        UsageError
+            If links or files that are not a run's came into the way.
         """
-        with _block_interrupts():
-            for name in self.outputs.names:
-                source, target = self._results / name, self.path / name
-                _remove_result(target)
-                if source.exists():
-                    target.parent.mkdir(exist_ok=True)
-                    if source.is_dir():
-                        move_parts(source, target)
-                    else:
-                        os.replace(source, target)
-                elif target.parent != self.path:
-                    remove_if_empty(target.parent)
-            write_json(self.path / MANIFEST, manifest)
-            self._lock.close()
-            remove(self._work)
+        _check_paths(self.path, self.outputs)
+        known = dict(digests or {})
+        for stage in self._state["stages"].values():
+            known |= stage["files"]
+        for name in self.outputs.files:
+            if (self._results / name).is_dir():
+                _remove_foreign_files(self._results / name)
+        files = _digest_files(self._results, self.outputs.files, known)
+        record = integrity.add_checksum({**manifest, "files": files})
+        self._results.mkdir(exist_ok=True)
+        sync_folder(self._results, with_files=True)
+        write_json(self._results / MANIFEST, record)
+        _finish_publishing(self.path, self.outputs)
+        self._lock.close()
 
     def abandon(self) -> None:
         """Clean up after a failure, and keep only what resuming needs.
 
         It stays under :data:`WORK`, where nothing can be mistaken for a result.
         """
-        if self._state["stages"]:
+        if self._state["stages"] or _is_publishing(self.path):
             self._lock.close()
         else:
             remove_file(self._work / _STATE)
             self._release()
 
-    def _remove_earlier_run(self) -> None:
+
+def _digest_files(
+    folder: Path, names: Iterable[str], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    known = known or {}
+    return {
+        name: known[name] if name in known else integrity.FileDigest.of(folder / name)
+        for name in integrity.list_files(folder, names)
+    }
+
+
+def _remove_foreign_files(folder: Path) -> None:
+    """Remove what a killed writer left in a folder of parts."""
+    for entry in folder.iterdir():
+        if not entry.match(PART_PATTERN):
+            remove(entry)
+
+
+def finish_publishing(path: str | Path, outputs: RunOutputs) -> None:
+    """Move the results of a complete run into place, if it was killed while it did that itself.
+
+    Raises
+    ------
+    UsageError
+        If another process is writing to the folder.
+    DataError
+        If the folder can't be written.
+    """
+    path = Path(path)
+    if not _is_publishing(path):
+        return
+    _check_paths(path, outputs)
+    with _name_unwritable(path), _lock_file(path / WORK / _LOCK, path):
+        if _read_job(path) in (outputs.job, *outputs.replaces):
+            _finish_publishing(path, outputs)
+
+
+def _is_publishing(path: Path) -> bool:
+    """Whether a run in the folder is complete, and not all of its results are in place."""
+    work = path / WORK
+    return (work / _COMPLETE).exists() or (work / _RESULTS / MANIFEST).exists()
+
+
+def _finish_publishing(path: Path, outputs: RunOutputs) -> None:
+    """Move the results of a complete run into place, or none of them if a rename fails."""
+    work = path / WORK
+    results, complete, replaced = work / _RESULTS, work / _COMPLETE, work / _REPLACED
+    if not _is_publishing(path):
+        return
+    moves = []
+    if not complete.exists():
         # The manifest goes first: without it, the rest can't be mistaken for a result.
-        for name in self.outputs.names:
-            _remove_result(self.path / name)
-        for parent in {Path(name).parent for name in self.outputs.files} - {Path()}:
-            remove_if_empty(self.path / parent)
-        remove_file(self._work / _STATE)
-        remove(self._results)
+        moves += [(path / name, replaced / name) for name in outputs.names]
+        moves.append((results, complete))
+    # And comes last.
+    moves += [(complete / name, path / name) for name in (*outputs.files, MANIFEST)]
+    with _block_interrupts():
+        _move_all(moves)
+        for parent in {(path / name).parent for name in outputs.files} - {path}:
+            remove_if_empty(parent)
+        sync_folder(path)
+        # The results are in place, so a failure to clean up is none of the run.
+        with contextlib.suppress(OSError):
+            remove_file(work / _STATE)
+            remove(complete)
+            remove(work)
+
+
+def _move_all(moves: Iterable[tuple[Path, Path]]) -> None:
+    """Rename what exists, in order; if one rename fails, undo those before it."""
+    done = []
+    try:
+        for source, target in moves:
+            if os.path.lexists(source):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(source, target)
+                done.append((source, target))
+    except OSError:
+        # What can't be undone is done by the next process that opens the folder.
+        with contextlib.suppress(OSError):
+            for source, target in reversed(done):
+                source.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(target, source)
+        raise
 
 
 def check_available(
@@ -229,15 +371,17 @@ def check_available(
     Raises
     ------
     UsageError
-        If ``path`` is a file; holds a run and it is neither resumed nor overwritten; holds a run
-        that this job must not replace; or holds other files where a run would write its own.
+        If ``path`` is a file, the root or the home folder; holds links in the place of results;
+        holds a run and it is neither resumed nor overwritten; holds a run that this job must not
+        replace; or holds no run but other files.
     """
     path = Path(path)
-    state = _find_run(path, outputs)
-    other = _read_job(path)
-    if other and other not in (outputs.job, *outputs.replaces):
+    _check_paths(path, outputs)
+    state = _find_run(path)
+    job = _read_job(path)
+    if job is not None and job not in (outputs.job, *outputs.replaces):
         raise UsageError(
-            "{path}: holds a run of {job}: choose another {out}", "out", path=path, job=other
+            "{path}: holds a run of {job}: choose another {out}", "out", path=path, job=job
         )
     if state and not (resume or overwrite):
         raise UsageError(
@@ -251,41 +395,112 @@ def check_available(
         )
 
 
-def _find_run(path: Path, outputs: RunOutputs) -> str | None:
-    """Return "a finished", "an unfinished" or None; raise where foreign files are in the way."""
-    if path.exists() and not path.is_dir():
-        raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=path)
-    for folder in (path / name for name in outputs.exclusive):
-        if folder.is_dir() and any(not file.match(PART_PATTERN) for file in folder.iterdir()):
-            raise UsageError(
-                "{folder}: holds files other than {pattern}: move them away, or choose another "
-                "{out}",
-                "out",
-                folder=folder,
-                pattern=PART_PATTERN,
-            )
+def _find_run(path: Path) -> str | None:
+    """Return "a finished", "an unfinished" or None; raise where there are other files and no run.
+
+    Files whose names start with a dot are no obstacle, nor is ``lost+found``.
+    """
+    if (path / WORK / _STATE).exists() or _is_publishing(path):
+        return "an unfinished"
     if (path / MANIFEST).exists():
         return "a finished"
-    if (path / WORK / _STATE).exists():
-        return "an unfinished"
-    for name in outputs.names:
-        if (path / name).exists():
+    entries = sorted(path.iterdir()) if path.is_dir() else []
+    for entry in entries:
+        if not entry.name.startswith(".") and entry.name != "lost+found":
             raise UsageError(
-                "{path}: holds {name} but no finished run: move it away, or choose another {out}",
+                "{path}: holds {name} but no run: choose another {out}",
                 "out",
                 path=path,
-                name=name,
+                name=entry.name,
             )
     return None
 
 
-def _read_job(path: Path) -> str | None:
-    """Return the job of the finished run in a folder; None if no readable manifest names one."""
+def _check_paths(path: Path, outputs: RunOutputs) -> None:
+    """Check that nothing lies in the place of a run's files that a run did not write.
+
+    A run never writes, or deletes, through a link: it could lead out of the folder.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=path)
+    if path.is_dir() and any(path.samefile(folder) for folder in _find_protected_folders()):
+        raise UsageError(
+            "{path}: is the root or the home folder: choose another {out}", "out", path=path
+        )
+    folders = {parent for name in outputs.names for parent in Path(name).parents} - {Path()}
+    work = {Path(WORK), *(Path(WORK, name) for name in (_RESULTS, _COMPLETE, _REPLACED))}
+    files = [*outputs.names, f"{WORK}/{_LOCK}", f"{WORK}/{_STATE}"]
+    for folder in sorted(folders | work):
+        _check_kind(path / folder, stat.S_ISDIR)
+    for name in files:
+        if not name.endswith(".parquet"):
+            _check_kind(path / name, stat.S_ISREG)
+        elif stat.S_ISDIR(_check_kind(path / name, stat.S_ISREG, stat.S_ISDIR)):
+            _check_parts(path / name)
+
+
+def _find_protected_folders() -> list[Path]:
+    folders = [Path("/")]
+    with contextlib.suppress(RuntimeError):
+        folders.append(Path.home())
+    return [folder for folder in folders if folder.exists()]
+
+
+def _check_kind(path: Path, *kinds: Any) -> int:
+    """Return the mode of what lies at a path; 0 for nothing. Raise unless it is of a kind."""
     try:
-        job = json.loads((path / MANIFEST).read_text("utf-8"))["job"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return job if isinstance(job, str) else None
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    if stat.S_ISLNK(mode):
+        raise UsageError(
+            "{path}: is a symbolic link, and a run does not write through links: remove it, or "
+            "choose another {out}",
+            "out",
+            path=path,
+        )
+    if not any(is_kind(mode) for is_kind in kinds):
+        raise UsageError(
+            "{path}: is not what a run leaves there: move it away, or choose another {out}",
+            "out",
+            path=path,
+        )
+    return mode
+
+
+def _check_parts(folder: Path) -> None:
+    """Check that a folder in the place of a result holds nothing but parts."""
+    for entry in folder.iterdir():
+        if not entry.match(PART_PATTERN) or entry.is_symlink():
+            raise UsageError(
+                "{folder}: holds {name}, which no run leaves there: move it away, or choose "
+                "another {out}",
+                "out",
+                folder=folder,
+                name=entry.name,
+            )
+
+
+def _read_job(path: Path) -> str | None:
+    """Return the job of the run in a folder; None if no readable record names one."""
+    for name in (MANIFEST, f"{WORK}/{_COMPLETE}/{MANIFEST}", f"{WORK}/{_RESULTS}/{MANIFEST}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads((path / name).read_text("utf-8"))["job"])
+    return None
+
+
+def check_same_job(path: Path, previous: str, current: str) -> None:
+    """Check that a run in a folder is of this job; raise :class:`UsageError` otherwise."""
+    if previous != current:
+        raise UsageError(
+            "{path}: holds a run of {job}: choose another {out}, or pass {overwrite} instead of "
+            "{resume}",
+            "out",
+            "overwrite",
+            "resume",
+            path=path,
+            job=previous,
+        )
 
 
 def check_same_settings(
@@ -302,13 +517,15 @@ def check_same_settings(
         key for key in {*current, *previous} if current.get(key) != previous.get(key)
     )
     if different:
+        fields = [_FIELDS.get(key, key) for key in different]
+        names = ", ".join(f"{{{field}}}" for field in fields)
         raise UsageError(
-            "{path}: was run with another {names}: use the same to resume it, or pass {overwrite} "
-            "instead of {resume}",
+            f"{{path}}: was run with another {names}: use the same to resume it, or pass "
+            "{overwrite} instead of {resume}",
             "overwrite",
             "resume",
+            *fields,
             path=path,
-            names=", ".join(different),
         )
 
 
@@ -326,18 +543,26 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise DataError(
-            "{path}: can't be read ({reason}): pass {overwrite}",
+            "{path}: can't be read ({reason}): pass {overwrite} instead of {resume}",
             "overwrite",
+            "resume",
             path=path / MANIFEST,
             reason=error,
         ) from error
-    if not (isinstance(manifest, dict) and {"settings", "data", "rows"} <= set(manifest)):
+    if not integrity.verify_checksum(manifest):
         raise DataError(
-            "{path}: is not the manifest of a run: pass {overwrite}",
+            "{path}: differs from what a run of this version wrote: pass {overwrite} instead of "
+            "{resume}",
             "overwrite",
+            "resume",
             path=path / MANIFEST,
         )
-    return manifest
+    return dict(manifest)
+
+
+def has_unfinished_run(path: Path) -> bool:
+    """Whether the folder holds finished stages of a run that is not complete."""
+    return (path / WORK / _STATE).exists()
 
 
 def default_out() -> Path:
@@ -349,16 +574,10 @@ def default_out() -> Path:
     return out
 
 
-def _remove_result(path: Path) -> None:
-    if path.suffix == ".parquet":
-        remove_parts(path)
-    else:
-        remove_file(path)
-
-
 def _lock_file(path: Path, folder: Path) -> IO[str]:
     """Open a file and lock it for this process; the lock ends with the process."""
-    file = path.open("w")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "r+")
     try:
         import fcntl
 
@@ -375,7 +594,21 @@ def _lock_file(path: Path, folder: Path) -> IO[str]:
     return file
 
 
-@contextmanager
+@contextlib.contextmanager
+def _name_unwritable(path: Path) -> Iterator[None]:
+    """Turn a failure to write into one line that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            "{path}: can't be written ({reason}): choose another {out}",
+            "out",
+            path=path,
+            reason=error.strerror,
+        ) from error
+
+
+@contextlib.contextmanager
 def _block_interrupts() -> Iterator[None]:
     """Block SIGINT and SIGTERM while files are moved."""
     if not hasattr(signal, "pthread_sigmask"):

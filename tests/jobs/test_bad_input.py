@@ -161,7 +161,8 @@ def test_a_failed_run_leaves_another_folders_content_alone(tmp_path: Path, capsy
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    assert call(tmp_path / "none", out) == 3
+    assert call(tmp_path / "none", out) == 2
+    assert "holds notes.txt but no run: choose another --out" in capsys.readouterr().err
     assert [p.name for p in out.iterdir()] == ["notes.txt"]
 
 

@@ -148,7 +148,10 @@ def test_a_search_that_is_no_longer_needed(tmp_path: Path, capsys, monkeypatch) 
         patch.setattr(outputs, "write_segments", lambda *_: 1 / 0)
         assert segment.main([*searching, "--k", "auto"]) == 1
     assert choose_k.main([*searching, "--resume"]) == 2
-    assert "was run with another job" in capsys.readouterr().err
+    assert (
+        "holds a run of segment: choose another --out, or pass --overwrite"
+        in capsys.readouterr().err
+    )
     assert segment.main([*arguments, "--k", "3", "--resume"]) == 0
     manifest = json.loads((out / "run.json").read_text())
     assert "choose_k" not in manifest

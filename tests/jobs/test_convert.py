@@ -199,7 +199,7 @@ def test_damage_to_finished_parts_is_found(
     assert call(data, out, *arguments, "--resume") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "part-00000.parquet: is missing or differs from what was written" in line
-    assert line.endswith("add --overwrite in place of --resume")
+    assert line.endswith("pass --overwrite instead of --resume")
     assert segment.main(["--data", str(out), "--out", str(tmp_path / "s"), "--quiet"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {out}/ratings.parquet: holds ")
@@ -284,23 +284,38 @@ def test_copies_and_runs_do_not_overwrite_each_other(
     # The folder of the source is no place for its copy.
     shutil.copytree(data, tmp_path / "source")
     assert call(tmp_path / "source", tmp_path / "source", "--overwrite") == 2
-    assert "but no finished run" in capsys.readouterr().err
+    assert "but no run: choose another --out" in capsys.readouterr().err
     assert (tmp_path / "source" / "ratings.csv").exists()
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+def test_a_copy_of_its_own_folder_is_refused(
+    data: Path, tmp_path: Path, capsys, option: str
+) -> None:
+    """Overwriting would delete what is read."""
+    copy = tmp_path / "copy"
+    assert call(data, copy) == 0
+    (tmp_path / "link").symlink_to(copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for source in (copy, tmp_path / "link", tmp_path / "x" / ".." / "copy"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        assert call(source, copy, option) == 2
+        assert "lies in the run's folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
 def test_overwritten(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert call(data, out, "--partition-size", "200kB") == 0
     many = len(list((out / "ratings.parquet").iterdir()))
-    (out / "ratings.parquet" / "mine.txt").write_text("mine")
     assert call(data, out) == 2
+    (out / "ratings.parquet" / "mine.txt").write_text("mine")
+    assert call(data, out, "--overwrite") == 2
+    assert (out / "ratings.parquet" / "mine.txt").read_text() == "mine"
+    (out / "ratings.parquet" / "mine.txt").unlink()
     assert call(data, out, "--overwrite") == 0
     assert many > 1
-    assert sorted(path.name for path in (out / "ratings.parquet").iterdir()) == [
-        "mine.txt",
-        "part-00000.parquet",
-    ]
-    assert (out / "ratings.parquet" / "mine.txt").read_text() == "mine"
+    assert [path.name for path in (out / "ratings.parquet").iterdir()] == ["part-00000.parquet"]
 
 
 def test_the_terminal(data: Path, tmp_path: Path, capsys) -> None:

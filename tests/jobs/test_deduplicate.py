@@ -221,4 +221,4 @@ def test_resume_with_the_option_is_refused(clean: Path, tmp_path: Path, capsys) 
     run(clean, out, "--quiet")
     arguments = ["--data", str(clean), "--out", str(out), "--quiet", "--resume", "--deduplicate"]
     assert segment.main(arguments) == 2
-    assert "was run with another deduplicate" in capsys.readouterr().err
+    assert "was run with another --deduplicate" in capsys.readouterr().err

@@ -45,22 +45,6 @@ def test_a_failed_block_leaves_no_data_set(tmp_path: Path, client) -> None:
     assert not (tmp_path / "d.parquet").exists()
 
 
-def test_parts_are_moved_and_removed_among_other_files(tmp_path: Path) -> None:
-    source, target = tmp_path / "s", tmp_path / "t"
-    for folder in (source, target):
-        folder.mkdir()
-        (folder / "part-00000.parquet").write_text(folder.name)
-    (target / "mine.txt").write_text("mine")
-    parquet.remove_parts(target)
-    parquet.move_parts(source, target)
-    assert {p.name: p.read_text() for p in target.iterdir()} == {
-        "mine.txt": "mine",
-        "part-00000.parquet": "s",
-    }
-    parquet.remove_parts(target)
-    assert [p.name for p in target.iterdir()] == ["mine.txt"]
-
-
 @pytest.mark.parametrize(
     "values",
     [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +14,8 @@ import numpy as np
 import pytest
 
 from segmentation.errors import DataError, UsageError
-from segmentation.storage import atomic, run_folder
-from segmentation.storage.run_folder import RunFolder, RunOutputs
+from segmentation.storage import atomic, integrity, run_folder
+from segmentation.storage.run_folder import DamagedStageError, RunFolder, RunOutputs
 
 OUTPUTS = RunOutputs(
     "segment",
@@ -25,7 +28,6 @@ OUTPUTS = RunOutputs(
         "rejected/ratings.csv",
     ),
     resumable=("model/statistics",),
-    exclusive=("assignments.parquet",),
     replaces=("choose-k",),
 )
 KEY = {"k": 5}
@@ -64,7 +66,12 @@ def test_results_appear_all_at_once(tmp_path: Path) -> None:
     assert [p.name for p in out.iterdir()] == [run_folder.WORK]
     folder.publish({"status": "complete"})
     assert sorted(p.name for p in out.iterdir()) == ["figures", "report.md", "run.json"]
-    assert json.loads((out / "run.json").read_text()) == {"status": "complete"}
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["files"] == {
+        name: [len(content), hashlib.sha256(content).hexdigest()]
+        for name, content in (("report.md", b"text"), ("figures/pca.png", b"png"))
+    }
 
 
 def test_an_existing_run_is_an_error_that_names_both_ways_on(tmp_path: Path) -> None:
@@ -72,13 +79,16 @@ def test_an_existing_run_is_an_error_that_names_both_ways_on(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="holds a finished run: pass resume .* overwrite"):
         open_folder(tmp_path)
     open_folder(tmp_path, overwrite=True).finish_stage("a", {}, {})
-    assert not (tmp_path / "run.json").exists(), "the manifest goes first"
+    assert (tmp_path / "run.json").exists(), "the old run stays until the new one is complete"
     with pytest.raises(UsageError, match="holds an unfinished run: pass resume .* overwrite"):
         open_folder(tmp_path)
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
-    """Neither a run nor overwrite touches files that no run writes, in its own folders either."""
+    """Overwrite touches no files that no run writes, in its own folders either."""
+    run = open_folder(tmp_path)
+    write_results(run)
+    run.publish({"status": "complete"})
     paths = [tmp_path / "notes.txt", tmp_path / "figures" / "mine.png", tmp_path / "model" / "w.pt"]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
@@ -94,7 +104,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
 def test_a_foreign_file_in_the_place_of_a_result_is_refused(tmp_path: Path, how: dict) -> None:
     (tmp_path / "report.html").write_text("mine")
-    with pytest.raises(UsageError, match=r"holds report.html but no finished run"):
+    with pytest.raises(UsageError, match=r"holds report.html but no run"):
         open_folder(tmp_path, **how)
     assert (tmp_path / "report.html").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -139,9 +149,9 @@ def test_nothing_is_left_where_no_stage_was_finished(tmp_path: Path) -> None:
     atomic.write_bytes(folder.result_path("report.md"), b"half")
     folder.abandon()
     assert not out.exists()
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".gitkeep").write_text("mine")
     open_folder(tmp_path).abandon()
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == [".gitkeep"]
 
 
 def test_results_of_an_unfinished_stage_are_not_published(tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_results_of_an_unfinished_stage_are_not_published(tmp_path: Path) -> Non
 
 def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     open_folder(tmp_path).finish_stage("ratings", KEY, {})
-    with pytest.raises(UsageError, match="was run with another fingerprint: use the same"):
+    with pytest.raises(UsageError, match="was run with another data: use the same"):
         open_folder(tmp_path, "x", resume=True)
     assert open_folder(tmp_path, resume=True).stage_result("ratings", KEY) == {}
 
@@ -190,7 +200,7 @@ def test_results_in_parts_are_published_and_replaced(tmp_path: Path) -> None:
         "part-00000.parquet": "second"
     }
     (assignments / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds files other than part"):
+    with pytest.raises(UsageError, match="holds mine.txt, which no run leaves there"):
         open_folder(tmp_path / "run", overwrite=True)
     assert (assignments / "mine.txt").exists()
 
@@ -208,13 +218,213 @@ def test_a_single_file_of_an_earlier_version_is_replaced(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "can't be read .*: pass overwrite"), ("[]", "is not the manifest of a run")],
+    [
+        ("{", "can't be read .*: pass overwrite"),
+        ("[]", "differs from what a run of this version wrote"),
+        ('{"status": "complete"}', "differs from what a run of this version wrote"),
+    ],
 )
 def test_a_manifest_that_is_none(tmp_path: Path, content: str, message: str) -> None:
     assert run_folder.read_manifest(tmp_path) is None
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(DataError, match=message):
         run_folder.read_manifest(tmp_path)
-    manifest = {"settings": {}, "data": {}, "rows": {}}
+    manifest = integrity.add_checksum({"settings": {}, "data": {}, "rows": {}})
     (tmp_path / "run.json").write_text(json.dumps(manifest))
     assert run_folder.read_manifest(tmp_path) == manifest
+
+
+def test_a_manifest_with_any_bit_flipped_is_refused(tmp_path: Path) -> None:
+    open_folder(tmp_path).publish({"status": "complete", "kmeans": {"inertia": 25.5}})
+    path = tmp_path / "run.json"
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with contextlib.suppress(DataError):
+            # White space between the fields may differ.
+            assert run_folder.read_manifest(tmp_path) == json.loads(content)
+
+
+def finish_ratings(path: Path) -> RunFolder:
+    folder = open_folder(path)
+    atomic.write_bytes(folder.result_path("model/statistics"), b"sums and counts")
+    folder.finish_stage("ratings", KEY, {"rows": 5, "centers": [0.25]}, ["model/statistics"])
+    return folder
+
+
+@pytest.mark.parametrize("content", [b"", b"sums and c", b"Sums and counts", None])
+def test_a_damaged_file_of_a_stage_is_not_used(tmp_path: Path, content: bytes | None) -> None:
+    path = finish_ratings(tmp_path).result_path("model/statistics")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    resumed = open_folder(tmp_path, resume=True)
+    with pytest.raises(DamagedStageError) as caught:
+        resumed.stage_result("ratings", KEY)
+    assert caught.value.path == path
+    assert resumed.stage_result("ratings", KEY) is None
+
+
+@pytest.mark.parametrize("size", [0, 20, None])
+def test_a_damaged_state_is_not_used(tmp_path: Path, size: int | None) -> None:
+    finish_ratings(tmp_path)
+    state = tmp_path / ".work" / "state.json"
+    text = state.read_text()
+    state.write_text(text.replace("0.25", "0.5") if size is None else text[:size])
+    resumed = open_folder(tmp_path, resume=True)
+    assert resumed.is_state_damaged
+    assert resumed.stage_result("ratings", KEY) is None
+
+
+LINKS = [
+    ".work",
+    ".work/lock",
+    ".work/products",
+    ".work/state.json",
+    "assignments.parquet",
+    "assignments.parquet/part-00000.parquet",
+    "figures",
+    "figures/pca.png",
+    "rejected",
+    "report.html",
+    "run.json",
+]
+
+
+@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_link_in_the_place_of_a_result_is_refused(
+    tmp_path: Path, name: str, how: dict[str, bool]
+) -> None:
+    """What it leads to is neither written nor deleted."""
+    target, out = tmp_path / "mine", tmp_path / "run"
+    run = open_folder(out)
+    write_results(run)
+    folder = run.result_path("assignments.parquet")
+    folder.mkdir()
+    (folder / "part-00000.parquet").write_text("part")
+    run.publish({"status": "complete", "job": "segment"})
+    is_folder = name in (".work", ".work/products", "assignments.parquet", "figures", "rejected")
+    if is_folder:
+        target.mkdir()
+        for inner in ("ratings.csv", "state.json", "part-00000.parquet"):
+            (target / inner).write_text("mine")
+    else:
+        target.write_text("mine")
+    link = out / name
+    link.parent.mkdir(exist_ok=True)
+    atomic.remove(link)
+    link.symlink_to(target)
+    with pytest.raises(UsageError, match="is a symbolic link|holds part-00000.parquet"):
+        open_folder(out, **how)
+    files = list(target.iterdir()) if is_folder else [target]
+    assert [path.read_text() for path in files] == ["mine"] * len(files)
+
+
+def test_a_link_to_nowhere_in_the_place_of_a_partial_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "report.md.partial").symlink_to(tmp_path / "elsewhere")
+    atomic.write_bytes(tmp_path / "report.md", b"text")
+    assert (tmp_path / "report.md").read_bytes() == b"text"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_root_and_the_home_folder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to("/")
+    for path in (Path("/"), tmp_path, tmp_path / "link", tmp_path / "run" / ".."):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        with pytest.raises(UsageError, match="is the root or the home folder"):
+            run_folder.check_available(path, OUTPUTS, overwrite=True)
+    run_folder.check_available(tmp_path / "run", OUTPUTS)
+
+
+def test_folders_with_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".DS_Store").touch()
+    run_folder.check_available(tmp_path, OUTPUTS)
+    (tmp_path / "thesis.tex").touch()
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(UsageError, match=r"holds thesis\.tex but no run: choose another out"):
+            run_folder.check_available(tmp_path, OUTPUTS, **how)
+    (tmp_path / "thesis.tex").unlink()
+    (tmp_path / "report.md").mkdir()
+    with pytest.raises(UsageError, match=r"report\.md: is not what a run leaves there"):
+        run_folder.check_available(tmp_path, OUTPUTS)
+
+
+def read_files(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and run_folder.WORK not in file.parts
+    }
+
+
+def prepare_second_run(path: Path) -> tuple[RunFolder, dict[str, bytes]]:
+    """Publish a run and compute another; return that one, and the files of the first."""
+    for run_number in (1, 2):
+        folder = open_folder(path, overwrite=True)
+        names = ["report.md", "figures/pca.png", "model/statistics"]
+        # Each run has a file that the other lacks.
+        names.append("report.html" if run_number == 1 else "rejected/ratings.csv")
+        for name in names:
+            atomic.write_bytes(folder.result_path(name), f"{name} of {run_number}".encode())
+        parts = folder.result_path("assignments.parquet")
+        parts.mkdir()
+        for part in range(run_number):
+            (parts / f"part-0000{part}.parquet").write_text(f"{part} of {run_number}")
+        if run_number == 1:
+            folder.publish({"status": "complete", "job": "segment", "run": 1})
+    return folder, read_files(path)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()])
+def test_a_publish_that_ends_anywhere_leaves_the_old_run_or_becomes_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """The sweep ends at the first rename that isn't needed any more."""
+    outcomes: list[tuple[dict[str, bytes], dict[str, bytes]]] = []
+    rename = os.replace
+    n_renames = left = 0
+
+    def replace(source: Path, target: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 or (left < 0 and isinstance(error, Killed)):
+            raise error
+        rename(source, target)
+
+    is_published = False
+    while not is_published:
+        n_renames += 1
+        path = tmp_path / str(n_renames)
+        folder, old = prepare_second_run(path)
+        left = n_renames
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            try:
+                folder.publish({"status": "complete", "job": "segment", "run": 2})
+                is_published = True
+            except OSError:
+                assert read_files(path) == old, "a failed publish leaves the old run"
+                folder.abandon()
+            except Killed:
+                pass
+        unlock_all()
+        run_folder.finish_publishing(path, OUTPUTS)
+        outcomes.append((old, read_files(path)))
+    new = outcomes[-1][1]
+    assert n_renames > 12
+    assert "report.html" not in new
+    assert new["rejected/ratings.csv"] == b"rejected/ratings.csv of 2"
+    # The first rename completes the new run: only if it fails does the old one stay.
+    assert outcomes[0][0] == outcomes[0][1]
+    assert all(files == new for _, files in outcomes[1:])
