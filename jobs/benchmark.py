@@ -118,8 +118,8 @@ def job(arguments: argparse.Namespace) -> None:
         results = benchmark.benchmark_job(
             arguments.data, out, progress, seed=arguments.seed, peers=arguments.peers, **shared
         )
-    print(results.table)
-    print(f"written: {', '.join(str(path) for path in results.files)}")
+    entrypoint.print_result(results.table)
+    entrypoint.print_result(f"written: {', '.join(str(path) for path in results.files)}")
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

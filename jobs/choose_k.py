@@ -43,13 +43,13 @@ def job(arguments: argparse.Namespace) -> None:
         TerminalProgress(sys.stderr, quiet=arguments.quiet),
     )
     options.print_synthetic(run.manifest)
-    print()
-    print(k_selection.format_k_table(run.search))
-    print()
-    print(textwrap.fill(k_selection.explain_choice(run.search), 96))
-    print()
-    print(options.format_cost(run.manifest))
-    print(f"figure: {run.folder}/figures/choose_k.png")
+    entrypoint.print_result()
+    entrypoint.print_result(k_selection.format_k_table(run.search))
+    entrypoint.print_result()
+    entrypoint.print_result(textwrap.fill(k_selection.explain_choice(run.search), 96))
+    entrypoint.print_result()
+    entrypoint.print_result(options.format_cost(run.manifest))
+    entrypoint.print_result(f"figure: {run.folder}/figures/choose_k.png")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,13 +40,13 @@ def job(arguments: argparse.Namespace) -> None:
     options.print_synthetic(run.manifest)
     rows, parquet = run.manifest.rows, run.manifest.parquet or {}
     order = "sorted by user" if parquet["sorted_by_user"] else "not sorted by user"
-    print(
+    entrypoint.print_result(
         f"\n{rows['used']:,} ratings, {order}, in {parquet['parts']:,} parts of "
         f"{parquet['bytes'] / 1e6:,.1f} MB in all, each read again and compared; "
         f"{options.format_rejected(rows, run.folder)}"
     )
-    print(options.format_cost(run.manifest))
-    print(f"data: {run.folder} (for --data)")
+    entrypoint.print_result(options.format_cost(run.manifest))
+    entrypoint.print_result(f"data: {run.folder} (for --data)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from jobs.options import option_names
 from jobs.signals import Terminated, persistent_interrupts
 from segmentation.errors import SegmentationError
+from segmentation.redaction import make_printable
 
 DEFECT, WRONG_USAGE = 1, 2
 INTERRUPTED, TERMINATED = 130, 143
@@ -36,7 +37,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with the status of wrong usage."""
-        self.exit(WRONG_USAGE, f"error: {' '.join(message.split())}: see {self.prog} --help\n")
+        line = " ".join(make_printable(message).split())
+        self.exit(WRONG_USAGE, f"error: {line}: see {self.prog} --help\n")
 
 
 def new_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -103,12 +105,12 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         return 0
     except SegmentationError as error:
         if debug:
-            traceback.print_exc()
+            _print_lines(traceback.format_exc())
         _print_error(f"error: {error.render(option_names(error.fields))}")
         return error.exit_status
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _print_lines(traceback.format_exc())
         remedy = "please report it" if debug else "run again with --debug and report it"
         _print_error(f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}")
         return DEFECT
@@ -116,8 +118,15 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
 
 
 def _print_error(message: str) -> None:
-    # The message may quote a file, whose control characters must not reach the terminal.
-    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(message.split()))
+    _print_lines(" ".join(message.split()))
+
+
+def _print_lines(text: str) -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            print(line, file=sys.stderr, flush=True)
+            print(make_printable(text), file=sys.stderr, flush=True)
+
+
+def print_result(text: str = "") -> None:
+    """Print a result on stdout. It may quote files, whose control characters must not get there."""
+    print(make_printable(text))

@@ -72,20 +72,20 @@ def job(arguments: argparse.Namespace) -> None:
     )
     manifest = run.manifest
     options.print_synthetic(manifest)
-    print()
-    print(format_segment_table(run.profiles, run.personas, run.genres))
+    entrypoint.print_result()
+    entrypoint.print_result(format_segment_table(run.profiles, run.personas, run.genres))
     if manifest.choose_k is not None:
-        print()
-        print(textwrap.fill(manifest.choose_k["reason"], 96))
+        entrypoint.print_result()
+        entrypoint.print_result(textwrap.fill(manifest.choose_k["reason"], 96))
     rows = manifest.rows
-    print(
+    entrypoint.print_result(
         f"\n{_format_count(rows['used'], 'rating')} by "
         f"{_format_count(manifest.users or 0, 'user')} of "
         f"{_format_count(manifest.movies or 0, 'movie')}; {rows['unmapped']:,} of other movies, "
         f"{options.format_rejected(rows, run.folder)}"
     )
-    print(options.format_cost(manifest))
-    print(f"report: {run.folder}/report.html")
+    entrypoint.print_result(options.format_cost(manifest))
+    entrypoint.print_result(f"report: {run.folder}/report.html")
 
 
 def _format_count(count: int, noun: str) -> str:

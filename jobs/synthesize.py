@@ -64,7 +64,7 @@ def job(arguments: argparse.Namespace) -> None:
             lambda done, total: stage.update(done, total, "rows"),
         )
         stage.note = f"{plan.rows:,} ratings by {plan.users:,} users"
-    print(f"synthetic data: {out} (planted segments: {out / PLANTED})")
+    entrypoint.print_result(f"synthetic data: {out} (planted segments: {out / PLANTED})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

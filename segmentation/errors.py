@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from segmentation.redaction import redact
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,7 +24,7 @@ def format_error(error: BaseException) -> str:
     >>> format_error(OSError("cut  off\nhere")), format_error(TimeoutError())
     ('cut off here', 'TimeoutError')
     """
-    return " ".join(str(error).split()) or type(error).__name__
+    return redact(" ".join(str(error).split())) or type(error).__name__
 
 
 class SegmentationError(Exception):
@@ -49,10 +51,14 @@ class SegmentationError(Exception):
     exit_status = 1
 
     def __init__(self, message: str, *fields: str, **values: object) -> None:
-        super().__init__(message, *fields)
-        self.message = message
+        # The secrets of URLs go no further: neither to a terminal nor to the log of a worker.
+        self.message = redact(message)
+        super().__init__(self.message, *fields)
         self.fields = fields
-        self.values = values
+        self.values = {
+            name: redact(value) if isinstance(value, str) else value
+            for name, value in values.items()
+        }
 
     def __str__(self) -> str:
         return self.render()

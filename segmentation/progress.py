@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
+from segmentation.redaction import make_printable, redact
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -86,7 +88,7 @@ class Progress:
         seconds = time.monotonic() - stage.started
         note = f": {stage.note}" if stage.note else ""
         self.say(f"  {title}{note} ({_format_seconds(seconds)})")
-        logger.info("%s: done in %.2f s%s", title, seconds, note)
+        logger.info("%s: done in %.2f s%s", title, seconds, redact(note))
         after = self.counter() if self.counter else {}
         counts = {key: value - before.get(key, 0) for key, value in after.items()}
         self.stages.append(StageRecord(name, seconds, counts))
@@ -151,7 +153,7 @@ class TerminalProgress(Progress):
     def warn(self, line: str) -> None:
         """Write a line that stays."""
         self.clear()
-        self._write(line + "\n")
+        self._write(make_printable(line) + "\n")
 
     def clear(self) -> None:
         """Erase the line that was drawn last."""
@@ -162,6 +164,7 @@ class TerminalProgress(Progress):
     def _draw(self, line: str) -> None:
         """Write a line that the next one replaces."""
         width = shutil.get_terminal_size((100, 24)).columns
+        line = make_printable(line)
         line = line if len(line) < width else line[: width - 2] + "…"
         self._write("\r" + line + " " * max(0, self._n_drawn - len(line)))
         self._n_drawn = len(line)

@@ -16,13 +16,14 @@ MODULES = sorted(
     for path in (ROOT / top).rglob("*.py")
 )
 #: The modules that every room may import.
-GROUND = {"schema", "errors", "tasks", "progress"}
+GROUND = {"schema", "errors", "tasks", "progress", "redaction"}
 TRADES = {"datasets", "estimators", "storage", "features", "deploy", "reporting"}
 #: room → the rooms that it may import besides itself; all of them come before it.
 ARROWS = {
     "schema": set(),
-    "errors": set(),
-    "progress": {"errors"},
+    "redaction": set(),
+    "errors": {"redaction"},
+    "progress": {"errors", "redaction"},
     "tasks": set(),
     "cluster_config": set(),
     "datasets": GROUND,

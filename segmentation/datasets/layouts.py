@@ -302,9 +302,10 @@ def _find_ratings(folder: str, definition: _Definition) -> tuple[str, tuple[str,
 
 
 def _resolve_ratings(ratings: str, folder: str) -> str:
-    """Resolve a location against the working directory, else against the folder."""
+    """Resolve a path against the working directory, else against the folder; return a URL as is."""
     within = f"{folder}/{ratings}"
-    return within if not has_files(ratings) and has_files(within) else ratings
+    is_url = "://" in ratings
+    return within if not is_url and not has_files(ratings) and has_files(within) else ratings
 
 
 def _format_access_reason(*paths: str) -> str:

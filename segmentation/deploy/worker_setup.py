@@ -1,7 +1,7 @@
 """Install the package on a scheduler and its workers with plugins that don't import it.
 
 The plugins are pickled by value, because the processes that receive them may lack the package. So
-this module imports nothing from the package. The plugins are sent by
+this module imports nothing from the package before it is installed. The plugins are sent by
 :func:`segmentation.deploy.package_upload.register_by_value`.
 """
 
@@ -59,6 +59,9 @@ def configure_logging() -> None:
     A logger that Dask's configuration names (``logging: {segmentation: debug}``), or that has
     handlers that ``distributed`` lacks, is left unchanged.
     """
+    from segmentation.redaction import redact_logs
+
+    redact_logs(logging.getLogger("distributed"))
     configured = dask.config.get("logging", None) or {}
     if "segmentation" in configured or "segmentation" in configured.get("loggers", {}):
         return

@@ -18,6 +18,7 @@ import numpy as np
 from segmentation.datasets import csv_reader, format, partitions
 from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import compiled_reader, sketches, user_statistics
+from segmentation.redaction import redact
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ class PartitionReader(Generic[ChunkT]):
                     yield index, line, chunk
                     rejected += [r._replace(line=line + r.line) for r in chunk.rejected]
                     line += chunk.lines
-            self.reports.append(FragmentReport(file.path, file.header_lines, line, tuple(rejected)))
+            self.reports.append(
+                FragmentReport(redact(file.path), file.header_lines, line, tuple(rejected))
+            )
 
 
 def read_rows(
@@ -323,10 +326,10 @@ def describe_partition(fragments: Sequence[Fragment]) -> str:
     """Return the file and the range of bytes, or row groups, of a partition."""
     first, last = fragments[0].part, fragments[-1].part
     unit = "row groups" if fragments[0].file.codec == "parquet" else "bytes"
-    description = f"{first.path}, {unit} {first.start:,} to {first.stop:,}"
+    description = f"{redact(first.path)}, {unit} {first.start:,} to {first.stop:,}"
     if len(fragments) == 1:
         return description
-    return f"{description} and {len(fragments) - 1} more up to {last.path}"
+    return f"{description} and {len(fragments) - 1} more up to {redact(last.path)}"
 
 
 def log_partition(fragments: Sequence[Fragment], n_rows: int, n_users: int | None = None) -> None:

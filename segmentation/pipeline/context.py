@@ -19,6 +19,7 @@ from segmentation.pipeline import copies, ground_truth, sources
 from segmentation.pipeline.error_messages import translate_errors
 from segmentation.pipeline.settings import Execution
 from segmentation.progress import Progress
+from segmentation.redaction import redact
 from segmentation.storage.run_folder import (
     DamagedStageError,
     RunFolder,
@@ -130,7 +131,7 @@ class RunContext:
         return {
             "source": self.settings.data,
             "layout": self.layout.name,
-            "ratings": self.layout.ratings,
+            "ratings": redact(self.layout.ratings),
             "synthetic": ground_truth.synthetic_folder(self.layout) is not None,
             "fingerprint": self.fingerprint,
         }

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import UsageError
+from segmentation.redaction import redact_values
 from segmentation.storage import integrity, run_folder
 from segmentation.storage.atomic import jsonable
 
@@ -60,7 +61,7 @@ class RunManifest:
     def to_json(self) -> dict[str, Any]:
         """Return the record as it is written."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
-        return {"status": "complete", **jsonable(values)}
+        return {"status": "complete", **redact_values(jsonable(values))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunManifest:

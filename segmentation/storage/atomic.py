@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import IO
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def jsonable(value: Any) -> Any:
@@ -100,21 +103,32 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8 with LF line ends, atomically and without holding it in memory."""
+    """Write a CSV file in UTF-8 with LF line ends, atomically and without holding it in memory.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     with open_atomic(path) as file:
-        writer = csv.writer(_Utf8Writer(file), lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer = csv.writer(_Utf8Writer(file))
+        for row in itertools.chain([header], rows):
+            writer.writerow([_neutralize_formula(cell) for cell in row])
+
+
+def _neutralize_formula(cell: Any) -> Any:
+    # OWASP's list for CSV injection, with the full-width forms that some locales accept.
+    if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS):
+        return "'" + cell
+    return cell
 
 
 class _Utf8Writer:
-    """A text stream for the csv module that leaves the binary file open."""
+    """A text stream for the rows of the csv module; it leaves the binary file open."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        return self._file.write(text.encode("utf-8"))
+        # csv quotes both characters only if both end its lines.
+        return self._file.write((text.removesuffix("\r\n") + "\n").encode("utf-8"))
 
 
 @contextmanager

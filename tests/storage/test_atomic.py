@@ -40,6 +40,27 @@ def test_csv_keeps_every_character(tmp_path: Path) -> None:
     assert [tuple(line) for line in lines[1:]] == [(a, str(b), c, d) for a, b, c, d in rows]
 
 
+def test_no_cell_of_a_csv_file_is_a_formula(tmp_path: Path) -> None:
+    formulas = [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "＝1",
+        "-",
+        "=cmd|' /C calc'!A0",
+    ]
+    harmless = ["", "1", "Sci-Fi", "a=b", " =1", -1.5, -3, None]
+    atomic.write_csv(tmp_path / "a.csv", formulas, [formulas, harmless])
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        header, first, second = csv.reader(file)
+    assert header == first == ["'" + cell for cell in formulas]
+    assert second == ["" if cell is None else str(cell) for cell in harmless]
+
+
 def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
