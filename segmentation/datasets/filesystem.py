@@ -8,6 +8,7 @@ exceptions of the operating system.
 from __future__ import annotations
 
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for a connection or for more data from a web server.
 _TIMEOUT = 60
+#: Fields of fsspec's metadata that tell versions of a file apart; each file system has its own.
+_VERSION_FIELDS = ("size", "ETag", "etag", "version_id", "generation", "LastModified", "mtime")
 _DOWNLOAD_HINT = "download it and pass the local file"
 
 
@@ -90,6 +93,40 @@ def file_info(path: str) -> dict[str, Any]:
     if is_local(fs):
         return dict(fs.info(inner))
     return dict(with_retries(path, lambda: fs.info(inner)))
+
+
+def read_version(path: str) -> str:
+    """Return a text that changes whenever a file is replaced or written to.
+
+    For a local file that is its size, modification time and inode; for a remote one its size, and
+    the entity tag, version or modification time that the server reports, if any.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the path does not exist.
+    DataError
+        If a remote file system denies access or fails.
+    """
+    fs, inner = url_to_fs(path)
+    if is_local(fs):
+        status = os.stat(inner)
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    fs.invalidate_cache()
+    info = with_retries(path, lambda: fs.info(inner))
+    return " ".join(str(info[name]) for name in _VERSION_FIELDS if info.get(name) is not None)
+
+
+def check_version(path: str, version: str) -> None:
+    """Raise :class:`DataError` if a file has another version than :func:`read_version` returned."""
+    try:
+        is_same = read_version(path) == version
+    except FileNotFoundError:
+        is_same = False
+    if not is_same:
+        raise DataError(
+            f"{path}: changed while it was read; make sure that nothing writes to it, and run again"
+        )
 
 
 def exists(path: str) -> bool:

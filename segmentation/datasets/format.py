@@ -52,6 +52,8 @@ class RatingsFormat:
         The id columns whose ids are strings.
     has_datetime_timestamps
         Whether timestamps are dates or datetimes, which are read as microseconds.
+    version
+        The version of the file that tasks must read; empty for any.
 
     Examples
     --------
@@ -70,6 +72,7 @@ class RatingsFormat:
     is_streamed: bool = False
     string_columns: tuple[str, ...] = ()
     has_datetime_timestamps: bool = False
+    version: str = ""
 
     @property
     def positions(self) -> tuple[int, int, int]:

@@ -21,11 +21,13 @@ from segmentation.datasets.discovery import (
     sibling_files,
 )
 from segmentation.datasets.filesystem import (
+    check_version,
     exists,
     file_info,
     find_access_error,
     has_listing,
     is_local,
+    read_version,
     read_windows,
     url_to_fs,
 )
@@ -34,7 +36,7 @@ from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Number of probes that the ratings files share in a fingerprint, and bytes per probe.
 _N_PROBES, _PROBE_BYTES = 64, 1 << 16
@@ -228,6 +230,23 @@ def fingerprint(paths: Sequence[str]) -> str:
         for window in read_windows(path, offsets, _PROBE_BYTES):
             digest.update(window)
     return digest.hexdigest()
+
+
+def read_versions(paths: Sequence[str]) -> dict[str, str]:
+    """Return the version of each file, to find out later whether it changed."""
+    return {path: read_version(path) for path in paths}
+
+
+def check_versions(versions: Mapping[str, str]) -> None:
+    """Check that files still have the versions that :func:`read_versions` returned.
+
+    Raises
+    ------
+    DataError
+        If one was removed, replaced or written to.
+    """
+    for path, version in versions.items():
+        check_version(path, version)
 
 
 def _check_folder(folder: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from segmentation.datasets import identifiers, parquet_reader
 from segmentation.datasets.csv_reader import split_line
-from segmentation.datasets.filesystem import open_file
+from segmentation.datasets.filesystem import check_version, open_file
 from segmentation.datasets.format import ParsedChunk, RatingsFormat
 from segmentation.datasets.layouts import require_file
 from segmentation.datasets.retry import describe_error
@@ -25,7 +25,7 @@ from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from segmentation.datasets.layouts import Layout
 
@@ -59,7 +59,12 @@ class Fragment(NamedTuple):
     part: ByteRange
 
 
-def probe_files(layout: Layout, *, string_movie_ids: bool | None = None) -> list[RatingsFormat]:
+def probe_files(
+    layout: Layout,
+    *,
+    string_movie_ids: bool | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> list[RatingsFormat]:
     """Detect the format of each ratings file of a layout from its first bytes or its schema.
 
     Parameters
@@ -68,6 +73,8 @@ def probe_files(layout: Layout, *, string_movie_ids: bool | None = None) -> list
         The files of the data set.
     string_movie_ids
         Whether the catalogue's ids are strings; None to decide by the ratings.
+    versions
+        The versions of files that tasks must read; files without one may have any.
 
     Raises
     ------
@@ -81,7 +88,15 @@ def probe_files(layout: Layout, *, string_movie_ids: bool | None = None) -> list
     string_columns = {name for file in files for name in file.string_columns}
     if string_movie_ids is not None:
         string_columns = string_columns - {MOVIE} | ({MOVIE} if string_movie_ids else set())
-    files = [replace(file, string_columns=tuple(sorted(string_columns))) for file in files]
+    versions = versions or {}
+    files = [
+        replace(
+            file,
+            string_columns=tuple(sorted(string_columns)),
+            version=versions.get(file.path, ""),
+        )
+        for file in files
+    ]
     if all(file.data_start == file.size for file in files):
         raise DataError(
             f"{layout.ratings}: holds a header and no ratings; replace it with a complete file"
@@ -234,15 +249,21 @@ def read_chunks(
     Raises
     ------
     DataError
-        If a file can't be read, is damaged, or was shortened after it was probed.
+        If a file can't be read, is damaged, or changed after the run began.
     """
     file, part = fragment
-    if file.codec == "parquet":
-        yield from parquet_reader.read_row_groups(file, part, detailed=detailed)
-    elif file.codec is None and not file.is_streamed:
-        yield from _read_byte_range(file, part)
-    else:
-        yield from _read_stream(file, size)
+    try:
+        if file.codec == "parquet":
+            yield from parquet_reader.read_row_groups(file, part, detailed=detailed)
+        elif file.codec is None and not file.is_streamed:
+            yield from _read_byte_range(file, part)
+        else:
+            yield from _read_stream(file, size)
+    finally:
+        # After the read: what was read before is of this version too. And if the read failed, a
+        # change explains it.
+        if file.version:
+            check_version(file.path, file.version)
 
 
 def release_buffers() -> None:

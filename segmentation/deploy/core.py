@@ -104,6 +104,10 @@ class Cluster:
         # Workers with other versions may fail to run the probe.
         return findings or preflight.check_workers(self.client, files, digest)
 
+    def check_input(self, files: Sequence[str], digest: str) -> list[str]:
+        """Return the workers for which the input changed since the run began."""
+        return preflight.check_input(self.client, files, digest) if self.is_remote else []
+
     def watch(
         self,
         files: Sequence[str],

@@ -208,6 +208,18 @@ def check_workers(client: Client, files: Sequence[str], digest: str) -> list[str
     return findings
 
 
+def check_input(client: Client, files: Sequence[str], digest: str) -> list[str]:
+    """Find workers for which the input is no longer what it was when the run began."""
+    probes = client.run(probe_worker, list(files), on_error="return")
+    return [
+        f"worker {address} sees other data than when the run began ({files[0]}): make sure that "
+        "nothing writes to it, and run again"
+        for address, probe in probes.items()
+        # A worker that died meanwhile has read what the others read.
+        if isinstance(probe, WorkerProbe) and probe.digest not in ("", digest)
+    ]
+
+
 def _check_probe(where: str, probe: WorkerProbe, files: Sequence[str], digest: str) -> list[str]:
     findings = []
     if probe.free_bytes < MIN_DISK_SPACE:

@@ -40,7 +40,7 @@ from segmentation.schema import TIMESTAMP
 from segmentation.tasks import copy_item, map_tasks, submit_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from distributed import Client, Future
@@ -76,6 +76,7 @@ def aggregate_ratings(
     n_threads: int | None = None,
     check_shuffle: Callable[[int], None] | None = None,
     trim_memory: Callable[[], None] | None = None,
+    versions: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> AggregatedRatings:
     """Stream ratings files into blocks of user statistics.
@@ -103,6 +104,8 @@ def aggregate_ratings(
         little memory for that.
     trim_memory
         Called before a shuffle, to return free memory to the operating system.
+    versions
+        The version that each file must have when a task has read it; None for any.
     progress
         Where to report progress; None reports nothing.
 
@@ -134,7 +137,7 @@ def aggregate_ratings(
     memory = memory or WorkerMemory.of_client(client)
     n_threads = n_threads or sum(client.nthreads().values())
     progress = progress or Progress()
-    files = probe_files(layout, string_movie_ids=catalogue.has_text_ids)
+    files = probe_files(layout, string_movie_ids=catalogue.has_text_ids, versions=versions)
     if deduplicate:
         _require_timestamps(files)
     if partition_bytes is None:

@@ -14,7 +14,7 @@ from segmentation.datasets.filesystem import is_local, url_to_fs
 from segmentation.deploy import diagnostics, preflight
 from segmentation.deploy.core import open_cluster
 from segmentation.deploy.memory import PeakMemory
-from segmentation.errors import UsageError
+from segmentation.errors import DataError, UsageError
 from segmentation.pipeline import copies, ground_truth, sources
 from segmentation.pipeline.error_messages import translate_errors
 from segmentation.pipeline.settings import Execution
@@ -70,6 +70,7 @@ class RunContext:
     out: Path
     layout: Layout
     fingerprint: str
+    versions: dict[str, str]
     cluster: Cluster
     progress: Progress
     memory: PeakMemory
@@ -119,6 +120,27 @@ class RunContext:
     def finish_stage(self, stage: str, result: dict[str, Any], files: Iterable[str] = ()) -> None:
         """Save the result of a stage, and what its files are, so that a resumed run takes it up."""
         self.folder.finish_stage(stage, self.settings.stage_key(stage), result, files)
+
+    @property
+    def task_versions(self) -> dict[str, str]:
+        """The versions of files that tasks must read; none if workers may have their own copies."""
+        if self.cluster.is_remote:
+            return {}
+        # A request per task would be too many.
+        return {path: v for path, v in self.versions.items() if is_local(url_to_fs(path)[0])}
+
+    def check_input(self) -> None:
+        """Check that no file changed since the run began, as this process and the workers see it.
+
+        Raises
+        ------
+        DataError
+            If one did.
+        """
+        layouts.check_versions(self.versions)
+        findings = self.cluster.check_input(self.layout.files, self.fingerprint)
+        if findings:
+            raise DataError(findings[0])
 
     def has_spare_memory(self, n_bytes: int) -> bool:
         """Whether this machine may use so many bytes more without breaking the memory limit."""
@@ -198,6 +220,8 @@ def open_run(
             layout = sources.resolve_data(settings, cluster, progress)
             copies.check_copy(layout)
             _check_apart(out, layout)
+            # Taken first, so that the fingerprint is of these versions.
+            versions = layouts.read_versions(layout.files)
             fingerprint = layouts.fingerprint(layout.files)
             _check_workers(cluster, layout, fingerprint, settings.partition_bytes, progress)
         yield RunContext(
@@ -207,6 +231,7 @@ def open_run(
             out,
             layout,
             fingerprint,
+            versions,
             cluster,
             progress,
             memory,

@@ -170,7 +170,7 @@ def run_convert(
 
 def _convert(run: RunContext) -> ConvertRun:
     settings, folder = run.settings, run.folder
-    files = probe_files(run.layout)
+    files = probe_files(run.layout, versions=run.task_versions)
     partition_bytes = settings.partition_bytes or run.cluster.budget.partition_bytes
     partitions = plan_partitions(files, partition_bytes)
     key = {
@@ -191,6 +191,7 @@ def _convert(run: RunContext) -> ConvertRun:
     counts, records = _write_parts(run, partitions, parts, max_rows)
     write_rejected_rows(run, counts.rejected)
     _copy_catalogue(run)
+    run.check_input()
     files_written = [file for record in records for file in record.files]
     manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
     names = ("data", "ratings", "seed", "max_rejected")

@@ -110,8 +110,10 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
             n_threads=cluster.threads,
             check_shuffle=cluster.check_shuffle,
             trim_memory=cluster.trim_memory,
+            versions=run.task_versions,
             progress=run.progress,
         )
+        run.check_input()
         write_rejected_rows(run, counts.rejected)
         user_blocks.save_blocks(cluster.client, path, blocks, catalogue.genres, 2 * cluster.threads)
     cluster.trim_memory()
