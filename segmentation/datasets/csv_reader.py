@@ -18,12 +18,14 @@ import numpy as np
 
 from segmentation.datasets import identifiers
 from segmentation.datasets.format import (
+    MAX_REJECT_BYTES,
     NO_TIMESTAMP,
     Columns,
     LineReject,
     ParsedChunk,
     RatingsFormat,
     is_exact_integer,
+    list_rejects,
 )
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
@@ -70,18 +72,18 @@ def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> 
         return ParsedChunk(_to_frame(columns), (), n_lines)
     pieces: list[Columns] = [_parse_each_line(file, b"", 0, detailed=detailed)[0]]
     rejected: list[LineReject] = []
-    start = line = 0
+    start = line = unlisted = 0
     while start < len(data):
         stop = data.find(b"\n", start + _PIECE_BYTES) + 1 or len(data)
         piece = data[start:stop]
         columns = _parse_strictly(file, piece, line, detailed=detailed)
         if columns is None:
             columns, rejects = _parse_each_line(file, piece, line, detailed=detailed)
-            rejected += rejects
+            unlisted += list_rejects(rejected, rejects, 0)
         pieces.append(columns)
         start, line = stop, line + piece.count(b"\n")
     merged = tuple(identifiers.concat_columns(column) for column in zip(*pieces, strict=True))
-    return ParsedChunk(_to_frame(merged), tuple(rejected), n_lines)
+    return ParsedChunk(_to_frame(merged), tuple(rejected), n_lines, unlisted)
 
 
 def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | bytes, float] | str:
@@ -258,7 +260,7 @@ def _parse_each_line(
             continue
         row = parse_line(file, line)
         if isinstance(row, str):
-            rejected.append(LineReject(number, row, line))
+            rejected.append(LineReject(number, row, line[:MAX_REJECT_BYTES]))
         else:
             rows.append(row)
             if detailed:

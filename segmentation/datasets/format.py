@@ -10,11 +10,17 @@ import numpy as np
 from segmentation.schema import MOVIE, RATING, USER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from numpy.typing import NDArray
 
 #: float64 represents every integer below this exactly.
 _EXACT_INTEGERS = 2**53
+
+#: At most so many rejected lines of a fragment, and of all files, are listed: the first ones. All
+#: are counted. So many bytes of each are kept.
+MAX_FRAGMENT_REJECTS, MAX_LISTED_REJECTS, MAX_REJECT_BYTES = 100_000, 500_000, 1_000
 
 #: The timestamp of a row without a valid one; it sorts before all others.
 NO_TIMESTAMP = -(2**63)
@@ -84,7 +90,8 @@ class RatingsFormat:
 class LineReject(NamedTuple):
     """A rejected line: its number within the chunk (from 0), the reason, and its text in UTF-8.
 
-    For Parquet, the line is a row, and its text the cells joined by commas.
+    For Parquet, the line is a row, and its text the cells joined by commas. A longer text than
+    :data:`MAX_REJECT_BYTES` is cut.
     """
 
     line: int
@@ -92,12 +99,29 @@ class LineReject(NamedTuple):
     text: bytes
 
 
+def list_rejects(listed: list[LineReject], rejects: Sequence[LineReject], first_line: int) -> int:
+    """Append rejected lines to a list while it is short enough; return how many were left out.
+
+    ``first_line`` is added to their line numbers.
+    """
+    n_free = max(0, MAX_FRAGMENT_REJECTS - len(listed))
+    listed += [
+        reject._replace(line=first_line + reject.line, text=reject.text[:MAX_REJECT_BYTES])
+        for reject in rejects[:n_free]
+    ]
+    return max(0, len(rejects) - n_free)
+
+
 class ParsedChunk(NamedTuple):
-    """The typed rows of a chunk, its rejected lines, and its number of lines, blank ones too."""
+    """The typed rows of a chunk, its rejected lines, and its number of lines, blank ones too.
+
+    ``unlisted`` is the number of rejected lines that are not listed.
+    """
 
     ratings: pd.DataFrame
     rejected: tuple[LineReject, ...]
     lines: int
+    unlisted: int = 0
 
 
 def is_exact_integer(values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -36,7 +36,8 @@ _PARQUET_DENSITY = 4
 #: Bytes of text per chunk of a compressed or streamed file.
 _CHUNK_BYTES = 8 << 20
 _HEAD_BYTES = 1 << 16
-_MAX_LINE_BYTES = 64 << 20
+#: A longer line is no rating: the file is damaged, or something else.
+_MAX_LINE_BYTES = 1 << 20
 #: Bytes read after the end of a range, to complete its last line.
 _OVERREAD_BYTES = 4096
 #: Buffers for reuse: allocating new memory takes several times as long as reading into it.
@@ -282,23 +283,42 @@ def _read_byte_range(file: RatingsFormat, part: ByteRange) -> Iterator[memoryvie
         with open_file(file.path, file.size) as handle:
             handle.seek(offset)
             size = _fill_buffer(handle, buffer, 0)
+            _check_length(file, offset, size, buffer)
+            start = 0 if is_first else buffer.find(b"\n", 0, min(last, size)) + 1
+            if not (is_first or start):
+                # No line begins here, so none needs to be completed.
+                return
             # The last line ends at or after the last byte of the range.
             while (stop := buffer.find(b"\n", max(last, 0), size) + 1) == 0:
                 if size < len(buffer):
                     stop = size
                     break
+                if size - last > _MAX_LINE_BYTES:
+                    raise _make_line_error(file.path, offset + last)
                 # A new buffer: a reader of the previous chunk may still hold a view of this one.
-                buffer = buffer + bytes(len(buffer))
+                buffer = buffer + bytes(_MAX_LINE_BYTES)
                 size = _fill_buffer(handle, buffer, size)
-        if offset + size < min(offset + len(buffer), file.size):
-            raise DataError(
-                f"{file.path}: is shorter than the {file.size:,} bytes it had when the run began; "
-                "make sure that nothing writes to it, and run again"
-            )
-        start = 0 if is_first else (buffer.find(b"\n", 0, stop) + 1 or stop)
+            _check_length(file, offset, size, buffer)
         yield memoryview(buffer)[start:stop]
     finally:
         _buffers.append(buffer)
+
+
+def _check_length(file: RatingsFormat, offset: int, size: int, buffer: bytearray) -> None:
+    """Check that a file did not end before the end that it had when it was probed."""
+    if offset + size < min(offset + len(buffer), file.size):
+        raise DataError(
+            f"{file.path}: is shorter than the {file.size:,} bytes it had when the run began; "
+            "make sure that nothing writes to it, and run again"
+        )
+
+
+def _make_line_error(path: str, offset: int | None = None) -> DataError:
+    place = "" if offset is None else f" after byte {offset:,}"
+    return DataError(
+        f"{path}: no line end within {_MAX_LINE_BYTES >> 20} MiB{place}; name a file of ratings, "
+        "or replace this one if it is damaged"
+    )
 
 
 def _take_buffer(size: int) -> bytearray:
@@ -333,10 +353,7 @@ def _read_stream(file: RatingsFormat, size: int) -> Iterator[bytes]:
             end = text.rfind(b"\n") + 1
             rest = text[end:]
             if len(rest) > _MAX_LINE_BYTES:
-                raise DataError(
-                    f"{file.path}: no line end within {_MAX_LINE_BYTES >> 20} MiB; name a file of "
-                    "ratings"
-                )
+                raise _make_line_error(file.path)
             if end:
                 yield text[:end]
         if rest:

@@ -51,6 +51,9 @@ class _Chunk(Protocol):
     @property
     def rejected(self) -> Sequence[LineReject]: ...
 
+    @property
+    def unlisted(self) -> int: ...
+
 
 ChunkT = TypeVar("ChunkT", bound=_Chunk)
 
@@ -62,6 +65,7 @@ class FragmentReport(NamedTuple):
     header_lines: int
     lines: int
     rejected: tuple[LineReject, ...]
+    unlisted: int = 0
 
 
 class PartitionSummary(NamedTuple):
@@ -95,9 +99,22 @@ class PartitionSummary(NamedTuple):
     without_timestamp: int = 0
 
     @property
+    def n_listed(self) -> int:
+        """Number of rejected rows that are listed."""
+        return sum(len(fragment.rejected) for fragment in self.fragments)
+
+    def without_listed(self) -> PartitionSummary:
+        """Return the summary with its rejected rows counted and none of them listed."""
+        fragments = tuple(
+            fragment._replace(rejected=(), unlisted=fragment.unlisted + len(fragment.rejected))
+            for fragment in self.fragments
+        )
+        return self._replace(fragments=fragments)
+
+    @property
     def rejected(self) -> int:
         """Number of rows that are not ratings."""
-        return sum(len(fragment.rejected) for fragment in self.fragments)
+        return sum(len(fragment.rejected) + fragment.unlisted for fragment in self.fragments)
 
 
 class PartitionReader(Generic[ChunkT]):
@@ -143,15 +160,18 @@ class PartitionReader(Generic[ChunkT]):
         """
         for index, fragment in enumerate(self._fragments):
             file = fragment.file
-            line = 0
+            line = unlisted = 0
             rejected: list[LineReject] = []
             for data in partitions.read_chunks(fragment, detailed=self._detailed):
                 for chunk in self._parse(file, data):
                     yield index, line, chunk
-                    rejected += [r._replace(line=line + r.line) for r in chunk.rejected]
+                    unlisted += chunk.unlisted
+                    unlisted += format.list_rejects(rejected, chunk.rejected, line)
                     line += chunk.lines
             self.reports.append(
-                FragmentReport(redact(file.path), file.header_lines, line, tuple(rejected))
+                FragmentReport(
+                    redact(file.path), file.header_lines, line, tuple(rejected), unlisted
+                )
             )
 
 

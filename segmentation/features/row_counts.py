@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segmentation.datasets.format import MAX_LISTED_REJECTS
 from segmentation.errors import DataError
 from segmentation.schema import TIMESTAMP, RejectedRow
 
@@ -31,7 +32,9 @@ class RowCounts:
     used, unmapped
         Number of ratings whose movie is in the catalogue, and of those whose movie is not.
     rejected
-        The rows that are not ratings.
+        The rows that are not ratings, or the first of them.
+    unlisted
+        Number of further such rows.
     movies
         Number of the catalogue's movies with a used rating.
     without_timestamp
@@ -41,13 +44,19 @@ class RowCounts:
     used: int = 0
     unmapped: int = 0
     rejected: list[RejectedRow] = field(default_factory=list)
+    unlisted: int = 0
     movies: int = 0
     without_timestamp: int = 0
 
     @property
+    def n_rejected(self) -> int:
+        """Total number of rows that are not ratings."""
+        return len(self.rejected) + self.unlisted
+
+    @property
     def read(self) -> int:
         """Total number of rows, without blank lines."""
-        return self.used + self.unmapped + len(self.rejected)
+        return self.used + self.unmapped + self.n_rejected
 
     def record(self) -> dict[str, int]:
         """Return the counts for the manifest."""
@@ -55,7 +64,7 @@ class RowCounts:
             "read": self.read,
             "used": self.used,
             "unmapped": self.unmapped,
-            "rejected": len(self.rejected),
+            "rejected": self.n_rejected,
         }
 
     def supersede(self, rows: Sequence[RejectedRow]) -> None:
@@ -81,7 +90,7 @@ class RowCounts:
         DataError
             If too many rows are rejected.
         """
-        if complete and len(self.rejected) <= max_rejected * self.read:
+        if complete and self.n_rejected <= max_rejected * self.read:
             return
         first = self.rejected[0]
         raise DataError(
@@ -90,10 +99,10 @@ class RowCounts:
             "raise {max_rejected}",
             "max_rejected",
             path=path,
-            rejected=len(self.rejected),
+            rejected=self.n_rejected,
             read=self.read,
             rows="rows" if complete else "rows read so far",
-            share=len(self.rejected) / self.read,
+            share=self.n_rejected / self.read,
             limit=max_rejected,
             place=f"line {first.line}" + ("" if first.file == path else f" of {first.file}"),
             reason=first.reason,
@@ -155,6 +164,7 @@ def sum_counts(summaries: Sequence[PartitionSummary]) -> RowCounts:
     counts.movies = int(np.unpackbits(seen).sum())
     reports = [report for summary in summaries for report in summary.fragments]
     for report, first_line in zip(reports, first_line_numbers(summaries), strict=True):
+        n_free = max(0, MAX_LISTED_REJECTS - len(counts.rejected))
         counts.rejected += [
             RejectedRow(
                 report.path,
@@ -162,8 +172,9 @@ def sum_counts(summaries: Sequence[PartitionSummary]) -> RowCounts:
                 line.reason,
                 line.text.decode("utf-8", "backslashreplace"),
             )
-            for line in report.rejected
+            for line in report.rejected[:n_free]
         ]
+        counts.unlisted += report.unlisted + max(0, len(report.rejected) - n_free)
     return counts
 
 
@@ -225,6 +236,7 @@ def collect_summaries(
     for task in as_completed(tasks):
         summary = task.result()
         summaries[positions[task.key]] = summary
+        _limit_listed(summaries)
         n_rejected += summary.rejected
         n_rows += summary.used + summary.unmapped + summary.rejected
         stage.update(len(summaries), len(tasks), "partitions", n_rows)
@@ -233,6 +245,18 @@ def collect_summaries(
         if must_stop(list(summaries.values())):
             return []
     return [summaries[i] for i in range(len(tasks))]
+
+
+def _limit_listed(summaries: dict[int, PartitionSummary]) -> None:
+    """Drop rejected rows that can't be among the first ones, from the last partition on."""
+    n_listed = sum(summary.n_listed for summary in summaries.values())
+    for i in sorted(summaries, reverse=True):
+        n_before = n_listed - summaries[i].n_listed
+        if n_before < MAX_LISTED_REJECTS:
+            return
+        if n_before < n_listed:
+            summaries[i] = summaries[i].without_listed()
+        n_listed = n_before
 
 
 def _check_rejected_so_far(

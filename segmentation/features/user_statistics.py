@@ -44,6 +44,8 @@ class ChunkStatistics(NamedTuple):
         Number of lines, blank ones included.
     rejected
         The lines that are not ratings.
+    unlisted
+        Number of further such lines.
     """
 
     statistics: UserStatistics
@@ -52,6 +54,7 @@ class ChunkStatistics(NamedTuple):
     seen: NDArray[np.uint8]
     lines: int
     rejected: tuple[LineReject, ...] = ()
+    unlisted: int = 0
 
 
 def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
@@ -74,6 +77,7 @@ def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
         np.packbits(seen),
         chunk.lines,
         chunk.rejected,
+        chunk.unlisted,
     )
 
 

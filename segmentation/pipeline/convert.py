@@ -140,8 +140,9 @@ class PartRecord(NamedTuple):
                     format.LineReject(line, reason, text.encode())
                     for line, reason, text in rejected
                 ),
+                unlisted,
             )
-            for path, header_lines, lines, rejected in self.reports
+            for path, header_lines, lines, rejected, unlisted in self.reports
         )
         n_rows = sum(file.rows for file in self.files)
         return PartitionSummary(reports, n_rows, 0, np.zeros(0, np.uint8))
@@ -189,7 +190,7 @@ def _convert(run: RunContext) -> ConvertRun:
     # A row takes at least one byte.
     max_rows = sum(file.size for file in files)
     counts, records = _write_parts(run, partitions, parts, max_rows)
-    write_rejected_rows(run, counts.rejected)
+    write_rejected_rows(run, counts)
     _copy_catalogue(run)
     run.check_input()
     files_written = [file for record in records for file in record.files]
@@ -274,8 +275,8 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
     if frames or not files:
         write_rows()
     reports = [
-        [path, header_lines, lines, [_to_strings(line) for line in rejected]]
-        for path, header_lines, lines, rejected in reader.reports
+        [path, header_lines, lines, [_to_strings(line) for line in rejected], unlisted]
+        for path, header_lines, lines, rejected, unlisted in reader.reports
     ]
     record = PartRecord(files, without_timestamp, reports)
     atomic.write_json(record_path, integrity.add_checksum(record._asdict()))

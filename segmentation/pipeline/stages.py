@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
     from numpy.typing import NDArray
 
+    from segmentation.features.row_counts import RowCounts
     from segmentation.features.user_blocks import UserBlocks
     from segmentation.pipeline.context import RunContext
     from segmentation.reporting.personas import Playbook
@@ -114,7 +115,7 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
             progress=run.progress,
         )
         run.check_input()
-        write_rejected_rows(run, counts.rejected)
+        write_rejected_rows(run, counts)
         user_blocks.save_blocks(cluster.client, path, blocks, catalogue.genres, 2 * cluster.threads)
     cluster.trim_memory()
     rows = counts.record()
@@ -133,11 +134,16 @@ def _imports_in_background() -> Iterator[None]:
             future.result()
 
 
-def write_rejected_rows(run: RunContext, rows: Sequence[Sequence[Any]]) -> None:
+def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
     """Write the rejected rows, if any, with their place and reason."""
-    if rows:
+    if counts.rejected:
         path = run.folder.result_path("rejected/ratings.csv")
-        atomic.write_csv(path, ("file", "line", "reason", "text"), rows)
+        atomic.write_csv(path, ("file", "line", "reason", "text"), counts.rejected)
+    if counts.unlisted:
+        run.progress.warn(
+            f"  warning: rejected/ratings.csv lists {len(counts.rejected):,} of "
+            f"{counts.n_rejected:,} rejected rows"
+        )
 
 
 def collect_warnings(run: RunContext, catalogue: Catalogue, rows: Mapping[str, int]) -> list[str]:

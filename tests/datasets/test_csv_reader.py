@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentation.datasets import csv_reader
+from segmentation.datasets import csv_reader, format
 from segmentation.datasets.csv_reader import parse_line, parse_lines, split_line
 from segmentation.datasets.format import NO_TIMESTAMP, RatingsFormat
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
@@ -277,3 +277,13 @@ def test_real_ratings_as_pandas_reads_them(real_data: Path) -> None:
             pd.testing.assert_frame_equal(frame, expected)
             assert rejected == []
             assert n_lines == len(expected) + 1
+
+
+def test_garbage_is_counted_in_full_and_listed_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(format, "MAX_FRAGMENT_REJECTS", 3)
+    file = RatingsFormat("a.csv", 99, b",", ("userId", "movieId", "rating"), 0, 0, (0.5, 5))
+    text = b"x\n" + b"y" * 5_000 + b"\n1,10,4.0\n" + b"z\n" * 200_000
+    chunk = csv_reader.parse_lines(file, text)
+    assert [len(reject.text) for reject in chunk.rejected] == [1, 1_000, 1]
+    assert chunk.unlisted == 200_002 - 3
+    assert (len(chunk.ratings), chunk.lines) == (1, 200_003)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pandas as pd
@@ -48,8 +49,23 @@ def test_a_range_within_one_line_is_empty(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.csv", HEADER + "1,10,4.0,1\n2,20,3.0,2\n")
     file = probe(path)
     middle = ByteRange(str(path), file.data_start + 3, file.data_start + 5)
-    (chunk,) = read_chunks(Fragment(file, middle))
-    assert chunk == b""
+    assert list(read_chunks(Fragment(file, middle))) == []
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "ratings.csv.gz"])
+def test_a_hole_in_a_file_is_not_read_into_memory(tmp_path: Path, name: str) -> None:
+    """A crash can leave a file with a hole of zeros; the rest of it is not one line."""
+    path = tmp_path / name
+    with gzip.open(path, "wb") if name.endswith("gz") else path.open("wb") as stream:
+        stream.write(HEADER.encode() + b"1,10,4.0,1\n" + bytes(40 << 20) + b"\n2,20,3.0,2\n")
+    file = probe(path)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="no line end within 1 MiB"):
+        for (fragment,) in plan_partitions([file], 1 << 20):
+            for chunk in read_chunks(fragment, 1 << 20):
+                assert len(chunk) < 2 << 20
+    assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    tracemalloc.stop()
 
 
 def test_ranges_cover_the_data_without_overlap() -> None:

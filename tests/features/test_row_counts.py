@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,22 @@ def test_collecting_ends_when_no_rest_can_save_the_run(client) -> None:
     # The line is counted from all partitions before it: the header and 40 lines.
     with pytest.raises(DataError, match=r"are not ratings, .*; the first is line 42: is bad"):
         collect(client, two_bad, max_rejected=0.1, max_rows=100)
+
+
+def test_only_the_first_rejected_rows_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the same in whatever order the partitions end, and all are counted."""
+    monkeypatch.setattr(row_counts, "MAX_LISTED_REJECTS", 5)
+    summaries = [
+        summary(FragmentReport("a.csv", 1, 10, tuple(reject(line) for line in lines), 2), used=1)
+        for lines in ((1, 2), (), (0, 4), (3, 5, 6), (7,))
+    ]
+    for order in itertools.permutations(range(5)):
+        collected: dict[int, PartitionSummary] = {}
+        for i in order:
+            collected[i] = summaries[i]
+            row_counts._limit_listed(collected)
+            assert sum(s.n_listed for s in collected.values()) < 5 + 3
+        counts = row_counts.sum_counts([collected[i] for i in range(5)])
+        assert [row.line for row in counts.rejected] == [3, 4, 22, 26, 35]
+        assert counts.n_rejected == 8 + 5 * 2
+        assert counts.read == counts.used + counts.n_rejected
