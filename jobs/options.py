@@ -164,6 +164,13 @@ def parse_out(arguments: argparse.Namespace) -> Path:
                 "{resume} needs {out}: name the folder of the run to continue", "resume", "out"
             )
         return default_out()
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", arguments.out):
+        raise UsageError(
+            "{out} {value}: is a URL, and results are written to a folder of this machine: name "
+            "one, and copy it from there",
+            "out",
+            value=arguments.out,
+        )
     if not arguments.out.strip():
         raise UsageError("{out}: is empty: name a folder, or leave the option out", "out")
     return Path(arguments.out)

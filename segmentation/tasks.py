@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import threading
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from distributed import Client, Future
 
 _T = TypeVar("_T")
+
+#: Key of Dask's configuration → how many blocks have set it, and its value before the first.
+_config_before: dict[str, tuple[int, Any]] = {}
+_config_lock = threading.Lock()
+_MISSING = object()
 
 
 def map_tasks(
@@ -61,3 +68,42 @@ def copy_item(result: tuple[Any, ...], index: int) -> Any:
     not a copy would keep all of it in memory.
     """
     return copy.deepcopy(result[index])
+
+
+@contextmanager
+def set_dask_config(values: Mapping[str, Any]) -> Iterator[None]:
+    """Set Dask's configuration, which all threads share, and restore it afterwards.
+
+    ``dask.config.set`` restores what it found when it began: of two blocks in two threads that
+    overlap, the one that ends last would leave the values of the other. Here the first block of a
+    key remembers its value, and the last one restores it.
+    """
+    import dask
+
+    with _config_lock:
+        for key in values:
+            n_users, before = _config_before.get(key, (0, None))
+            if n_users == 0:
+                before = dask.config.get(key, _MISSING)
+            _config_before[key] = n_users + 1, before
+        dask.config.set(dict(values))
+    try:
+        yield
+    finally:
+        with _config_lock:
+            for key in values:
+                n_users, before = _config_before.pop(key)
+                if n_users > 1:
+                    _config_before[key] = n_users - 1, before
+                elif before is not _MISSING:
+                    dask.config.set({key: before})
+                else:
+                    _delete_dask_config(key)
+
+
+def _delete_dask_config(key: str) -> None:
+    import dask
+
+    *parents, name = dask.config.canonical_name(key, dask.config.config).split(".")
+    section = dask.config.get(".".join(parents)) if parents else dask.config.config
+    section.pop(dask.config.canonical_name(name, section), None)

@@ -202,6 +202,10 @@ def require_file(path: str) -> int:
         ) from error
     if info["type"] == "directory":
         raise DataError(f"{path}: is a folder, not a file; name a file")
+    if info["type"] != "file":
+        raise DataError(
+            f"{path}: is a pipe or a device, which can't be read twice; write its content to a file"
+        )
     if info["size"] is None:
         raise DataError(
             f"{path}: its server does not report its size; download it and pass the local file"

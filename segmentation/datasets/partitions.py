@@ -142,6 +142,10 @@ def _parse_head(
         columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
         return RatingsFormat(path, size, b"::", columns, bom_length, 0, layout.scale, codec)
     header = head[bom_length:].split(b"\n", 1)[0]
+    if len(head) >= _HEAD_BYTES and bom_length + len(header) == len(head):
+        raise DataError(
+            f"{path}, line 1: no line end within {_HEAD_BYTES >> 10} KiB; name a file of ratings"
+        )
     columns = _parse_header(path, header)
     start = bom_length + len(header) + 1
     if codec is None:

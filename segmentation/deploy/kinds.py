@@ -20,6 +20,7 @@ from segmentation.deploy.config import (
 )
 from segmentation.deploy.tls import find_key_pair_problem, find_validity_problem
 from segmentation.errors import ClusterError, UsageError, format_error
+from segmentation.tasks import set_dask_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -305,8 +306,6 @@ def _start_ssh(config: Mapping[str, Any], stack: contextlib.ExitStack) -> tuple[
 
 def _configure_tls(security: Security, stack: contextlib.ExitStack) -> None:
     """Set the certificates in Dask's configuration, which the remote processes inherit."""
-    import dask
-
     # Key by key, because setting the whole section would drop its other settings.
     tls = "distributed.comm.tls"
     options = {
@@ -316,7 +315,7 @@ def _configure_tls(security: Security, stack: contextlib.ExitStack) -> None:
     for role in ("scheduler", "worker", "client"):
         options[f"{tls}.{role}.cert"] = security.tls_client_cert
         options[f"{tls}.{role}.key"] = security.tls_client_key
-    stack.enter_context(dask.config.set(options))
+    stack.enter_context(set_dask_config(options))
 
 
 def _start_kubernetes(

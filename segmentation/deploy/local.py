@@ -19,6 +19,7 @@ from segmentation.deploy.config import LOOPBACK, parse_memory
 from segmentation.deploy.memory_budget import Budget, plan_budget
 from segmentation.deploy.worker_setup import configure_logging
 from segmentation.errors import ClusterError, format_error
+from segmentation.tasks import set_dask_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +54,6 @@ def start_local_cluster(
     ClusterError
         If the cluster can't be started.
     """
-    import dask
     from distributed import Client
 
     in_process = config["kind"] == "threads"
@@ -61,7 +61,7 @@ def start_local_cluster(
     dashboard = (config.get("dashboard") or None) if has_bokeh() else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(
-            dask.config.set(
+            set_dask_config(
                 {**budget.dask_config(), "distributed.scheduler.worker-ttl": _WORKER_TTL}
             )
         )

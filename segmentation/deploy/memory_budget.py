@@ -61,6 +61,8 @@ class Budget:
         Memory that each worker may use.
     reserved_mem
         Memory of a worker before it holds any data.
+    is_limited
+        Whether the workers have a limit; if not, ``worker_mem`` is assumed.
 
     Examples
     --------
@@ -74,6 +76,7 @@ class Budget:
     threads: int
     worker_mem: int
     reserved_mem: int
+    is_limited: bool = True
 
     @property
     def available_mem(self) -> int:
@@ -183,11 +186,11 @@ class Budget:
             f"{environ}.MALLOC_ARENA_MAX": 2,
         }
 
-    def record(self) -> dict[str, int]:
-        """Return the manifest's record of the budget."""
+    def record(self) -> dict[str, int | None]:
+        """Return the manifest's record of the budget; None for a limit that there isn't."""
         return {
-            "limit_bytes": self.allowed_mem,
-            "worker_bytes": self.worker_mem,
+            "limit_bytes": self.allowed_mem if self.is_limited else None,
+            "worker_bytes": self.worker_mem if self.is_limited else None,
             "partition_bytes": self.partition_bytes,
             "block_users": self.block_users,
         }
@@ -277,7 +280,14 @@ def budget_of_workers(workers: Sequence[tuple[int, int]]) -> Budget:
     smallest = min(limits, default=_ASSUMED_WORKER_MEM)
     threads = max((n for _, n in workers), default=1)
     allowed = sum(limit or smallest for limit, _ in workers)
-    return Budget(allowed, max(len(workers), 1), threads, smallest, _WORKER_RESERVED_MEM)
+    return Budget(
+        allowed,
+        max(len(workers), 1),
+        threads,
+        smallest,
+        _WORKER_RESERVED_MEM,
+        is_limited=len(limits) == len(workers),
+    )
 
 
 def _format_mib(n_bytes: int) -> str:

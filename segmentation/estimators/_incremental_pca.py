@@ -35,7 +35,7 @@ class PCAResult(NamedTuple):
     noise_variance
         Mean variance of the components that are left out; 0 if there are none.
     angle_to_exact_degrees
-        Largest principal angle to the components of exact PCA; NaN if nothing varies.
+        Largest principal angle to the components of exact PCA; NaN if nothing varies along one.
     """
 
     n_samples: int
@@ -128,9 +128,9 @@ def _summarize(
         explained_variance=variance,
         explained_variance_ratio=variance / total if total > 0 else np.zeros(n_components),
         noise_variance=rest / n_left_out if n_left_out > 0 else 0.0,
-        # If nothing varies, any axes are as exact as any others.
+        # Along an axis without variance, any direction is as exact as any other.
         angle_to_exact_degrees=principal_angle(components, exact_components(exact, n_components))
-        if total > 0
+        if variance[-1] > np.finfo(np.float64).eps * len(mean) * total
         else float("nan"),
     )
 

@@ -28,7 +28,8 @@ class TooFewDistinctRowsError(ValueError):
             if self.n_distinct
             else "pass at least one row"
         )
+        rows = "row" if self.n_distinct == 1 else "rows"
         return (
-            f"{self.n_distinct} distinct rows for n_clusters={self.n_clusters} "
+            f"{self.n_distinct} distinct {rows} for n_clusters={self.n_clusters} "
             f"(n_samples={self.n_samples}): {remedy}"
         )

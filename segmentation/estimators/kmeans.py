@@ -12,7 +12,7 @@ from sklearn.base import ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
 from segmentation.estimators import _lloyd
-from segmentation.estimators._blockwise import check_array, split_rows, unique_name
+from segmentation.estimators._blockwise import check_array, check_finite, split_rows, unique_name
 from segmentation.estimators._k_means import k_means
 
 if TYPE_CHECKING:
@@ -178,9 +178,17 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
     def score(
         self, X: Any, y: None = None, sample_weight: ArrayLike | da.Array | None = None
     ) -> float:
-        """Return the negative inertia of ``X`` for the fitted centers."""
+        """Return the negative inertia of ``X`` for the fitted centers.
+
+        Raises
+        ------
+        ValueError
+            If ``X`` holds NaN or infinity.
+        """
         rows = split_rows(self._check_features(X), sample_weight)
-        return -float(_lloyd.lloyd_pass(rows, [self.cluster_centers_]).inertia[0])
+        inertia = _lloyd.lloyd_pass(rows, [self.cluster_centers_]).inertia
+        check_finite(inertia)
+        return -float(inertia[0])
 
     def reorder(self, order: Sequence[int]) -> KMeans:
         """Renumber the clusters: the new cluster ``i`` is the old cluster ``order[i]``.

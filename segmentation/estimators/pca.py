@@ -9,7 +9,7 @@ import dask_ml.decomposition
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from segmentation.estimators._blockwise import check_array
+from segmentation.estimators._blockwise import check_array, check_finite
 from segmentation.estimators._incremental_pca import fit_incremental_pca, project
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         Mean variance of the components that are left out; 0 if there are none.
     angle_to_exact_degrees_ : float
         Largest principal angle to the components of exact PCA, which come from the scatter matrix
-        of the same pass; NaN if nothing varies.
+        of the same pass; NaN if nothing varies along one of them.
     n_samples_seen_, n_features_in_, n_components_ : int
         Numbers of rows, features and components.
 
@@ -109,6 +109,10 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         self.angle_to_exact_degrees_ = result.angle_to_exact_degrees
         return self
 
+    def fit_transform(self, X: Any, y: None = None) -> da.Array | NDArray[np.float64]:
+        """Fit, and return the projection of the same rows, as :meth:`transform` does."""
+        return self.fit(X).transform(X)
+
     def transform(self, X: Any) -> da.Array | NDArray[np.float64]:
         """Project rows onto the components; float64 of shape (n_samples, n_components).
 
@@ -116,7 +120,9 @@ class IncrementalPCA(dask_ml.decomposition.IncrementalPCA):  # type: ignore[misc
         """
         check_is_fitted(self, ["components_", "mean_"])
         if not isinstance(X, da.Array):
-            return project(np.asarray(X), self.mean_, self._scale_components())
+            X = np.asarray(X)
+            check_finite(X)
+            return project(X, self.mean_, self._scale_components())
         X = check_array(X)
         return X.map_blocks(
             project,

@@ -10,6 +10,7 @@ from segmentation.deploy.core import open_cluster
 from segmentation.deploy.local import cache_dir
 from segmentation.pipeline.settings import parse_synthetic_rows
 from segmentation.storage.atomic import hold_lock
+from segmentation.tasks import set_dask_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ def _generate_synthetic(rows: int, seed: int, cluster: Cluster, progress: Progre
                     folder,
                     client,
                     lambda done, total: stage.update(done, total, "rows"),
+                    remedy="set XDG_CACHE_HOME to a folder on another disk",
                 )
                 stage.note = f"{rows:,} ratings saved to {folder}"
     return str(folder)
@@ -69,10 +71,8 @@ def _open_local_client(cluster: Cluster) -> Iterator[Client]:
     if not cluster.is_remote:
         yield cluster.client
         return
-    import dask
-
     # The environment's settings are meant for the remote cluster, not for this one.
-    with dask.config.set({"segmentation.cluster": {}}), open_cluster("threads") as local:
+    with set_dask_config({"segmentation.cluster": {}}), open_cluster("threads") as local:
         yield local.client
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import tomllib
@@ -87,6 +88,10 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
         raw = tomllib.loads(_read_playbook(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
+    if unknown := set(raw) - {"persona", "everyone"}:
+        raise UsageError(
+            f"{file}: unknown: {', '.join(sorted(unknown))}: keep [[persona]] and [everyone] alone"
+        )
     entries = raw.get("persona", [])
     if not isinstance(entries, list) or not entries or "everyone" not in raw:
         raise UsageError(f"{file}: needs at least one [[persona]] and one [everyone]")
@@ -106,6 +111,9 @@ def playbook_digest(path: str | Path | None) -> str:
 def _read_playbook(path: str | Path | None) -> bytes:
     if path is None:
         return resources.files(__package__).joinpath("playbook.toml").read_bytes()
+    # A pipe would be waited for, and could be read only once.
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return Path(path).read_bytes()
 
 
@@ -143,8 +151,12 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
         raise UsageError(f"{where}: a text is empty or holds a line break or control character")
     for text in texts[1:]:
         template = Template(text)
-        names = template.get_identifiers() if template.is_valid() else ["$"]
-        unknown = set(names) - set(_PLACEHOLDERS)
+        if not template.is_valid():
+            raise UsageError(
+                f"{where}: a $ without a name in {text[:60]!r}: write $$ for a dollar sign, or use "
+                f"${', $'.join(_PLACEHOLDERS)}"
+            )
+        unknown = set(template.get_identifiers()) - set(_PLACEHOLDERS)
         if unknown:
             raise UsageError(
                 f"{where}: unknown word ${', $'.join(sorted(unknown))}: use "
@@ -155,8 +167,12 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
 def _parse_traits(traits: Any, where: str) -> tuple[float, float, float]:
     try:
         movies, share, satisfaction = (float(traits[name]) for name in _TRAITS)
+        if len(traits) != len(_TRAITS):
+            raise KeyError
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise UsageError(f"{where}: recognised_by needs the numbers {', '.join(_TRAITS)}") from None
+        raise UsageError(
+            f"{where}: recognised_by needs the numbers {', '.join(_TRAITS)} alone"
+        ) from None
     if not (movies > 0 and all(map(math.isfinite, (movies, share, satisfaction)))):
         raise UsageError(
             f"{where}: recognised_by needs finite numbers, and movies_per_user above 0"

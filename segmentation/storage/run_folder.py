@@ -398,7 +398,7 @@ def check_available(
 def _find_run(path: Path) -> str | None:
     """Return "a finished", "an unfinished" or None; raise where there are other files and no run.
 
-    Files whose names start with a dot are no obstacle, nor is ``lost+found``.
+    Empty folders and names that start with a dot are no obstacle, nor is ``lost+found``.
     """
     if (path / WORK / _STATE).exists() or _is_publishing(path):
         return "an unfinished"
@@ -406,7 +406,8 @@ def _find_run(path: Path) -> str | None:
         return "a finished"
     entries = sorted(path.iterdir()) if path.is_dir() else []
     for entry in entries:
-        if not entry.name.startswith(".") and entry.name != "lost+found":
+        is_empty_folder = entry.is_dir() and not any(entry.iterdir())
+        if not (entry.name.startswith(".") or entry.name == "lost+found" or is_empty_folder):
             raise UsageError(
                 "{path}: holds {name} but no run: choose another {out}",
                 "out",
@@ -421,6 +422,18 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
 
     A run never writes, or deletes, through a link: it could lead out of the folder.
     """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            "{path}: can't be a folder's name ({reason}): choose another {out}",
+            "out",
+            path=_shorten(path),
+            reason=reason,
+        ) from error
     if path.exists() and not path.is_dir():
         raise UsageError("{path}: is a file: choose a folder for {out}", "out", path=path)
     if path.is_dir() and any(path.samefile(folder) for folder in _find_protected_folders()):
@@ -437,6 +450,10 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
             _check_kind(path / name, stat.S_ISREG)
         elif stat.S_ISDIR(_check_kind(path / name, stat.S_ISREG, stat.S_ISDIR)):
             _check_parts(path / name)
+
+
+def _shorten(path: Path) -> str:
+    return text if len(text := str(path)) <= 80 else text[:77] + "..."
 
 
 def _find_protected_folders() -> list[Path]:

@@ -217,3 +217,10 @@ def test_through_a_client_without_run_spec_warnings(client, caplog) -> None:
 def test_one_start_on_a_few_thousand_rows(n: int) -> None:
     X = blobs(n=n, k=3)
     assert KMeans(3, n_init=1, random_state=0).fit(dask_rows(X, 1_000)).inertia_ > 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_score_refuses_what_is_no_number(value: float) -> None:
+    model = KMeans(n_clusters=2).fit(np.random.default_rng(0).normal(size=(50, 4)))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.score(np.full((3, 4), value))

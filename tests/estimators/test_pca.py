@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.decomposition
 import sklearn.exceptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentation import IncrementalPCA
+from segmentation import IncrementalPCA, KMeans
 from segmentation.estimators import _incremental_pca
 
 
@@ -99,3 +100,28 @@ def test_errors_say_what_to_do() -> None:
     bad[3, 3] = np.nan
     with pytest.raises(ValueError, match="NaN or infinity in the input"):
         IncrementalPCA(2).fit(da.from_array(bad, chunks=(100, 6)))
+
+
+def test_fit_transform_and_pipelines_take_any_array() -> None:
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X = np.random.default_rng(0).normal(size=(60, 4)) * [1, 2, 3, 4]
+    expected = np.abs(PCA(2).fit_transform(X))
+    for data in (X, pd.DataFrame(X), da.from_array(X, chunks=(20, 4))):
+        projected = IncrementalPCA(n_components=2).fit_transform(data)
+        np.testing.assert_allclose(np.abs(np.asarray(projected)), expected, atol=1e-9)
+    pipeline = make_pipeline(StandardScaler(), IncrementalPCA(n_components=2), KMeans(n_clusters=2))
+    for data in (X, pd.DataFrame(X)):
+        assert pipeline.fit_predict(data).shape == (60,)
+        assert pipeline.transform(data).shape == (60, 2)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        IncrementalPCA(n_components=2).fit(X).transform(np.full((3, 4), np.nan))
+
+
+def test_no_angle_along_an_axis_without_variance() -> None:
+    x = np.random.default_rng(0).normal(size=50)
+    flat = IncrementalPCA(n_components=2).fit(np.column_stack([x, x, 0 * x]))
+    assert np.isnan(flat.angle_to_exact_degrees_)
+    assert IncrementalPCA(n_components=1).fit(np.column_stack([x, x])).angle_to_exact_degrees_ < 1

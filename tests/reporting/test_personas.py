@@ -191,3 +191,18 @@ def test_missing_playbook(tmp_path: Path) -> None:
 def test_ordinals() -> None:
     texts = [personas._format_ordinal(n) for n in (6, 11, 12, 13, 20, 21, 22, 23, 24)]
     assert texts == ["6th", "11th", "12th", "13th", "20th", "21st", "22nd", "23rd", "24th"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PERSONA.replace("$users", "5 $ each") + EVERYONE, r"a \$ without a name .* write \$\$"),
+        (PERSONA + EVERYONE + "\n[colours]\nred = 1\n", "unknown: colours: keep"),
+        ("title = 'x'\n" + PERSONA + EVERYONE, "unknown: title: keep"),
+    ],
+)
+def test_what_a_playbook_may_not_hold(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "playbook.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_playbook(path)

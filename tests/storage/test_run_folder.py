@@ -344,6 +344,7 @@ def test_the_root_and_the_home_folder_are_refused(
 
 def test_folders_with_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
+    (tmp_path / "empty").mkdir()
     (tmp_path / ".DS_Store").touch()
     run_folder.check_available(tmp_path, OUTPUTS)
     (tmp_path / "thesis.tex").touch()

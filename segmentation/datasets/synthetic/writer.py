@@ -63,6 +63,7 @@ def write_dataset(
     folder: str | Path,
     client: Client,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    remedy: str = "choose another folder",
 ) -> Plan:
     """Write ``rows`` ratings and their catalogue to ``folder``.
 
@@ -81,6 +82,8 @@ def write_dataset(
         Its workers generate the ratings; this process writes them.
     progress
         Called with the number of rows written so far and the total.
+    remedy
+        What an error advises if the folder can't be used.
 
     Returns
     -------
@@ -111,8 +114,7 @@ def write_dataset(
         if need > free:
             raise DataError(
                 f"{folder}: {rows:,} ratings take about {need / 1e6:,.1f} MB, and only "
-                f"{free / 1e6:,.1f} MB are free: free some space, write fewer rows, or choose "
-                "another folder"
+                f"{free / 1e6:,.1f} MB are free: free some space, write fewer rows, or {remedy}"
             )
         plan = make_plan(rows, seed)
         _make_partial_path(folder / "links.csv").write_bytes(format_links(plan.movies))
@@ -131,7 +133,7 @@ def write_dataset(
         is_complete = True
     except OSError as error:
         raise DataError(
-            f"{folder}: can't be written ({error.strerror or error}): choose another folder"
+            f"{folder}: can't be written ({error.strerror or error}): {remedy}"
         ) from error
     finally:
         if not is_complete:

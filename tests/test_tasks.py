@@ -1,0 +1,35 @@
+"""Dask's configuration is restored, however blocks in threads overlap."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import ExitStack
+
+import dask
+import pytest
+
+from segmentation.tasks import set_dask_config
+
+KEYS = ("segmentation.test.present", "segmentation.test-absent", "absent")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_overlapping_blocks_restore_what_was_there(order: tuple[int, ...]) -> None:
+    with dask.config.set({KEYS[0]: "before"}):
+        before = repr(dask.config.config)
+        stacks = [ExitStack() for _ in range(3)]
+        for number, stack in enumerate(stacks):
+            stack.enter_context(set_dask_config(dict.fromkeys(KEYS[: number + 1], number)))
+            assert dask.config.get(KEYS[number]) == number
+        for number in order:
+            assert dask.config.get(KEYS[0]) == 2
+            stacks[number].close()
+        assert repr(dask.config.config) == before
+    assert dask.config.get(KEYS[2], None) is None
+
+
+def test_a_value_of_the_caller_within_a_block_stays_elsewhere() -> None:
+    with set_dask_config({"segmentation.test.a": 1}), dask.config.set({"segmentation.test.b": 2}):
+        assert dask.config.get("segmentation.test.a") == 1
+        assert dask.config.get("segmentation.test.b") == 2
+    assert dask.config.get("segmentation.test.a", None) is None
