@@ -102,8 +102,15 @@ def set_dask_config(values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _delete_dask_config(key: str) -> None:
+    """Delete a key, and the sections that are empty without it."""
     import dask
 
-    *parents, name = dask.config.canonical_name(key, dask.config.config).split(".")
-    section = dask.config.get(".".join(parents)) if parents else dask.config.config
-    section.pop(dask.config.canonical_name(name, section), None)
+    sections = [dask.config.config]
+    *parents, name = key.split(".")
+    for parent in parents:
+        sections.append(sections[-1][dask.config.canonical_name(parent, sections[-1])])
+    for section, written in zip(reversed(sections), (name, *reversed(parents)), strict=True):
+        part = dask.config.canonical_name(written, section)
+        if section is not sections[-1] and section[part]:
+            return
+        section.pop(part, None)

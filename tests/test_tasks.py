@@ -10,7 +10,7 @@ import pytest
 
 from segmentation.tasks import set_dask_config
 
-KEYS = ("segmentation.test.present", "segmentation.test-absent", "absent")
+KEYS = ("test-only.present", "test-only.sub.absent", "absent")
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -26,10 +26,11 @@ def test_overlapping_blocks_restore_what_was_there(order: tuple[int, ...]) -> No
             stacks[number].close()
         assert repr(dask.config.config) == before
     assert dask.config.get(KEYS[2], None) is None
+    assert "test-only" not in dask.config.config
 
 
 def test_a_value_of_the_caller_within_a_block_stays_elsewhere() -> None:
-    with set_dask_config({"segmentation.test.a": 1}), dask.config.set({"segmentation.test.b": 2}):
-        assert dask.config.get("segmentation.test.a") == 1
-        assert dask.config.get("segmentation.test.b") == 2
-    assert dask.config.get("segmentation.test.a", None) is None
+    with set_dask_config({"test-only.a": 1}), dask.config.set({"test-only.b": 2}):
+        assert dask.config.get("test-only.a") == 1
+        assert dask.config.get("test-only.b") == 2
+    assert dask.config.get("test-only.a", None) is None

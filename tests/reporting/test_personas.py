@@ -205,4 +205,4 @@ def test_what_a_playbook_may_not_hold(tmp_path: Path, text: str, message: str) -
     path = tmp_path / "playbook.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        load_playbook(path)
+        personas.load_playbook(path)
