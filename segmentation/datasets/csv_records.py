@@ -82,6 +82,11 @@ def _parse_with_arrow(data: bytes, names: Sequence[str]) -> Iterator[list[str]] 
     has_duplicates = len({*header}) < len(header)
     if len(header) < 2 or has_duplicates or not {*names} <= {*header} or b"\0" in data:
         return None
+    try:
+        # pyarrow prints a traceback if an odd record is not UTF-8, and loses it.
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
     csv.field_size_limit(_FIELD_LIMIT)
     odd_records: dict[int, list[str]] = {}
     # If a quote is never closed, this record becomes part of the quoted field, and the check fails.
