@@ -95,3 +95,14 @@ def test_a_closed_stream_does_not_stop_the_work(clock: list[float]) -> None:
         reporter.say("lost")
     assert len(reporter.stages) == 1
     assert not reporter.live
+
+
+def test_no_control_character_and_no_secret_reaches_the_terminal() -> None:
+    stream = io.StringIO()
+    progress = TerminalProgress(stream)
+    progress.warn("\x1b[2J\x9b31m a\rb\x07 \u202e http://me:pw@host/x?token=1")
+    progress.say("movies: Amélie, 東京")
+    text = stream.getvalue()
+    assert text == (
+        "\\x1b[2J\\x9b31m a b\\x07 \\u202e http://***@host/x?***\nmovies: Amélie, 東京\n"
+    )
