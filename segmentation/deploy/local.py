@@ -125,18 +125,26 @@ def _new_cluster(
 
 @contextmanager
 def _defer_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back while the cluster starts, and raise it afterwards."""
+    """Hold Ctrl-C back while the cluster starts, and SIGTERM if the caller handles it.
+
+    A cluster that is interrupted half-way can't be closed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(signal.getsignal(number))
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if signals:
-            raise KeyboardInterrupt
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def has_bokeh() -> bool:

@@ -74,3 +74,23 @@ def test_the_dashboard_has_an_address_on_request(tmp_path: Path) -> None:
         assert cluster.dashboard is not None
         assert cluster.dashboard.startswith("http://127.0.0.1:")
         assert cluster.dashboard.endswith("/status")
+
+
+class _TerminatedError(Exception):
+    """What the caller's handler raises."""
+
+
+def test_a_handled_sigterm_waits_until_the_cluster_has_started() -> None:
+    def terminate(number: int, frame: object) -> None:
+        raise _TerminatedError
+
+    previous = signal.signal(signal.SIGTERM, terminate)
+    steps = []
+    try:
+        with pytest.raises(_TerminatedError), local._defer_interrupts():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("started")
+        assert signal.getsignal(signal.SIGTERM) is terminate
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert steps == ["started"]
