@@ -127,11 +127,11 @@ class RunFolder:
         self.path = Path(path)
         self.outputs = outputs
         self.is_state_damaged = False
-        self._is_new = not self.path.exists()
         self._work = self.path / WORK
         self._results = self._work / _RESULTS
-        _check_paths(self.path, outputs)
         with _name_unwritable(self.path):
+            _check_paths(self.path, outputs)
+            self._is_new = not self.path.exists()
             self._work.mkdir(parents=True, exist_ok=True)
             self._lock = _lock_file(self._work / _LOCK, self.path)
             try:
@@ -306,12 +306,13 @@ def finish_publishing(path: str | Path, outputs: RunOutputs) -> None:
         If the folder can't be written.
     """
     path = Path(path)
-    if not _is_publishing(path):
-        return
-    _check_paths(path, outputs)
-    with _name_unwritable(path), _lock_file(path / WORK / _LOCK, path):
-        if _read_job(path) in (outputs.job, *outputs.replaces):
-            _finish_publishing(path, outputs)
+    with _name_unwritable(path):
+        if not _is_publishing(path):
+            return
+        _check_paths(path, outputs)
+        with _lock_file(path / WORK / _LOCK, path):
+            if _read_job(path) in (outputs.job, *outputs.replaces):
+                _finish_publishing(path, outputs)
 
 
 def _is_publishing(path: Path) -> bool:
@@ -374,11 +375,14 @@ def check_available(
         If ``path`` is a file, the root or the home folder; holds links in the place of results;
         holds a run and it is neither resumed nor overwritten; holds a run that this job must not
         replace; or holds no run but other files.
+    DataError
+        If the folder can't be read.
     """
     path = Path(path)
-    _check_paths(path, outputs)
-    state = _find_run(path)
-    job = _read_job(path)
+    with _name_unwritable(path):
+        _check_paths(path, outputs)
+        state = _find_run(path)
+        job = _read_job(path)
     if job is not None and job not in (outputs.job, *outputs.replaces):
         raise UsageError(
             "{path}: holds a run of {job}: choose another {out}", "out", path=path, job=job

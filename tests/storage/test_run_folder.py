@@ -429,3 +429,16 @@ def test_a_publish_that_ends_anywhere_leaves_the_old_run_or_becomes_the_new(
     # The first rename completes the new run: only if it fails does the old one stay.
     assert outcomes[0][0] == outcomes[0][1]
     assert all(files == new for _, files in outcomes[1:])
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(DataError, match=r"run: can't be written \(Permission denied\): choose"):
+        run_folder.check_available(tmp_path / "run", OUTPUTS)
+    with pytest.raises(DataError, match="Permission denied"):
+        run_folder.finish_publishing(tmp_path / "run", OUTPUTS)
