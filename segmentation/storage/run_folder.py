@@ -335,10 +335,9 @@ def _finish_publishing(path: Path, outputs: RunOutputs) -> None:
     # And comes last.
     moves += [(complete / name, path / name) for name in (*outputs.files, MANIFEST)]
     with _block_interrupts():
-        _move_all(moves)
+        _move_all(moves, path)
         for parent in {(path / name).parent for name in outputs.files} - {path}:
             remove_if_empty(parent)
-        sync_folder(path)
         # The results are in place, so a failure to clean up is none of the run.
         with contextlib.suppress(OSError):
             remove_file(work / _STATE)
@@ -346,8 +345,8 @@ def _finish_publishing(path: Path, outputs: RunOutputs) -> None:
             remove(work)
 
 
-def _move_all(moves: Iterable[tuple[Path, Path]]) -> None:
-    """Rename what exists, in order; if one rename fails, undo those before it."""
+def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
+    """Rename what exists, in order, and sync the folder; if that fails, undo the renames."""
     done = []
     try:
         for source, target in moves:
@@ -355,6 +354,7 @@ def _move_all(moves: Iterable[tuple[Path, Path]]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, target)
                 done.append((source, target))
+        sync_folder(folder)
     except OSError:
         # What can't be undone is done by the next process that opens the folder.
         with contextlib.suppress(OSError):
