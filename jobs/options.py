@@ -164,7 +164,7 @@ def parse_out(arguments: argparse.Namespace) -> Path:
                 "{resume} needs {out}: name the folder of the run to continue", "resume", "out"
             )
         return default_out()
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", arguments.out):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", arguments.out):
         raise UsageError(
             "{out} {value}: is a URL, and results are written to a folder of this machine: name "
             "one, and copy it from there",

@@ -10,15 +10,19 @@ from typing import Any
 #: What stands in place of a secret.
 HIDDEN = "***"
 
-#: The parts of a URL. pathlib leaves one of the slashes after a scheme, and a scheme of one letter
-#: is a drive of Windows. The first alternative of what precedes the host is a password with a
-#: slash, which no URL may have unescaped and people write; a port is no password.
+#: The parts of a URL in a text. pathlib leaves one of the slashes after a scheme, and a scheme of
+#: one letter is a drive of Windows. Rather too much is hidden than too little: passwords may hold
+#: spaces, slashes and quotes, and a query ends at white space only.
+_SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+:/{1,3})"
+_USER = r"(?P<user>[^\s/?#@]*:(?:(?!://)[^\n])*@|[^\s/?#]*@)?"
 _URL = re.compile(
-    r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+:/{1,3})
-        (?P<user>[^\s/?\#'"<>]*:(?!\d+/)[^\s?\#'"<>]*@ | [^\s/?\#'"<>]*@)?
-        (?P<path>[^\s?\#'"<>]*)
-        (?P<query>[?\#](?:[^\s'"<>]*[^\s'"<>:;,.)])?)?""",
-    re.VERBOSE,
+    _SCHEME + _USER + r"""(?P<path>[^\s?#'"<>]*)(?P<query>[?#](?:\S*[^\s'"<>:;,.)\]}])?)?"""
+)
+#: The same between tags and in attributes, which must stay whole.
+_URL_IN_HTML = re.compile(
+    _SCHEME
+    + r"""(?P<user>[^\s/?#"<>]*@)?(?P<path>[^\s?#'"<>]*)"""
+    + r"""(?P<query>[?#](?:[^\s"<>]*[^\s'"<>:;,.)])?)?"""
 )
 
 
@@ -35,6 +39,11 @@ def redact(text: str) -> str:
     'zip://ratings.csv::s3://bucket/ml.zip'
     """
     return _URL.sub(_hide, text) if ":/" in text else text
+
+
+def redact_html(text: str) -> str:
+    """Redact the URLs of an HTML page, and leave its tags whole."""
+    return _URL_IN_HTML.sub(_hide, text)
 
 
 def _hide(match: re.Match[str]) -> str:

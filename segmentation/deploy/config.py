@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segmentation.errors import UsageError
+from segmentation.errors import UsageError, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,8 @@ def load_config(name: str) -> dict[str, Any]:
     text, path = _read_file(name)
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path}: is not YAML: {format_error(error)}") from error
     validate(config, path)
     if overrides := _read_overrides():
         config = {**config, **overrides}

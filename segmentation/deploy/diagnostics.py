@@ -12,7 +12,7 @@ from distributed import SchedulerPlugin
 
 from segmentation.deploy.local import has_bokeh
 from segmentation.errors import UsageError
-from segmentation.redaction import redact
+from segmentation.redaction import redact_html
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -87,7 +87,7 @@ def performance_report(path: str | None) -> Iterator[None]:
             raise
         report.__exit__(None, None, None)
         # It shows the code of tasks and the logs of workers.
-        partial.write_text(redact(partial.read_text("utf-8")), "utf-8")
+        partial.write_text(redact_html(partial.read_text("utf-8")), "utf-8")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

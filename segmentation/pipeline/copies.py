@@ -39,7 +39,7 @@ def check_copy(layout: Layout) -> None:
         if manifest["job"] != JOB:
             return
         n_parts, n_bytes = (int(manifest["parquet"][name]) for name in ("parts", "bytes"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return
     files = layout.ratings_files
     size = sum(int(filesystem.file_info(file)["size"] or 0) for file in files)

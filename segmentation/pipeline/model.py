@@ -85,7 +85,7 @@ def load_model(folder: Path) -> SavedModel:
         values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: has no {_FILE}: name the model folder of a run") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: can't be read ({error}): run segment again") from error
     try:
         if values["format"] != _FORMAT:

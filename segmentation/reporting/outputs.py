@@ -124,7 +124,7 @@ def read_segments(
         genres = tuple(records[0]["genres"])
         profiles = [_parse_profile(record, genres) for record in records]
         personas = [_parse_persona(record) for record in records]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise DataError(
             "{path}: can't be read ({error}): run again with {overwrite}",
             "overwrite",

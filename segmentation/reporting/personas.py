@@ -86,7 +86,7 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
     file = str(path) if path else "playbook.toml"
     try:
         raw = tomllib.loads(_read_playbook(path).decode("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
     if unknown := set(raw) - {"persona", "everyone"}:
         raise UsageError(

@@ -43,6 +43,7 @@ _FIELDS = {"fingerprint": "data", "playbook_sha256": "playbook"}
 #: The new results until all are complete; then the same, on their way into place; and the earlier
 #: run's results on their way out.
 _RESULTS, _COMPLETE, _REPLACED = "products", "complete", "replaced"
+_WORK_NAMES = (_STATE, _LOCK, _RESULTS, _COMPLETE, _REPLACED)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class RunFolder:
             state = json.loads((self._work / _STATE).read_text("utf-8"))
         except FileNotFoundError:
             return {"identity": identity, "stages": {}}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass  # A state that can't be read has no valid checksum.
         if not integrity.verify_checksum(state):
             self.is_state_damaged = True
@@ -444,11 +445,23 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
         raise UsageError(
             "{path}: is the root or the home folder: choose another {out}", "out", path=path
         )
+    if path.is_symlink() and not path.exists():
+        raise UsageError(
+            "{path}: is a link that leads nowhere: choose another {out}", "out", path=path
+        )
     folders = {parent for name in outputs.names for parent in Path(name).parents} - {Path()}
     work = {Path(WORK), *(Path(WORK, name) for name in (_RESULTS, _COMPLETE, _REPLACED))}
     files = [*outputs.names, f"{WORK}/{_LOCK}", f"{WORK}/{_STATE}"]
     for folder in sorted(folders | work):
         _check_kind(path / folder, stat.S_ISDIR)
+    for entry in (path / WORK).iterdir() if (path / WORK).exists() else ():
+        if entry.name.removesuffix(".partial") not in _WORK_NAMES:
+            raise _foreign_file(path / WORK, entry.name)
+    names = {Path(name).parts[0] for name in outputs.names}
+    for folder in (path / WORK / _COMPLETE, path / WORK / _REPLACED):
+        for entry in folder.iterdir() if folder.exists() else ():
+            if entry.name not in names:
+                raise _foreign_file(folder, entry.name)
     for name in files:
         if not name.endswith(".parquet"):
             _check_kind(path / name, stat.S_ISREG)
@@ -493,19 +506,22 @@ def _check_parts(folder: Path) -> None:
     """Check that a folder in the place of a result holds nothing but parts."""
     for entry in folder.iterdir():
         if not entry.match(PART_PATTERN) or entry.is_symlink():
-            raise UsageError(
-                "{folder}: holds {name}, which no run leaves there: move it away, or choose "
-                "another {out}",
-                "out",
-                folder=folder,
-                name=entry.name,
-            )
+            raise _foreign_file(folder, entry.name)
+
+
+def _foreign_file(folder: Path, name: str) -> UsageError:
+    return UsageError(
+        "{folder}: holds {name}, which no run leaves there: move it away, or choose another {out}",
+        "out",
+        folder=folder,
+        name=name,
+    )
 
 
 def _read_job(path: Path) -> str | None:
     """Return the job of the run in a folder; None if no readable record names one."""
     for name in (MANIFEST, f"{WORK}/{_COMPLETE}/{MANIFEST}", f"{WORK}/{_RESULTS}/{MANIFEST}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return str(json.loads((path / name).read_text("utf-8"))["job"])
     return None
 
@@ -562,7 +578,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             "{path}: can't be read ({reason}): pass {overwrite} instead of {resume}",
             "overwrite",

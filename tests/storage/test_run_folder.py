@@ -442,3 +442,33 @@ def test_a_folder_that_may_not_be_looked_into(
         run_folder.check_available(tmp_path / "run", OUTPUTS)
     with pytest.raises(DataError, match="Permission denied"):
         run_folder.finish_publishing(tmp_path / "run", OUTPUTS)
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "complete/mine.txt"])
+def test_other_files_among_the_unfinished_work_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / ".work" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    for how in ({}, {"overwrite": True}, {"resume": True}):
+        with contextlib.suppress(UsageError):
+            folder = open_folder(tmp_path, **how)
+            folder.publish({"status": "complete"})
+            pytest.fail("it was not refused")
+        assert path.read_text() == "mine"
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "none")
+    with pytest.raises(UsageError, match="is a link that leads nowhere"):
+        run_folder.check_available(tmp_path / "run", OUTPUTS)
+
+
+def test_records_nested_too_deep_are_damaged(tmp_path: Path) -> None:
+    finish_ratings(tmp_path)
+    (tmp_path / ".work" / "state.json").write_text("[" * 100_000)
+    assert open_folder(tmp_path, resume=True).is_state_damaged
+    unlock_all()
+    (tmp_path / "run.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="can't be read"):
+        run_folder.read_manifest(tmp_path)
+    open_folder(tmp_path, overwrite=True).publish({})
