@@ -237,7 +237,15 @@ def fingerprint(paths: Sequence[str]) -> str:
 
 
 def read_versions(paths: Sequence[str]) -> dict[str, str]:
-    """Return the version of each file, to find out later whether it changed."""
+    """Return the version of each file, to find out later whether it changed.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, or can't be used.
+    """
+    for path in paths:
+        require_file(path)
     return {path: read_version(path) for path in paths}
 
 

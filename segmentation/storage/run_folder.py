@@ -31,7 +31,7 @@ from segmentation.storage.atomic import (
 from segmentation.storage.parquet import PART_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 MANIFEST = "run.json"
 #: Holds unfinished work: the state of the stages, and results until all of them are complete.
@@ -454,14 +454,10 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
     files = [*outputs.names, f"{WORK}/{_LOCK}", f"{WORK}/{_STATE}"]
     for folder in sorted(folders | work):
         _check_kind(path / folder, stat.S_ISDIR)
-    for entry in (path / WORK).iterdir() if (path / WORK).exists() else ():
-        if entry.name.removesuffix(".partial") not in _WORK_NAMES:
-            raise _foreign_file(path / WORK, entry.name)
-    names = {Path(name).parts[0] for name in outputs.names}
-    for folder in (path / WORK / _COMPLETE, path / WORK / _REPLACED):
-        for entry in folder.iterdir() if folder.exists() else ():
-            if entry.name not in names:
-                raise _foreign_file(folder, entry.name)
+    results = {Path(name).parts[0] for name in outputs.names}
+    _check_entries(path / WORK, {*_WORK_NAMES, f"{_STATE}.partial"})
+    _check_entries(path / WORK / _COMPLETE, results)
+    _check_entries(path / WORK / _REPLACED, results)
     for name in files:
         if not name.endswith(".parquet"):
             _check_kind(path / name, stat.S_ISREG)
@@ -471,6 +467,13 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
 
 def _shorten(path: Path) -> str:
     return text if len(text := str(path)) <= 80 else text[:77] + "..."
+
+
+def _check_entries(folder: Path, names: Collection[str]) -> None:
+    """Check that a folder, if there is one, holds nothing but files of these names."""
+    for entry in folder.iterdir() if folder.exists() else ():
+        if entry.name not in names:
+            raise _foreign_file(folder, entry.name)
 
 
 def _find_protected_folders() -> list[Path]:
