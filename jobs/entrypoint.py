@@ -128,5 +128,5 @@ def _print_lines(text: str) -> None:
 
 
 def print_result(text: str = "") -> None:
-    """Print a result on stdout. It may quote files, whose control characters must not get there."""
+    """Print a result on stdout, without the control characters that a quoted file may hold."""
     print(make_printable(text))

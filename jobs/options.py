@@ -153,10 +153,10 @@ def parse_out(arguments: argparse.Namespace) -> Path:
     Raises
     ------
     UsageError
-        If ``--out`` is empty, or ``--resume`` is passed without it.
+        If ``--out`` is empty or a URL, or ``--resume`` is passed without it.
     """
     from segmentation.errors import UsageError
-    from segmentation.storage.run_folder import default_out
+    from segmentation.storage.run_folder import check_is_local, default_out
 
     if arguments.out is None:
         if getattr(arguments, "resume", False):
@@ -164,13 +164,7 @@ def parse_out(arguments: argparse.Namespace) -> Path:
                 "{resume} needs {out}: name the folder of the run to continue", "resume", "out"
             )
         return default_out()
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", arguments.out):
-        raise UsageError(
-            "{out} {value}: is a URL, and results are written to a folder of this machine: name "
-            "one, and copy it from there",
-            "out",
-            value=arguments.out,
-        )
+    check_is_local(arguments.out)
     if not arguments.out.strip():
         raise UsageError("{out}: is empty: name a folder, or leave the option out", "out")
     return Path(arguments.out)

@@ -7,8 +7,8 @@ import re
 import traceback
 from typing import Any
 
-#: What stands in place of a secret.
-HIDDEN = "***"
+#: Replaces a secret.
+_HIDDEN = "***"
 
 #: The parts of a URL in a text. pathlib leaves one of the slashes after a scheme, and a scheme of
 #: one letter is a drive of Windows. Rather too much is hidden than too little: passwords may hold
@@ -47,8 +47,8 @@ def redact_html(text: str) -> str:
 
 
 def _hide(match: re.Match[str]) -> str:
-    user = f"{HIDDEN}@" if match["user"] else ""
-    query = f"{match['query'][0]}{HIDDEN}" if match["query"] else ""
+    user = f"{_HIDDEN}@" if match["user"] else ""
+    query = f"{match['query'][0]}{_HIDDEN}" if match["query"] else ""
     return f"{match['scheme']}{user}{match['path']}{query}"
 
 

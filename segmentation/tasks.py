@@ -1,4 +1,4 @@
-"""Submitting tasks, and putting data on the cluster so that it survives the loss of a worker."""
+"""Submit tasks, put data on the cluster so that it survives lost workers, and configure Dask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is hidden of a URL, in whatever text it stands."""
+"""The secrets of a URL are hidden in any text around it."""
 
 from __future__ import annotations
 

@@ -18,14 +18,13 @@ import numpy as np
 
 from segmentation.datasets import identifiers
 from segmentation.datasets.format import (
-    MAX_REJECT_BYTES,
     NO_TIMESTAMP,
     Columns,
     LineReject,
     ParsedChunk,
     RatingsFormat,
+    append_rejects,
     is_exact_integer,
-    list_rejects,
 )
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
@@ -79,7 +78,7 @@ def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> 
         columns = _parse_strictly(file, piece, line, detailed=detailed)
         if columns is None:
             columns, rejects = _parse_each_line(file, piece, line, detailed=detailed)
-            unlisted += list_rejects(rejected, rejects, 0)
+            unlisted += append_rejects(rejected, rejects, 0)
         pieces.append(columns)
         start, line = stop, line + piece.count(b"\n")
     merged = tuple(identifiers.concat_columns(column) for column in zip(*pieces, strict=True))
@@ -260,7 +259,7 @@ def _parse_each_line(
             continue
         row = parse_line(file, line)
         if isinstance(row, str):
-            rejected.append(LineReject(number, row, line[:MAX_REJECT_BYTES]))
+            rejected.append(LineReject(number, row, line))
         else:
             rows.append(row)
             if detailed:

@@ -113,7 +113,7 @@ def read_version(path: str) -> str:
         status = os.stat(inner)
         return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
     fs.invalidate_cache()
-    info = with_retries(path, lambda: fs.info(inner))
+    info = file_info(path)
     return " ".join(str(info[name]) for name in _VERSION_FIELDS if info.get(name) is not None)
 
 

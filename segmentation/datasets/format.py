@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 #: float64 represents every integer below this exactly.
 _EXACT_INTEGERS = 2**53
 
-#: At most so many rejected lines of a fragment, and of all files, are listed: the first ones. All
-#: are counted. So many bytes of each are kept.
+#: How many rejected lines are listed of one fragment and of all files, the first ones, and how many
+#: bytes of each. Further ones are only counted.
 MAX_FRAGMENT_REJECTS, MAX_LISTED_REJECTS, MAX_REJECT_BYTES = 100_000, 500_000, 1_000
 
 #: The timestamp of a row without a valid one; it sorts before all others.
@@ -99,7 +99,7 @@ class LineReject(NamedTuple):
     text: bytes
 
 
-def list_rejects(listed: list[LineReject], rejects: Sequence[LineReject], first_line: int) -> int:
+def append_rejects(listed: list[LineReject], rejects: Sequence[LineReject], first_line: int) -> int:
     """Append rejected lines to a list while it is short enough; return how many were left out.
 
     ``first_line`` is added to their line numbers.

@@ -21,7 +21,6 @@ from segmentation.datasets.discovery import (
     sibling_files,
 )
 from segmentation.datasets.filesystem import (
-    check_version,
     exists,
     file_info,
     find_access_error,
@@ -36,7 +35,7 @@ from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 #: Number of probes that the ratings files share in a fingerprint, and bytes per probe.
 _N_PROBES, _PROBE_BYTES = 64, 1 << 16
@@ -244,21 +243,15 @@ def read_versions(paths: Sequence[str]) -> dict[str, str]:
     DataError
         If a file is missing, or can't be used.
     """
+    versions = {}
     for path in paths:
-        require_file(path)
-    return {path: read_version(path) for path in paths}
-
-
-def check_versions(versions: Mapping[str, str]) -> None:
-    """Check that files still have the versions that :func:`read_versions` returned.
-
-    Raises
-    ------
-    DataError
-        If one was removed, replaced or written to.
-    """
-    for path, version in versions.items():
-        check_version(path, version)
+        try:
+            versions[path] = read_version(path)
+        except OSError:
+            # It says what is wrong.
+            require_file(path)
+            raise
+    return versions
 
 
 def _check_folder(folder: str) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from segmentation.datasets import identifiers
 from segmentation.datasets.filesystem import open_file
 from segmentation.datasets.format import (
-    MAX_REJECT_BYTES,
     NO_TIMESTAMP,
     Columns,
     LineReject,
@@ -185,7 +184,7 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
         (cells,) = batch.slice(int(row), 1).to_pylist()
         text = ",".join("" if cells[name] is None else str(cells[name]) for name in _REQUIRED)
         reason = next(reason for reason, mask in masks.items() if mask[row])
-        rejected.append(LineReject(int(row), reason, text.encode()[:MAX_REJECT_BYTES]))
+        rejected.append(LineReject(int(row), reason, text.encode()))
     if rejected:
         columns = tuple(
             column[~is_rejected]

@@ -265,8 +265,7 @@ def read_chunks(
         else:
             yield from _read_stream(file, size)
     finally:
-        # After the read: what was read before is of this version too. And if the read failed, a
-        # change explains it.
+        # Checked after the read, to cover all that was read; a change also explains a failed read.
         if file.version:
             check_version(file.path, file.version)
 

@@ -187,7 +187,7 @@ class Budget:
         }
 
     def record(self) -> dict[str, int | None]:
-        """Return the manifest's record of the budget; None for a limit that there isn't."""
+        """Return the manifest's record of the budget; None for a missing limit."""
         return {
             "limit_bytes": self.allowed_mem if self.is_limited else None,
             "worker_bytes": self.worker_mem if self.is_limited else None,

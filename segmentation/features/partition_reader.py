@@ -166,7 +166,7 @@ class PartitionReader(Generic[ChunkT]):
                 for chunk in self._parse(file, data):
                     yield index, line, chunk
                     unlisted += chunk.unlisted
-                    unlisted += format.list_rejects(rejected, chunk.rejected, line)
+                    unlisted += format.append_rejects(rejected, chunk.rejected, line)
                     line += chunk.lines
             self.reports.append(
                 FragmentReport(

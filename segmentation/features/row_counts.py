@@ -231,12 +231,15 @@ def collect_summaries(
 
     positions = {task.key: i for i, task in enumerate(tasks)}
     summaries: dict[int, PartitionSummary] = {}
-    n_rows = n_rejected = 0
+    n_rows = n_rejected = n_listed = 0
     # One result at a time: a result that is lost is computed and fetched again.
     for task in as_completed(tasks):
         summary = task.result()
         summaries[positions[task.key]] = summary
-        _limit_listed(summaries)
+        n_listed += summary.n_listed
+        if n_listed > 2 * MAX_LISTED_REJECTS:
+            _limit_listed(summaries)
+            n_listed = sum(summary.n_listed for summary in summaries.values())
         n_rejected += summary.rejected
         n_rows += summary.used + summary.unmapped + summary.rejected
         stage.update(len(summaries), len(tasks), "partitions", n_rows)

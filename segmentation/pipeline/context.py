@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import layouts
-from segmentation.datasets.filesystem import is_local, url_to_fs
+from segmentation.datasets.filesystem import check_version, is_local, url_to_fs
 from segmentation.deploy import diagnostics, preflight
 from segmentation.deploy.core import open_cluster
 from segmentation.deploy.memory import PeakMemory
@@ -19,11 +19,11 @@ from segmentation.pipeline import copies, ground_truth, sources
 from segmentation.pipeline.error_messages import translate_errors
 from segmentation.pipeline.settings import Execution
 from segmentation.progress import Progress
-from segmentation.redaction import redact
 from segmentation.storage.run_folder import (
     DamagedStageError,
     RunFolder,
     check_available,
+    check_is_local,
     finish_publishing,
 )
 
@@ -137,7 +137,8 @@ class RunContext:
         DataError
             If one did.
         """
-        layouts.check_versions(self.versions)
+        for path, version in self.versions.items():
+            check_version(path, version)
         findings = self.cluster.check_input(self.layout.files, self.fingerprint)
         if findings:
             raise DataError(findings[0])
@@ -153,7 +154,7 @@ class RunContext:
         return {
             "source": self.settings.data,
             "layout": self.layout.name,
-            "ratings": redact(self.layout.ratings),
+            "ratings": self.layout.ratings,
             "synthetic": ground_truth.synthetic_folder(self.layout) is not None,
             "fingerprint": self.fingerprint,
         }
@@ -194,6 +195,7 @@ def open_run(
     """
     execution = execution or Execution()
     progress = progress or Progress()
+    check_is_local(out)
     out = Path(out)
     # The folder checks again when it is opened; here it saves a download or a cluster's start.
     check_available(out, outputs, resume=execution.resume, overwrite=execution.overwrite)

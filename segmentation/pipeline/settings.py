@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from segmentation.errors import UsageError
 from segmentation.features.presets import PRESETS
-from segmentation.redaction import redact_values
 from segmentation.schema import MOST_SEGMENTS
 
 JOINS = ("links", "direct")
@@ -135,8 +134,7 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as the manifest records them."""
-        values = {**asdict(self), "join": self.effective_join, "k_range": list(self.k_range)}
-        return dict(redact_values(values))
+        return {**asdict(self), "join": self.effective_join, "k_range": list(self.k_range)}
 
     def stage_key(self, stage: str) -> dict[str, Any]:
         """Return the settings that the result of a stage depends on."""

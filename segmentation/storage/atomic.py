@@ -59,10 +59,10 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     sync_folder(path.parent)
 
 
-def create_file(path: Path, mode: int = 0o666) -> IO[bytes]:
+def create_file(path: Path) -> IO[bytes]:
     """Open a new file for writing; what lies in its place is removed first, and never followed."""
     path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
 
 
 def sync_folder(folder: Path, *, with_files: bool = False) -> None:

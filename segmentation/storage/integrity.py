@@ -32,7 +32,7 @@ class FileDigest(NamedTuple):
 
 
 def list_files(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the files that some paths in ``folder`` stand for: a file itself, or a folder's files.
+    """Return the files at some paths in ``folder``; for a path that is a folder, the files in it.
 
     Paths without a file are left out.
     """
@@ -59,7 +59,7 @@ def find_damage(folder: Path, digests: Mapping[str, Any]) -> Path | None:
     for name, (size, sha256) in digests.items():
         path = folder / name
         try:
-            # The size is compared first: it costs nothing, and tells most kinds of damage.
+            # The size is compared first: it costs nothing, and reveals most kinds of damage.
             is_intact = path.stat().st_size == size and FileDigest.of(path).sha256 == sha256
         except OSError:
             is_intact = False

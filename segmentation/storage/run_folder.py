@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 from dataclasses import dataclass
@@ -136,8 +137,8 @@ class RunFolder:
             self._work.mkdir(parents=True, exist_ok=True)
             self._lock = _lock_file(self._work / _LOCK, self.path)
             try:
-                check_available(self.path, outputs, resume=resume, overwrite=overwrite)
-                _finish_publishing(self.path, outputs)
+                _check_run(self.path, outputs, resume=resume, overwrite=overwrite)
+                _move_into_place(self.path, outputs)
                 self._work.mkdir(exist_ok=True)
                 if overwrite:
                     remove_file(self._work / _STATE)
@@ -264,7 +265,7 @@ class RunFolder:
         self._results.mkdir(exist_ok=True)
         sync_folder(self._results, with_files=True)
         write_json(self._results / MANIFEST, record)
-        _finish_publishing(self.path, self.outputs)
+        _move_into_place(self.path, self.outputs)
         self._lock.close()
 
     def abandon(self) -> None:
@@ -313,7 +314,7 @@ def finish_publishing(path: str | Path, outputs: RunOutputs) -> None:
         _check_paths(path, outputs)
         with _lock_file(path / WORK / _LOCK, path):
             if _read_job(path) in (outputs.job, *outputs.replaces):
-                _finish_publishing(path, outputs)
+                _move_into_place(path, outputs)
 
 
 def _is_publishing(path: Path) -> bool:
@@ -322,7 +323,7 @@ def _is_publishing(path: Path) -> bool:
     return (work / _COMPLETE).exists() or (work / _RESULTS / MANIFEST).exists()
 
 
-def _finish_publishing(path: Path, outputs: RunOutputs) -> None:
+def _move_into_place(path: Path, outputs: RunOutputs) -> None:
     """Move the results of a complete run into place, or none of them if a rename fails."""
     work = path / WORK
     results, complete, replaced = work / _RESULTS, work / _COMPLETE, work / _REPLACED
@@ -339,7 +340,7 @@ def _finish_publishing(path: Path, outputs: RunOutputs) -> None:
         _move_all(moves, path)
         for parent in {(path / name).parent for name in outputs.files} - {path}:
             remove_if_empty(parent)
-        # The results are in place, so a failure to clean up is none of the run.
+        # The results are in place: a failure to clean up is not a failure of the run.
         with contextlib.suppress(OSError):
             remove_file(work / _STATE)
             remove(complete)
@@ -347,7 +348,7 @@ def _finish_publishing(path: Path, outputs: RunOutputs) -> None:
 
 
 def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
-    """Rename what exists, in order, and sync the folder; if that fails, undo the renames."""
+    """Rename what exists, in order, and sync the folders; if that fails, undo the renames."""
     done = []
     try:
         for source, target in moves:
@@ -355,7 +356,8 @@ def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, target)
                 done.append((source, target))
-        sync_folder(folder)
+        for parent in {folder, *(target.parent for _, target in done)}:
+            sync_folder(parent)
     except OSError:
         # What can't be undone is done by the next process that opens the folder.
         with contextlib.suppress(OSError):
@@ -363,6 +365,17 @@ def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
                 source.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(target, source)
         raise
+
+
+def check_is_local(out: str | Path) -> None:
+    """Check that the location of a run's folder is a path; raise :class:`UsageError` for a URL."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+        raise UsageError(
+            "{out} {value}: is a URL, and results are written to a folder of this machine: name "
+            "one, and copy it from there",
+            "out",
+            value=str(out),
+        )
 
 
 def check_available(
@@ -382,8 +395,13 @@ def check_available(
     path = Path(path)
     with _name_unwritable(path):
         _check_paths(path, outputs)
-        state = _find_run(path)
-        job = _read_job(path)
+        _check_run(path, outputs, resume=resume, overwrite=overwrite)
+
+
+def _check_run(path: Path, outputs: RunOutputs, *, resume: bool, overwrite: bool) -> None:
+    """Check that this job may continue or replace the run in a folder, if it holds one."""
+    state = _find_run(path)
+    job = _read_job(path)
     if job is not None and job not in (outputs.job, *outputs.replaces):
         raise UsageError(
             "{path}: holds a run of {job}: choose another {out}", "out", path=path, job=job
@@ -436,7 +454,7 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
         raise UsageError(
             "{path}: can't be a folder's name ({reason}): choose another {out}",
             "out",
-            path=_shorten(path),
+            path=_shorten_path(path),
             reason=reason,
         ) from error
     if path.exists() and not path.is_dir():
@@ -465,7 +483,7 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
             _check_parts(path / name)
 
 
-def _shorten(path: Path) -> str:
+def _shorten_path(path: Path) -> str:
     return text if len(text := str(path)) <= 80 else text[:77] + "..."
 
 
@@ -473,7 +491,7 @@ def _check_entries(folder: Path, names: Collection[str]) -> None:
     """Check that a folder, if there is one, holds nothing but files of these names."""
     for entry in folder.iterdir() if folder.exists() else ():
         if entry.name not in names:
-            raise _foreign_file(folder, entry.name)
+            raise _make_foreign_error(folder, entry.name)
 
 
 def _find_protected_folders() -> list[Path]:
@@ -509,10 +527,10 @@ def _check_parts(folder: Path) -> None:
     """Check that a folder in the place of a result holds nothing but parts."""
     for entry in folder.iterdir():
         if not entry.match(PART_PATTERN) or entry.is_symlink():
-            raise _foreign_file(folder, entry.name)
+            raise _make_foreign_error(folder, entry.name)
 
 
-def _foreign_file(folder: Path, name: str) -> UsageError:
+def _make_foreign_error(folder: Path, name: str) -> UsageError:
     return UsageError(
         "{folder}: holds {name}, which no run leaves there: move it away, or choose another {out}",
         "out",

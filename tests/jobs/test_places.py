@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobs import segment
+from segmentation.errors import UsageError
+from segmentation.pipeline.segment import run_segment
+from segmentation.pipeline.settings import Settings
 from tests.conftest import write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +64,12 @@ def test_names_that_are_refused(data: Path, tmp_path: Path, capsys, out: str, me
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message.replace("***", r"\*\*\*"), line)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_url_is_refused_from_python_too(data: Path) -> None:
+    with pytest.raises(UsageError, match="out s3://bucket/run: is a URL"):
+        run_segment(Settings(data=str(data), k=2), "s3://bucket/run")
+    assert not Path("s3:").exists()
 
 
 def test_pipes_are_refused(data: Path, tmp_path: Path, capsys) -> None:

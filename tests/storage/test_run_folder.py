@@ -384,7 +384,7 @@ def prepare_second_run(path: Path) -> tuple[RunFolder, dict[str, bytes]]:
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()])
