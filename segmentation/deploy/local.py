@@ -143,6 +143,9 @@ def _defer_interrupts() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        # Whatever handles SIGINT: importing dask_jobqueue sets a handler that ends the process.
+        if signal.SIGINT in received:
+            raise KeyboardInterrupt
         if received:
             signal.raise_signal(received[0])
 
