@@ -15,7 +15,9 @@ from numba import njit
 
 from segmentation.features.user_statistics import (
     ChunkStatistics,
+    downcast,
     make_lookup_table,
+    merge,
     zero_statistics,
 )
 from segmentation.schema import UserStatistics
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
     from segmentation.schema import MovieTable
 
-#: Users to allocate for at first; doubled when there are more.
-_INITIAL_USERS = 1 << 12
+#: Users to allocate for at first, doubled when there are more, and at most. A new part begins then.
+_INITIAL_USERS, _MAX_USERS = 1 << 12, 1 << 17
 #: Ids with more digits might not fit into 64 bits.
 _MAX_DIGITS = np.uint64(18)
 _DONE, _FULL, _OUTSIDE_GRAMMAR = 0, 1, -1
@@ -80,9 +82,6 @@ def aggregate_lines(
     if movie_rows is None:
         return None
     seen = np.zeros(len(table.movie_ids), np.bool_)
-    totals = zero_statistics(np.zeros(_INITIAL_USERS, np.int64), table.n_genres)
-    # A hash table with open addressing: slots hold a user's row plus one, or zero.
-    slots = np.zeros(4 * _INITIAL_USERS, np.int32)
     scale = int(np.ceil(2 * grammar.low)), int(np.floor(2 * grammar.high))
     form = (grammar.n_fields - 3, grammar.delimiter, grammar.width, *scale)
     text = np.frombuffer(data, np.uint8)
@@ -90,29 +89,56 @@ def aggregate_lines(
         # A byte then follows every number, and no loop has to check for the end of the text.
         text = np.append(text, _LF)
     state = np.zeros(4, np.int64)
+    arguments = (text, *form, movie_rows, table.offsets, table.codes, seen, state)
+    parts = _read_parts(arguments, table.n_genres)
+    if parts is None:
+        return None
+    lines, used = int(state[2]), int(state[3])
+    statistics = downcast(merge(parts))
+    return ChunkStatistics(statistics, used, lines - used, np.packbits(seen), lines)
+
+
+def _read_parts(arguments: tuple[Any, ...], n_genres: int) -> list[UserStatistics] | None:
+    """Return the statistics of all lines in parts of at most ``_MAX_USERS`` users.
+
+    ``arguments`` are those of :func:`_read_lines`, without the hash table and the statistics.
+    """
+    state = arguments[-1]
+    parts = []
+    totals = zero_statistics(np.zeros(_INITIAL_USERS, np.int64), n_genres)
+    # A hash table with open addressing: slots hold a user's row plus one, or zero.
+    slots = np.zeros(4 * _INITIAL_USERS, np.int32)
     while True:
-        status = _read_lines(
-            text, *form, movie_rows, table.offsets, table.codes, slots, seen, *totals, state
-        )
+        status = _read_lines(*arguments, slots, *totals)
         if status == _OUTSIDE_GRAMMAR:
             return None
-        n, lines, used = (int(value) for value in state[1:])
+        n = int(state[1])
+        if status == _FULL and n < _MAX_USERS:
+            larger = zero_statistics(np.zeros(2 * n, np.int64), n_genres)
+            columns: Any = zip(larger, totals, strict=True)
+            for new, old in columns:
+                new[:n] = old
+            totals = larger
+            slots = np.zeros(2 * len(slots), np.int32)
+            _insert_users(totals.users, n, slots)
+            continue
+        parts.append(_take_sorted(totals, n))
         if status == _DONE:
-            break
-        slots = np.zeros(2 * len(slots), np.int32)
-        larger = zero_statistics(np.zeros(2 * len(totals.users), np.int64), table.n_genres)
-        columns: Any = zip(larger, totals, strict=True)
-        for new, old in columns:
-            new[:n] = old
-        totals = larger
-        _insert_users(totals.users, n, slots)
+            return parts
+        state[1] = 0
+        slots[:] = 0
+        for column in totals:
+            column[:] = 0
+
+
+def _take_sorted(totals: UserStatistics, n: int) -> UserStatistics:
+    """Return the first ``n`` users in ascending order, in small dtypes."""
     users = totals.users[:n]
     order: NDArray[np.int64] | slice = slice(n)
     if (users[1:] < users[:-1]).any():
         order = np.argsort(users)
-    # Copy, since the arrays are longer than their content.
-    ordered: Any = (np.array(column[order]) for column in totals)
-    return ChunkStatistics(UserStatistics(*ordered), used, lines - used, np.packbits(seen), lines)
+    columns: Any = (column[order] for column in totals)
+    return downcast(UserStatistics(*columns))
 
 
 # One flat loop over unsigned integers. Split into functions it took 79 ns per row, with signed
@@ -128,14 +154,14 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     movie_rows: NDArray[np.int32],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
-    slots: NDArray[np.int32],
     seen: NDArray[np.bool_],
+    state: NDArray[np.int64],
+    slots: NDArray[np.int32],
     users: NDArray[np.int64],
     movies: NDArray[np.int64],
     rating_sum: NDArray[np.float64],
     sums: NDArray[np.float64],
     counts: NDArray[np.int32],
-    state: NDArray[np.int64],
 ) -> int:
     """Continue at ``state``: the position, and the users, lines and used ratings so far.
 

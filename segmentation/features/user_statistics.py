@@ -71,7 +71,7 @@ def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
     rows = map_movies(chunk.ratings, table)
     statistics, seen = aggregate_rows(rows, table)
     return ChunkStatistics(
-        statistics,
+        downcast(statistics),
         len(rows),
         len(chunk.ratings) - len(rows),
         np.packbits(seen),

@@ -14,8 +14,9 @@ MIB = 1 << 20
 _BASE, _MIN_AVAILABLE = 224 * MIB, 64 * MIB
 #: Assumed memory limit of a worker without a limit, in bytes.
 _ASSUMED_LIMIT = 4 << 30
-#: Peak memory of a task per byte of its partition: parsing rows, and shuffling them.
-_PARSE_FACTOR, _SHUFFLE_FACTOR = 6, 24
+#: Peak memory of a task per byte of its partition: aggregating rows, down to one per user, and
+#: shuffling them.
+_AGGREGATE_FACTOR, _SHUFFLE_FACTOR = 20, 24
 #: Bytes per user while a block is converted to tables, times the blocks that a thread may hold.
 _USER_BYTES = 640 * 6
 #: Minimum and maximum of each size.
@@ -83,7 +84,7 @@ class WorkerMemory:
         n_threads = max((threads for _, threads in workers), default=1)
         available = max(limit - _BASE, _MIN_AVAILABLE)
         per_thread = available // n_threads
-        partition_bytes = _clip(per_thread // _PARSE_FACTOR, _PARTITION_BYTES)
+        partition_bytes = _clip(per_thread // _AGGREGATE_FACTOR, _PARTITION_BYTES)
         return cls(
             total_available_mem=len(workers) * available,
             partition_bytes=partition_bytes,

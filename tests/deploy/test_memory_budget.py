@@ -71,7 +71,7 @@ def test_partitions_of_a_shuffle_are_smaller_where_memory_is_short() -> None:
     ample = plan(workers=1, threads=2, memory_limit=16 * GIB)
     # A worker of 512 MiB, 352 of which a shuffle takes before it has rows: 160 for two threads.
     assert short.shuffle_partition_bytes == 160 * MIB // 2 // 24
-    assert short.detailed_partition_bytes == 288 * MIB // 2 // 6 // 2
+    assert short.detailed_partition_bytes == 288 * MIB // 2 // 20 // 2
     assert ample.shuffle_partition_bytes == ample.partition_bytes == 32 * MIB
     config = short.dask_config()
     assert config["distributed.p2p.storage.buffer"] == 20 * MIB

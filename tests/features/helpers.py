@@ -63,7 +63,7 @@ def expected_statistics(rows: list[tuple[int, int, float]]) -> UserStatistics:
     return expected
 
 
-def assert_equal(one: UserStatistics, other: UserStatistics, *, dtypes: bool = True) -> None:
+def assert_equal(one: UserStatistics, other: UserStatistics, *, dtypes: bool = False) -> None:
     for name, first, second in zip(one._fields, one, other, strict=True):
         np.testing.assert_array_equal(first, second, err_msg=name)
         assert not dtypes or first.dtype == second.dtype, name

@@ -30,7 +30,7 @@ def is_read(
     assert chunk.lines == expected.lines
     assert (chunk.used, chunk.unmapped) == (expected.used, expected.unmapped)
     np.testing.assert_array_equal(chunk.seen, expected.seen)
-    assert_equal(chunk.statistics, expected.statistics)
+    assert_equal(chunk.statistics, expected.statistics, dtypes=True)
     return True
 
 
@@ -147,7 +147,9 @@ def test_a_line_outside_the_grammar_leaves_all_to_the_general_reader(line: bytes
     assert not is_read(b"1,2,3.5,4\n" + line + b"\n2,9,5,4\n")
 
 
-def test_more_users_than_are_allocated_for_at_first() -> None:
+@pytest.mark.parametrize("max_users", [1 << 12, 1 << 13, 1 << 17])
+def test_more_users_than_are_allocated_for(monkeypatch: pytest.MonkeyPatch, max_users: int) -> None:
+    monkeypatch.setattr(compiled_reader, "_MAX_USERS", max_users)
     rng = np.random.default_rng(0)
     users = rng.integers(10**12, size=3 * compiled_reader._INITIAL_USERS)
     data = b"".join(

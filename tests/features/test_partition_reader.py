@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segmentation.datasets import layouts, partitions
+from segmentation.deploy.memory_budget import _MEM_PER_PARTITION_BYTE
 from segmentation.features import compiled_reader, partition_reader
 from segmentation.features.partition_reader import aggregate_partition, read_rows, read_used_rows
 from segmentation.schema import MovieTable
@@ -74,7 +76,7 @@ def test_aggregate_partition(tmp_path: Path, cuts: tuple[int], strict: bool) -> 
     text = TEXT.replace(b"\n\n" + b"x" * 50, b"") if strict else TEXT
     fragments = split(write_file(tmp_path / "r.csv", text), *(cut for cut in cuts if cut < 30))
     statistics, summary = aggregate_partition(fragments, TABLE)
-    assert_equal(statistics, expected_statistics(ROWS), dtypes=False)
+    assert_equal(statistics, expected_statistics(ROWS))
     assert (summary.used, summary.unmapped, summary.rejected) == (3, 1, not strict)
     assert np.unpackbits(summary.seen)[:4].tolist() == [1, 0, 1, 1]
     assert (summary.n_users, summary.sketch.tolist()) == (2, [3, 7])
@@ -109,7 +111,7 @@ def test_any_file_of_many_chunks(
     )
     expected = expected_statistics(list(frame.itertuples(index=False, name=None)))
     statistics, summary = aggregate_partition(fragments, TABLE)
-    assert_equal(statistics, expected, dtypes=False)
+    assert_equal(statistics, expected)
     is_mapped = frame["movieId"].isin(GENRES)
     assert (summary.used, summary.unmapped) == (is_mapped.sum(), (~is_mapped).sum())
     rows, row_summary = read_used_rows(fragments, TABLE)
@@ -166,3 +168,23 @@ def test_partitions_are_named_in_the_log(tmp_path: Path, caplog, monkeypatch) ->
         monkeypatch.setattr(logging.getLogger("segmentation"), "propagate", True)
         partition_reader.log_partition([one], 1_234, 5)
     assert caplog.messages == [f"ratings: {file.path}, bytes 0 to 20: 1,234 rows by 5 users"]
+
+
+@pytest.mark.parametrize(("is_sorted", "factor"), [(True, _MEM_PER_PARTITION_BYTE), (False, 36)])
+def test_memory_of_a_partition_with_one_rating_per_user(
+    tmp_path: Path, is_sorted: bool, factor: int
+) -> None:
+    users = np.arange(1_000_000, 1_400_000)
+    if not is_sorted:
+        users = np.random.default_rng(0).permutation(users)
+    text = b"".join(b"%d,1,4.5,1\n" % user for user in users)
+    fragments = split(write_file(tmp_path / "r.csv", text))
+    table = MovieTable(np.array([1]), np.array([0, 1]), np.zeros(1, np.int32), 20)
+    aggregate_partition(fragments, table)
+    tracemalloc.start()
+    statistics, _ = aggregate_partition(fragments, table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(statistics.users) == 400_000
+    # Sums that overlap take more. The ratings are shuffled if they do in all partitions.
+    assert peak <= len(text) * factor

@@ -55,7 +55,7 @@ def test_merge_by_user_range(client, is_sorted: bool, n_users: int | None) -> No
     expected = expected_statistics(rows)
     assert blocks.users == len(expected.users)
     merged = UserStatistics(*(np.concatenate(columns) for columns in zip(*statistics, strict=True)))
-    assert_equal(merged, expected, dtypes=False)
+    assert_equal(merged, expected)
 
 
 def test_every_thread_gets_a_block_that_is_worth_a_task(client) -> None:
@@ -79,7 +79,7 @@ def test_saved_and_loaded(client, tmp_path: Path, n_blocks: int, shared: bool) -
     loaded = user_blocks.load_blocks(client, path, blocks.sizes, shared=shared)
     assert loaded.sizes == blocks.sizes
     for saved, block in zip(statistics, client.gather(loaded.statistics), strict=True):
-        assert_equal(block, saved, dtypes=False)
+        assert_equal(block, saved)
 
 
 def test_string_ids_in_arrow(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ def test_by_hand() -> None:
     # The smaller worker has 2,048 − 224 MiB for data, 456 MiB for each of the most threads.
     memory = WorkerMemory.of_workers([(4096 * MIB, 2), (2048 * MIB, 4)])
     assert memory.total_available_mem == 2 * 1824 * MIB
-    assert memory.partition_bytes == 32 * MIB
-    assert memory.detailed_partition_bytes == 16 * MIB
+    assert memory.partition_bytes == 456 * MIB // 20
+    assert memory.detailed_partition_bytes == 228 * MIB // 20
     assert memory.shuffle_partition_bytes == 19 * MIB
     assert memory.block_users == 65_536
 
