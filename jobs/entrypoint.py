@@ -97,7 +97,7 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         hint = "; --resume continues if a stage was finished" if resumable else ""
-        _print_error(f"interrupted: nothing that reads as a result is left{hint}")
+        _print_error(f"interrupted: no new result was left{hint}")
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # Nothing reads our output any more (`| head`): redirect it, or the flush at exit fails.

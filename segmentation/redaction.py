@@ -26,10 +26,15 @@ _URL_IN_HTML = re.compile(
 )
 
 
+#: A user and a password after slashes without a scheme.
+_USER_WITHOUT_SCHEME = re.compile(r"(?<![:/])//[^\s/?#@]*:[^\s@]*@")
+
+
 def redact(text: str) -> str:
     """Hide the user, the password, the query and the fragment of every URL in a text.
 
-    A signed link carries its signature in the query, so all of it is hidden.
+    A signed link carries its signature in the query, so all of it is hidden. Without a scheme, only
+    a user with a password is.
 
     Examples
     --------
@@ -38,6 +43,8 @@ def redact(text: str) -> str:
     >>> redact("zip://ratings.csv::s3://bucket/ml.zip")
     'zip://ratings.csv::s3://bucket/ml.zip'
     """
+    if "//" in text and "@" in text:
+        text = _USER_WITHOUT_SCHEME.sub(f"//{_HIDDEN}@", text)
     return _URL.sub(_hide, text) if ":/" in text else text
 
 

@@ -9,6 +9,7 @@ import pytest
 from segmentation.redaction import RedactingFilter, redact, redact_html, redact_values
 
 SECRET_URLS = [
+    "//me:SECRET@host/ratings.csv",
     "https://me:SECRET@host/r.csv",
     "https://SECRET@host/r.csv",
     "https://me:a'SECRET@host/r.csv",
@@ -47,6 +48,7 @@ def test_secrets_are_hidden(url: str, text: str) -> None:
         "zip://ratings.csv::https://host/ml.zip",
         "C:/data/ratings.csv?",
         "user@host: a:/b",
+        "a//b and me@example.org: x",
         "k 99: choose from 1 to 50",
     ],
 )

@@ -45,7 +45,7 @@ _UNENCRYPTED_PODS = (
 )
 #: After a job was killed, its SSH scheduler stops once it has been idle for ``_IDLE_TIMEOUT``, and
 #: a worker once it has been without a scheduler for ``_DEATH_TIMEOUT``.
-_IDLE_TIMEOUT, _DEATH_TIMEOUT = "1 hour", "1 minute"
+_IDLE_TIMEOUT, _DEATH_TIMEOUT = "10 minutes", "1 minute"
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost"}
 
 

@@ -140,6 +140,19 @@ def test_what_a_killed_job_leaves_ends_by_itself(
     wait_until(lambda: not cluster_processes(python), 150, lambda: str(cluster_processes(python)))
 
 
+def test_a_host_that_does_not_answer_leaves_nothing_on_the_others(
+    server: dict, python: Path, ratings: Path, tmp_path: Path
+) -> None:
+    hosts = ["127.0.0.1", "127.0.0.1", "127.0.0.2"]
+    config = write_config(server, python, tmp_path / "ssh.yaml", hosts=hosts)
+    options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
+    run = start_job(tmp_path / "job", *options)
+    assert run.wait(200) == 4, run.read_log()
+    assert f"cluster '{config}' can't be started: " in run.read_log()
+    assert "Traceback" not in run.read_log()
+    wait_until(lambda: not cluster_processes(python), 100, lambda: str(cluster_processes(python)))
+
+
 # SSHCluster leaves what it could not start to the garbage collector, which warns about it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_key_that_is_refused(

@@ -203,7 +203,7 @@ def test_interrupted(tmp_path: Path, cluster: str) -> None:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130, log.read_text()
     last = log.read_text().splitlines()[-1]
-    assert last.startswith("interrupted: nothing that reads as a result"), log.read_text()
+    assert last.startswith("interrupted: no new result was left"), log.read_text()
     assert not re.search("Traceback", log.read_text())
     assert not out.exists() or not (out / "run.json").exists()
 
@@ -324,4 +324,4 @@ sys.exit(entrypoint.run_job(entrypoint.new_parser("x", "x"), job, []))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     assert time.monotonic() - began < 20
-    assert done.stderr.startswith("interrupted: nothing that reads as a result")
+    assert done.stderr.startswith("interrupted: no new result was left")
