@@ -146,11 +146,20 @@ def test_a_host_that_does_not_answer_leaves_nothing_on_the_others(
     hosts = ["127.0.0.1", "127.0.0.1", "127.0.0.2"]
     config = write_config(server, python, tmp_path / "ssh.yaml", hosts=hosts)
     options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
-    run = start_job(tmp_path / "job", *options)
+    sooner = (
+        "import sys; from segmentation.deploy import kinds; kinds._DEATH_TIMEOUT = '5 s'; "
+        "from jobs import segment; sys.exit(segment.main(sys.argv[1:]))"
+    )
+    run = Process(
+        [sys.executable, "-c", sooner, *options],
+        tmp_path / "job",
+        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
+    )
     assert run.wait(200) == 4, run.read_log()
     assert f"cluster '{config}' can't be started: " in run.read_log()
     assert "Traceback" not in run.read_log()
-    wait_until(lambda: not cluster_processes(python), 100, lambda: str(cluster_processes(python)))
+    # Workers that had not reached the scheduler before it was closed end by themselves.
+    wait_until(lambda: not cluster_processes(python), 60, lambda: str(cluster_processes(python)))
 
 
 # SSHCluster leaves what it could not start to the garbage collector, which warns about it.
