@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from segmentation.pipeline.settings import Execution
 
 #: Field → its option, where the names differ.
-_OPTION_NAMES = {"partition_bytes": "--partition-size"}
+_OPTION_NAMES = {"partition_bytes": "--partition-size", "has_header": "--no-header"}
 
 
 def option_names(fields: Iterable[str]) -> dict[str, str]:
@@ -46,8 +46,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default="synthetic",
-        help="kaggle; synthetic or synthetic:ROWS; or a folder or URL in Kaggle's or GroupLens' "
-        "layout (default: synthetic)",
+        help="kaggle; synthetic or synthetic:ROWS; or a folder, zip archive or URL in Kaggle's or "
+        "GroupLens' layout (default: synthetic)",
     )
     parser.add_argument(
         "--ratings",
@@ -57,6 +57,118 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FOLDER", help="the run's folder (default: runs/<date-time>)"
     )
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the form of one's own data."""
+    group = parser.add_argument_group("the form of your own data")
+    group.add_argument(
+        "--columns",
+        metavar="LIST",
+        help="user=NAME,item=NAME,rating=NAME[,time=NAME]; with --no-header, numbers from 1",
+    )
+    group.add_argument("--no-header", action="store_true", help="the first line is a rating")
+    group.add_argument(
+        "--separator", metavar="TEXT", help="what separates fields, as in ';' or tab"
+    )
+    group.add_argument("--decimal", choices=(".", ","), help="the decimal mark of ratings")
+    group.add_argument("--encoding", metavar="NAME", help="as in latin-1 or utf-16")
+    group.add_argument(
+        "--scale", metavar="LOW:HIGH", help="the lowest and the highest rating, as in 1:10"
+    )
+    group.add_argument(
+        "--unrated",
+        metavar="LIST",
+        help="ratings that stand for 'not rated', as in 0,-1; their rows are left out",
+    )
+    group.add_argument(
+        "--ids",
+        choices=("auto", "integer", "text"),
+        default="auto",
+        help="whether ids are numbers, or texts to keep as written (default: auto)",
+    )
+    group.add_argument(
+        "--catalogue",
+        metavar="FILE",
+        help="your own table of items; --item and --category name its columns",
+    )
+    group.add_argument("--item", metavar="COLUMN", help="the column with the item's id")
+    group.add_argument(
+        "--category",
+        metavar="COLUMN",
+        help="the column with the item's categories, or with one per row; or several columns of "
+        "flags, with commas between them",
+    )
+    group.add_argument(
+        "--category-separator", metavar="TEXT", help="what separates categories, as in '|'"
+    )
+    group.add_argument(
+        "--top-categories",
+        type=int,
+        metavar="N",
+        help="keep the N categories of the most items",
+    )
+
+
+def _parse_scale(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    from segmentation.errors import UsageError
+
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise UsageError(
+            "{scale} {value}: give the lowest and the highest rating, as in 1:10",
+            "scale",
+            value=text,
+        ) from None
+
+
+def _parse_unrated(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    from segmentation.errors import UsageError
+
+    try:
+        return tuple(float(value) for value in text.split(","))
+    except ValueError:
+        raise UsageError(
+            "{unrated} {value}: give numbers with commas between them, as in 0,-1",
+            "unrated",
+            value=text,
+        ) from None
+
+
+def parse_form(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of :func:`add_form`.
+
+    Raises
+    ------
+    UsageError
+        If a value can't be read.
+    """
+    from segmentation.datasets.reading import parse_columns
+    from segmentation.datasets.text_form import parse_encoding, parse_separator
+
+    given = vars(arguments)
+    return {
+        "columns": parse_columns(given["columns"]) if given["columns"] is not None else None,
+        "separator": parse_separator(given["separator"]) if given["separator"] else None,
+        "decimal": given["decimal"],
+        "encoding": parse_encoding(given["encoding"]) if given["encoding"] else None,
+        "has_header": not given["no_header"],
+        "scale": _parse_scale(given["scale"]),
+        "unrated": _parse_unrated(given["unrated"]),
+        **{
+            name: given[name]
+            for name in (
+                *("ids", "catalogue", "item", "category", "category_separator"),
+                "top_categories",
+            )
+        },
+    }
 
 
 def add_k_range(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -110,13 +222,14 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deduplicate",
         action="store_true",
-        help="keep only the latest rating of each movie by each user; the others count as "
-        "rejected rows (shuffles ratings that are not sorted by user)",
+        help="keep only the latest rating of each movie by each user; the others are "
+        "left out and listed (shuffles ratings that are not sorted by user)",
     )
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the limits on rejected rows, the bytes that a task reads, and memory."""
+    """Add the form of the data, and the limits on rejected rows, a task's bytes, and memory."""
+    add_form(parser)
     parser.add_argument(
         "--max-rejected",
         type=float,
@@ -198,8 +311,9 @@ def parse_execution(arguments: argparse.Namespace) -> Execution:
 
 
 def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of :func:`add_source`, :func:`add_seed` and :func:`add_limits`."""
+    """Return the settings of the options for the data, its form, the seed and the limits."""
     return {
+        **(parse_form(arguments) if hasattr(arguments, "columns") else {}),
         "data": arguments.data,
         "ratings": arguments.ratings,
         "seed": arguments.seed,
@@ -248,9 +362,12 @@ def print_synthetic(manifest: RunManifest) -> None:
 
 
 def format_rejected(rows: Mapping[str, int], folder: Path) -> str:
-    """Format the number of rejected rows, and the path of the file that has them."""
-    where = f" (see {folder}/rejected/ratings.csv)" if rows["rejected"] else ""
-    return f"{rows['rejected']:,} rejected{where}"
+    """Format the number of rows that don't count, and the path of the file that has them."""
+    counts = [f"{rows['rejected']:,} rejected"]
+    counts += [f"{rows[name]:,} {name}" for name in ("superseded", "unrated") if rows.get(name)]
+    is_listed = rows["rejected"] or rows.get("superseded")
+    where = f" (see {folder}/rejected/ratings.csv)" if is_listed else ""
+    return ", ".join(counts) + where
 
 
 def format_cost(manifest: RunManifest) -> str:

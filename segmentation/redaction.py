@@ -16,18 +16,22 @@ _HIDDEN = "***"
 _SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+:/{1,3})"
 _USER = r"(?P<user>[^\s/?#@]*:(?:(?!://)[^\n])*@|[^\s/?#]*@)?"
 _URL = re.compile(
-    _SCHEME + _USER + r"""(?P<path>[^\s?#'"<>]*)(?P<query>[?#](?:\S*[^\s'"<>:;,.)\]}])?)?"""
+    _SCHEME
+    + _USER
+    # A quote belongs to the path if a query follows, and a blank to the query if a field follows.
+    + r"""(?P<path>(?:[^\s?#'"<>]|['"<>](?=[^\s?#]*[?#]))*)"""
+    + r"""(?P<query>[?#](?:\S*(?:[ \t][^\s=&]*&\S*)*[^\s'"<>:;,.)\]}])?)?"""
 )
 #: The same between tags and in attributes, which must stay whole.
 _URL_IN_HTML = re.compile(
     _SCHEME
-    + r"""(?P<user>[^\s/?#"<>]*@)?(?P<path>[^\s?#'"<>]*)"""
+    + r"""(?P<user>[^\s/?#@"<>]*:[^\s?#"<>]*@|[^\s/?#"<>]*@)?(?P<path>[^\s?#'"<>]*)"""
     + r"""(?P<query>[?#](?:[^\s"<>]*[^\s'"<>:;,.)])?)?"""
 )
 
 
 #: A user and a password after slashes without a scheme.
-_USER_WITHOUT_SCHEME = re.compile(r"(?<![:/])//[^\s/?#@]*:[^\s@]*@")
+_USER_WITHOUT_SCHEME = re.compile(r"""(?<![:/])//[^\s/?#@"'<>]*:[^\s@"'<>]*@""")
 
 
 def redact(text: str) -> str:
@@ -50,6 +54,7 @@ def redact(text: str) -> str:
 
 def redact_html(text: str) -> str:
     """Redact the URLs of an HTML page, and leave its tags whole."""
+    text = _USER_WITHOUT_SCHEME.sub(f"//{_HIDDEN}@", text)
     return _URL_IN_HTML.sub(_hide, text)
 
 

@@ -85,6 +85,15 @@ GROUPLENS_GENRES: tuple[str, ...] = (
 )
 
 
+#: Columns of the outputs that stand next to one column per category.
+RESERVED_COLUMNS = frozenset(
+    (
+        *(USER, "segment", "persona", "distance", "runner_up", "margin", "pc1", "pc2"),
+        *("movies", "items", "mean_rating", "is_outlier", "reason"),
+    )
+)
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Movies and their genres, keyed by the id that ratings carry.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import csv
 import math
+import re
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -56,20 +58,31 @@ def user_genre_means(ratings: pd.DataFrame, movies: dict[int, list[str]]) -> pd.
 def rating_of(line: str, scale: tuple[float, float] = (0.5, 5.0)) -> tuple[int, int, float] | None:
     """Read one CSV line of four fields with the standard library, or None if it is no rating."""
     row = next(csv.reader([line]), [])
+    while len(row) > 4 and not row[-1].strip():
+        row.pop()
     if len(row) != 4:
         return None
     fields = [field.strip(" \t") for field in row]
-    try:
-        user, movie, stars = int(fields[0]), int(fields[1]), float(fields[2])
-    except ValueError:
+    user, movie = integer_of(fields[0]), integer_of(fields[1])
+    if user is None or movie is None or "_" in fields[2] or not fields[2].isascii():
         return None
-    if any("_" in f or not f.isascii() for f in fields[:3]) or any("+" in f for f in fields[:2]):
+    try:
+        stars = float(fields[2])
+    except ValueError:
         return None
     if not (math.isfinite(stars) and scale[0] <= stars <= scale[1]):
         return None
-    if not all(-(2**63) <= i < 2**63 for i in (user, movie)):
-        return None
     return user, movie, stars
+
+
+def integer_of(field: str) -> int | None:
+    """A 64-bit integer without zeros before it, perhaps written as a float."""
+    is_decimal = re.fullmatch(r"-?(0|[1-9][0-9]*)(\.0*)?", field)
+    if not is_decimal and not re.fullmatch(r"[0-9](\.[0-9]+)?[eE]\+?[0-9]{1,2}", field):
+        return None
+    value = Decimal(field)
+    is_whole = value == value.to_integral_value()
+    return int(value) if is_whole and -(2**63) <= value < 2**63 else None
 
 
 def inertia(X: np.ndarray, centers: np.ndarray) -> float:

@@ -75,6 +75,12 @@ def defaults_outside_the_parser() -> dict[str, str]:
         "--partition-size": f"{PARTITION_BYTES >> 20}MiB",
         "--memory-limit": "half of the machine's or its cgroup's",
         "--playbook": "the project's",
+        **dict.fromkeys(
+            ("--separator", "--decimal", "--encoding", "--category-separator"), "recognized"
+        ),
+        "--scale": "the layout's, 0.5:5",
+        "--catalogue": "the layout's",
+        "--top-categories": "all",
         "--peers": "all installed",
         "--copies": "1,10",
     }

@@ -26,6 +26,10 @@ SECRET_URLS = [
     "https://host/r.csv#SECRET",
     "simplecache::https://me:SECRET@host/r.csv?t=SECRET",
     "zip://r.csv::https://host/ml.zip?t=SECRET",
+    "https://host/o'b/r.csv?X-Amz-Signature=SECRET",
+    'https://host/o"b<c>/r.csv?X-Amz-Signature=SECRET',
+    "https://host/r.csv?a=b c&t=SECRET",
+    "s3://KEY:SE/SECRET@host/r.csv",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The catalogue: the genres of each movie, keyed by the id that ratings use.
+"""The catalogue: the categories of each item, keyed by the id that ratings use.
 
 Kaggle's ``movies_metadata.csv`` is keyed by TMDB ids, while a rating's ``movieId`` is a MovieLens
 id; ``links.csv`` maps MovieLens ids to TMDB ids. The original notebook compared the two ids
@@ -8,56 +8,55 @@ remains available, with a warning.
 
 from __future__ import annotations
 
-import ast
-import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.datasets import csv_records, identifiers
-from segmentation.datasets.filesystem import read_bytes
-from segmentation.datasets.layouts import Layout, require_file
+from segmentation.datasets import categories, csv_records, identifiers
+from segmentation.datasets.filesystem import join_path
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from segmentation.datasets.layouts import Layout
+
 #: Two movies of every MovieLens data set. If their ids map to other movies, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
 
-_NO_GENRES = "(no genres listed)"
-#: MovieLens 1M spells one genre differently from later data sets.
-_SYNONYMS = {"Children's": "Children"}
 _MAX_ID = 2**63 - 1
 #: Any integer of this many digits fits in 64 bits.
 _SAFE_DIGITS = 18
-#: The form of nearly all genre lists; matching it is ten times as fast as `ast.literal_eval`.
-_PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*)'\}")
-_PLAIN_GENRES = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")
-#: Keys of :attr:`Catalogue.notes` for Kaggle's layout (the links file adds more) and for
-#: GroupLens'.
-_METADATA_NOTES = (
+#: A larger share of a catalogue's ids that are no integers makes them texts.
+_MAX_DAMAGED_IDS = 0.001
+#: A larger share of items with unreadable categories is not damage but another form.
+_MAX_UNREADABLE = 0.01
+#: Columns of a catalogue in GroupLens' form.
+_GROUPLENS_COLUMNS = ("movieId", "title", "genres")
+#: Columns of ``u.item`` before those of the genres, and its genres if there is no ``u.genre``.
+_N_ITEM_COLUMNS = 5
+_ITEM_GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime"),
+    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
+    *("Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+#: Columns that may hold an item's title, in the order of preference.
+_TITLES = ("title", "name", "book_title", "item_name", "product_title")
+_FALSE = frozenset(("", "0", "0.0", "false", "no", "f", "n", "nan"))
+#: Keys of :attr:`Catalogue.notes`; Kaggle's layout and its links file add more.
+_NOTES = (
     "records",
-    "malformed_repaired",
     "malformed_set_aside",
     "duplicates",
     "without_genre",
     "genres_unreadable",
-    "unknown_genres",
-)
-_GROUPLENS_NOTES = (
-    "records",
-    "malformed_set_aside",
-    "duplicates",
-    "without_genre",
-    "unknown_genres",
 )
 #: Key of :attr:`Catalogue.notes` → warning if the counter is not zero.
 _WARNINGS = {
     "genres_unreadable": "catalogue records have unreadable genres",
-    "unknown_genres": "genre entries of the catalogue are not genres of its layout",
     "malformed_set_aside": "malformed catalogue records were skipped",
     "links_malformed": "malformed records of the links file were skipped",
 }
@@ -66,7 +65,8 @@ _WARNINGS = {
 @dataclass(slots=True)
 class _Movie:
     title: str
-    codes: tuple[int, ...]
+    #: The fields that hold its categories: several if it has several records.
+    fields: tuple[str, ...]
 
 
 def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
@@ -98,8 +98,8 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
     ['Crime', 'Drama']
     """
     if layout.name != "kaggle":
-        return _read_grouplens(layout)
-    movies, notes = _read_metadata(layout.movies, layout.genres)
+        return _read_items(layout)
+    movies, notes = _read_metadata(layout.movies)
     if join == "direct":
         return _build_catalogue(movies, layout, notes)
     if layout.links is None:
@@ -108,7 +108,7 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
             "join",
             path=layout.folder,
         )
-    links = _read_links(layout.links, notes)
+    links = _read_links(layout.links, notes, layout.reading.ids)
     notes["links_without_record"] = sum(tmdb not in movies for tmdb in links.values())
     linked = {movie: movies[tmdb] for movie, tmdb in links.items() if tmdb in movies}
     if not linked:
@@ -168,24 +168,24 @@ def catalogue_warnings(catalogue: Catalogue) -> list[str]:
     return [f"{notes[name]:,} {text}" for name, text in _WARNINGS.items() if notes.get(name)]
 
 
-def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie], dict[str, int]]:
+def _read_metadata(path: str) -> tuple[dict[int, _Movie], dict[str, int]]:
     """Read Kaggle's ``movies_metadata.csv``; return movies by TMDB id, and counters of damage."""
     records = csv_records.read_columns(path, ("id", "genres", "title"))
-    id_index, genres_index, title_index, overview_index = _find_columns(
-        path, next(records, []), ("id", "genres", "title", "overview")
-    )
-    notes = dict.fromkeys(_METADATA_NOTES, 0)
+    header = [name.strip() for name in next(records, [])]
+    id_index, genres_index, title_index = _find_columns(path, header, ("id", "genres", "title"))
+    # Only the repair of torn records needs the overview.
+    overview_index = header.index("overview") if "overview" in header else None
+    notes = dict.fromkeys((*_NOTES, "malformed_repaired"), 0)
     movies: dict[int, _Movie] = {}
-    parsed_genres: dict[str, tuple[tuple[int, ...], int, int]] = {}
     previous: _Movie | None = None
-    for record in filter(None, records):
+    for record in _without_blank(records):
         notes["records"] += 1
         movie_id = _parse_id(record[id_index]) if len(record) > id_index else None
         if movie_id is None:
             # A stray line break split the previous record; this is its second half, from the
             # middle of the overview on. Only the title is usable: production companies are where
             # the genres should be.
-            index = title_index - overview_index
+            index = len(record) if overview_index is None else title_index - overview_index
             if previous is not None and not previous.title and len(record) > index:
                 previous.title = record[index].strip()
                 notes["malformed_repaired"] += 1
@@ -193,61 +193,43 @@ def _read_metadata(path: str, genres: tuple[str, ...]) -> tuple[dict[int, _Movie
                 notes["malformed_set_aside"] += 1
             previous = None
             continue
-        text = record[genres_index] if len(record) > genres_index else ""
-        if text not in parsed_genres:
-            parsed_genres[text] = _parse_genres(text, genres)
-        codes, n_unreadable, n_unknown = parsed_genres[text]
-        notes["genres_unreadable"] += n_unreadable
-        notes["unknown_genres"] += n_unknown
+        genres = record[genres_index] if len(record) > genres_index else ""
         title = record[title_index].strip() if len(record) > title_index else ""
-        previous = _Movie(title, codes)
-        if movie_id in movies:
-            # Duplicates have the same genres; keep the first.
-            notes["duplicates"] += 1
-            continue
-        notes["without_genre"] += not codes
-        movies[movie_id] = previous
+        previous = _Movie(title, (genres,))
+        _add_movie(movies, movie_id, previous, notes)
     if not movies:
         raise DataError(f"{path}: holds no movies; download it again")
     return movies, notes
 
 
-def _parse_genres(text: str, genres: tuple[str, ...]) -> tuple[tuple[int, ...], int, int]:
-    """Return genre codes, 1 if the field is unreadable else 0, and the number of unknown names."""
-    if not text.strip():
-        return (), 0, 0
-    try:
-        if _PLAIN_GENRES.fullmatch(text):
-            names = _PLAIN_NAME.findall(text)
-        else:
-            names = [entry["name"] for entry in ast.literal_eval(text)]
-    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
-        return (), 1, 0
-    codes, n_unknown = _encode_genres(names, genres)
-    return codes, 0, n_unknown
+def _without_blank(records: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Yield the records that hold anything: spreadsheets leave rows of separators."""
+    return (record for record in records if any(field.strip() for field in record))
 
 
-def _encode_genres(names: Sequence[str], genres: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
-    """Return the sorted codes of genre names, and the number of unknown names."""
-    codes = {genres.index(name) for name in names if name in genres}
-    return tuple(sorted(codes)), sum(name not in genres for name in names)
+def _add_movie(
+    movies: dict[Any, _Movie], movie_id: int | bytes, movie: _Movie, notes: dict[str, int]
+) -> None:
+    """Add a movie; join the categories of one with several records."""
+    first = movies.setdefault(movie_id, movie)
+    if first is movie:
+        return
+    notes["duplicates"] += 1
+    first.fields = tuple(dict.fromkeys((*first.fields, *movie.fields)))
 
 
-def _read_links(path: str, notes: dict[str, int]) -> dict[int | bytes, int]:
+def _read_links(path: str, notes: dict[str, int], kind: str) -> dict[int | bytes, int]:
     """Read the map from MovieLens ids to TMDB ids; add counters of damage to ``notes``."""
-    records = csv_records.read_records(path)
+    records = csv_records.read_records(path, ("movieId", "tmdbId"))
     header = [name.strip() for name in next(records, [])]
     movie_index, tmdb_index = _find_columns(path, header, ("movieId", "tmdbId"))
     notes.update(links=0, links_without_tmdb=0, links_malformed=0)
     pairs: list[tuple[str, str]] = []
-    for record in filter(None, records):
+    for record in _without_blank(records):
         notes["links"] += 1
-        if "\n" in "".join(record):
-            raise DataError(
-                f"{path}, record {notes['links'] + 1}: a quoted field spans lines; close its quote"
-            )
+        _check_lines(path, notes["links"] + 1, record)
         pairs.append((_get_id_field(record, movie_index), _get_id_field(record, tmdb_index)))
-    parse_movie_id = _choose_id_parser([movie for movie, _ in pairs])
+    parse_movie_id = _choose_id_parser([movie for movie, _ in pairs], kind)
     links: dict[int | bytes, int] = {}
     for movie, tmdb in pairs:
         movie_id, tmdb_id = parse_movie_id(movie), _parse_id(tmdb)
@@ -262,78 +244,155 @@ def _read_links(path: str, notes: dict[str, int]) -> dict[int | bytes, int]:
 
 def _get_id_field(record: list[str], index: int) -> str:
     """Return a stripped field of a record; an empty string if the record is too short."""
-    # pandas writes integers as floats if the column has missing values.
-    return record[index].strip().removesuffix(".0") if index < len(record) else ""
+    return record[index].strip() if index < len(record) else ""
 
 
-def _read_grouplens(layout: Layout) -> Catalogue:
-    notes = dict.fromkeys(_GROUPLENS_NOTES, 0)
+def _read_items(layout: Layout) -> Catalogue:
+    """Read a catalogue with one record per item, or per item and category."""
+    notes = dict.fromkeys(_NOTES, 0)
     movies: dict[int | bytes, _Movie] = {}
-    records = list(_iterate_grouplens(layout))
-    parse_movie_id = _choose_id_parser([record[0] for record in records if len(record) == 3])
-    for record in records:
+    records = list(_iterate_items(layout))
+    kind = layout.reading.ids
+    parse_movie_id = _choose_id_parser([item for item, _, _ in records if item is not None], kind)
+    for item, title, fields in records:
         notes["records"] += 1
-        movie_id = parse_movie_id(record[0]) if len(record) == 3 else None
+        movie_id = None if item is None else parse_movie_id(item)
         if movie_id is None:
             notes["malformed_set_aside"] += 1
-            continue
-        if movie_id in movies:
-            notes["duplicates"] += 1
-            continue
-        names = [_SYNONYMS.get(name, name) for name in record[2].strip().split("|")]
-        codes, n_unknown = _encode_genres(
-            [name for name in names if name and name != _NO_GENRES], layout.genres
-        )
-        notes["unknown_genres"] += n_unknown
-        notes["without_genre"] += not codes
-        movies[movie_id] = _Movie(record[1].strip(), codes)
+        else:
+            _add_movie(movies, movie_id, _Movie(title.strip(), fields), notes)
     if not movies:
-        raise DataError(f"{layout.movies}: holds no movies; download it again")
+        raise DataError(
+            f"{layout.movies}: none of its {notes['records']:,} records has an id; use a complete "
+            "file"
+        )
     return _build_catalogue(movies, layout, notes)
 
 
-def _iterate_grouplens(layout: Layout) -> Iterator[list[str]]:
-    """Yield the id, title and genres of each movie; a malformed record has another length."""
-    path = layout.movies
+def _iterate_items(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
+    """Yield the id, title and fields of categories of each record; a malformed one has no id."""
+    if layout.name == "movielens-100k":
+        return _iterate_flags(layout.movies, _read_genre_names(layout))
     if layout.name == "grouplens-dat":
-        require_file(path)
-        # Latin-1 decodes any byte, but to characters at which `str.splitlines` would split.
-        lines = read_bytes(path).decode("latin-1").split("\n")
-        yield from (line.rstrip("\r").split("::") for line in lines if line.rstrip("\r"))
-        return
-    records = csv_records.read_records(path)
+        records = csv_records.read_records(layout.movies, separator="::")
+        return (
+            (record[0], record[1], (record[2],)) if len(record) == 3 else (None, "", ())
+            for record in records
+        )
+    if layout.catalogue is not None:
+        return _iterate_own(layout)
+    return _iterate_grouplens(layout.movies)
+
+
+def _iterate_grouplens(path: str) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
+    records = csv_records.read_records(path, _GROUPLENS_COLUMNS)
     header = [name.strip() for name in next(records, [])]
-    indices = _find_columns(path, header, ("movieId", "title", "genres"))
-    for record in filter(None, records):
-        yield [record[i] for i in indices] if len(record) == len(header) else record[:1]
+    if len(header) == _N_ITEM_COLUMNS + len(_ITEM_GENRES) and {*header[-19:]} <= {"0", "1"}:
+        raise DataError(
+            f"{path}: is u.item of MovieLens 100K; name it u.item, and its ratings u.data"
+        )
+    movie, title, genres = _find_columns(path, header, _GROUPLENS_COLUMNS)
+    for number, record in enumerate(_without_blank(records), 2):
+        if _fits(record, header):
+            _check_lines(path, number, (record[movie], record[title], record[genres]))
+            yield record[movie], record[title], (record[genres],)
+        else:
+            _check_lines(path, number, record)
+            yield None, "", ()
+
+
+def _iterate_own(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
+    """Yield the records of a catalogue whose columns the user names."""
+    options, path = layout.catalogue, layout.movies
+    assert options is not None
+    records = csv_records.read_records(path, (options.item,))
+    header = [name.strip() for name in next(records, [])]
+    is_wide = options.category not in header and "," in options.category
+    names = [name.strip() for name in options.category.split(",")] if is_wide else []
+    wanted = [options.item, *(names or [options.category])]
+    item, *places = _find_columns(path, header, wanted)
+    title = next((header.index(name) for name in _TITLES if name in header), item)
+    for number, record in enumerate(_without_blank(records), 2):
+        if not _fits(record, header):
+            yield None, "", ()
+            continue
+        _check_lines(path, number, [record[i] for i in (item, title, *places)])
+        if is_wide:
+            flags = zip(names, places, strict=True)
+            held = tuple(name for name, i in flags if record[i].strip().lower() not in _FALSE)
+            yield record[item], record[title], held
+        else:
+            yield record[item], record[title], (record[places[0]],)
+
+
+def _check_lines(path: str, number: int, fields: Sequence[str]) -> None:
+    """Check that a stray quote has not made one record of several lines."""
+    if any("\n" in field for field in fields):
+        raise DataError(
+            f"{path}, record {number}: a quoted field spans lines; close its quote, or write the "
+            "field in one line"
+        )
+
+
+def _fits(record: list[str], header: Sequence[str]) -> bool:
+    """Return whether a record has a field per column; blank ones at its end don't count."""
+    while len(record) > len(header) and not record[-1].strip():
+        record.pop()
+    return len(record) == len(header)
+
+
+def _read_genre_names(layout: Layout) -> list[str]:
+    """Return the genres of ``u.item`` in the order of its columns."""
+    path = join_path(layout.folder, "u.genre")
+    try:
+        pairs = [r for r in csv_records.read_records(path, separator="|") if len(r) == 2]
+    except DataError:
+        return list(_ITEM_GENRES)
+    return [name for name, _ in sorted(pairs, key=lambda pair: _parse_id(pair[1]) or 0)]
+
+
+def _iterate_flags(
+    path: str, genres: Sequence[str]
+) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
+    for record in csv_records.read_records(path, separator="|"):
+        flags = record[_N_ITEM_COLUMNS:]
+        if len(flags) != len(genres):
+            yield None, "", ()
+            continue
+        held = tuple(name for name, flag in zip(genres, flags, strict=True) if flag.strip() == "1")
+        yield record[0], record[1], held
 
 
 def _find_columns(path: str, header: Sequence[str], names: Sequence[str]) -> list[int]:
     missing = [name for name in names if name not in header]
     if missing:
         raise DataError(
-            f"{path}, line 1: no column {' and no '.join(missing)}; the header must name "
-            f"{', '.join(names)}"
+            f"{path}, line 1: no column {' and no '.join(missing)} (it reads "
+            f"{', '.join(header)[:80]!r}); the header must name {', '.join(names)}"
         )
     return [list(header).index(name) for name in names]
 
 
-def _choose_id_parser(fields: Sequence[str]) -> Callable[[str], int | bytes | None]:
+def _choose_id_parser(
+    fields: Sequence[str], kind: str = "auto"
+) -> Callable[[str], int | bytes | None]:
     """Return the parser of a catalogue's ids, see :func:`identifiers.is_string_column`."""
-    if all(field.isdigit() and len(field) <= _SAFE_DIGITS for field in fields):
-        return _parse_id
-    is_string = identifiers.is_string_column([field.encode() for field in fields])
+    if kind == "text":
+        return _parse_string_id
+    if kind == "integer":
+        return lambda field: _parse_id(field, allow_padding=True)
+    encoded = [field.encode() for field in fields]
+    is_string = identifiers.is_string_column(encoded, max_damaged=_MAX_DAMAGED_IDS)
     return _parse_string_id if is_string else _parse_id
 
 
-def _parse_id(field: str) -> int | None:
+def _parse_id(field: str, *, allow_padding: bool = False) -> int | None:
     """Return a field as a non-negative 64-bit integer; None if it is not one."""
     if len(field) <= _SAFE_DIGITS and field.isascii() and field.isdigit():
-        return int(field)
-    field = field.strip()
-    if not (field.isascii() and field.isdigit() and len(field) <= 20) or int(field) > _MAX_ID:
-        return None
-    return int(field)
+        is_padded = field[0] == "0" and len(field) > 1
+        return int(field) if allow_padding or not is_padded else None
+    value = identifiers.parse_integer(field.strip().encode(), allow_padding=allow_padding)
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _parse_string_id(field: str) -> bytes | None:
@@ -347,16 +406,56 @@ def _build_catalogue(
     """Build the catalogue from movies by ``movieId``."""
     movie_ids = sorted(movies)
     ordered = [movies[movie] for movie in movie_ids]
+    names = _parse_categories(layout, ordered, notes)
+    n_items = Counter(name for held in names for name in held)
+    top = layout.catalogue.top if layout.catalogue else None
+    genres, codes = categories.name_categories(layout.movies, n_items, layout.genres, top=top)
+    coded = [sorted({codes[name] for name in held if name in codes}) for held in names]
+    notes["without_genre"] = sum(not held for held in coded)
     offsets = np.zeros(len(ordered) + 1, np.int32)
-    np.cumsum([len(movie.codes) for movie in ordered], out=offsets[1:])
-    codes = np.array([code for movie in ordered for code in movie.codes], np.int32)
-    if not len(codes):
+    np.cumsum([len(held) for held in coded], out=offsets[1:])
+    if not offsets[-1]:
         raise DataError(f"{layout.movies}: no movie has a readable genre; fix the genres column")
     return Catalogue(
         np.array(movie_ids, np.int64 if isinstance(movie_ids[0], int) else np.bytes_),
-        layout.genres,
+        genres,
         offsets,
-        codes,
+        np.array([code for held in coded for code in held], np.int32),
         tuple(movie.title for movie in ordered),
         notes,
     )
+
+
+def _parse_categories(
+    layout: Layout, movies: Sequence[_Movie], notes: dict[str, int]
+) -> list[list[str]]:
+    """Return the names of each movie's categories, without repetitions; count unreadable fields.
+
+    Raises
+    ------
+    DataError
+        If too many fields can't be read.
+    """
+    texts = {text for movie in movies for text in movie.fields}
+    separator = layout.catalogue.separator if layout.catalogue else None
+    form = categories.recognize_form(texts, separator)
+    parsed: dict[str, list[str]] = {}
+    unreadable: set[str] = set()
+    for text in sorted(texts):
+        try:
+            parsed[text] = categories.parse_names(text, form)
+        except categories.UnreadableError:
+            parsed[text] = []
+            unreadable.add(text)
+    damaged = [text for movie in movies for text in movie.fields if text in unreadable]
+    notes["genres_unreadable"] = len(damaged)
+    if len(damaged) > max(1, _MAX_UNREADABLE * len(movies)):
+        raise DataError(
+            f"{layout.movies}: the categories of {len(damaged):,} of {len(movies):,} items can't "
+            f"be read, such as {damaged[0][:80]!r}; write names with a separator, as in "
+            "Action|Comedy, or a list of names"
+        )
+    return [
+        list(dict.fromkeys(name for text in movie.fields for name in parsed[text]))
+        for movie in movies
+    ]

@@ -10,7 +10,7 @@ fails is parsed line by line with :func:`parse_line`, which defines what a ratin
 from __future__ import annotations
 
 import contextlib
-import csv
+import datetime
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -24,22 +24,23 @@ from segmentation.datasets.format import (
     ParsedChunk,
     RatingsFormat,
     append_rejects,
-    is_exact_integer,
 )
+from segmentation.datasets.text_form import split_fields
 from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 _PIECE_BYTES = 1 << 16
 #: Replaces "::" for pyarrow, which splits at a single character.
 _UNIT_SEPARATOR = b"\x1f"
 _RATING = re.compile(rb"[ \t]*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?[ \t]*\Z")
 #: An integer, possibly written as a float: pandas does so if the column has missing values.
-_TIMESTAMP = re.compile(rb"[ \t]*-?\d{1,19}(\.0*)?[ \t]*\Z")
-#: Characters that pyarrow accepts in a float, but :data:`_TIMESTAMP` does not.
-_NOT_IN_TIMESTAMPS = re.compile(rb"[eEnNiI+]|(?<![0-9])\.")
+_TIMESTAMP = re.compile(rb"[ \t]*(-?\d{1,19})(?:\.0*)?[ \t]*\Z")
+_BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
+#: Integers that pyarrow would read and :func:`identifiers.parse_integer` does not.
+_OTHER_INTEGERS = re.compile(rb"[xX]|(?:\A|[^0-9.])0[0-9]")
 
 
 def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> ParsedChunk:
@@ -68,7 +69,7 @@ def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> 
     n_lines = _count_lines(data)
     columns = _parse_strictly(file, data, 0, detailed=detailed)
     if columns is not None:
-        return ParsedChunk(_to_frame(columns), (), n_lines)
+        return _make_chunk(file, columns, (), n_lines, 0)
     pieces: list[Columns] = [_parse_each_line(file, b"", 0, detailed=detailed)[0]]
     rejected: list[LineReject] = []
     start = line = unlisted = 0
@@ -82,7 +83,23 @@ def parse_lines(file: RatingsFormat, data: bytes, *, detailed: bool = False) -> 
         pieces.append(columns)
         start, line = stop, line + piece.count(b"\n")
     merged = tuple(identifiers.concat_columns(column) for column in zip(*pieces, strict=True))
-    return ParsedChunk(_to_frame(merged), tuple(rejected), n_lines, unlisted)
+    return _make_chunk(file, merged, tuple(rejected), n_lines, unlisted)
+
+
+def _make_chunk(
+    file: RatingsFormat,
+    columns: Columns,
+    rejected: tuple[LineReject, ...],
+    n_lines: int,
+    unlisted: int,
+) -> ParsedChunk:
+    names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
+    ratings = identifiers.to_frame(dict(zip(names, columns, strict=True)))
+    if not file.unrated:
+        return ParsedChunk(ratings, rejected, n_lines, unlisted)
+    is_rating = ~ratings[RATING].isin(file.unrated)
+    n_unrated = len(ratings) - int(is_rating.sum())
+    return ParsedChunk(ratings[is_rating], rejected, n_lines, unlisted, n_unrated)
 
 
 def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | bytes, float] | str:
@@ -98,34 +115,51 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
     """
     fields = split_line(file, line)
     if len(fields) != len(file.columns):
+        if line.count(b'"') % 2:
+            return "a quoted field spans lines, or its quote is not closed"
         plural = "s" if len(fields) != 1 else ""
         return f"{len(fields)} field{plural}, expected {len(file.columns)}"
     user_index, movie_index, rating_index = file.positions
     ids = []
     for name, index in ((USER, user_index), (MOVIE, movie_index)):
-        is_string = name in file.string_columns
-        parse_id = identifiers.parse_string if is_string else identifiers.parse_integer
-        value = parse_id(fields[index])
+        if name in file.string_columns:
+            value: int | bytes | str = identifiers.parse_string(fields[index])
+        else:
+            value = identifiers.parse_integer(fields[index], allow_padding=file.allow_padding)
         if isinstance(value, str):
             return f"{name} {value}"
         ids.append(value)
-    if not _RATING.match(fields[rating_index]):
+    field = fields[rating_index]
+    if file.decimal_comma:
+        field = field.replace(b",", b".", 1)
+    if not _RATING.match(field):
         return f"{RATING} is not a number"
-    rating = float(fields[rating_index])
+    rating = float(field)
     low, high = file.scale
-    if not low <= rating <= high:
+    if not low <= rating <= high and rating not in file.unrated:
         return f"{RATING} is outside {low:g} to {high:g}"
     return ids[0], ids[1], rating
 
 
 def split_line(file: RatingsFormat, line: bytes) -> list[bytes]:
-    """Split a line into fields, and remove their quotes."""
-    if b'"' in line and file.delimiter == b",":
-        # The csv module fails at a lone CR, which is part of a field here.
-        with contextlib.suppress(csv.Error):
-            fields = next(csv.reader([line.decode("latin-1")]), [])
-            return [field.encode("latin-1") for field in fields]
-    return line.split(file.delimiter)
+    """Split a line into the fields of its file, and remove their quotes.
+
+    Blank fields at the end of a line, or of the columns, don't count: spreadsheets leave them.
+    """
+    fields = split_fields(line, file.delimiter)
+    n_columns = len(file.columns)
+    while len(fields) > n_columns and not fields[-1].strip():
+        fields.pop()
+    while len(fields) < n_columns and not file.columns[len(fields)]:
+        if any(file.columns[len(fields) :]):
+            break
+        fields.append(b"")
+    return fields
+
+
+def is_blank(file: RatingsFormat, line: bytes) -> bool:
+    """Return whether a line holds nothing but separators, blanks and quotes."""
+    return not line.strip(b' \t\r"' + file.delimiter)
 
 
 def _count_lines(data: bytes) -> int:
@@ -133,14 +167,37 @@ def _count_lines(data: bytes) -> int:
 
 
 def _parse_timestamp(file: RatingsFormat, line: bytes) -> int:
-    """Return the timestamp of a valid line; :data:`NO_TIMESTAMP` if it is not an integer."""
+    """Return the timestamp of a valid line; :data:`NO_TIMESTAMP` if it has none."""
     if TIMESTAMP not in file.columns:
         return NO_TIMESTAMP
     field = split_line(file, line)[file.columns.index(TIMESTAMP)]
-    if not _TIMESTAMP.match(field):
-        return NO_TIMESTAMP
-    value = identifiers.parse_integer(field.partition(b".")[0])
-    return NO_TIMESTAMP if isinstance(value, str) else value
+    return parse_timestamp(field, is_datetime=file.has_datetime_timestamps)
+
+
+def parse_timestamp(field: bytes, *, is_datetime: bool) -> int:
+    """Return a whole number, or a point in time in microseconds; else :data:`NO_TIMESTAMP`.
+
+    Examples
+    --------
+    >>> parse_timestamp(b"1100010060", is_datetime=False)
+    1100010060
+    >>> parse_timestamp(b"1970-01-02 00:00:01", is_datetime=True)
+    86401000000
+    """
+    if is_datetime:
+        try:
+            point = datetime.datetime.fromisoformat(field.strip().decode())
+        except ValueError:
+            return NO_TIMESTAMP
+        if point.tzinfo is None:
+            point = point.replace(tzinfo=datetime.UTC)
+        return (point - _EPOCH) // datetime.timedelta(microseconds=1)
+    match = _TIMESTAMP.match(field)
+    value = int(match[1]) if match else NO_TIMESTAMP
+    return value if -(2**63) < value < 2**63 else NO_TIMESTAMP
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def _parse_strictly(
@@ -150,101 +207,111 @@ def _parse_strictly(
     has_timestamps = detailed and TIMESTAMP in file.columns
     names = [*RATING_DTYPES, *([TIMESTAMP] if has_timestamps else [])]
     table = _read_table(file, data, names)
-    if table is None and has_timestamps:
-        table = _read_float_timestamps(file, data, names)
     if table is None:
         return None
-    columns = tuple(
-        _to_column(table[name], is_string=name in file.string_columns) for name in names
-    )
+    columns = tuple(_to_column(file, name, table[name]) for name in names)
     if any(column is None for column in columns):
         return None
     ratings = columns[2]
     low, high = file.scale
-    if len(ratings) and not (ratings.min() >= low and ratings.max() <= high):
+    is_outside = ~((ratings >= low) & (ratings <= high))
+    if is_outside.any() and not np.isin(ratings[is_outside], file.unrated).all():
+        return None
+    n_lines = _count_lines(data)
+    if len(ratings) != n_lines and (
+        # pyarrow skips blank lines and does not report where they were, and it reads a quoted
+        # field that spans lines.
+        detailed or (b'"' in data and len(ratings) != n_lines - len(_BLANK_LINE.findall(data)))
+    ):
         return None
     if not detailed:
         return columns
-    if len(ratings) != _count_lines(data):
-        # pyarrow skips blank lines and does not report where they were.
-        return None
     if not has_timestamps:
         columns = (*columns, np.full(len(ratings), NO_TIMESTAMP))
     return (*columns, np.arange(first_line, first_line + len(ratings)))
 
 
-def _read_float_timestamps(file: RatingsFormat, data: bytes, names: list[str]) -> pa.Table | None:
-    """Read lines whose timestamps are integers written as floats; None if any is not."""
-    import pyarrow as pa
+def _read_table(file: RatingsFormat, data: bytes, names: list[str]) -> pa.Table | None:
+    """Read the named columns with strict types, ids and timestamps as strings where they are odd.
 
-    if file.string_columns or _NOT_IN_TIMESTAMPS.search(data):
-        return None
-    table = _read_table(file, data, names, np.float64)
-    if table is None:
-        return None
-    timestamps = table[TIMESTAMP].to_numpy()
-    if not is_exact_integer(timestamps).all():
-        return None
-    index = table.schema.get_field_index(TIMESTAMP)
-    return table.set_column(index, TIMESTAMP, pa.array(timestamps.astype(np.int64)))
-
-
-def _read_table(
-    file: RatingsFormat,
-    data: bytes,
-    names: list[str],
-    timestamp_dtype: type[np.generic] = np.int64,
-) -> pa.Table | None:
-    """Read the named columns with strict types; return None if pyarrow can't."""
+    Return None if pyarrow can't.
+    """
     import pyarrow as pa
     import pyarrow.csv as pa_csv
 
-    # pyarrow accepts hexadecimal ids, ends a line at a lone CR and, without ``quote_char``, leaves
-    # quotes in the fields: data with any of these takes the slow path.
-    forbidden = (b'"',) if file.string_columns else (b'"', b"x", b"X")
-    if any(byte in data for byte in forbidden) or data.count(b"\r") != data.count(b"\r\n"):
+    # pyarrow ends a line at a lone CR.
+    if data.count(b"\r") != data.count(b"\r\n"):
         return None
+    # String ids may contain an x or begin with a zero, so the others are checked one by one.
+    are_strings = bool(file.string_columns) or bool(_OTHER_INTEGERS.search(data))
     delimiter = file.delimiter
     if len(delimiter) > 1:
-        if _UNIT_SEPARATOR in data:
+        if _UNIT_SEPARATOR in data or b'"' in data:
             return None
         data, delimiter = data.replace(delimiter, _UNIT_SEPARATOR), _UNIT_SEPARATOR
-    types = {name: pa.from_numpy_dtype(RATING_DTYPES.get(name, timestamp_dtype)) for name in names}
-    if file.string_columns:
-        # String ids may contain an x, so integers are read as strings and checked one by one.
-        types |= {name: pa.string() for name in names if name != RATING}
-    try:
-        return pa_csv.read_csv(
-            pa.py_buffer(data),
-            pa_csv.ReadOptions(
-                use_threads=False, block_size=8 << 20, column_names=list(file.columns)
-            ),
-            pa_csv.ParseOptions(delimiter=delimiter.decode(), quote_char=False),
-            pa_csv.ConvertOptions(
-                include_columns=names,
-                column_types=types,
-                null_values=[],
-                check_utf8=bool(file.string_columns),
-            ),
-        )
-    except pa.ArrowInvalid:
-        return None
+    for are_integers in (False,) if are_strings else (True, False):
+        types = {name: pa.int64() if are_integers else pa.string() for name in names}
+        with contextlib.suppress(pa.ArrowInvalid):
+            return pa_csv.read_csv(
+                pa.py_buffer(data),
+                pa_csv.ReadOptions(
+                    use_threads=False,
+                    block_size=max(8 << 20, len(data) + 1),
+                    column_names=_unique_names(file.columns),
+                ),
+                pa_csv.ParseOptions(
+                    delimiter=delimiter.decode(), quote_char='"' if b'"' in data else False
+                ),
+                pa_csv.ConvertOptions(
+                    include_columns=names,
+                    column_types={**types, RATING: pa.float64()},
+                    null_values=[],
+                    check_utf8=not are_integers,
+                    decimal_point="," if file.decimal_comma else ".",
+                ),
+            )
+    return None
 
 
-def _to_column(column: pa.ChunkedArray, *, is_string: bool) -> Any:
+def _unique_names(columns: tuple[str, ...]) -> list[str]:
+    """Return the columns with a name for each that is not read."""
+    names = (*RATING_DTYPES, TIMESTAMP)
+    return [name if name in names else f"#{i}" for i, name in enumerate(columns)]
+
+
+def _to_column(file: RatingsFormat, name: str, column: pa.ChunkedArray) -> Any:
     """Convert a column from :func:`_read_table`; return None if a value needs the slow path."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if is_string:
+    if name in file.string_columns:
         stripped, is_id = identifiers.strip_strings(column)
         # Ids with surrounding blanks are rare; the slow path strips them.
         is_clean = is_id.all() and pc.all(pc.equal(stripped, column), min_count=0).as_py()
         return column if is_clean else None
+    if name == TIMESTAMP and (file.has_datetime_timestamps or pa.types.is_string(column.type)):
+        return _parse_timestamps(file, column)
     if pa.types.is_string(column.type):
-        integers = identifiers.cast_integers(column)
+        integers = identifiers.cast_integers(column, allow_padding=file.allow_padding)
         return None if integers is None else integers.to_numpy()
     return column.to_numpy()
+
+
+def _parse_timestamps(file: RatingsFormat, column: pa.ChunkedArray) -> NDArray[np.int64]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not file.has_datetime_timestamps:
+        integers = identifiers.cast_integers(column, allow_padding=True)
+        if integers is not None:
+            return np.asarray(integers.to_numpy())
+    encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode()
+    values = [
+        parse_timestamp(text.encode(), is_datetime=file.has_datetime_timestamps)
+        for text in encoded.dictionary.to_pylist()
+    ]
+    timestamps: NDArray[np.int64] = np.array(values, np.int64)[encoded.indices.to_numpy()]
+    return timestamps
 
 
 def _parse_each_line(
@@ -255,7 +322,7 @@ def _parse_each_line(
     rejected = []
     for number, raw in enumerate(data.split(b"\n"), start=first_line):
         line = raw.removesuffix(b"\r")
-        if not line:
+        if is_blank(file, line):
             continue
         row = parse_line(file, line)
         if isinstance(row, str):
@@ -279,8 +346,3 @@ def _to_strings(values: list[Any]) -> pa.Array:
     import pyarrow as pa
 
     return pa.array([value.decode() for value in values], pa.string())
-
-
-def _to_frame(columns: Columns) -> pd.DataFrame:
-    names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
-    return identifiers.to_frame(dict(zip(names, columns, strict=True)))

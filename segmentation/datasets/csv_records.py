@@ -10,8 +10,16 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+from segmentation.datasets.content import check_content
 from segmentation.datasets.filesystem import read_bytes
 from segmentation.datasets.layouts import require_file
+from segmentation.datasets.text_form import (
+    HEAD_BYTES,
+    TextOptions,
+    keeps_ascii,
+    recognize_encoding,
+    recognize_form,
+)
 from segmentation.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,20 +29,32 @@ if TYPE_CHECKING:
 
 #: Longest field, in characters; the default of the csv module is 128 KiB.
 _FIELD_LIMIT = 1 << 24
+#: Largest catalogue.
+_MAX_BYTES = 256 << 20
 #: Every field of a record that is appended to the file, to check that pyarrow reads to the end.
 _SENTINEL = "the last record"
 
 
-def read_records(path: str) -> Iterator[list[str]]:
+def read_records(
+    path: str, required: Sequence[str] = (), *, separator: str | None = None
+) -> Iterator[list[str]]:
     """Yield the records of a CSV file, the header first.
+
+    Parameters
+    ----------
+    path
+        A local path or a URL.
+    required
+        Columns that the header has to name; they tell the separator.
+    separator
+        The separator of a file without a header; None to recognize it.
 
     Raises
     ------
     DataError
         If the file is missing or is not CSV.
     """
-    require_file(path)
-    yield from _parse_records(path, read_bytes(path))
+    yield from _parse_records(path, _read_text(path), required, separator)
 
 
 def read_columns(path: str, names: Sequence[str]) -> Iterator[list[str]]:
@@ -53,17 +73,54 @@ def read_columns(path: str, names: Sequence[str]) -> Iterator[list[str]]:
     DataError
         If the file is missing or is not CSV.
     """
-    require_file(path)
-    data = read_bytes(path)
+    data = _read_text(path)
     records = _parse_with_arrow(data, names)
-    yield from _parse_records(path, data) if records is None else records
+    yield from _parse_records(path, data, names) if records is None else records
 
 
-def _parse_records(path: str, data: bytes) -> Iterator[list[str]]:
+def _read_text(path: str) -> bytes:
+    """Return the content of a file, which is held in memory."""
+    size = require_file(path)
+    if size > _MAX_BYTES:
+        raise DataError(
+            f"{path}: has {size / 1e6:,.0f} MB, and a catalogue is read as a whole, up to "
+            f"{_MAX_BYTES / 1e6:,.0f} MB; leave out the columns that are not needed"
+        )
+    data = read_bytes(path)
+    nul = data.find(b"\0")
+    if nul >= 0 and keeps_ascii(recognize_encoding(data[:HEAD_BYTES])):
+        raise DataError(
+            f"{path}: holds a NUL byte (byte {nul:,}), which no text does; it is damaged: download "
+            "or write it again"
+        )
+    return data
+
+
+def _parse_records(
+    path: str, data: bytes, required: Sequence[str] = (), separator: str | None = None
+) -> Iterator[list[str]]:
+    head = data[:HEAD_BYTES]
+    check_content(path, head)
+    form = recognize_form(
+        path,
+        head,
+        TextOptions(has_header=separator is None),
+        required,
+        separator=separator.encode() if separator else None,
+        is_whole=len(data) == len(head),
+    )
+    text = data.decode(form.encoding, "replace").removeprefix("\ufeff")
+    if form.header and form.header_lines > 1:
+        # The first line names the separator.
+        text = text.partition("\n")[2]
+    mark = form.separator.decode()
+    if len(mark) > 1 or separator:
+        # These files have no quotes; `str.splitlines` would split at other characters, too.
+        lines = (line.rstrip("\r") for line in text.split("\n"))
+        yield from (line.split(mark) for line in lines if line)
+        return
     csv.field_size_limit(_FIELD_LIMIT)
-    # NUL bytes in a catalogue are damage.
-    text = data.decode("utf-8-sig", "replace").replace("\0", "")
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
     try:
         yield from reader
     except csv.Error as error:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 #: In the catalogue's folder: the pattern of part names, and the name of a folder of parts.
 PARTS_PATTERN, PARTS_FOLDER = "ratings-*", "ratings"
 #: Suffixes of the parts in a folder; other files there are ignored.
-_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".dat", ".dat.gz", ".dat.zst", ".parquet")
+_TEXT_SUFFIXES = (".csv", ".dat", ".data", ".tsv", ".part")
+_SUFFIXES = (
+    *(suffix + codec for suffix in _TEXT_SUFFIXES for codec in ("", ".gz", ".zst")),
+    ".parquet",
+)
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -58,7 +62,7 @@ def list_files(location: str) -> tuple[str, ...]:
     """
     fs, inner = url_to_fs(location)
     if is_pattern(location):
-        paths = with_retries(location, lambda: [p for p in fs.glob(inner) if fs.isfile(p)])
+        paths = with_retries(location, lambda: [p for p in fs.glob(inner) if not fs.isdir(p)])
         if not paths:
             raise DataError(
                 f"{location}: no file matches this pattern; check the pattern and the folder"
@@ -68,26 +72,26 @@ def list_files(location: str) -> tuple[str, ...]:
         if not paths:
             raise DataError(
                 f"{location}: this folder holds no ratings; name a file, or a folder of files "
-                "that end in .csv, .csv.gz, .csv.zst, .dat, .dat.gz, .dat.zst or .parquet"
+                f"that end in {', '.join(_TEXT_SUFFIXES)} (perhaps with .gz or .zst) or .parquet"
             )
     else:
         return (location,)
-    return _sort_paths(fs, paths)
+    return _sort_paths(fs, paths, location)
 
 
 def sibling_files(folder: str) -> tuple[str, ...]:
     """Return the parts named ``ratings-*`` in a catalogue's folder, in natural order."""
     fs, _ = url_to_fs(folder)
-    return _sort_paths(fs, filter(_is_part, _find_siblings(folder)))
+    return _sort_paths(fs, filter(_is_part, _find_siblings(folder)), folder)
 
 
-def ignored_files(folder: str, location: str, files: tuple[str, ...]) -> tuple[str, ...]:
+def ignored_files(folder: str | None, location: str, files: tuple[str, ...]) -> tuple[str, ...]:
     """Return the paths that look like ratings but are not read.
 
     Parameters
     ----------
     folder
-        The folder of the catalogue.
+        The folder of the catalogue; None if the user names the ratings.
     location
         The location of the ratings.
     files
@@ -96,23 +100,24 @@ def ignored_files(folder: str, location: str, files: tuple[str, ...]) -> tuple[s
     fs, inner = url_to_fs(location)
     if not has_listing(fs):
         return ()
-    parts_folder = f"{url_to_fs(folder)[1].rstrip('/')}/{PARTS_FOLDER}"
     try:
-        paths = _find_siblings(folder)
+        paths = [] if folder is None else _find_siblings(folder)
         if not is_pattern(location) and with_retries(location, lambda: fs.isdir(inner)):
             paths += _find_files(location)
-        elif with_retries(folder, lambda: fs.isdir(parts_folder)):
-            paths.append(parts_folder)
+        elif folder is not None:
+            parts_folder = f"{url_to_fs(folder)[1].rstrip('/')}/{PARTS_FOLDER}"
+            if with_retries(folder, lambda: fs.isdir(parts_folder)):
+                paths.append(parts_folder)
     except DataError:
         # Permission to read a file does not imply permission to list its folder.
         return ()
-    return tuple(path for path in _sort_paths(fs, paths) if path not in files)
+    return tuple(path for path in _sort_paths(fs, paths, location) if path not in files)
 
 
 def _find_siblings(folder: str) -> list[str]:
     fs, inner = url_to_fs(folder)
     pattern = f"{glob.escape(inner.rstrip('/'))}/{PARTS_PATTERN}"
-    return with_retries(folder, lambda: [path for path in fs.glob(pattern) if fs.isfile(path)])
+    return with_retries(folder, lambda: [path for path in fs.glob(pattern) if not fs.isdir(path)])
 
 
 def _find_files(folder: str) -> list[str]:
@@ -123,13 +128,20 @@ def _find_files(folder: str) -> list[str]:
 
 
 def _is_part(path: str) -> bool:
-    return path.lower().endswith(_SUFFIXES)
+    name = path.rpartition("/")[2].lower()
+    # Hadoop names parts without a suffix.
+    return name.endswith(_SUFFIXES) or re.fullmatch(r"part-[rm]?-?[0-9]+", name) is not None
 
 
-def _sort_paths(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> tuple[str, ...]:
-    """Sort the paths of a file system in natural order, as local paths or URLs."""
+def _sort_paths(
+    fs: fsspec.AbstractFileSystem, paths: Iterable[str], location: str
+) -> tuple[str, ...]:
+    """Sort the paths of a file system in natural order; return local paths, or URLs."""
     ordered = sorted(paths, key=_make_natural_key)
-    return tuple(ordered if is_local(fs) else map(fs.unstrip_protocol, ordered))
+    if is_local(fs):
+        return tuple(ordered)
+    _, chain, outer = location.partition("::")
+    return tuple(fs.unstrip_protocol(path) + chain + outer for path in ordered)
 
 
 def _make_natural_key(path: str) -> list[tuple[int, int, str]]:

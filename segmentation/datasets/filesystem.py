@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -62,7 +64,24 @@ def url_to_fs(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
             f"{path}: {describe_error(error)}; pass a local path, or a URL whose protocol is "
             "installed"
         ) from error
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise DataError(
+            f"{path}: can't be read as an archive ({describe_error(error)}); download it again"
+        ) from error
     return fs, str(inner)
+
+
+def join_path(folder: str, name: str) -> str:
+    """Return the path of a name in a folder, which may be one inside an archive.
+
+    Examples
+    --------
+    >>> join_path("ml", "ratings.csv"), join_path("zip://ml::/a.zip", "ratings.csv")
+    ('ml/ratings.csv', 'zip://ml/ratings.csv::/a.zip')
+    """
+    inner, chain, outer = folder.partition("::")
+    inner = inner if inner.endswith("://") else inner.rstrip("/") + "/"
+    return f"{inner}{name}{chain}{outer}"
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
@@ -73,6 +92,10 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 def has_listing(fs: fsspec.AbstractFileSystem) -> bool:
     """Return whether a file system can list a folder; a web server can't."""
     return not {"http", "https"} & set(_get_protocols(fs))
+
+
+def _is_archive(fs: fsspec.AbstractFileSystem) -> bool:
+    return bool({"zip", "tar", "libarchive"} & set(_get_protocols(fs)))
 
 
 def _get_protocols(fs: fsspec.AbstractFileSystem) -> tuple[str, ...]:
@@ -108,6 +131,8 @@ def read_version(path: str) -> str:
     DataError
         If a remote file system denies access or fails.
     """
+    # A member of an archive changes with the archive.
+    path = path.rpartition("::")[2]
     fs, inner = url_to_fs(path)
     if is_local(fs):
         status = os.stat(inner)
@@ -266,6 +291,9 @@ def _get_remote_size(path: str, fs: fsspec.AbstractFileSystem, inner: str) -> in
 
 def _supports_ranges(path: str, fs: fsspec.AbstractFileSystem, inner: str, size: int) -> bool:
     """Return whether a server answers a range request with the requested range."""
+    if _is_archive(fs):
+        # To seek in a compressed member, all before it would be decompressed again.
+        return False
     if has_listing(fs):
         return True
     if size < 2:
@@ -333,7 +361,8 @@ class _StreamFile(io.BufferedIOBase):
     """A remote file without range requests: it can be read once, from its beginning."""
 
     def __init__(self, path: str, fs: fsspec.AbstractFileSystem, inner: str) -> None:
-        self._path = path
+        # An archive's file system closes the archive when it is freed.
+        self._path, self._fs = path, fs
         self._file = with_retries(path, lambda: fs.open(inner, "rb", block_size=0), must_exist=True)
 
     def readable(self) -> bool:
@@ -344,8 +373,8 @@ class _StreamFile(io.BufferedIOBase):
             return bytes(self._file.read(-1 if size is None else size))
         except Exception as error:
             raise DataError(
-                f"{self._path}: the download broke off ({describe_error(error)}), and its server "
-                f"does not support range requests to resume it; {_DOWNLOAD_HINT}"
+                f"{self._path}: reading broke off ({describe_error(error)}), and it can't be "
+                f"resumed without range requests; {_DOWNLOAD_HINT}"
             ) from error
 
     def close(self) -> None:

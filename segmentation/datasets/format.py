@@ -22,6 +22,8 @@ _EXACT_INTEGERS = 2**53
 #: bytes of each. Further ones are only counted.
 MAX_FRAGMENT_REJECTS, MAX_LISTED_REJECTS, MAX_REJECT_BYTES = 100_000, 500_000, 1_000
 
+_SEPARATOR_NAMES = {b";": "semicolons", b"\t": "tabs", b"|": "bars between fields"}
+
 #: The timestamp of a row without a valid one; it sorts before all others.
 NO_TIMESTAMP = -(2**63)
 
@@ -43,7 +45,8 @@ class RatingsFormat:
     delimiter
         The bytes between the fields of a line; empty for Parquet.
     columns
-        Column names in the order of the file.
+        The columns in the order of the file: ``userId``, ``movieId``, ``rating``, ``timestamp``, or
+        another name, which may be empty, for one that is not read.
     data_start
         Offset of the first row, in bytes of decompressed text; ``size`` if there are no rows.
     header_lines
@@ -56,6 +59,18 @@ class RatingsFormat:
         Whether the file's server does not support range requests.
     string_columns
         The id columns whose ids are strings.
+    allow_padding
+        Whether zeros before an integer id mean nothing; if not, such a row is rejected.
+    encoding
+        The encoding of the text.
+    decimal_comma
+        Whether numbers have a decimal comma.
+    unrated
+        Ratings that stand for "not rated"; their rows are left out.
+    is_cut
+        Whether the last line has no line end.
+    source_columns
+        The names of the columns in a Parquet file, if they are not ``columns``.
     has_datetime_timestamps
         Whether timestamps are dates or datetimes, which are read as microseconds.
     version
@@ -77,8 +92,30 @@ class RatingsFormat:
     codec: str | None = None
     is_streamed: bool = False
     string_columns: tuple[str, ...] = ()
+    allow_padding: bool = False
+    encoding: str = "utf-8"
+    decimal_comma: bool = False
+    unrated: tuple[float, ...] = ()
+    is_cut: bool = False
+    source_columns: tuple[str, ...] = ()
     has_datetime_timestamps: bool = False
     version: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is unusual about the file, in a few words each."""
+        notes = []
+        if self.encoding not in ("utf-8", "ascii"):
+            notes.append(self.encoding.upper())
+        if self.delimiter not in (b",", b"::", b""):
+            notes.append(
+                _SEPARATOR_NAMES.get(
+                    self.delimiter, f"fields separated by {self.delimiter.decode()!r}"
+                )
+            )
+        if self.decimal_comma:
+            notes.append("decimal commas")
+        return notes
 
     @property
     def positions(self) -> tuple[int, int, int]:
@@ -115,13 +152,15 @@ def append_rejects(listed: list[LineReject], rejects: Sequence[LineReject], firs
 class ParsedChunk(NamedTuple):
     """The typed rows of a chunk, its rejected lines, and its number of lines, blank ones too.
 
-    ``unlisted`` is the number of rejected lines that are not listed.
+    ``unlisted`` is the number of rejected lines that are not listed, ``unrated`` that of the rows
+    left out because their rating stands for "not rated".
     """
 
     ratings: pd.DataFrame
     rejected: tuple[LineReject, ...]
     lines: int
     unlisted: int = 0
+    unrated: int = 0
 
 
 def is_exact_integer(values: NDArray[np.float64]) -> NDArray[np.bool_]:

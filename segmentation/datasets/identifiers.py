@@ -1,12 +1,14 @@
 """Ids of users and movies: 64-bit integers, or strings.
 
-The first rows of a text column, or the type of a Parquet column, decide which of the two a column
+The first rows of each text file, or the type of a Parquet column, decide which of the two a column
 holds, once for all files of a run; of a uint64 column, its values. Movies are of the kind that the
-catalogue has.
+catalogue has. If a later row contradicts the decision, the run ends with an error: nobody is
+dropped, and no two ids become one.
 """
 
 from __future__ import annotations
 
+import decimal
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -23,32 +25,74 @@ if TYPE_CHECKING:
 MAX_BYTES = 256
 #: The pandas dtype of string ids; Dask's shuffle supports it.
 STRING_DTYPE = "string[pyarrow]"
-#: An integer that may be an id; longer ones are more likely strings of digits.
-_INTEGER = re.compile(rb"[ \t]*-?\d{1,25}[ \t]*\Z")
-#: Any integer, up to the maximum length of an id: `int` refuses thousands of digits.
-_WIDE_INTEGER = re.compile(rb"[ \t]*-?\d{1,256}[ \t]*\Z")
-#: A larger share of integers beyond 64 bits is ids, not damage.
-_MAX_WIDE_SHARE = 0.02
+#: A whole number, up to the maximum length of an id: `int` refuses thousands of digits. pandas
+#: writes integers as floats if the column has missing values.
+_INTEGER = re.compile(rb"[ \t]*(-?\d{1,256})(?:\.0*)?[ \t]*\Z")
+#: R writes 100000 as 1e+05.
+_EXPONENT = re.compile(rb"[ \t]*\d(?:\.\d{1,17})?[eE]\+?\d{1,2}[ \t]*\Z")
+#: Zeros before a number tell that it is a string of digits.
+_PADDED = re.compile(rb"[ \t]*-?0\d")
+#: Fields that stand for a missing id.
+_MISSING = frozenset((b"", b"na", b"n/a", b"nan", b"none", b"null", b"nil", b"-", b"?", b"<na>"))
+#: A larger share of fields that are no integers, or exceed 64 bits, is ids, not damage.
+_MAX_DAMAGED = 0.02
+#: Why an integer column rejects an id that may be one of a string column.
+LEADING_ZEROS, IS_TEXT = "has leading zeros", "is text"
 _INT64 = range(-(2**63), 2**63)
 _BLANKS = " \t"
 
 
-def parse_integer(field: bytes) -> int | str:
+def parse_integer(field: bytes, *, allow_padding: bool = False) -> int | str:
     """Return the integer in a field, or as a string why it is rejected.
+
+    With ``allow_padding``, zeros before a number mean nothing.
 
     Examples
     --------
-    >>> parse_integer(b" 42")
-    42
+    >>> parse_integer(b" 42"), parse_integer(b"42.0")
+    (42, 42)
     >>> parse_integer(b"4.2")
     'is not an integer'
+    >>> parse_integer(b"0042"), parse_integer(b"anna")
+    ('has leading zeros', 'is text')
     >>> parse_integer(b"9" * 30)
     'does not fit in 64 bits'
     """
-    if not _WIDE_INTEGER.match(field):
-        return "is not an integer"
-    value = int(field)
+    match = _INTEGER.match(field)
+    if match is None:
+        value = _parse_exponent(field)
+        if value is None:
+            return IS_TEXT if _is_text(field) else "is not an integer"
+        return value
+    if not allow_padding and _PADDED.match(field):
+        return LEADING_ZEROS
+    value = int(match[1])
     return value if value in _INT64 else "does not fit in 64 bits"
+
+
+def _parse_exponent(field: bytes) -> int | None:
+    """Return the whole number in scientific notation; None if it is not one."""
+    if not _EXPONENT.match(field):
+        return None
+    value = decimal.Decimal(field.strip().decode())
+    return int(value) if value == value.to_integral_value() and int(value) in _INT64 else None
+
+
+def _is_text(field: bytes) -> bool:
+    """Return whether a field that is no number may be an id rather than damage."""
+    value = field.strip(_BLANKS.encode())
+    if value.lower() in _MISSING or isinstance(parse_string(value), str):
+        return False
+    text = value.decode()
+    return text.isprintable() and any(c.isalpha() for c in text) and not _is_float(text)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_string(field: bytes) -> bytes | str:
@@ -75,23 +119,30 @@ def parse_string(field: bytes) -> bytes | str:
     return value
 
 
-def is_string_column(fields: Sequence[bytes]) -> bool:
+def is_string_column(fields: Sequence[bytes], *, max_damaged: float = _MAX_DAMAGED) -> bool:
     """Return whether a column's ids are strings, based on a sample of its fields.
 
-    They are if more than half of the fields are not integers, or if more than 2 % (and more than
-    one) are integers that exceed 64 bits. A few damaged lines do not turn numbers into strings.
+    They are if one has zeros before its digits, or if a larger share than ``max_damaged`` (and more
+    than one, or most) are no integers of 64 bits. Missing ids don't count, and a few damaged lines
+    do not turn numbers into strings.
 
     Examples
     --------
-    >>> is_string_column([b"1", b"2", b"x"])
-    False
-    >>> is_string_column([b"1", b"x", b"y"])
-    True
+    >>> is_string_column([b"1", b"2", b"x"]), is_string_column([b"1.0", b"2", b""])
+    (False, False)
+    >>> is_string_column([b"1", b"x", b"y"]), is_string_column([b"1", b"007"])
+    (True, True)
     """
-    n_wide = sum(bool(_WIDE_INTEGER.match(field)) and int(field) not in _INT64 for field in fields)
-    if n_wide > max(1, _MAX_WIDE_SHARE * len(fields)):
-        return True
-    return 2 * sum(not _INTEGER.match(field) for field in fields) > len(fields)
+    n_strings = n_fields = 0
+    for field in fields:
+        if field.strip().lower() in _MISSING:
+            continue
+        n_fields += 1
+        value = parse_integer(field)
+        if value == LEADING_ZEROS:
+            return True
+        n_strings += isinstance(value, str)
+    return n_strings > max(1, max_damaged * n_fields) or 2 * n_strings > n_fields
 
 
 def strip_strings(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.bool_]]:
@@ -99,6 +150,16 @@ def strip_strings(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if isinstance(column, pa.DictionaryArray) and column.type.value_type != pa.null():
+        # Long strings that repeat may take any memory where they are written out.
+        values, is_id = strip_strings(column.dictionary)
+        values = pc.if_else(pa.array(is_id), values, "")
+        indices = column.indices.fill_null(0)
+        is_id = np.append(is_id, False)[indices.to_numpy(zero_copy_only=False)]
+        is_valid = column.is_valid().to_numpy(zero_copy_only=False)
+        if not len(values):
+            return pa.array([""] * len(column), pa.string()), is_valid & False
+        return values.take(indices), is_valid & is_id
     is_valid = column.is_valid().to_numpy(zero_copy_only=False)
     strings = pc.utf8_trim(pc.cast(column, pa.string()).fill_null(""), _BLANKS)
     n_bytes = pc.binary_length(strings).to_numpy(zero_copy_only=False)
@@ -106,14 +167,19 @@ def strip_strings(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray
     return strings, is_valid & (n_bytes > 0) & (n_bytes <= MAX_BYTES) & ~has_nul
 
 
-def cast_integers(strings: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Return an Arrow column of strings as int64; None if any is not a 64-bit integer."""
+def cast_integers(
+    strings: pa.Array | pa.ChunkedArray, *, allow_padding: bool = False
+) -> pa.Array | pa.ChunkedArray | None:
+    """Return an Arrow column of strings as int64; None if :func:`parse_integer` has to read it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     trimmed = pc.utf8_trim(strings, _BLANKS)
-    if not pc.all(pc.match_substring_regex(trimmed, r"^-?[0-9]{1,25}$"), min_count=0).as_py():
+    pattern = r"^-?[0-9]{1,25}(\.0*)?$" if allow_padding else r"^-?(0|[1-9][0-9]{0,24})(\.0*)?$"
+    if not pc.all(pc.match_substring_regex(trimmed, pattern), min_count=0).as_py():
         return None
+    if pc.any(pc.match_substring(trimmed, "."), min_count=0).as_py():
+        trimmed = pc.replace_substring_regex(trimmed, r"\..*", "")
     try:
         return pc.cast(trimmed, pa.int64())
     except pa.ArrowInvalid:

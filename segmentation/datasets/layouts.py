@@ -1,15 +1,17 @@
 """Detect the layout of a data set: which files it consists of.
 
 The name of the catalogue identifies the layout: The Movies Dataset of Kaggle
-(``movies_metadata.csv``), the CSV files of GroupLens (``movies.csv``) or their older ``.dat``
-files (``movies.dat``).
+(``movies_metadata.csv``), the CSV files of GroupLens (``movies.csv``, or ``movie.csv`` as Kaggle
+has them), their older ``.dat`` files (``movies.dat``) or MovieLens 100K (``u.item``). A catalogue
+that the user names is a layout of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+import zipfile
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from segmentation.datasets.discovery import (
@@ -26,10 +28,12 @@ from segmentation.datasets.filesystem import (
     find_access_error,
     has_listing,
     is_local,
+    join_path,
     read_version,
     read_windows,
     url_to_fs,
 )
+from segmentation.datasets.reading import CatalogueOptions, ReadingOptions
 from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
 from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
@@ -46,7 +50,7 @@ _COMPRESSION_SUFFIXES = ("", ".gz", ".zst")
 class _Definition(NamedTuple):
     """A layout's file names; alternatives are in the order of preference.
 
-    The entries of ``ratings`` lack the ``suffix``.
+    The entries of ``ratings`` lack the ``suffix``. Files with a ``separator`` have no header.
     """
 
     name: str
@@ -55,6 +59,7 @@ class _Definition(NamedTuple):
     ratings: tuple[str, ...]
     suffix: str
     genres: tuple[str, ...]
+    separator: bytes | None = None
 
 
 _DEFINITIONS = (
@@ -67,8 +72,12 @@ _DEFINITIONS = (
         KAGGLE_GENRES,
     ),
     _Definition("grouplens-csv", "movies.csv", (), ("ratings",), ".csv", GROUPLENS_GENRES),
+    _Definition("grouplens-csv", "movie.csv", (), ("rating",), ".csv", GROUPLENS_GENRES),
     _Definition("grouplens-dat", "movies.dat", (), ("ratings",), ".dat", GROUPLENS_GENRES),
+    _Definition("movielens-100k", "u.item", (), ("u",), ".data", GROUPLENS_GENRES, b"\t"),
 )
+#: The layout of a catalogue that the user names.
+_OWN = "own"
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Layout:
     Parameters
     ----------
     name
-        ``kaggle``, ``grouplens-csv`` or ``grouplens-dat``.
+        ``kaggle``, ``grouplens-csv``, ``grouplens-dat``, ``movielens-100k`` or ``own``.
     folder
         The folder or URL that holds the catalogue.
     ratings
@@ -88,13 +97,21 @@ class Layout:
     links
         The file that maps a rating's ``movieId`` to the catalogue's id; None if they are the same.
     genres
-        Genre names of the layout.
+        Genre names of the layout, whose spelling and order the catalogue's own take over.
     scale
         The lowest and the highest rating, in stars.
     parts
         The files at ``ratings``, in order; if empty, ``ratings`` itself is the only one.
     ignored_files
         Paths that look like ratings but are not read.
+    empty_files
+        Parts without any bytes, which are not read.
+    separator
+        The separator of ratings files that have no header by their layout; None for other files.
+    reading
+        What the user says about the ratings.
+    catalogue
+        What the user says about a catalogue of their own.
     """
 
     name: str
@@ -106,6 +123,10 @@ class Layout:
     scale: tuple[float, float] = SCALE
     parts: tuple[str, ...] = ()
     ignored_files: tuple[str, ...] = ()
+    empty_files: tuple[str, ...] = ()
+    separator: bytes | None = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    catalogue: CatalogueOptions | None = None
 
     @property
     def ratings_files(self) -> tuple[str, ...]:
@@ -118,16 +139,27 @@ class Layout:
         return [*self.ratings_files, self.movies, *([self.links] if self.links else [])]
 
 
-def detect_layout(folder: str, ratings: str | None = None) -> Layout:
+def detect_layout(
+    folder: str,
+    ratings: str | None = None,
+    *,
+    reading: ReadingOptions | None = None,
+    catalogue: CatalogueOptions | None = None,
+) -> Layout:
     """Return the layout of a folder, recognized by its catalogue.
 
     Parameters
     ----------
     folder
-        A local folder or the fsspec URL of one.
+        A local folder or the fsspec URL of one, or a zip archive that holds one; with
+        ``catalogue``, a ratings file as well.
     ratings
         The location of other ratings for the same catalogue: a path, a URL, or a path relative to
         ``folder``.
+    reading
+        What the user says about the ratings; None for nothing.
+    catalogue
+        The catalogue, if it is not one of a known layout.
 
     Raises
     ------
@@ -138,22 +170,25 @@ def detect_layout(folder: str, ratings: str | None = None) -> Layout:
     --------
     >>> import fsspec
     >>> fs = fsspec.filesystem("memory")
-    >>> fs.pipe({"/ml/movies.csv": b"", "/ml/ratings.csv": b""})
+    >>> fs.pipe({"/ml/movies.csv": b"", "/ml/ratings.csv": b"1"})
     >>> detect_layout("memory://ml").name
     'grouplens-csv'
     """
-    folder = folder.rstrip("/") or "/"
+    reading = reading or ReadingOptions()
+    folder = _find_in_archive(folder.rstrip("/") or "/")
+    if catalogue is not None:
+        return _own_layout(folder, ratings, reading, catalogue)
     _check_folder(folder)
     definition = _find_definition(folder)
-    movies, links = f"{folder}/{definition.movies}", _find_links(folder, definition)
-    ignored: tuple[str, ...] = ()
+    movies, links = join_path(folder, definition.movies), _find_links(folder, definition)
     if ratings:
-        # If the user names the ratings, other files need no warning.
-        location = _resolve_ratings(ratings, folder)
+        location = _resolve_path(ratings, folder)
         files = list_files(location)
     else:
         location, files = _find_ratings(folder, definition)
-        ignored = ignored_files(folder, location, files)
+    # If the user names the ratings, other files next to the catalogue need no warning.
+    ignored = ignored_files(None if ratings else folder, location, files)
+    parts, empty = _split_empty(files)
     return Layout(
         definition.name,
         folder,
@@ -161,9 +196,63 @@ def detect_layout(folder: str, ratings: str | None = None) -> Layout:
         movies,
         links,
         definition.genres,
-        parts=files,
+        parts=parts,
         ignored_files=ignored,
+        empty_files=empty,
+        separator=definition.separator if location.endswith(definition.suffix) else None,
+        reading=reading,
     )
+
+
+def _own_layout(
+    folder: str, ratings: str | None, reading: ReadingOptions, catalogue: CatalogueOptions
+) -> Layout:
+    """Return the layout of a catalogue that the user names."""
+    if ratings is None and has_files(folder) and not _is_folder(folder):
+        folder, location = _parent(folder), folder
+    elif ratings is None:
+        _check_folder(folder)
+        location, _ = _find_ratings(folder, _DEFINITIONS[1])
+    else:
+        location = _resolve_path(ratings, folder)
+    parts, empty = _split_empty(list_files(location))
+    return Layout(
+        _OWN,
+        folder,
+        location,
+        _resolve_path(catalogue.path, folder),
+        None,
+        (),
+        parts=parts,
+        empty_files=empty,
+        reading=reading,
+        catalogue=catalogue,
+    )
+
+
+def _split_empty(files: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the files that hold anything, if there is any, and those of 0 bytes."""
+    if len(files) == 1:
+        return files, ()
+    empty = tuple(path for path in files if file_info(path)["size"] == 0)
+    return tuple(path for path in files if path not in empty) or files, empty
+
+
+def _find_in_archive(folder: str) -> str:
+    """Return the folder in a local zip archive that holds a catalogue; another folder as it is."""
+    if not folder.lower().endswith(".zip") or "://" in folder or not os.path.isfile(folder):
+        return folder
+    try:
+        with zipfile.ZipFile(folder) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{folder}: can't be read as a zip archive ({describe_error(error)}); download it again"
+        ) from error
+    catalogues = {definition.movies for definition in _DEFINITIONS}
+    found = [name for name in names if name.rpartition("/")[2] in catalogues]
+    inner = min(found, key=lambda name: name.count("/"), default="").rpartition("/")[0]
+    return f"zip://{inner}::{os.path.abspath(folder)}"
 
 
 def absolute_layout(layout: Layout) -> Layout:
@@ -180,6 +269,7 @@ def absolute_layout(layout: Layout) -> Layout:
         links=layout.links and make_absolute(layout.links),
         parts=tuple(map(make_absolute, layout.parts)),
         ignored_files=tuple(map(make_absolute, layout.ignored_files)),
+        empty_files=tuple(map(make_absolute, layout.empty_files)),
     )
 
 
@@ -274,30 +364,63 @@ def _check_folder(folder: str) -> None:
         )
 
 
+def _is_folder(path: str) -> bool:
+    fs, inner = url_to_fs(path)
+    return has_listing(fs) and bool(fs.isdir(inner))
+
+
+def _parent(path: str) -> str:
+    return os.path.dirname(path) or "."
+
+
 def _find_definition(folder: str) -> _Definition:
     for definition in _DEFINITIONS:
-        if exists(f"{folder}/{definition.movies}"):
+        if exists(join_path(folder, definition.movies)):
             return definition
+    if (deeper := _find_deeper(folder)) is not None:
+        raise DataError(
+            "{path}: the files are one folder deeper: set {data} to {deeper}",
+            "data",
+            path=folder,
+            deeper=deeper,
+        )
     raise DataError(
-        "{path}: holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat "
-        "(GroupLens){reason}; set {data} to a folder in one of these layouts",
+        "{path}: holds none of movies_metadata.csv, movie.csv (Kaggle), movies.csv, movies.dat or "
+        "u.item (GroupLens){reason}; set {data} to a folder in one of these layouts, or name your "
+        "own table of items with {catalogue}",
         "data",
+        "catalogue",
         path=folder,
-        reason=_format_access_reason(f"{folder}/movies_metadata.csv", f"{folder}/movies.csv"),
+        reason=_format_access_reason(
+            join_path(folder, "movies_metadata.csv"), join_path(folder, "movies.csv")
+        ),
     )
+
+
+def _find_deeper(folder: str) -> str | None:
+    """Return the only folder within a local one that holds a catalogue; None without one."""
+    if not is_local(url_to_fs(folder)[0]):
+        return None
+    try:
+        inner = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return None
+    names = [definition.movies for definition in _DEFINITIONS]
+    found = [path for path in inner if any(os.path.exists(f"{path}/{name}") for name in names)]
+    return found[0] if len(found) == 1 else None
 
 
 def _find_links(folder: str, definition: _Definition) -> str | None:
     if not definition.links:
         return None
     for name in definition.links:
-        if exists(f"{folder}/{name}"):
-            return f"{folder}/{name}"
+        if exists(path := join_path(folder, name)):
+            return path
     names = " nor ".join(definition.links)
     raise DataError(
         f"{folder}: holds {definition.movies} but neither {names}"
-        f"{_format_access_reason(f'{folder}/{definition.links[0]}')}; add one of them: it maps a "
-        "rating's movieId to the catalogue"
+        f"{_format_access_reason(join_path(folder, definition.links[0]))}; add one of them: it "
+        "maps a rating's movieId to the catalogue"
     )
 
 
@@ -306,14 +429,14 @@ def _find_ratings(folder: str, definition: _Definition) -> tuple[str, tuple[str,
     suffixes = [definition.suffix + suffix for suffix in _COMPRESSION_SUFFIXES]
     for stem in definition.ratings:
         for suffix in (*suffixes, ".parquet"):
-            if exists(location := f"{folder}/{stem}{suffix}"):
+            if exists(location := join_path(folder, f"{stem}{suffix}")):
                 return location, list_files(location)
-    fs, inner = url_to_fs(folder)
+    fs, _ = url_to_fs(folder)
     if has_listing(fs):
         if files := sibling_files(folder):
-            return f"{folder}/{PARTS_PATTERN}", files
-        if fs.isdir(f"{inner}/{PARTS_FOLDER}"):
-            location = f"{folder}/{PARTS_FOLDER}"
+            return join_path(folder, PARTS_PATTERN), files
+        location = join_path(folder, PARTS_FOLDER)
+        if fs.isdir(url_to_fs(location)[1]):
             return location, list_files(location)
     names = [stem + definition.suffix for stem in definition.ratings]
     raise DataError(
@@ -321,15 +444,16 @@ def _find_ratings(folder: str, definition: _Definition) -> tuple[str, tuple[str,
         "ratings",
         path=folder,
         names=" or ".join(names),
-        reason=_format_access_reason(f"{folder}/{names[0]}"),
+        reason=_format_access_reason(join_path(folder, names[0])),
     )
 
 
-def _resolve_ratings(ratings: str, folder: str) -> str:
+def _resolve_path(path: str, folder: str) -> str:
     """Resolve a path against the working directory, else against the folder; return a URL as is."""
-    within = f"{folder}/{ratings}"
-    is_url = "://" in ratings
-    return within if not is_url and not has_files(ratings) and has_files(within) else ratings
+    if "://" in path or has_files(path):
+        return path
+    within = join_path(folder, path)
+    return within if has_files(within) else path
 
 
 def _format_access_reason(*paths: str) -> str:

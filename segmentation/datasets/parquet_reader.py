@@ -17,12 +17,13 @@ from segmentation.datasets.format import (
     RatingsFormat,
     is_exact_integer,
 )
+from segmentation.datasets.reading import ReadingOptions, name_columns
 from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
 from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -33,7 +34,9 @@ _REQUIRED = (USER, MOVIE, RATING)
 _BATCH_ROWS = 1 << 18
 
 
-def probe_parquet(path: str, size: int, scale: tuple[float, float]) -> RatingsFormat:
+def probe_parquet(
+    path: str, size: int, scale: tuple[float, float], reading: ReadingOptions | None = None
+) -> RatingsFormat:
     """Return the format of a Parquet file, from its schema.
 
     Parameters
@@ -43,35 +46,41 @@ def probe_parquet(path: str, size: int, scale: tuple[float, float]) -> RatingsFo
     size
         Size of the file in bytes.
     scale
-        The lowest and the highest rating, in stars.
+        The lowest and the highest rating of the layout.
+    reading
+        What the user says about the ratings; None for nothing.
 
     Raises
     ------
     DataError
         If the file can't be read, lacks a column, or has a column of the wrong type.
     """
+    reading = reading or ReadingOptions()
     with _open_parquet(path, None) as file:
         schema = file.schema_arrow
         n_rows = file.metadata.num_rows
-        _check_columns(path, schema)
+        columns = name_columns(path, schema.names, reading.columns)
+        types = {name: schema.field(i).type for i, name in enumerate(columns) if name}
+        _check_types(path, types)
         string_columns = tuple(
             name
             for name in (USER, MOVIE)
-            if _is_string_type(schema.field(name).type) or _exceeds_int64(file, name)
+            if _is_string_type(types[name]) or _exceeds_int64(file, columns.index(name))
         )
     return RatingsFormat(
         path,
         size,
         b"",
-        tuple(schema.names),
+        columns,
         # As for text, the data of a file without rows starts at its end.
         data_start=0 if n_rows else size,
         header_lines=0,
-        scale=scale,
+        scale=reading.scale or scale,
         codec="parquet",
         string_columns=string_columns,
-        has_datetime_timestamps=TIMESTAMP in schema.names
-        and _is_datetime_type(schema.field(TIMESTAMP).type),
+        has_datetime_timestamps=TIMESTAMP in types and _is_datetime_type(types[TIMESTAMP]),
+        unrated=reading.unrated,
+        source_columns=tuple(schema.names),
     )
 
 
@@ -88,7 +97,7 @@ def check_id_types(files: Sequence[RatingsFormat]) -> None:
             types = []
             for path in (files[0].path, file.path):
                 with _open_parquet(path, None) as source:
-                    types.append(source.schema_arrow.field(name).type)
+                    types.append(source.schema_arrow.field(file.columns.index(name)).type)
             # A uint64 column that exceeds int64 is read as strings, but may be mixed with int64.
             if _is_string_type(types[0]) != _is_string_type(types[1]):
                 raise DataError(
@@ -103,12 +112,13 @@ def plan_row_groups(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange,
     The bytes are compressed ones of the user, movie and rating columns. The ``start`` and ``stop``
     of a range are indices of row groups.
     """
+    required = {file.source_columns[file.columns.index(name)] for name in _REQUIRED}
     with _open_parquet(file.path, file.size) as source:
         metadata = source.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         columns = [[group.column(i) for i in range(group.num_columns)] for group in groups]
         group_bytes = [
-            sum(c.total_compressed_size for c in chunks if c.path_in_schema in _REQUIRED)
+            sum(c.total_compressed_size for c in chunks if c.path_in_schema in required)
             for chunks in columns
         ]
     start, n_bytes = 0, 0
@@ -146,11 +156,15 @@ def read_row_groups(
 
     has_timestamps = detailed and TIMESTAMP in file.columns
     names = [*_REQUIRED, *([TIMESTAMP] if has_timestamps else [])]
+    sources = [file.source_columns[file.columns.index(name)] for name in names]
     groups = list(range(part.start, part.stop))
-    with _open_parquet(file.path, file.size) as source:
+    # A string that repeats is kept once.
+    strings = [s for s, name in zip(sources, names, strict=True) if name in (USER, MOVIE)]
+    with _open_parquet(file.path, file.size, strings) as source:
         try:
-            for batch in source.iter_batches(_BATCH_ROWS, groups, names, use_threads=False):
-                yield _parse_batch(batch, file, detailed=detailed)
+            for batch in source.iter_batches(_BATCH_ROWS, groups, sources, use_threads=False):
+                named = pa.RecordBatch.from_arrays([batch.column(s) for s in sources], names)
+                yield _parse_batch(named, file, detailed=detailed)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{part.path}: can't be read ({describe_error(error)}); write the file again"
@@ -167,14 +181,16 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
             values, is_id = identifiers.strip_strings(batch.column(name))
             reason = f"{name} is not a string of 1 to {identifiers.MAX_BYTES} bytes"
         else:
-            values, is_id = _parse_integers(batch.column(name))
+            values, is_id = _parse_integers(batch.column(name), file)
             reason = f"{name} is not a 64-bit integer"
         masks[reason] = ~is_id
         columns = (*columns, values)
     ratings, is_number = _parse_ratings(batch.column(RATING))
     low, high = file.scale
     masks[f"{RATING} is not a number"] = ~is_number
-    masks[f"{RATING} is outside {low:g} to {high:g}"] = ~((ratings >= low) & (ratings <= high))
+    is_unrated = np.isin(ratings, file.unrated)
+    is_inside = (ratings >= low) & (ratings <= high)
+    masks[f"{RATING} is outside {low:g} to {high:g}"] = ~(is_inside | is_unrated)
     columns = (*columns, ratings)
     if detailed:
         columns = (*columns, _parse_timestamps(batch), np.arange(batch.num_rows))
@@ -185,16 +201,16 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
         text = ",".join("" if cells[name] is None else str(cells[name]) for name in _REQUIRED)
         reason = next(reason for reason, mask in masks.items() if mask[row])
         rejected.append(LineReject(int(row), reason, text.encode()))
-    if rejected:
+    is_kept = ~(is_rejected | is_unrated)
+    if not is_kept.all():
         columns = tuple(
-            column[~is_rejected]
-            if isinstance(column, np.ndarray)
-            else column.filter(pa.array(~is_rejected))
+            column[is_kept] if isinstance(column, np.ndarray) else column.filter(pa.array(is_kept))
             for column in columns
         )
     names = (*_REQUIRED, TIMESTAMP, LINE)[: len(columns)]
     frame = identifiers.to_frame(dict(zip(names, columns, strict=True)))
-    return ParsedChunk(frame, tuple(rejected), batch.num_rows)
+    n_unrated = int((is_unrated & ~is_rejected).sum())
+    return ParsedChunk(frame, tuple(rejected), batch.num_rows, unrated=n_unrated)
 
 
 def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -231,13 +247,19 @@ def _parse_timestamps(batch: pa.RecordBatch) -> NDArray[np.int64]:
     return timestamps
 
 
-def _parse_integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _parse_integers(
+    column: pa.Array, file: RatingsFormat
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return a column of ids as int64, and a mask of the valid ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if _is_string_type(column.type):
-        return _parse_integers_in_strings(column)
+    if _is_string_type(column.type) or pa.types.is_decimal(column.type):
+        return _parse_integers_in_strings(column, file)
+    if pa.types.is_floating(column.type):
+        floats = column.fill_null(np.nan).to_numpy(zero_copy_only=False).astype(np.float64)
+        is_integer = is_exact_integer(floats)
+        return np.where(is_integer, floats, 0).astype(np.int64), is_integer
     is_valid = column.is_valid().to_numpy(zero_copy_only=False)
     filled = column.fill_null(0)
     if filled.type == pa.uint64():
@@ -246,37 +268,34 @@ def _parse_integers(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.boo
     return pc.cast(filled, pa.int64()).to_numpy(zero_copy_only=False), is_valid
 
 
-def _parse_integers_in_strings(column: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _parse_integers_in_strings(
+    column: pa.Array, file: RatingsFormat
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    encoded = pc.cast(column, pa.string()).fill_null("").dictionary_encode()
-    parsed = [identifiers.parse_integer(text.encode()) for text in encoded.dictionary.to_pylist()]
+    if not isinstance(column, pa.DictionaryArray):
+        column = pc.cast(column, pa.string()).dictionary_encode()
+    encoded = column.fill_null(pa.scalar("", column.type.value_type))
+    texts = pc.cast(pc.cast(encoded.dictionary, pa.string()), pa.binary()).to_pylist()
+    parsed = [identifiers.parse_integer(t, allow_padding=file.allow_padding) for t in texts]
     is_id = np.array([not isinstance(value, str) for value in parsed], np.bool_)
     values = np.array([0 if isinstance(value, str) else value for value in parsed], np.int64)
     indices = encoded.indices.to_numpy(zero_copy_only=False)
     return values[indices], is_id[indices]
 
 
-def _check_columns(path: str, schema: pa.Schema) -> None:
+def _check_types(path: str, types: Mapping[str, pa.DataType]) -> None:
     import pyarrow as pa
 
-    missing = [name for name in _REQUIRED if name not in schema.names]
-    if missing:
-        raise DataError(
-            f"{path}: no column {' and no '.join(missing)} (it has "
-            f"{', '.join(schema.names)[:80]}); name the columns {', '.join(_REQUIRED)}"
+    for name in _REQUIRED:
+        dtype = types[name]
+        is_number = (
+            pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
         )
-    for name in (USER, MOVIE):
-        dtype = schema.field(name).type
-        if not (_is_string_type(dtype) or pa.types.is_integer(dtype)):
-            raise DataError(f"{path}: column {name} is of type {dtype}; use integers or strings")
-    dtype = schema.field(RATING).type
-    is_numeric = (
-        pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
-    )
-    if not is_numeric:
-        raise DataError(f"{path}: column {RATING} is of type {dtype}; use a numeric type")
+        if not (is_number or (name != RATING and _is_string_type(dtype))):
+            kinds = "a numeric type" if name == RATING else "integers or strings"
+            raise DataError(f"{path}: column {name} is of type {dtype}; use {kinds}")
 
 
 def _is_string_type(dtype: pa.DataType) -> bool:
@@ -295,12 +314,13 @@ def _is_datetime_type(dtype: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(dtype) or pa.types.is_date(dtype))
 
 
-def _exceeds_int64(file: pq.ParquetFile, name: str) -> bool:
+def _exceeds_int64(file: pq.ParquetFile, place: int) -> bool:
     """Return whether a uint64 column exceeds int64: by its statistics, else by its values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if file.schema_arrow.field(name).type != pa.uint64():
+    name = file.schema_arrow.names[place]
+    if file.schema_arrow.field(place).type != pa.uint64():
         return False
     metadata = file.metadata
     index = metadata.schema.names.index(name)
@@ -320,8 +340,12 @@ def _exceeds_int64(file: pq.ParquetFile, name: str) -> bool:
 
 
 @contextmanager
-def _open_parquet(path: str, size: int | None) -> Iterator[pq.ParquetFile]:
+def _open_parquet(
+    path: str, size: int | None, read_dictionary: Sequence[str] | None = None
+) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; ``size`` is that of :func:`open_file`.
+
+    The columns ``read_dictionary`` are read as dictionaries, if they hold strings.
 
     Raises
     ------
@@ -338,7 +362,9 @@ def _open_parquet(path: str, size: int | None) -> Iterator[pq.ParquetFile]:
                 "download it and pass the local file"
             )
         try:
-            file = pq.ParquetFile(handle, page_checksum_verification=True)
+            file = pq.ParquetFile(
+                handle, page_checksum_verification=True, read_dictionary=read_dictionary
+            )
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{path}: can't be read as Parquet ({describe_error(error)}); write the file again"

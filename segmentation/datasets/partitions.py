@@ -7,19 +7,31 @@ partitions, and :func:`read_chunks` reads a fragment in chunks.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import csv
 import itertools
 import math
+import re
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from segmentation.datasets import identifiers, parquet_reader
-from segmentation.datasets.csv_reader import split_line
+from segmentation.datasets.content import check_content
+from segmentation.datasets.csv_reader import parse_line, parse_timestamp
 from segmentation.datasets.filesystem import check_version, open_file
-from segmentation.datasets.format import ParsedChunk, RatingsFormat
+from segmentation.datasets.format import NO_TIMESTAMP, ParsedChunk, RatingsFormat
 from segmentation.datasets.layouts import require_file
+from segmentation.datasets.reading import ROLES, name_columns
 from segmentation.datasets.retry import describe_error
+from segmentation.datasets.text_form import (
+    HEAD_BYTES,
+    decode_text,
+    has_decimal_commas,
+    keeps_ascii,
+    recognize_form,
+    split_fields,
+)
 from segmentation.errors import DataError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
 
@@ -28,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from segmentation.datasets.layouts import Layout
+    from segmentation.datasets.text_form import TextForm, TextOptions
 
 #: Default size of a partition in bytes of text: about 1.2 million rows, tens of MB in memory.
 PARTITION_BYTES = 32 << 20
@@ -35,22 +48,15 @@ PARTITION_BYTES = 32 << 20
 _PARQUET_DENSITY = 4
 #: Bytes of text per chunk of a compressed or streamed file.
 _CHUNK_BYTES = 8 << 20
-_HEAD_BYTES = 1 << 16
 #: A longer line is no rating: the file is damaged, or something else.
 _MAX_LINE_BYTES = 1 << 20
 #: Bytes read after the end of a range, to complete its last line.
 _OVERREAD_BYTES = 4096
 #: Buffers for reuse: allocating new memory takes several times as long as reading into it.
 _buffers: list[bytearray] = []
-_BOM = b"\xef\xbb\xbf"
 _PARQUET_MAGIC = b"PAR1"
 #: First bytes of a compressed file → pyarrow's name of the codec.
 _CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_UNSUPPORTED = {
-    b"PK\x03\x04": ("a zip archive", "unzip"),
-    b"BZh": ("bzip2 data", "bunzip2"),
-    b"\xfd7zXZ": ("xz data", "unxz"),
-}
 
 
 class Fragment(NamedTuple):
@@ -83,10 +89,15 @@ def probe_files(
         If a file is missing, empty, a folder, in an unsupported format, or lacks a column; if no
         file holds a row; if Parquet files disagree on the type of an id column.
     """
-    files = [_probe_file(path, layout) for path in layout.ratings_files]
+    files: list[RatingsFormat] = []
+    for path in layout.ratings_files:
+        files.append(_probe_file(path, layout, files[0] if files else None))
     parquet_reader.check_id_types([file for file in files if file.codec == "parquet"])
     # A column that is a string in one file is a string in all files.
     string_columns = {name for file in files for name in file.string_columns}
+    id_kind = layout.reading.ids
+    if id_kind != "auto":
+        string_columns = {USER, MOVIE} if id_kind == "text" else set()
     if string_movie_ids is not None:
         string_columns = string_columns - {MOVIE} | ({MOVIE} if string_movie_ids else set())
     versions = versions or {}
@@ -94,6 +105,7 @@ def probe_files(
         replace(
             file,
             string_columns=tuple(sorted(string_columns)),
+            allow_padding=id_kind == "integer",
             version=versions.get(file.path, ""),
         )
         for file in files
@@ -105,88 +117,184 @@ def probe_files(
     return files
 
 
-def _probe_file(path: str, layout: Layout) -> RatingsFormat:
+def _probe_file(path: str, layout: Layout, first: RatingsFormat | None) -> RatingsFormat:
+    """Return the format of a file; ``first`` is that of the first part, if there are several."""
     size = require_file(path)
     with open_file(path) as file:
         is_streamed = not file.seekable()
-        head = _read_head(file)
-    for magic, (content, command) in _UNSUPPORTED.items():
-        if head.startswith(magic):
-            raise DataError(
-                f"{path}: holds {content}, which is not supported; unpack it with {command} and "
-                "name the result"
-            )
+        head = read_head(file)
+    check_content(path, head)
     if head.startswith(_PARQUET_MAGIC):
-        return parquet_reader.probe_parquet(path, size, layout.scale)
+        return parquet_reader.probe_parquet(path, size, layout.scale, layout.reading)
     codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
     if codec is not None:
         with open_file(path) as file:
-            head = next(_decompress(file, codec, path, _HEAD_BYTES), b"")
-    file_format = replace(_parse_head(path, size, head, codec, layout), is_streamed=is_streamed)
-    return replace(file_format, string_columns=_find_string_columns(file_format, head))
+            head = next(_decompress(file, codec, path, HEAD_BYTES), b"")
+    is_whole = len(head) < HEAD_BYTES if codec else size <= len(head)
+    is_cut = codec is None and not is_streamed and not _ends_a_line(path, size, head)
+    file_format = _parse_head(path, size, head, codec, layout, first, is_whole=is_whole)
+    return replace(file_format, is_streamed=is_streamed or file_format.is_streamed, is_cut=is_cut)
 
 
-def _read_head(file: io.BufferedIOBase) -> bytes:
+def _ends_a_line(path: str, size: int, head: bytes) -> bool:
+    """Return whether the last line of a file has a line end."""
+    if size <= len(head):
+        end = head[-2:]
+    else:
+        with open_file(path, size) as file:
+            file.seek(size - 2)
+            end = file.read(2)
+    # The last character of UTF-16 has two bytes.
+    return b"\n" in end
+
+
+def read_head(file: io.BufferedIOBase) -> bytes:
+    """Return the first bytes of a file."""
     head = b""
-    while len(head) < _HEAD_BYTES and (data := file.read(_HEAD_BYTES - len(head))):
+    while len(head) < HEAD_BYTES and (data := file.read(HEAD_BYTES - len(head))):
         head += data
     return head
 
 
 def _parse_head(
-    path: str, size: int, head: bytes, codec: str | None, layout: Layout
+    path: str,
+    size: int,
+    head: bytes,
+    codec: str | None,
+    layout: Layout,
+    first: RatingsFormat | None,
+    *,
+    is_whole: bool,
 ) -> RatingsFormat:
     """Return the format of a text file from its first bytes, decompressed."""
-    bom_length = len(_BOM) if head.startswith(_BOM) else 0
-    if path.removesuffix(".gz").removesuffix(".zst").endswith(".dat"):
-        columns: tuple[str, ...] = (USER, MOVIE, RATING, TIMESTAMP)
-        return RatingsFormat(path, size, b"::", columns, bom_length, 0, layout.scale, codec)
-    header = head[bom_length:].split(b"\n", 1)[0]
-    if len(head) >= _HEAD_BYTES and bom_length + len(header) == len(head):
-        raise DataError(
-            f"{path}, line 1: no line end within {_HEAD_BYTES >> 10} KiB; name a file of ratings"
+    reading = layout.reading
+    options, roles = reading.text, reading.columns
+    is_dat = re.search(r"\.dat(\.gz|\.zst)?\Z", path) and b"::" in head.split(b"\n", 1)[0]
+    separator = b"::" if is_dat else layout.separator
+    if separator and not roles:
+        # Files of GroupLens without a header: user, item, rating and time.
+        options = replace(options, has_header=False)
+        roles = dict(zip(ROLES, "1234", strict=True))
+    form = recognize_form(
+        path,
+        head,
+        options,
+        tuple(roles.values()) or (USER, MOVIE, RATING),
+        separator=separator,
+        is_whole=is_whole,
+    )
+    _check_line_ends(path, head, form, is_whole=is_whole)
+    if first is not None and form.header and _repeats_columns(form, first):
+        # The header is in the first part alone.
+        form = recognize_form(
+            path,
+            head,
+            replace(options, has_header=False),
+            separator=first.delimiter,
+            is_whole=is_whole,
         )
-    columns = _parse_header(path, header)
-    start = bom_length + len(header) + 1
-    if codec is None:
-        start = min(start, size)
-    elif len(head) < _HEAD_BYTES and start >= len(head):
-        # The head is the whole file, and nothing follows the header.
+        columns = first.columns
+    else:
+        header = form.header or [""] * _count_fields(form)
+        columns = name_columns(f"{path}, line {max(form.header_lines, 1)}", header, roles)
+    columns = _fit_columns(form, columns)
+    rows = [
+        fields
+        for row in form.rows
+        if len(fields := split_fields(row, form.separator)) == len(columns)
+    ]
+    start = form.start
+    is_streamed = not keeps_ascii(form.encoding)
+    if is_whole and not form.rows and (codec is not None or is_streamed):
+        # Nothing follows the header.
         start = size
-    return RatingsFormat(path, size, b",", columns, start, 1, layout.scale, codec)
+    elif codec is None and not is_streamed:
+        start = min(start, size)
+    file = RatingsFormat(
+        path,
+        size,
+        form.separator,
+        columns,
+        start,
+        form.header_lines,
+        reading.scale or layout.scale,
+        codec,
+        is_streamed,
+        encoding=form.encoding,
+        unrated=reading.unrated,
+    )
+    return replace(
+        file,
+        string_columns=_find_string_columns(columns, rows),
+        decimal_comma=_has_decimal_commas(options, file, rows),
+        has_datetime_timestamps=_has_datetimes(columns, rows),
+    )
 
 
-def _parse_header(path: str, header: bytes) -> tuple[str, ...]:
-    line = header.rstrip(b"\r")
-    if b"\r" in line:
-        raise DataError(f"{path}: its lines end in CR alone; convert it with mac2unix")
-    fields = next(csv.reader([line.decode("utf-8", "replace")]), [])
-    columns = tuple(field.strip() for field in fields)
-    missing = [name for name in (USER, MOVIE, RATING) if name not in columns]
-    if missing:
+def _count_fields(form: TextForm) -> int:
+    """Return the number of fields that most of the first rows have."""
+    counts = Counter(len(split_fields(row, form.separator)) for row in form.rows)
+    return counts.most_common(1)[0][0] if counts else 0
+
+
+def _check_line_ends(path: str, head: bytes, form: TextForm, *, is_whole: bool) -> None:
+    line = head.split(b"\n", 1)[0]
+    if not is_whole and len(line) == len(head):
         raise DataError(
-            f"{path}, line 1: no column {' and no '.join(missing)} (it reads "
-            f"{', '.join(columns)[:80]!r}); add the header {USER},{MOVIE},{RATING},{TIMESTAMP}"
+            f"{path}, line 1: no line end within {HEAD_BYTES >> 10} KiB; name a file of ratings"
         )
-    duplicate = next((name for name in columns if columns.count(name) > 1), None)
-    if duplicate is not None:
-        raise DataError(f"{path}, line 1: names column {duplicate} twice; keep one of them")
-    return columns
+    if keeps_ascii(form.encoding) and b"\r" in line.rstrip(b"\r"):
+        raise DataError(f"{path}: its lines end in CR alone; convert it with mac2unix")
 
 
-def _find_string_columns(file: RatingsFormat, head: bytes) -> tuple[str, ...]:
+def _repeats_columns(form: TextForm, first: RatingsFormat) -> bool:
+    """Return whether a file's first line is a row, with as many fields as the first part has."""
+    if len(form.header) != len(first.columns) or {*form.header} & {*first.columns} - {""}:
+        return False
+    row = first.delimiter.join(name.encode() for name in form.header)
+    return not isinstance(parse_line(replace(first, allow_padding=True), row), str)
+
+
+def _fit_columns(form: TextForm, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the columns with one for each field of the rows, if all have more than the header."""
+    counts = {len(split_fields(row, form.separator)) for row in form.rows}
+    if not form.header or len(counts) != 1 or (n_fields := counts.pop()) <= len(columns):
+        return columns
+    n_more = n_fields - len(columns)
+    rows = [split_fields(row, form.separator) for row in form.rows]
+    if not any(field.strip() for row in rows for field in row[len(columns) :]):
+        return (*columns, *[""] * n_more)
+    # R writes the names of rows in a column without a name.
+    return ("", *columns) if n_more == 1 else columns
+
+
+def _find_string_columns(
+    columns: tuple[str, ...], rows: Sequence[Sequence[bytes]]
+) -> tuple[str, ...]:
     """Return the columns whose ids are strings, based on the first lines of a file."""
-    lines = [line.rstrip(b"\r") for line in head[file.data_start :].split(b"\n")]
-    if len(head) >= _HEAD_BYTES:
-        # The last line is cut off.
-        del lines[-1]
-    rows = [fields for line in lines if len(fields := split_line(file, line)) == len(file.columns)]
-    user_index, movie_index, _ = file.positions
     return tuple(
         name
-        for name, index in ((USER, user_index), (MOVIE, movie_index))
-        if identifiers.is_string_column([row[index] for row in rows])
+        for name in (USER, MOVIE)
+        if identifiers.is_string_column([row[columns.index(name)] for row in rows])
     )
+
+
+def _has_decimal_commas(
+    options: TextOptions, file: RatingsFormat, rows: Sequence[Sequence[bytes]]
+) -> bool:
+    if options.decimal is not None:
+        return options.decimal == ","
+    return has_decimal_commas([row[file.positions[2]] for row in rows])
+
+
+def _has_datetimes(columns: tuple[str, ...], rows: Sequence[Sequence[bytes]]) -> bool:
+    """Return whether most timestamps are points in time, such as 2005-04-02 23:53:47."""
+    if TIMESTAMP not in columns:
+        return False
+    fields = [row[columns.index(TIMESTAMP)] for row in rows]
+    n_integers = sum(parse_timestamp(f, is_datetime=False) != NO_TIMESTAMP for f in fields)
+    n_points = sum(parse_timestamp(f, is_datetime=True) != NO_TIMESTAMP for f in fields)
+    return n_points > n_integers
 
 
 def plan_partitions(
@@ -261,13 +369,25 @@ def read_chunks(
         if file.codec == "parquet":
             yield from parquet_reader.read_row_groups(file, part, detailed=detailed)
         elif file.codec is None and not file.is_streamed:
-            yield from _read_byte_range(file, part)
+            yield from _transcode(file, _read_byte_range(file, part))
         else:
-            yield from _read_stream(file, size)
+            yield from _transcode(file, _read_stream(file, size))
     finally:
         # Checked after the read, to cover all that was read; a change also explains a failed read.
         if file.version:
             check_version(file.path, file.version)
+
+
+def _transcode(
+    file: RatingsFormat, chunks: Iterator[bytes | memoryview]
+) -> Iterator[bytes | memoryview]:
+    """Yield chunks in UTF-8. Only string ids can differ from it, where ASCII is kept."""
+    is_utf8 = file.encoding in ("utf-8", "ascii") or not keeps_ascii(file.encoding)
+    if is_utf8 or not file.string_columns:
+        yield from chunks
+        return
+    for chunk in chunks:
+        yield decode_text(file.path, bytes(chunk), file.encoding)
 
 
 def release_buffers() -> None:
@@ -350,7 +470,7 @@ def _read_stream(file: RatingsFormat, size: int) -> Iterator[bytes]:
     """Yield the lines of a file that can only be read from its beginning, in chunks."""
     with open_file(file.path, None if file.is_streamed else file.size) as handle:
         rest, n_skip = b"", file.data_start
-        for data in _decompress(handle, file.codec, file.path, size):
+        for data in _decode(file, _decompress(handle, file.codec, file.path, size)):
             text = rest + data[n_skip:]
             n_skip = max(0, n_skip - len(data))
             end = text.rfind(b"\n") + 1
@@ -361,6 +481,21 @@ def _read_stream(file: RatingsFormat, size: int) -> Iterator[bytes]:
                 yield text[:end]
         if rest:
             yield rest
+
+
+def _decode(file: RatingsFormat, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the text of chunks in UTF-8, if lines can't be found without decoding it."""
+    if keeps_ascii(file.encoding):
+        yield from chunks
+        return
+    decoder = codecs.getincrementaldecoder(file.encoding)("replace")
+    is_first = True
+    for chunk in chunks:
+        text = decoder.decode(chunk)
+        if is_first:
+            text, is_first = text.removeprefix("\N{BYTE ORDER MARK}"), False
+        yield text.encode()
+    yield decoder.decode(b"", final=True).encode()
 
 
 def _decompress(

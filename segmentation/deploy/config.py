@@ -48,9 +48,17 @@ def load_config(name: str) -> dict[str, Any]:
 
     text, path = _read_file(name)
     try:
+        # Nested aliases could multiply a small file to any size.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UsageError(f"{path}: has an alias (*name): write the value itself")
         config = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{path}: is not YAML: {format_error(error)}") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        # yaml lets through what fails while it makes a date or a number.
+        raise UsageError(
+            f"{path}: holds a value that can't be read: {format_error(error)}"
+        ) from error
     validate(config, path)
     if overrides := _read_overrides():
         config = {**config, **overrides}

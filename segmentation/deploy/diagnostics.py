@@ -93,6 +93,13 @@ def performance_report(path: str | None) -> Iterator[None]:
         partial.unlink(missing_ok=True)
 
 
+def _is_report(path: Path) -> bool:
+    """Return whether a file is empty or begins as a page of HTML, as reports do."""
+    with path.open("rb") as file:
+        head = file.read(200).strip().lower()
+    return not head or head.startswith(b"<!doctype html")
+
+
 def resolve_report_path(path: str | None, run_files: Container[Path] = ()) -> Path | None:
     """Check the path of the performance report before the run starts, and return it.
 
@@ -124,6 +131,12 @@ def resolve_report_path(path: str | None, run_files: Container[Path] = ()) -> Pa
         if target.is_symlink() or (target.exists() and not target.is_file()):
             raise UsageError(
                 "{performance_report} {path}: is not a regular file; choose another",
+                field,
+                path=path,
+            )
+        if target.exists() and not _is_report(target):
+            raise UsageError(
+                "{performance_report} {path}: exists and is no report; choose another name",
                 field,
                 path=path,
             )

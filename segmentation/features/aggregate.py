@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from segmentation.datasets.partitions import plan_partitions, probe_files
+from segmentation.datasets.text_form import keeps_ascii
 from segmentation.errors import ClusterError, DataError
 from segmentation.features import shuffle
 from segmentation.features.deduplicate import (
@@ -36,6 +37,7 @@ from segmentation.features.sketches import estimate_n_users
 from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
 from segmentation.features.worker_memory import MemoryBudget, WorkerMemory
 from segmentation.progress import Progress
+from segmentation.redaction import redact
 from segmentation.schema import TIMESTAMP
 from segmentation.tasks import copy_item, map_tasks, submit_value
 
@@ -143,6 +145,7 @@ def aggregate_ratings(
     if partition_bytes is None:
         partition_bytes = memory.detailed_partition_bytes if deduplicate else memory.partition_bytes
     with progress.stage("ratings", "ratings") as stage:
+        report_form(layout, files, progress)
         _note_unsplittable(files, n_threads, progress)
         aggregation = _Aggregation(
             client,
@@ -167,7 +170,9 @@ def aggregate_ratings(
                     min(partition_bytes, memory.shuffle_partition_bytes)
                 )
             counts = aggregation.count_rows(partial, progress)
-            counts.check_rejected(layout.ratings, max_rejected)
+            if layout.reading.ids == "auto":
+                counts.check_ids(files)
+            counts.check_rejected(layout.ratings, max_rejected, files)
             counts.check_used(layout.ratings, layout.movies)
             blocks = merge_by_user_range(
                 client,
@@ -371,6 +376,7 @@ class _Aggregation:
             self.path,
             max_rejected=self.max_rejected,
             max_rows=self.max_rows,
+            files=self.files,
             **options,
         )
 
@@ -437,13 +443,45 @@ def _require_timestamps(files: Sequence[RatingsFormat]) -> None:
             )
 
 
+def report_form(layout: Layout, files: Sequence[RatingsFormat], progress: Progress) -> None:
+    """Report how files are read where that is not obvious, and files that may be incomplete."""
+    forms: dict[str, list[str]] = {}
+    for file in files:
+        if notes := ", ".join(file.notes):
+            forms.setdefault(notes, []).append(redact(file.path))
+    for notes, paths in forms.items():
+        more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        progress.say(f"  note: {paths[0]}{more}: recognized {notes}")
+    if layout.empty_files:
+        progress.say(
+            f"  note: {_plural(len(layout.empty_files), 'empty part')} left out, the first is "
+            f"{redact(layout.empty_files[0])}"
+        )
+    for file in files:
+        if file.is_cut:
+            progress.warn(
+                f"  warning: {redact(file.path)}: its last line has no end, as after a download "
+                "that broke off; compare its size with the original's"
+            )
+
+
 def _note_unsplittable(files: Sequence[RatingsFormat], n_threads: int, progress: Progress) -> None:
     """Report files that only one task can read if they leave threads idle."""
     unsplittable = [file for file in files if file.codec in ("gzip", "zstd") or file.is_streamed]
     if not len(unsplittable) == len(files) < n_threads:
         return
     first = files[0]
-    if first.codec is None:
+    if first.codec is None and not keeps_ascii(first.encoding):
+        progress.say(
+            f"  note: {first.path} is {first.encoding.upper()}, which only one task can read; to "
+            "use all threads, write it as UTF-8, or convert it to Parquet"
+        )
+    elif first.codec is None and "::" in first.path:
+        progress.say(
+            f"  note: {first.path} lies in an archive, which only one task can read; to use all "
+            "threads, unpack it"
+        )
+    elif first.codec is None:
         progress.say(
             f"  note: the server of {first.path} does not support range requests, so one task "
             "reads the whole file, and twice; to use all threads, download it"

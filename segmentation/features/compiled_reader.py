@@ -1,9 +1,10 @@
 """The compiled reader: the bytes of a chunk → its sums and counts, without a table in between.
 
 It reads one strict grammar. Every line has the same number of fields: user, movie and rating come
-first. All fields are digits, except that the rating is in half-stars. LF or CR LF ends a line. A
-chunk with a byte outside the grammar is left to the general reader, so what a rating means never
-depends on which of the two reads it.
+first. Ids are digits, perhaps with a point and zeros after them, and the rating is in half-stars.
+The other fields may hold anything. Any field may be in quotes. LF or CR LF ends a line. A chunk
+with a byte outside the grammar is left to the general reader, so what a rating means never depends
+on which of the two reads it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _INITIAL_USERS, _MAX_USERS = 1 << 12, 1 << 17
 #: Ids with more digits might not fit into 64 bits.
 _MAX_DIGITS = np.uint64(18)
 _DONE, _FULL, _OUTSIDE_GRAMMAR = 0, 1, -1
-_LF, _CR, _POINT, _FIVE, _ZERO, _NINE = (np.uint8(c) for c in (10, 13, 46, 53, 48, 9))
+_LF, _CR, _QUOTE, _POINT, _FIVE, _ZERO, _NINE = (np.uint8(c) for c in (10, 13, 34, 46, 53, 48, 9))
 _UINT0, _UINT1, _UINT2, _UINT10 = (np.uint64(n) for n in (0, 1, 2, 10))
 
 
@@ -47,6 +48,10 @@ class Grammar(NamedTuple):
         The byte between two fields, and how many times it is repeated: once or twice.
     low, high
         The rating scale in stars.
+    point
+        The decimal mark.
+    unrated
+        The rating that stands for "not rated"; None without one.
     """
 
     n_fields: int
@@ -54,6 +59,8 @@ class Grammar(NamedTuple):
     width: int
     low: float
     high: float
+    point: int = ord(".")
+    unrated: float | None = None
 
 
 def aggregate_lines(
@@ -83,19 +90,21 @@ def aggregate_lines(
         return None
     seen = np.zeros(len(table.movie_ids), np.bool_)
     scale = int(np.ceil(2 * grammar.low)), int(np.floor(2 * grammar.high))
-    form = (grammar.n_fields - 3, grammar.delimiter, grammar.width, *scale)
+    skipped = -1 if grammar.unrated is None else int(2 * grammar.unrated)
+    form = (grammar.n_fields - 3, grammar.delimiter, grammar.width, grammar.point, *scale, skipped)
     text = np.frombuffer(data, np.uint8)
     if len(text) and text[-1] != _LF:
         # A byte then follows every number, and no loop has to check for the end of the text.
         text = np.append(text, _LF)
-    state = np.zeros(4, np.int64)
+    state = np.zeros(5, np.int64)
     arguments = (text, *form, movie_rows, table.offsets, table.codes, seen, state)
     parts = _read_parts(arguments, table.n_genres)
     if parts is None:
         return None
-    lines, used = int(state[2]), int(state[3])
+    lines, used, unrated = (int(count) for count in state[2:])
     statistics = downcast(merge(parts))
-    return ChunkStatistics(statistics, used, lines - used, np.packbits(seen), lines)
+    unmapped = lines - used - unrated
+    return ChunkStatistics(statistics, used, unmapped, np.packbits(seen), lines, unrated=unrated)
 
 
 def _read_parts(arguments: tuple[Any, ...], n_genres: int) -> list[UserStatistics] | None:
@@ -149,8 +158,10 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     n_more_fields: int,
     delimiter: int,
     width: int,
+    point: int,
     low: int,
     high: int,
+    skipped: int,
     movie_rows: NDArray[np.int32],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
@@ -163,59 +174,100 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     sums: NDArray[np.float64],
     counts: NDArray[np.int32],
 ) -> int:
-    """Continue at ``state``: the position, and the users, lines and used ratings so far.
+    """Continue at ``state``: the position, and the users, lines, used and unrated rows so far.
 
-    Returns the status, and updates ``state`` and the output arrays in place. ``low`` and ``high``
-    are in half-stars.
+    Returns the status, and updates ``state`` and the output arrays in place. ``low``, ``high`` and
+    ``skipped``, the rating of unrated rows, are in half-stars.
     """
     pos, size = np.uint64(state[0]), np.uint64(len(data))
-    n, lines, used = state[1], state[2], state[3]
+    n, lines, used, unrated = state[1], state[2], state[3], state[4]
     row, last_user = 0, np.int64(-1)
     status = _DONE
     while pos < size:
         status = _OUTSIDE_GRAMMAR
         line = pos
         user = movie = _UINT0
+        quoted = data[pos] == _QUOTE
+        pos += np.uint64(quoted)
         begin = pos
         digit = np.uint8(data[pos] - _ZERO)
         while digit <= _NINE:
             user = _UINT10 * user + np.uint64(digit)
             pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
-        if pos == begin or pos - begin > _MAX_DIGITS or data[pos] != delimiter:
+        n_digits = pos - begin
+        if n_digits == _UINT0 or n_digits > _MAX_DIGITS:
+            break
+        if data[begin] == _ZERO and n_digits > _UINT1:
+            break
+        if data[pos] == _POINT:
+            pos += _UINT1
+            while data[pos] == _ZERO:
+                pos += _UINT1
+        if quoted:
+            if data[pos] != _QUOTE:
+                break
+            pos += _UINT1
+        if data[pos] != delimiter:
             break
         pos += _UINT1
         if width == 2:
             if data[pos] != delimiter:
                 break
             pos += _UINT1
+        quoted = data[pos] == _QUOTE
+        pos += np.uint64(quoted)
         begin = pos
         digit = np.uint8(data[pos] - _ZERO)
         while digit <= _NINE:
             movie = _UINT10 * movie + np.uint64(digit)
             pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
-        if pos == begin or pos - begin > _MAX_DIGITS or data[pos] != delimiter:
+        n_digits = pos - begin
+        if n_digits == _UINT0 or n_digits > _MAX_DIGITS:
+            break
+        if data[begin] == _ZERO and n_digits > _UINT1:
+            break
+        if data[pos] == _POINT:
+            pos += _UINT1
+            while data[pos] == _ZERO:
+                pos += _UINT1
+        if quoted:
+            if data[pos] != _QUOTE:
+                break
+            pos += _UINT1
+        if data[pos] != delimiter:
             break
         pos += _UINT1
         if width == 2:
             if data[pos] != delimiter:
                 break
             pos += _UINT1
+        quoted = data[pos] == _QUOTE
+        pos += np.uint64(quoted)
         digit = np.uint8(data[pos] - _ZERO)
         if digit > _NINE:
             break
         halves = 2 * int(digit)
-        if data[pos + _UINT1] == _POINT:
-            tenths = data[pos + _UINT2]
+        pos += _UINT1
+        digit = np.uint8(data[pos] - _ZERO)
+        if digit <= _NINE:
+            halves = 10 * halves + 2 * int(digit)
+            pos += _UINT1
+        if data[pos] == point and (quoted or point != delimiter):
+            tenths = data[pos + _UINT1]
             if tenths == _FIVE:
                 halves += 1
             elif tenths != _ZERO:
                 break
             pos += _UINT2
-        if halves < low or halves > high:
+        if quoted:
+            if data[pos] != _QUOTE:
+                break
+            pos += _UINT1
+        is_unrated = halves == skipped
+        if (halves < low or halves > high) and not is_unrated:
             break
-        pos += _UINT1
         is_valid = True
         for _ in range(n_more_fields):
             is_valid = bool(data[pos] == delimiter)
@@ -224,10 +276,25 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
                 if width == 2:
                     is_valid = bool(data[pos] == delimiter)
                     pos += np.uint64(is_valid)
-            begin = pos
             while is_valid and np.uint8(data[pos] - _ZERO) <= _NINE:
                 pos += _UINT1
-            is_valid = is_valid and bool(pos > begin)
+            if is_valid and data[pos] != delimiter and data[pos] != _LF:
+                # A field of other characters than digits.
+                if data[pos] == _QUOTE:
+                    is_valid = bool(data[pos - _UINT1] == delimiter)
+                    pos += _UINT1
+                    while data[pos] != _QUOTE and data[pos] != _LF:
+                        pos += _UINT1
+                    is_valid = is_valid and bool(data[pos] == _QUOTE)
+                    pos += np.uint64(is_valid)
+                else:
+                    while (
+                        data[pos] != delimiter
+                        and data[pos] != _LF
+                        and data[pos] != _CR
+                        and data[pos] != _QUOTE
+                    ):
+                        pos += _UINT1
             if not is_valid:
                 break
         if not is_valid:
@@ -237,6 +304,11 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
         if data[pos] != _LF:
             break
         pos += _UINT1
+        if is_unrated:
+            unrated += 1
+            lines += 1
+            status = _DONE
+            continue
         movie_row = movie_rows[movie] if movie < np.uint64(len(movie_rows)) else -1
         if movie_row >= 0:
             if np.int64(user) != last_user:
@@ -261,7 +333,7 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
                 counts[row, codes[j]] += 1
         lines += 1
         status = _DONE
-    state[0], state[1], state[2], state[3] = pos, n, lines, used
+    state[0], state[1], state[2], state[3], state[4] = pos, n, lines, used, unrated
     return status
 
 

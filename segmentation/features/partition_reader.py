@@ -54,6 +54,9 @@ class _Chunk(Protocol):
     @property
     def unlisted(self) -> int: ...
 
+    @property
+    def unrated(self) -> int: ...
+
 
 ChunkT = TypeVar("ChunkT", bound=_Chunk)
 
@@ -66,6 +69,7 @@ class FragmentReport(NamedTuple):
     lines: int
     rejected: tuple[LineReject, ...]
     unlisted: int = 0
+    unrated: int = 0
 
 
 class PartitionSummary(NamedTuple):
@@ -110,6 +114,11 @@ class PartitionSummary(NamedTuple):
             for fragment in self.fragments
         )
         return self._replace(fragments=fragments)
+
+    @property
+    def unrated(self) -> int:
+        """Number of rows left out because their rating stands for "not rated"."""
+        return sum(fragment.unrated for fragment in self.fragments)
 
     @property
     def rejected(self) -> int:
@@ -160,17 +169,18 @@ class PartitionReader(Generic[ChunkT]):
         """
         for index, fragment in enumerate(self._fragments):
             file = fragment.file
-            line = unlisted = 0
+            line = unlisted = unrated = 0
             rejected: list[LineReject] = []
             for data in partitions.read_chunks(fragment, detailed=self._detailed):
                 for chunk in self._parse(file, data):
                     yield index, line, chunk
                     unlisted += chunk.unlisted
+                    unrated += chunk.unrated
                     unlisted += format.append_rejects(rejected, chunk.rejected, line)
                     line += chunk.lines
             self.reports.append(
                 FragmentReport(
-                    redact(file.path), file.header_lines, line, tuple(rejected), unlisted
+                    redact(file.path), file.header_lines, line, tuple(rejected), unlisted, unrated
                 )
             )
 
@@ -248,10 +258,15 @@ def _aggregate_chunk(
 
 def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return a file's grammar for the compiled reader; None if that can't read the file."""
-    if file.positions != (0, 1, 2) or file.string_columns:
+    if file.positions != (0, 1, 2) or file.string_columns or len(file.unrated) > 1:
         return None
     return compiled_reader.Grammar(
-        len(file.columns), file.delimiter[0], len(file.delimiter), *file.scale
+        len(file.columns),
+        file.delimiter[0],
+        len(file.delimiter),
+        *file.scale,
+        ord("," if file.decimal_comma else "."),
+        *file.unrated,
     )
 
 

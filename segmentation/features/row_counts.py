@@ -9,6 +9,7 @@ import numpy as np
 
 from segmentation.datasets.format import MAX_LISTED_REJECTS
 from segmentation.errors import DataError
+from segmentation.features.reject_causes import find_cause, find_odd_id, id_in_row
 from segmentation.schema import TIMESTAMP, RejectedRow
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from distributed import Future
 
+    from segmentation.datasets.format import RatingsFormat
     from segmentation.features.partition_reader import PartitionSummary
     from segmentation.progress import Stage
 
@@ -35,18 +37,29 @@ class RowCounts:
         The rows that are not ratings, or the first of them.
     unlisted
         Number of further such rows.
+    unrated
+        Number of rows left out because their rating stands for "not rated".
     movies
         Number of the catalogue's movies with a used rating.
     without_timestamp
         Number of used ratings without a usable timestamp; counted only with deduplication.
+    superseded
+        The ratings that deduplication left out.
     """
 
     used: int = 0
     unmapped: int = 0
     rejected: list[RejectedRow] = field(default_factory=list)
     unlisted: int = 0
+    unrated: int = 0
     movies: int = 0
     without_timestamp: int = 0
+    superseded: list[RejectedRow] = field(default_factory=list)
+
+    @property
+    def listed(self) -> list[RejectedRow]:
+        """The rejected and the superseded rows, in the order of the files."""
+        return sorted([*self.rejected, *self.superseded], key=lambda row: (row.file, row.line))
 
     @property
     def n_rejected(self) -> int:
@@ -55,7 +68,7 @@ class RowCounts:
 
     @property
     def read(self) -> int:
-        """Total number of rows, without blank lines."""
+        """Total number of rows, without blank lines and those left out on purpose."""
         return self.used + self.unmapped + self.n_rejected
 
     def record(self) -> dict[str, int]:
@@ -65,15 +78,43 @@ class RowCounts:
             "used": self.used,
             "unmapped": self.unmapped,
             "rejected": self.n_rejected,
+            **({"unrated": self.unrated} if self.unrated else {}),
+            **({"superseded": len(self.superseded)} if self.superseded else {}),
         }
 
     def supersede(self, rows: Sequence[RejectedRow]) -> None:
-        """Count used ratings as rejected because a later rating supersedes them."""
-        if rows:
-            self.used -= len(rows)
-            self.rejected = sorted([*self.rejected, *rows], key=lambda row: (row.file, row.line))
+        """Leave out used ratings that a later rating supersedes."""
+        self.used -= len(rows)
+        self.superseded += rows
 
-    def check_rejected(self, path: str, max_rejected: float, *, complete: bool = True) -> None:
+    def check_ids(self, files: Sequence[RatingsFormat]) -> None:
+        """Check that no row of an integer column was rejected whose id may be a text.
+
+        Otherwise its user would be missing without a word.
+
+        Raises
+        ------
+        DataError
+            If one was.
+        """
+        row = find_odd_id(self.rejected)
+        if row is not None:
+            raise DataError(
+                "{place}: {reason}, and the ids before are numbers: pass {ids} text to keep all "
+                "ids as they are written, or {ids} integer to read numbers and reject the rest",
+                "ids",
+                place=f"{row.file}, line {row.line:,}",
+                reason=row.reason.replace(" ", f" {_shorten(id_in_row(row, files))!r} ", 1),
+            )
+
+    def check_rejected(
+        self,
+        path: str,
+        max_rejected: float,
+        files: Sequence[RatingsFormat] = (),
+        *,
+        complete: bool = True,
+    ) -> None:
         """Check that not too many rows are rejected.
 
         Parameters
@@ -82,6 +123,8 @@ class RowCounts:
             The ratings, to name in the error.
         max_rejected
             Largest share of the rows that may be rejected.
+        files
+            The formats of the files, to find what the rejected rows have in common.
         complete
             Whether all rows have been counted. If not, this always fails.
 
@@ -93,11 +136,13 @@ class RowCounts:
         if complete and self.n_rejected <= max_rejected * self.read:
             return
         first = self.rejected[0]
+        cause = find_cause(self.rejected, files)
+        remedy = "fix the file or raise {max_rejected}" if cause is None else cause.text
         raise DataError(
             "{path}: {rejected:,} of {read:,} {rows} ({share:.1%}) are not ratings, more than "
-            "{max_rejected} {limit:g}; the first is {place}: {reason}: {text!r}: fix the file or "
-            "raise {max_rejected}",
+            "{max_rejected} {limit:g}; the first is {place}: {reason}: {text!r}: " + remedy,
             "max_rejected",
+            *(cause.fields if cause else ()),
             path=path,
             rejected=self.n_rejected,
             read=self.read,
@@ -159,6 +204,7 @@ def sum_counts(summaries: Sequence[PartitionSummary]) -> RowCounts:
     for summary in summaries:
         counts.used += summary.used
         counts.unmapped += summary.unmapped
+        counts.unrated += summary.unrated
         counts.without_timestamp += summary.without_timestamp
         seen |= summary.seen
     counts.movies = int(np.unpackbits(seen).sum())
@@ -198,6 +244,7 @@ def collect_summaries(
     *,
     max_rejected: float,
     max_rows: int,
+    files: Sequence[RatingsFormat] = (),
     must_stop: Callable[[Sequence[PartitionSummary]], bool] = lambda summaries: False,
 ) -> list[PartitionSummary]:
     """Gather the summaries of partitions as they finish.
@@ -214,6 +261,8 @@ def collect_summaries(
         Largest share of the rows that may be rejected.
     max_rows
         Generous estimate of the rows of all partitions.
+    files
+        The formats of the files, to name in an error what rejected rows have in common.
     must_stop
         Called with the summaries gathered so far; returns whether to stop.
 
@@ -244,7 +293,7 @@ def collect_summaries(
         n_rows += summary.used + summary.unmapped + summary.rejected
         stage.update(len(summaries), len(tasks), "partitions", n_rows)
         if n_rejected > max_rejected * max(n_rows, max_rows):
-            _check_rejected_so_far(tasks, summaries, path, max_rejected)
+            _check_rejected_so_far(tasks, summaries, path, max_rejected, files)
         if must_stop(list(summaries.values())):
             return []
     return [summaries[i] for i in range(len(tasks))]
@@ -263,7 +312,11 @@ def _limit_listed(summaries: dict[int, PartitionSummary]) -> None:
 
 
 def _check_rejected_so_far(
-    tasks: Sequence[Future], summaries: dict[int, PartitionSummary], path: str, max_rejected: float
+    tasks: Sequence[Future],
+    summaries: dict[int, PartitionSummary],
+    path: str,
+    max_rejected: float,
+    files: Sequence[RatingsFormat],
 ) -> None:
     """Raise unless all partitions have been read and the share of rejected rows is allowed."""
     # The number of the first rejected line is known once everything before it has been read.
@@ -271,4 +324,4 @@ def _check_rejected_so_far(
     for i in range(first):
         summaries[i] = summaries.get(i) or tasks[i].result()
     counts = sum_counts([summaries[i] for i in sorted(summaries)])
-    counts.check_rejected(path, max_rejected, complete=len(summaries) == len(tasks))
+    counts.check_rejected(path, max_rejected, files, complete=len(summaries) == len(tasks))

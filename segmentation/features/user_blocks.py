@@ -126,8 +126,15 @@ def load_blocks(
     shared
         Whether all workers see the path. If not, the scheduler keeps the blocks with the tasks
         that return them, so that a block can be restored if its worker dies.
+
+    Raises
+    ------
+    ValueError
+        If a block is missing, or has another number of users.
     """
     paths = [parquet.part_path(path.resolve(), number) for number in range(len(sizes))]
+    if [parquet.count_rows(part) for part in paths] != list(sizes):
+        raise ValueError(f"{path}: its parts don't have the rows that its record lists")
     if shared:
         statistics = map_tasks(client, "load", read_statistics, paths)
     else:

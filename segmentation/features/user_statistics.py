@@ -46,6 +46,8 @@ class ChunkStatistics(NamedTuple):
         The lines that are not ratings.
     unlisted
         Number of further such lines.
+    unrated
+        Number of rows left out because their rating stands for "not rated".
     """
 
     statistics: UserStatistics
@@ -55,6 +57,7 @@ class ChunkStatistics(NamedTuple):
     lines: int
     rejected: tuple[LineReject, ...] = ()
     unlisted: int = 0
+    unrated: int = 0
 
 
 def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
@@ -78,6 +81,7 @@ def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
         chunk.lines,
         chunk.rejected,
         chunk.unlisted,
+        chunk.unrated,
     )
 
 

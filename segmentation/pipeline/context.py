@@ -19,6 +19,7 @@ from segmentation.pipeline import copies, ground_truth, sources
 from segmentation.pipeline.error_messages import translate_errors
 from segmentation.pipeline.settings import Execution
 from segmentation.progress import Progress
+from segmentation.redaction import redact
 from segmentation.storage.run_folder import (
     DamagedStageError,
     RunFolder,
@@ -90,6 +91,7 @@ class RunContext:
             self.out,
             self.outputs,
             self.fingerprint,
+            versions=self.shown_versions,
             resume=self.execution.resume,
             overwrite=self.execution.overwrite,
         )
@@ -120,6 +122,11 @@ class RunContext:
     def finish_stage(self, stage: str, result: dict[str, Any], files: Iterable[str] = ()) -> None:
         """Save the result of a stage, and what its files are, so that a resumed run takes it up."""
         self.folder.finish_stage(stage, self.settings.stage_key(stage), result, files)
+
+    @property
+    def shown_versions(self) -> dict[str, str]:
+        """The versions of files, as records keep them: without secrets of URLs."""
+        return {redact(path): version for path, version in self.versions.items()}
 
     @property
     def task_versions(self) -> dict[str, str]:
@@ -157,6 +164,7 @@ class RunContext:
             "ratings": self.layout.ratings,
             "synthetic": ground_truth.synthetic_folder(self.layout) is not None,
             "fingerprint": self.fingerprint,
+            "versions": self.shown_versions,
         }
 
     def record_costs(self, manifest: RunManifest) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from segmentation.datasets import filesystem, format
 from segmentation.datasets.partitions import plan_partitions, probe_files
 from segmentation.datasets.synthetic import MARKER, PLANTED
 from segmentation.errors import DataError
+from segmentation.features.aggregate import report_form
 from segmentation.features.partition_reader import FragmentReport, PartitionSummary, read_rows
 from segmentation.features.row_counts import RowCounts, collect_summaries, sum_counts
 from segmentation.pipeline import copies, ground_truth
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from segmentation.datasets.format import RatingsFormat
     from segmentation.datasets.partitions import Fragment
     from segmentation.pipeline.context import RunContext
     from segmentation.pipeline.manifest import RunManifest
@@ -119,7 +120,7 @@ class PartRecord(NamedTuple):
     @classmethod
     def read(cls, path: Path) -> PartRecord:
         """Read a record that :func:`write_part` wrote; raise ValueError if it is damaged."""
-        record = json.loads(path.read_text("utf-8"))
+        record = integrity.read_json(path)
         if not integrity.verify_checksum(record):
             raise ValueError("it differs from what was written")
         files, without_timestamp, reports = (record[name] for name in cls._fields)
@@ -141,8 +142,9 @@ class PartRecord(NamedTuple):
                     for line, reason, text in rejected
                 ),
                 unlisted,
+                unrated,
             )
-            for path, header_lines, lines, rejected, unlisted in self.reports
+            for path, header_lines, lines, rejected, unlisted, unrated in self.reports
         )
         n_rows = sum(file.rows for file in self.files)
         return PartitionSummary(reports, n_rows, 0, np.zeros(0, np.uint8))
@@ -172,6 +174,7 @@ def run_convert(
 def _convert(run: RunContext) -> ConvertRun:
     settings, folder = run.settings, run.folder
     files = probe_files(run.layout, versions=run.task_versions)
+    report_form(run.layout, files, run.progress)
     partition_bytes = settings.partition_bytes or run.cluster.budget.partition_bytes
     partitions = plan_partitions(files, partition_bytes)
     key = {
@@ -187,16 +190,14 @@ def _convert(run: RunContext) -> ConvertRun:
     parts = folder.result_path(PARTS)
     parts.mkdir(parents=True, exist_ok=True)
     run.cluster.require_shared_folder(parts, run.progress.warn)
-    # A row takes at least one byte.
-    max_rows = sum(file.size for file in files)
-    counts, records = _write_parts(run, partitions, parts, max_rows)
+    counts, records = _write_parts(run, files, partitions, parts)
     write_rejected_rows(run, counts)
     _copy_catalogue(run)
     run.check_input()
     files_written = [file for record in records for file in record.files]
     manifest = build_manifest(run, counts.record(), parquet=_describe_files(files_written))
-    names = ("data", "ratings", "seed", "max_rejected")
-    manifest.settings = {name: manifest.settings[name] for name in names}
+    names = {"data", "ratings", "seed", *settings.stage_key("convert")}
+    manifest.settings = {name: value for name, value in manifest.settings.items() if name in names}
     run.record_costs(manifest)
     digests = {f"{PARTS}/{file.name}": file.digest for file in files_written}
     folder.publish(manifest.to_json(), digests)
@@ -204,18 +205,30 @@ def _convert(run: RunContext) -> ConvertRun:
 
 
 def _write_parts(
-    run: RunContext, partitions: list[list[Fragment]], folder: Path, max_rows: int
+    run: RunContext,
+    files: Sequence[RatingsFormat],
+    partitions: list[list[Fragment]],
+    folder: Path,
 ) -> tuple[RowCounts, list[PartRecord]]:
     """Write all partitions on the workers; return the counts of rows and one record each."""
     max_rejected = run.settings.max_rejected
+    # A row takes at least one byte.
+    max_rows = sum(file.size for file in files)
     parts = [_get_part_path(folder.resolve(), number) for number in range(len(partitions))]
     with run.progress.stage("convert", "Parquet") as stage:
         tasks = map_tasks(run.cluster.client, "convert", write_part, partitions, parts)
         summaries = collect_summaries(
-            tasks, stage, run.layout.ratings, max_rejected=max_rejected, max_rows=max_rows
+            tasks,
+            stage,
+            run.layout.ratings,
+            max_rejected=max_rejected,
+            max_rows=max_rows,
+            files=files,
         )
         counts = sum_counts(summaries)
-        counts.check_rejected(run.layout.ratings, max_rejected)
+        if run.layout.reading.ids == "auto":
+            counts.check_ids(files)
+        counts.check_rejected(run.layout.ratings, max_rejected, files)
         records = [PartRecord.read(_get_record_path(part)) for part in parts]
         if without_timestamp := sum(record.without_timestamp for record in records):
             run.progress.warn(
@@ -275,8 +288,11 @@ def write_part(fragments: Sequence[Fragment], part: Path) -> PartitionSummary:
     if frames or not files:
         write_rows()
     reports = [
-        [path, header_lines, lines, [_to_strings(line) for line in rejected], unlisted]
-        for path, header_lines, lines, rejected, unlisted in reader.reports
+        [
+            [_to_strings(line) for line in value] if isinstance(value, tuple) else value
+            for value in report
+        ]
+        for report in reader.reports
     ]
     record = PartRecord(files, without_timestamp, reports)
     atomic.write_json(record_path, integrity.add_checksum(record._asdict()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segmentation.datasets import filesystem
-from segmentation.errors import DataError
+from segmentation.datasets.filesystem import join_path
+from segmentation.errors import DataError, format_error
 from segmentation.storage.run_folder import MANIFEST
 
 if TYPE_CHECKING:
@@ -16,31 +17,35 @@ if TYPE_CHECKING:
 #: The job that leaves a copy, and the folder of its parts.
 JOB = "convert"
 PARTS = "ratings.parquet"
+#: Largest manifest that is read.
+_MAX_BYTES = 64 << 20
 
 
 def check_copy(layout: Layout) -> None:
     """Compare the number and bytes of a copy's parts with the manifest next to them.
 
-    Other layouts pass, and so does a copy without a manifest. Damage within a page is found by its
+    Other ratings pass, and so does a copy without a manifest. Damage within a page is found by its
     checksum, when the page is read.
 
     Raises
     ------
     DataError
-        If parts are missing, or differ in size.
+        If parts are missing or differ in size, or the manifest can't be read.
     """
-    if layout.ratings != f"{layout.folder}/{PARTS}":
-        return
-    path = f"{layout.folder}/{MANIFEST}"
-    if not filesystem.exists(path):
+    folder, _, name = layout.ratings.rstrip("/").rpartition("/")
+    path = join_path(folder or ".", MANIFEST)
+    if name != PARTS or not filesystem.exists(path):
         return
     try:
-        manifest = json.loads(filesystem.read_bytes(path))
+        manifest = _read_manifest(path)
         if manifest["job"] != JOB:
             return
         n_parts, n_bytes = (int(manifest["parquet"][name]) for name in ("parts", "bytes"))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(
+            f"{path}: is no manifest of {layout.ratings} ({format_error(error)}): copy or convert "
+            "it again (or remove the manifest if you changed the parts on purpose)"
+        ) from error
     files = layout.ratings_files
     size = sum(int(filesystem.file_info(file)["size"] or 0) for file in files)
     if (len(files), size) != (n_parts, n_bytes):
@@ -49,3 +54,10 @@ def check_copy(layout: Layout) -> None:
             f"lists {n_parts:,} of {n_bytes:,}: copy or convert it again (or remove {MANIFEST} if "
             "you changed the parts on purpose)"
         )
+
+
+def _read_manifest(path: str) -> Any:
+    info = filesystem.file_info(path)
+    if info["type"] != "file" or (info["size"] or 0) > _MAX_BYTES:
+        raise ValueError("not a small regular file")
+    return json.loads(filesystem.read_bytes(path))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets import filesystem
+from segmentation.datasets.filesystem import join_path
+from segmentation.datasets.layouts import require_file
 from segmentation.datasets.synthetic import MARKER, PLANTED
 from segmentation.errors import DataError
 from segmentation.schema import USER
@@ -41,7 +43,9 @@ class GroundTruth(NamedTuple):
         import pyarrow.parquet as pq
 
         try:
-            with filesystem.open_file(f"{folder}/{PLANTED}") as file:
+            path = join_path(folder, PLANTED)
+            require_file(path)
+            with filesystem.open_file(path) as file:
                 table: Any = pq.ParquetFile(file).read([USER, "segment"])
             columns: list[Any] = [table[name].combine_chunks() for name in (USER, "segment")]
             ids = np.from_dlpack(columns[0]).astype(np.int64)
@@ -64,8 +68,9 @@ def synthetic_folder(layout: Layout) -> str | None:
     Its marker says so, wherever the folder was moved to. Ratings from elsewhere that are joined
     with its catalogue are not synthetic.
     """
-    folder = layout.ratings.rpartition("/")[0] or "."
-    return folder if filesystem.exists(f"{folder}/{MARKER}") else None
+    inner, chain, archive = layout.ratings.partition("::")
+    folder = (inner.rpartition("/")[0] or ".") + chain + archive
+    return folder if filesystem.exists(join_path(folder, MARKER)) else None
 
 
 def planted_agreement(folder: str, assignments: Path) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from segmentation.errors import UsageError
+from segmentation.errors import DataError, UsageError
 from segmentation.redaction import redact_values
 from segmentation.storage import integrity, run_folder
 from segmentation.storage.atomic import jsonable
@@ -119,11 +119,21 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
     values = run_folder.read_manifest(run.out)
     if values is None:
         return None
+    if not _is_manifest(values):
+        raise DataError(
+            "{path}: is not what a finished run writes: pass {overwrite} instead of {resume}",
+            "overwrite",
+            "resume",
+            path=run.out / run_folder.MANIFEST,
+        )
     manifest = RunManifest.from_json(values)
     run_folder.check_same_job(run.out, manifest.job, run.outputs.job)
     before = {**manifest.settings, "fingerprint": manifest.data["fingerprint"]}
     now = jsonable({**key, "fingerprint": run.fingerprint})
     run_folder.check_same_settings(run.out, {name: before.get(name) for name in now}, now)
+    changed = run_folder.find_changed(manifest.data.get("versions", {}), run.shown_versions)
+    if changed is not None:
+        raise run_folder.changed_error(run.out, changed)
     missing = [name for name in run.outputs.required if not (run.out / name).exists()]
     damaged = integrity.find_damage(run.out, values["files"])
     if missing or damaged is not None:
@@ -136,6 +146,33 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
         )
     run.progress.say("  every stage was finished before: nothing is left to do")
     return manifest
+
+
+def _is_manifest(values: Mapping[str, Any]) -> bool:
+    """Return whether a record with a valid checksum has the form of a manifest."""
+    forms: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("settings", "data", "rows", "cluster", "versions", "files"), dict),
+        **dict.fromkeys(("stages",), list),
+        **dict.fromkeys(("seconds", "peak_memory_bytes"), (int, float)),
+        "job": str,
+    }
+    optional: dict[str, type] = {
+        **dict.fromkeys(("kmeans", "pca", "choose_k", "parquet"), dict),
+        **dict.fromkeys(("users", "movies"), int),
+        "warnings": list,
+    }
+    rows, choose_k = values.get("rows") or {}, values.get("choose_k")
+    return (
+        all(isinstance(values.get(name), form) for name, form in forms.items())
+        and all(isinstance(values[name], optional[name]) for name in optional if name in values)
+        and integrity.are_digests(values["files"])
+        and all(
+            isinstance(rows.get(name), int) for name in ("read", "used", "unmapped", "rejected")
+        )
+        and isinstance(values["data"].get("fingerprint"), str)
+        and isinstance(values["data"].get("versions", {}), dict)
+        and (choose_k is None or isinstance(choose_k.get("reason"), str))
+    )
 
 
 def library_versions() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.schema import Axes
 from segmentation.storage.atomic import write_json
-from segmentation.storage.integrity import add_checksum, verify_checksum
+from segmentation.storage.integrity import add_checksum, read_json, verify_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,10 +81,10 @@ def load_model(folder: Path) -> SavedModel:
     """
     path = folder / _FILE
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         raise DataError(f"{folder}: has no {_FILE}: name the model folder of a run") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read ({error}): run segment again") from error
     try:
         if values["format"] != _FORMAT:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from segmentation.datasets.reading import CatalogueOptions, IdKind, ReadingOptions
+from segmentation.datasets.text_form import TextOptions
 from segmentation.errors import UsageError
 from segmentation.features.presets import PRESETS
 from segmentation.schema import MOST_SEGMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 JOINS = ("links", "direct")
 #: Ratings of ``data="synthetic"`` without a number: under a minute's work on a small machine.
@@ -17,7 +23,11 @@ _SYNTHETIC_RANGE = 1_000, 10**10
 #: The k that the five personas were found with; a search shows it for comparison.
 COMPARED_K = 5
 
-_RATINGS = {"join", "max_rejected", "deduplicate"}
+_FORM = {
+    *("columns", "separator", "decimal", "encoding", "has_header", "scale", "unrated", "ids"),
+    *("item", "category", "category_separator", "top_categories"),
+}
+_RATINGS = {"join", "max_rejected", "deduplicate", *_FORM}
 _SEARCH = {*_RATINGS, "preset", "seed", "k_range"}
 #: stage → the settings, besides the data, that its result depends on; "run" is the whole job.
 _STAGE_KEYS = {
@@ -27,7 +37,7 @@ _STAGE_KEYS = {
     "quality": {*_SEARCH, "k"},
     "pca": {*_RATINGS, "preset"},
     "run": {*_SEARCH, "k", "playbook"},
-    "convert": {"max_rejected"},
+    "convert": {"max_rejected", *_FORM},
 }
 
 
@@ -54,6 +64,13 @@ class Settings:
         Keep only the latest rating of each item by each user.
     playbook
         Path of a playbook; None for the project's.
+    columns, separator, decimal, encoding, has_header
+        The form of text files, see :class:`segmentation.datasets.reading.ReadingOptions`; None for
+        what is recognized.
+    scale, unrated, ids
+        How ratings and ids are read, see there.
+    catalogue, item, category, category_separator, top_categories
+        An own table of items, see :class:`segmentation.datasets.reading.CatalogueOptions`.
     partition_bytes, memory_limit
         Bytes per partition and for the whole run; None leaves them to the memory budget. Results
         depend on neither.
@@ -74,6 +91,19 @@ class Settings:
     max_rejected: float = 0.01
     deduplicate: bool = False
     playbook: str | None = None
+    columns: Mapping[str, str] | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    has_header: bool = True
+    scale: tuple[float, float] | None = None
+    unrated: tuple[float, ...] = ()
+    ids: IdKind = "auto"
+    catalogue: str | None = None
+    item: str | None = None
+    category: str | None = None
+    category_separator: str | None = None
+    top_categories: int | None = None
     partition_bytes: int | None = None
     memory_limit: int | None = None
 
@@ -119,11 +149,67 @@ class Settings:
             )
         if self.partition_bytes is not None and self.partition_bytes < 1024:
             raise UsageError("{partition_bytes}: give at least 1 KiB", "partition_bytes")
-        for field in ("data", "ratings"):
+        _check_choice("ids", self.ids, get_args(IdKind))
+        self._check_form()
+        for field in ("data", "ratings", "catalogue", "item", "category"):
             value = getattr(self, field)
             if value is not None and not value.strip():
                 raise UsageError(f"{{{field}}}: is empty: name a source, or leave it out", field)
+            if value is not None and not _is_text(value):
+                raise UsageError(
+                    f"{{{field}}}: its name is not valid UTF-8: rename it, or link to it", field
+                )
         parse_synthetic_rows(self.data)
+
+    def _check_form(self) -> None:
+        if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
+            raise UsageError(
+                "{scale} {low:g}:{high:g}: give the lowest and the highest rating, as in 1:10",
+                "scale",
+                low=self.scale[0],
+                high=self.scale[1],
+            )
+        if self.decimal is not None:
+            _check_choice("decimal", self.decimal, (".", ","))
+        if not self.has_header and self.columns is None:
+            raise UsageError(
+                "{no_header}: say which column is which, as in {columns} user=1,item=2,rating=3",
+                "no_header",
+                "columns",
+            )
+        is_own = [self.catalogue, self.item, self.category]
+        if any(is_own) and not all(is_own):
+            raise UsageError(
+                "{catalogue}, {item} and {category} belong together: name the table of items, the "
+                "column with their ids, and that with their categories",
+                "catalogue",
+                "item",
+                "category",
+            )
+        if not any(is_own) and (self.category_separator or self.top_categories):
+            raise UsageError(
+                "{category_separator} and {top_categories} need {catalogue}",
+                "category_separator",
+                "top_categories",
+                "catalogue",
+            )
+        if self.top_categories is not None and self.top_categories < 2:
+            raise UsageError("{top_categories}: keep at least 2", "top_categories")
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """What the user says about the ratings."""
+        text = TextOptions(self.separator, self.decimal, self.encoding, self.has_header)
+        return ReadingOptions(self.columns or {}, text, self.scale, self.unrated, self.ids)
+
+    @property
+    def own_catalogue(self) -> CatalogueOptions | None:
+        """What the user says about a table of items of their own, if there is one."""
+        if self.catalogue is None or self.item is None or self.category is None:
+            return None
+        return CatalogueOptions(
+            self.catalogue, self.item, self.category, self.category_separator, self.top_categories
+        )
 
     @property
     def effective_join(self) -> Literal["links", "direct"]:
@@ -134,7 +220,11 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as the manifest records them."""
-        return {**asdict(self), "join": self.effective_join, "k_range": list(self.k_range)}
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+        return {**values, "join": self.effective_join}
 
     def stage_key(self, stage: str) -> dict[str, Any]:
         """Return the settings that the result of a stage depends on."""
@@ -142,6 +232,15 @@ class Settings:
         if "k" in fields and self.k != "auto":
             fields.discard("k_range")
         return {field: value for field, value in self.to_json().items() if field in fields}
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a name can be written to a file: the system may have passed other bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:

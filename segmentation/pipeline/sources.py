@@ -29,13 +29,18 @@ def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> La
     Workers on other machines get absolute paths, since their working directory is another.
     """
     rows = parse_synthetic_rows(settings.data)
-    if rows is not None:
+    if settings.catalogue and settings.ratings and rows is not None:
+        # Both files are named, and the default data have no part in it.
+        folder = "."
+    elif rows is not None:
         folder = _generate_synthetic(rows, settings.seed, cluster, progress)
     elif settings.data == "kaggle":
         folder = _download_kaggle(settings.ratings, progress)
     else:
         folder = settings.data
-    layout = layouts.detect_layout(folder, settings.ratings)
+    layout = layouts.detect_layout(
+        folder, settings.ratings, reading=settings.reading, catalogue=settings.own_catalogue
+    )
     return layouts.absolute_layout(layout) if cluster.is_remote else layout
 
 

@@ -26,6 +26,7 @@ from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import dask.array as da
     from distributed import Client, Future
@@ -88,16 +89,30 @@ def load_catalogue(run: RunContext) -> Catalogue:
     return catalogue
 
 
+def _load_users(run: RunContext, path: Path, result: dict[str, Any]) -> AggregatedUsers:
+    """Return the users of a finished stage; raise an error if its record has another form."""
+    rows = {name: int(result["rows"][name]) for name in result["rows"]}
+    shared = run.cluster.sees_folder(path.parent)
+    client = run.cluster.client
+    blocks = user_blocks.load_blocks(client, path, result["blocks"], shared=shared)
+    return AggregatedUsers(blocks, rows, int(result["movies"]))
+
+
 def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
     """Stream the ratings into blocks of user statistics, and save them for a resumed run."""
     folder, cluster, settings = run.folder, run.cluster, run.settings
     path = folder.result_path(USER_STATISTICS)
     result = run.stage_result("ratings")
     if result is not None:
-        run.progress.say("  ratings: taken from the finished stage")
-        shared = cluster.sees_folder(path.parent)
-        blocks = user_blocks.load_blocks(cluster.client, path, result["blocks"], shared=shared)
-        return AggregatedUsers(blocks, result["rows"], result["movies"])
+        try:
+            users = _load_users(run, path, result)
+        except (ValueError, KeyError, TypeError):
+            run.progress.warn(
+                f"  warning: {path}: doesn't fit its record, so the ratings stage is computed again"
+            )
+        else:
+            run.progress.say("  ratings: taken from the finished stage")
+            return users
     folder.discard("rejected")
     with _imports_in_background():
         blocks, counts = aggregate.aggregate_ratings(
@@ -136,9 +151,9 @@ def _imports_in_background() -> Iterator[None]:
 
 def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
     """Write the rejected rows, if any, with their place and reason."""
-    if counts.rejected:
+    if rows := counts.listed:
         path = run.folder.result_path("rejected/ratings.csv")
-        atomic.write_csv(path, ("file", "line", "reason", "text"), counts.rejected)
+        atomic.write_csv(path, ("file", "line", "reason", "text"), rows)
     if counts.unlisted:
         run.progress.warn(
             f"  warning: rejected/ratings.csv lists {len(counts.rejected):,} of "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.reporting import k_selection, report
 from segmentation.schema import Persona, SegmentProfile
-from segmentation.storage import atomic
+from segmentation.storage import atomic, integrity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,11 +119,11 @@ def read_segments(
         If the file is missing or damaged.
     """
     try:
-        records = json.loads(path.read_text("utf-8"))
+        records = integrity.read_json(path)
         genres = tuple(records[0]["genres"])
         profiles = [_parse_profile(record, genres) for record in records]
         personas = [_parse_persona(record) for record in records]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
             "{path}: can't be read ({error}): run again with {overwrite}",
             "overwrite",

@@ -44,6 +44,10 @@ _PLACEHOLDERS = (
 _REUSE_COST = 0.02
 
 
+#: Most characters of a persona's name, and of another text.
+_MAX_NAME, _MAX_TEXT = 60, 5_000
+
+
 @dataclass(frozen=True)
 class Prototype:
     """An entry of the playbook.
@@ -86,7 +90,7 @@ def load_playbook(path: str | Path | None = None) -> Playbook:
     file = str(path) if path else "playbook.toml"
     try:
         raw = tomllib.loads(_read_playbook(path).decode("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
     if unknown := set(raw) - {"persona", "everyone"}:
         raise UsageError(
@@ -149,6 +153,10 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
     texts = [*strings, *lists[0], *lists[1]]
     if not all(text.strip() and text.isprintable() for text in texts):
         raise UsageError(f"{where}: a text is empty or holds a line break or control character")
+    if len(fields["name"]) > _MAX_NAME or max(map(len, texts)) > _MAX_TEXT:
+        raise UsageError(
+            f"{where[:200]}: a name may have {_MAX_NAME} characters, and another text {_MAX_TEXT:,}"
+        )
     for text in texts[1:]:
         template = Template(text)
         if not template.is_valid():

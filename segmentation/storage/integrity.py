@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.storage.atomic import jsonable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The field of a record that holds the checksum of all others.
 CHECKSUM = "checksum"
+#: Largest record that is read.
+_MAX_JSON_BYTES = 64 << 20
 
 
 class FileDigest(NamedTuple):
@@ -29,6 +32,40 @@ class FileDigest(NamedTuple):
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             return cls(os.fstat(file.fileno()).st_size, sha256)
+
+
+def are_digests(value: Any) -> bool:
+    """Whether a value read from JSON maps paths within a folder to digests of files."""
+    return isinstance(value, dict) and all(
+        isinstance(digest, list)
+        and len(digest) == 2
+        and isinstance(digest[0], int)
+        and isinstance(digest[1], str)
+        and not name.startswith("/")
+        and ".." not in name.split("/")
+        for name, digest in value.items()
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises
+    ------
+    OSError
+        If it can't be read.
+    ValueError
+        If it is no regular file, is too large, or holds no JSON.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("is not a regular file")
+    if status.st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"is larger than {_MAX_JSON_BYTES >> 20} MiB")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
 
 
 def list_files(folder: Path, names: Iterable[str]) -> list[str]:

@@ -36,6 +36,23 @@ def list_parts(folder: Path) -> list[Path]:
     return sorted(folder.glob(PART_PATTERN))
 
 
+def count_rows(part: Path) -> int:
+    """Return the number of rows of a part.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(part).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{part}: can't be read: {error}") from error
+
+
 def write_parts(
     client: Client,
     path: Path,

@@ -9,7 +9,6 @@ killed between two of them, the next one that opens the folder does the rest.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -98,6 +97,8 @@ class RunFolder:
         What the job may leave there.
     fingerprint
         Identifies the data. Only a run over the same data is resumed.
+    versions
+        The version of each file of the data. A run is not resumed if one of its files changed.
     resume, overwrite
         Continue from finished stages, or start again. An earlier run's results stay until the new
         ones are complete.
@@ -123,6 +124,7 @@ class RunFolder:
         outputs: RunOutputs,
         fingerprint: str,
         *,
+        versions: Mapping[str, str] | None = None,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -138,13 +140,12 @@ class RunFolder:
             self._lock = _lock_file(self._work / _LOCK, self.path)
             try:
                 _check_run(self.path, outputs, resume=resume, overwrite=overwrite)
-                _move_into_place(self.path, outputs)
-                self._work.mkdir(exist_ok=True)
+                _move_into_place(self.path, outputs, keep_lock=True)
                 if overwrite:
                     remove_file(self._work / _STATE)
                     remove(self._results)
                 identity = {"fingerprint": fingerprint, "job": outputs.job}
-                self._state = self._load_state(identity, strict=resume)
+                self._state = self._load_state(identity, versions or {}, strict=resume)
             except (UsageError, OSError):
                 self._release()
                 raise
@@ -159,22 +160,30 @@ class RunFolder:
             if self._is_new:
                 remove_if_empty(self.path)
 
-    def _load_state(self, identity: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    def _load_state(
+        self, identity: Mapping[str, Any], versions: Mapping[str, str], *, strict: bool
+    ) -> dict[str, Any]:
         state: Any = None
+        new = {"identity": identity, "versions": dict(versions), "stages": {}}
         try:
-            state = json.loads((self._work / _STATE).read_text("utf-8"))
+            state = integrity.read_json(self._work / _STATE)
         except FileNotFoundError:
-            return {"identity": identity, "stages": {}}
-        except (OSError, ValueError, RecursionError):
+            return new
+        except (OSError, ValueError):
             pass  # A state that can't be read has no valid checksum.
-        if not integrity.verify_checksum(state):
+        if not integrity.verify_checksum(state) or not _is_state(state):
             self.is_state_damaged = True
-        elif state["identity"] == identity:
-            return dict(state)
+            return new
+        if state["identity"] == identity:
+            changed = find_changed(state["versions"], versions)
+            if changed is None:
+                return {**state, "versions": dict(versions)}
+            if strict:
+                raise changed_error(self.path, changed)
         elif strict:
             check_same_job(self.path, state["identity"]["job"], self.outputs.job)
             check_same_settings(self.path, state["identity"], identity)
-        return {"identity": identity, "stages": {}}
+        return new
 
     def stage_result(self, name: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the result of a finished stage; None unless it was finished with this ``key``.
@@ -280,6 +289,45 @@ class RunFolder:
             self._release()
 
 
+def _is_state(state: Mapping[str, Any]) -> bool:
+    """Return whether a record with a valid checksum has the form of a state."""
+    identity, stages = state.get("identity"), state.get("stages")
+    return (
+        isinstance(identity, dict)
+        and identity.keys() == {"fingerprint", "job"}
+        and all(isinstance(value, str) for value in identity.values())
+        and isinstance(state.get("versions"), dict)
+        and isinstance(stages, dict)
+        and all(
+            isinstance(stage, dict)
+            and isinstance(stage.get("key"), dict)
+            and isinstance(stage.get("result"), dict)
+            and integrity.are_digests(stage.get("files"))
+            for stage in stages.values()
+        )
+    )
+
+
+def find_changed(before: Mapping[str, Any], now: Mapping[str, str]) -> str | None:
+    """Return the first file that has another version than before; None without one.
+
+    Files that lie elsewhere now are not compared.
+    """
+    return next((path for path in now if before.get(path, now[path]) != now[path]), None)
+
+
+def changed_error(folder: Path, path: str) -> UsageError:
+    """Return the error of resuming a run one of whose files changed."""
+    return UsageError(
+        "{path}: changed after the run in {folder} had begun: pass {overwrite} instead of "
+        "{resume} to start again",
+        "overwrite",
+        "resume",
+        path=path,
+        folder=folder,
+    )
+
+
 def _digest_files(
     folder: Path, names: Iterable[str], known: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -323,8 +371,11 @@ def _is_publishing(path: Path) -> bool:
     return (work / _COMPLETE).exists() or (work / _RESULTS / MANIFEST).exists()
 
 
-def _move_into_place(path: Path, outputs: RunOutputs) -> None:
-    """Move the results of a complete run into place, or none of them if a rename fails."""
+def _move_into_place(path: Path, outputs: RunOutputs, *, keep_lock: bool = False) -> None:
+    """Move the results of a complete run into place, or none of them if a rename fails.
+
+    With ``keep_lock``, the folder stays locked.
+    """
     work = path / WORK
     results, complete, replaced = work / _RESULTS, work / _COMPLETE, work / _REPLACED
     if not _is_publishing(path):
@@ -344,7 +395,9 @@ def _move_into_place(path: Path, outputs: RunOutputs) -> None:
         with contextlib.suppress(OSError):
             remove_file(work / _STATE)
             remove(complete)
-            remove(work)
+            remove(replaced)
+            if not keep_lock:
+                remove(work)
 
 
 def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
@@ -369,7 +422,7 @@ def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
 
 def check_is_local(out: str | Path) -> None:
     """Check that the location of a run's folder is a path; raise :class:`UsageError` for a URL."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):
+    if re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:(/|:[A-Za-z])", str(out)):
         raise UsageError(
             "{out} {value}: is a URL, and results are written to a folder of this machine: name "
             "one, and copy it from there",
@@ -476,6 +529,7 @@ def _check_paths(path: Path, outputs: RunOutputs) -> None:
     _check_entries(path / WORK, {*_WORK_NAMES, f"{_STATE}.partial"})
     _check_entries(path / WORK / _COMPLETE, results)
     _check_entries(path / WORK / _REPLACED, results)
+    _check_tree(path / WORK)
     for name in files:
         if not name.endswith(".parquet"):
             _check_kind(path / name, stat.S_ISREG)
@@ -492,6 +546,15 @@ def _check_entries(folder: Path, names: Collection[str]) -> None:
     for entry in folder.iterdir() if folder.exists() else ():
         if entry.name not in names:
             raise _make_foreign_error(folder, entry.name)
+
+
+def _check_tree(folder: Path) -> None:
+    """Check that nothing below a folder is a link, a pipe or a device."""
+    for entry in sorted(folder.iterdir()) if folder.exists() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            _check_tree(entry)
+        else:
+            _check_kind(entry, stat.S_ISREG)
 
 
 def _find_protected_folders() -> list[Path]:
@@ -542,8 +605,8 @@ def _make_foreign_error(folder: Path, name: str) -> UsageError:
 def _read_job(path: Path) -> str | None:
     """Return the job of the run in a folder; None if no readable record names one."""
     for name in (MANIFEST, f"{WORK}/{_COMPLETE}/{MANIFEST}", f"{WORK}/{_RESULTS}/{MANIFEST}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            return str(json.loads((path / name).read_text("utf-8"))["job"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(integrity.read_json(path / name)["job"])
     return None
 
 
@@ -575,7 +638,8 @@ def check_same_settings(
         key for key in {*current, *previous} if current.get(key) != previous.get(key)
     )
     if different:
-        fields = [_FIELDS.get(key, key) for key in different]
+        # The keys of a file become part of a format string.
+        fields = [re.sub(r"\W", "", _FIELDS.get(key, key)) or "setting" for key in different]
         names = ", ".join(f"{{{field}}}" for field in fields)
         raise UsageError(
             f"{{path}}: was run with another {names}: use the same to resume it, or pass "
@@ -596,10 +660,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         If it can't be read, or is not a run's manifest.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
+        manifest = integrity.read_json(path / MANIFEST)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             "{path}: can't be read ({reason}): pass {overwrite} instead of {resume}",
             "overwrite",

@@ -60,7 +60,9 @@ LINES = st.one_of(
 def probe(path: Path) -> RatingsFormat:
     """The format of one file whose ids are integers, however damaged its few lines are."""
     (file,) = probe_files(Layout("kaggle", str(path.parent), str(path), "", None, ()))
-    return dataclasses.replace(file, string_columns=())
+    return dataclasses.replace(
+        file, string_columns=(), decimal_comma=False, columns=tuple(filter(None, file.columns))
+    )
 
 
 def read_file(

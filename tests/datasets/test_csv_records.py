@@ -43,7 +43,7 @@ def test_both_readers_agree(
     data = ("\ufeff" * has_bom + text).encode()
     records = csv_records._parse_with_arrow(data, ("id", "title"))
     if records is not None:
-        expected = list(csv_records._parse_records("x.csv", data))
+        expected = list(csv_records._parse_records("x.csv", data, ("id", "title")))
         assert expected_of(list(records)) == expected_of(expected)
 
 
@@ -72,11 +72,27 @@ def test_what_is_left_to_the_standard_library(data: bytes) -> None:
 
 def test_what_pyarrow_refuses_is_read_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "movies.csv"
-    path.write_bytes(b"id,title\n1,a\0b\n")
+    path.write_bytes(b"id,id,title\n1,2,a\n")
     assert list(csv_records.read_columns(str(path), ("id", "title"))) == [
-        ["id", "title"],
-        ["1", "ab"],
+        ["id", "id", "title"],
+        ["1", "2", "a"],
     ]
+
+
+def test_damage_that_would_join_records(tmp_path: Path) -> None:
+    path = tmp_path / "movies.csv"
+    path.write_bytes(b"id,title\n1,a\0\0b\n")
+    for read in (csv_records.read_records, csv_records.read_columns):
+        with pytest.raises(DataError, match=r"movies.csv: holds a NUL byte \(byte 12\), which no"):
+            list(read(str(path), ("id", "title")))
+
+
+def test_a_catalogue_too_large_for_memory(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "movies.csv"
+    path.write_bytes(b"id,title\n1,a\n")
+    monkeypatch.setattr(csv_records, "_MAX_BYTES", 12)
+    with pytest.raises(DataError, match="a catalogue is read as a whole, up to 0 MB; leave out"):
+        list(csv_records.read_records(str(path)))
 
 
 def test_records_of_a_missing_and_of_a_broken_file(tmp_path: Path) -> None:

@@ -157,3 +157,15 @@ def test_parts_behind_a_url_keep_its_protocol() -> None:
         assert sibling_files("memory://parts") == expected
     finally:
         memory.rm("/parts", recursive=True)
+
+
+def test_what_can_not_be_read_is_listed_all_the_same(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "log", "ratings-1.csv")
+    Path(folder, "ratings-2.csv").symlink_to("/nonexistent")
+    both = (f"{folder}/ratings-1.csv", f"{folder}/ratings-2.csv")
+    assert sibling_files(folder) == list_files(f"{folder}/ratings-*") == both
+
+
+def test_what_a_named_folder_holds_besides_ratings(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "log", "1.csv", "2.csv.bz2", "_SUCCESS")
+    assert ignored_files(None, folder, list_files(folder)) == (f"{folder}/2.csv.bz2",)

@@ -148,7 +148,7 @@ def test_a_broken_off_stream_is_an_error(web: WebServer) -> None:
     # The answer to the range request that finds out, and then that of the stream.
     web.broken_off = Counter({"a.bin": 2})
     with filesystem.open_file(f"{web.url}/a.bin") as file:
-        with pytest.raises(DataError, match=r"the download broke off \(.*; download it and pass"):
+        with pytest.raises(DataError, match=r"reading broke off \(.*; download it and pass"):
             while file.read(1_000):
                 pass
 

@@ -114,8 +114,9 @@ def test_other_ratings_by_path_name_or_pattern(tmp_path: Path) -> None:
     [
         (
             (),
-            "holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat (GroupLens); set "
-            "data to a folder in one of these layouts",
+            "holds none of movies_metadata.csv, movie.csv (Kaggle), movies.csv, movies.dat or "
+            "u.item (GroupLens); set data to a folder in one of these layouts, or name your own "
+            "table of items with catalogue",
         ),
         (("ratings.csv",), "holds none of movies_metadata.csv"),
         (
@@ -156,7 +157,7 @@ def test_an_unknown_protocol_is_an_error_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("movies_metadata.csv", "holds none of movies_metadata.csv (Kaggle), movies.csv"),
+        ("movies_metadata.csv", "holds none of movies_metadata.csv, movie.csv (Kaggle)"),
         ("links.csv", "holds movies_metadata.csv but neither links.csv nor links_small.csv"),
         ("ratings.csv", "holds no ratings.csv or ratings_small.csv"),
     ],

@@ -219,11 +219,12 @@ def test_a_file_without_rows(tmp_path: Path) -> None:
     [
         (
             {USER: [1], MOVIE: [2], "stars": [3.0]},
-            "no column rating (it has userId, movieId, stars); name the columns userId, movieId, ",
+            "no column rating (it reads 'userId, movieId, stars'); if these are the ones, pass "
+            "columns user=userId,item=movieId,rating=stars",
         ),
         (
-            {USER: [1.5], MOVIE: [2], RATING: [3.0]},
-            "column userId is of type double; use integers or strings",
+            {USER: [True], MOVIE: [2], RATING: [3.0]},
+            "column userId is of type bool; use integers or strings",
         ),
         (
             {USER: [1], MOVIE: [2], RATING: ["good"]},

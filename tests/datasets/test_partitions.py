@@ -207,13 +207,14 @@ def test_a_file_without_line_ends_is_not_buffered_whole(tmp_path: Path, monkeypa
             "result",
         ),
         (b"\xfd7zXZ\x00", ": holds xz data, which is not supported"),
-        (b"PK\x03\x04rest", ": holds a zip archive, which is not supported"),
+        (b"PK\x03\x04rest", ": is a zip archive; unpack it and name the result"),
         (b"PAR1rest", ": can't be read as Parquet ("),
         (gzip.compress(b"", mtime=0), ", line 1: no column userId"),
         (gzip.compress(HEADER.encode(), mtime=0), ": holds a header and no ratings"),
         (
             b"userId,movieId,stars\n1,2,3\n",
-            ", line 1: no column rating (it reads 'userId, movieId, stars'); add the header",
+            ", line 1: no column rating (it reads 'userId, movieId, stars'); if these are the "
+            "ones, pass columns user=userId,item=movieId,rating=stars",
         ),
         (
             b"1,31,2.5,1260759144\n",

@@ -158,7 +158,7 @@ def test_catalogue_of_the_synthetic_set(dataset: Path) -> None:
     assert notes["without_genre"] == 2_442
     assert notes["links"] == 45_843
     assert notes["links_without_tmdb"] == 219
-    assert notes["unknown_genres"] == 0
+    assert notes["genres_unreadable"] == 0
     titles = {int(m): t for m, t in zip(movies.movie_ids, movies.titles, strict=True)}
     assert titles[296] == "Pulp Fiction"
     assert titles[318] == "The Shawshank Redemption"
@@ -214,6 +214,28 @@ def test_is_written_recognizes_a_complete_dataset(dataset: Path, tmp_path: Path,
     with (copy / "ratings.csv").open("ab") as file:
         file.write(b"1,1,1.0,1\n")
     assert not writer.is_written(2_000, 0, copy)
+    writer.write_dataset(2_000, 0, copy, client)
+    assert writer.is_written(2_000, 0, copy)
+    metadata = copy / "movies_metadata.csv"
+    metadata.write_bytes(metadata.read_bytes().swapcase())
+    assert not writer.is_written(2_000, 0, copy)
+
+
+def test_data_that_was_not_generated_is_not_replaced(tmp_path: Path, client) -> None:
+    (tmp_path / "ratings.csv").write_text("mine")
+    with pytest.raises(DataError, match="holds ratings.csv but no synthetic.json, so it may be"):
+        writer.write_dataset(2_000, 0, tmp_path, client)
+    assert (tmp_path / "ratings.csv").read_text() == "mine"
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path, client) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "links.csv.partial").symlink_to(mine)
+    with pytest.raises(DataError, match="links.csv.partial: is no regular file: move it away"):
+        writer.write_dataset(2_000, 0, tmp_path / "out", client)
+    assert mine.read_text() == "mine"
 
 
 def test_too_little_disk_space_is_an_error_before_writing(tmp_path: Path, client) -> None:

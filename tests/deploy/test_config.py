@@ -208,3 +208,22 @@ def test_the_dashboard_is_on_loopback_by_default() -> None:
 def test_a_missing_extra_is_named() -> None:
     with pytest.raises(UsageError, match=r"no_such_module is not installed; install extra\[x\]"):
         config.import_extra("no_such_module", "extra[x]")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("2021-13-45", "holds a value that can't be read: "),
+        ("!!bool x", "holds a value that can't be read: "),
+        ("!!timestamp x", "holds a value that can't be read: "),
+        ('!!int ""', "holds a value that can't be read: "),
+        ("9" * 5_000, "holds a value that can't be read: "),
+        ("&a [*a]", "has an alias (*name): write the value itself"),
+    ],
+)
+def test_values_that_yaml_fails_at(tmp_path: Path, value: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"kind: threads\nthreads: {value}\n")
+    with pytest.raises(UsageError) as caught:
+        config.load_config(str(path))
+    assert str(caught.value).startswith(f"{path}: {message}")

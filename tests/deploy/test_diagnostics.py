@@ -40,12 +40,19 @@ def test_a_workers_end_is_counted_and_a_killed_job_counts_no_more() -> None:
 
 def test_the_report_replaces_an_earlier_one(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text("earlier")
+    path.write_text("<!DOCTYPE html>earlier")
     with diagnostics.performance_report(str(path)):
         client.submit(sum, [1, 2]).result()
-        assert path.read_text() == "earlier"
+        assert path.read_text() == "<!DOCTYPE html>earlier"
     assert "Dask Performance Report" in path.read_text()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_file_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text("userId,movieId,rating\n")
+    with pytest.raises(UsageError, match=r"ratings.csv: exists and is no report; choose another"):
+        diagnostics.resolve_report_path(str(path))
 
 
 def test_places_where_no_report_can_go(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_ssh_on_loopback_is_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None
     assert options["scheduler_options"] == {
         "host": "127.0.0.1",
         "port": 0,
-        "idle_timeout": "1 hour",
+        "idle_timeout": "10 minutes",
         "dashboard_address": "127.0.0.1:0",
         "dashboard": True,
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.datasets import csv_reader, format
-from segmentation.features import compiled_reader, user_statistics
+from segmentation.features import compiled_reader, partition_reader, user_statistics
 from segmentation.schema import MovieTable
 from tests.features.helpers import COLUMNS, TABLE, assert_equal, expected_statistics
 
@@ -65,7 +67,9 @@ def test_lines_within_the_grammar(rows, newline, last, more, width, ordered) -> 
 
     lines = []
     for user, movie, halves, short in sorted(rows) if ordered else rows:
-        fields = [f"{user:02d}", str(movie), stars(halves, short), *["99"] * more]
+        fields = [str(user), str(movie), stars(halves, short), *["99"] * more]
+        if short and width == ",":
+            fields = [f'"{field}"' for field in fields]
         lines.append(width.join(fields))
     text = newline.join(lines) + (newline if last and lines else "")
     columns = (*COLUMNS[:3], *(f"more-{i}" for i in range(more)))
@@ -124,11 +128,17 @@ def test_damage_never_changes_the_result(rows, damage) -> None:
         b"+1,2,3,4",
         b"1,2,3,4,5",
         b"1,2,3",
-        b"1,2,3,",
         b"1,,3,4",
         b" 1,2,3,4",
         b"1,2,3 ,4",
-        b'"1",2,3,4',
+        b'"1,2,3,4',
+        b'1","2,3,4',
+        b'1,2,3,a"b',
+        b'1,2,3,"a""b"',
+        b"01,2,3,4",
+        b"1,00,3,4",
+        b"1.5,2,3,4",
+        b"1,2,3,4\rx",
         b"",
         b"1,2,3.55,4",
         b"1,2,.5,4",
@@ -139,12 +149,44 @@ def test_damage_never_changes_the_result(rows, damage) -> None:
         b"x",
         b"1,2,18446744073709551618,4",
         b"9223372036854775808,2,3,4",
-        b"1,2,3,1.5",
     ],
 )
 def test_a_line_outside_the_grammar_leaves_all_to_the_general_reader(line: bytes) -> None:
     assert is_read(b"1,2,3.5,4\n2,9,5,4\n")
     assert not is_read(b"1,2,3.5,4\n" + line + b"\n2,9,5,4\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'"1","2","3.5","4"',
+        b"1.0,2.000,3,4",
+        b'1,"2",3,2005-04-02 23:53:47',
+        b'1,2,3,"a, b"',
+        b"1,2,3,",
+        b'1,2,3,""',
+        "1,2,3,é".encode("latin-1"),
+        b"0,2,3,4\r",
+    ],
+)
+def test_forms_within_the_grammar(line: bytes) -> None:
+    assert is_read(b"1,2,3.5,4\n" + line + b"\n2,9,5,4\n")
+
+
+def test_another_scale_a_decimal_comma_and_unrated_rows() -> None:
+    data = b"1;2;10;x\n1;9;0;x\n2;2;7,5;x\n2;77;0;x\n"
+    grammar = compiled_reader.Grammar(4, ord(";"), 1, 1, 10, ord(","), 0)
+    file = format.RatingsFormat("r.csv", len(data), b";", COLUMNS, 0, 0, (1, 10))
+    file = replace(file, decimal_comma=True, unrated=(0.0,))
+    assert partition_reader.strict_grammar(file) == grammar
+    chunk = compiled_reader.aggregate_lines(data, grammar, TABLE)
+    expected = user_statistics.aggregate_chunk(csv_reader.parse_lines(file, data), TABLE)
+    assert chunk is not None
+    assert chunk.statistics.rating_sum.tolist() == [10.0, 7.5]
+    assert_equal(chunk.statistics, expected.statistics, dtypes=True)
+    assert chunk._replace(statistics=None, seen=None) == expected._replace(
+        statistics=None, seen=None
+    )
 
 
 @pytest.mark.parametrize("max_users", [1 << 12, 1 << 13, 1 << 17])

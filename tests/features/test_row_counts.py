@@ -46,11 +46,12 @@ def test_sum_counts() -> None:
     assert row_counts.first_line_numbers(SUMMARIES) == [2, 12, 1]
 
 
-def test_superseded_rows_are_rejected() -> None:
+def test_superseded_rows_are_left_out_and_listed() -> None:
     counts = row_counts.sum_counts(SUMMARIES)
     counts.supersede([RejectedRow("a.csv", 7, "rated again", "1,2,3")])
-    assert (counts.read, counts.used, len(counts.rejected)) == (16, 10, 5)
-    assert [row.line for row in counts.rejected] == [4, 7, 12, 16, 2]
+    assert (counts.read, counts.used, counts.n_rejected) == (15, 10, 4)
+    assert [row.line for row in counts.listed] == [4, 7, 12, 16, 2]
+    assert counts.record()["superseded"] == 1
 
 
 def test_too_many_rejected() -> None:

@@ -98,7 +98,7 @@ def test_no_such_folder(tmp_path: Path, capsys) -> None:
         (b"userId,movieId,stars\n1,10,4.0\n", "line 1: no column rating (it reads "),
         (b"", "is empty; replace it with a complete file"),
         (gzip.compress((HEADER + SOUND).encode(), mtime=0)[:40], "can't be decompressed"),
-        (b"PK\x03\x04", "holds a zip archive, which is not supported; unpack it with unzip"),
+        (b"PK\x03\x04", "is a zip archive; unpack it and name the result"),
         (b"PAR1" * 9, "can't be read as Parquet"),
         (HEADER.encode(), "holds a header and no ratings"),
         (b"\x00\x01\x02" * 100, "line 1: no column userId and no movieId"),
@@ -202,7 +202,8 @@ def test_a_catalogue_without_readable_genres(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny")
     text = (folder / "movies_metadata.csv").read_text()
     (folder / "movies_metadata.csv").write_text(text.replace("[{'id'", "[{id"))
-    assert "no movie has a readable genre" in refused(capsys, folder, tmp_path / "out")
+    line = refused(capsys, folder, tmp_path / "out")
+    assert "the categories of 2 of 3 items can't be read, such as \"[{id" in line
 
 
 def test_quiet_runs_warn_about_a_damaged_catalogue(tmp_path: Path, capsys) -> None:

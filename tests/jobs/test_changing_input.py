@@ -112,3 +112,23 @@ def test_what_is_only_read_or_copied_has_not_changed(tmp_path: Path, monkeypatch
     data = write_tiny(tmp_path / "data")
     change_after(monkeypatch, 1, lambda: shutil.copytree(data, tmp_path / "copy"))
     assert segment.main(["--data", str(data), "--out", str(tmp_path / "out"), "--k", "2"]) == 0
+
+
+def test_a_change_between_a_run_and_its_resumption(tmp_path: Path, capsys) -> None:
+    """Larger than what the fingerprint's probes cover, and changed between them."""
+    data, out = write_tiny(tmp_path / "data"), tmp_path / "out"
+    rows = [f"{user},{10 + 10 * (user % 2)},4.5,1\n" for user in range(100_000, 400_000)]
+    (data / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "".join(rows))
+    arguments = ["--data", str(data), "--out", str(out), "--k", "2"]
+    assert segment.main(arguments) == 0
+    before = (out / "segments.json").read_bytes()
+    text = bytearray((data / "ratings.csv").read_bytes())
+    place = text.find(b"4.5", 70_000)
+    text[place : place + 3] = b"1.0"
+    (data / "ratings.csv").write_bytes(text)
+    capsys.readouterr()
+    assert segment.main([*arguments, "--resume"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {data / 'ratings.csv'}: changed after the run in {out} had")
+    assert (out / "segments.json").read_bytes() == before
+    assert segment.main([*arguments, "--overwrite"]) == 0

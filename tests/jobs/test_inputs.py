@@ -255,7 +255,7 @@ def test_a_part_with_another_schema(tmp_path: Path, capsys) -> None:
     for change, message in (
         (
             frame.rename(columns={"rating": "stars"}),
-            "no column rating (it has userId, movieId, stars, timestamp); name",
+            "no column rating (it reads 'userId, movieId, stars, timestamp'); if these are",
         ),
         (frame.astype({"userId": str}), "column userId is of type"),
         (frame.astype({"rating": str}), "column rating is of type"),

@@ -114,7 +114,7 @@ def test_refused(tmp_path: Path, capsys, name: str, status: int, message: str | 
         assert f"{web.url}/{name}" in line
         assert message in line
     elif name == "movies_metadata.csv":
-        assert "holds none of movies_metadata.csv (Kaggle), movies.csv or movies.dat" in line
+        assert "holds none of movies_metadata.csv, movie.csv (Kaggle), movies.csv" in line
     elif name == "links.csv":
         assert "neither links.csv nor links_small.csv" in line
     else:

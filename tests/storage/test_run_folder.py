@@ -472,3 +472,74 @@ def test_records_nested_too_deep_are_damaged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be read"):
         run_folder.read_manifest(tmp_path)
     open_folder(tmp_path, overwrite=True).publish({})
+
+
+@pytest.mark.parametrize("inner", ["products/figures", "products/a/b", "complete/x.png"])
+@pytest.mark.parametrize("how", [{"overwrite": True}, {"resume": True}])
+def test_a_link_among_unfinished_results_is_refused(
+    tmp_path: Path, inner: str, how: dict[str, bool]
+) -> None:
+    target, out = tmp_path / "mine", tmp_path / "run"
+    target.mkdir()
+    (target / "pca.png").write_text("mine")
+    run = open_folder(out)
+    run.finish_stage("ratings", {}, {})
+    link = out / ".work" / inner
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    with pytest.raises(UsageError, match="is a symbolic link|which no run leaves there"):
+        open_folder(out, **how)
+    assert [path.read_text() for path in target.iterdir()] == ["mine"]
+
+
+def test_a_folder_stays_locked_after_a_killed_publishing_is_finished(tmp_path: Path) -> None:
+    run = open_folder(tmp_path)
+    write_results(run)
+    run.publish({"status": "complete", "job": "segment"})
+    work = tmp_path / run_folder.WORK
+    (work / "complete").mkdir(parents=True)
+    (tmp_path / "run.json").rename(work / "complete" / "run.json")
+    open_folder(tmp_path, overwrite=True)
+    assert (tmp_path / "run.json").exists()
+    with pytest.raises(UsageError, match="another run is writing to it"):
+        RunFolder(tmp_path, OUTPUTS, "abc", overwrite=True)
+
+
+def test_a_file_that_changed_since_the_run_began(tmp_path: Path) -> None:
+    versions = {"/data/ratings.csv": "1 1 1"}
+    run = open_folder(tmp_path, versions=versions)
+    run.finish_stage("ratings", {}, {})
+    changed = {"/data/ratings.csv": "1 2 1"}
+    with pytest.raises(UsageError, match="/data/ratings.csv: changed after the run in") as caught:
+        open_folder(tmp_path, versions=changed, resume=True)
+    assert "overwrite" in str(caught.value)
+    # Data that lies elsewhere now can't be compared.
+    moved = {"/moved/ratings.csv": "1 2 1"}
+    assert open_folder(tmp_path, versions=moved, resume=True).stage_result("ratings", {}) == {}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"identity": {"fingerprint": "abc", "job": "segment", "a{b": 1}},
+        {"identity": None},
+        {"stages": []},
+        {"stages": {"ratings": {"key": {}, "result": {}, "files": {"x": 1}}}},
+        {"stages": {"ratings": {"key": {}, "result": {}, "files": {"../x": [1, "a"]}}}},
+    ],
+)
+def test_a_forged_state_is_not_used(tmp_path: Path, forged: dict) -> None:
+    run = open_folder(tmp_path)
+    run.finish_stage("ratings", {}, {})
+    path = tmp_path / run_folder.WORK / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps(integrity.add_checksum({**state, **forged})))
+    run = open_folder(tmp_path, resume=True)
+    assert run.is_state_damaged
+    assert run.stage_result("ratings", {}) is None
+
+
+def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(DataError, match="run.json: can't be read .is not a regular file"):
+        run_folder.read_manifest(tmp_path)

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from segmentation.errors import DataError, UsageError
 from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from distributed import Client, Future
     from numpy.typing import NDArray
@@ -117,19 +117,19 @@ def write_dataset(
                 f"{free / 1e6:,.1f} MB are free: free some space, write fewer rows, or {remedy}"
             )
         plan = make_plan(rows, seed)
+        _check_folder(folder)
         _make_partial_path(folder / "links.csv").write_bytes(format_links(plan.movies))
         _make_partial_path(folder / "movies_metadata.csv").write_bytes(
             format_metadata(plan.movies, seed)
         )
         _write_planted(plan, _make_partial_path(folder / PLANTED))
-        size = _write_ratings(plan, _make_partial_path(folder / "ratings.csv"), client, progress)
-        _make_partial_path(folder / MARKER).write_text(json.dumps(_make_marker(rows, seed, size)))
-        # The marker is removed first and replaced last, so that a mix of files of two data sets
-        # is never taken for a complete one.
-        for name in reversed(FILES):
-            (folder / name).unlink(missing_ok=True)
-        for name in FILES:
+        _write_ratings(plan, _make_partial_path(folder / "ratings.csv"), client, progress)
+        # The marker lists no files until all are in place, so that a mix of files of two data
+        # sets is never taken for a complete one.
+        _write_marker(folder, {"synthetic": True})
+        for name in FILES[:-1]:
             os.replace(_make_partial_path(folder / name), folder / name)
+        _write_marker(folder, _make_marker(rows, seed, folder))
         is_complete = True
     except OSError as error:
         raise DataError(
@@ -147,14 +147,18 @@ def write_dataset(
 
 
 def is_written(rows: int, seed: int, folder: str | Path) -> bool:
-    """Return whether ``folder`` holds this data set, by its marker and the size of its ratings."""
+    """Return whether ``folder`` holds this data set, unchanged since it was written.
+
+    The sizes of its files tell, and that the marker was written last.
+    """
     folder = Path(folder)
     try:
         marker = json.loads((folder / MARKER).read_text())
-        size = (folder / "ratings.csv").stat().st_size
-    except (OSError, ValueError):
+        changed = max((folder / name).stat().st_mtime_ns for name in FILES[:-1])
+        is_last = changed <= (folder / MARKER).stat().st_mtime_ns
+        return is_last and bool(marker == _make_marker(rows, seed, folder))
+    except (OSError, ValueError, RecursionError):
         return False
-    return bool(marker == _make_marker(rows, seed, size))
 
 
 def generate_group(
@@ -240,17 +244,16 @@ def count_ratings_per_group(plan: Plan) -> NDArray[np.int64]:
 
 def _write_ratings(
     plan: Plan, path: Path, client: Client, progress: Callable[[int, int], None]
-) -> int:
-    """Write ``ratings.csv`` with two groups in flight per thread; return its size in bytes."""
+) -> None:
+    """Write ``ratings.csv`` with two groups in flight per thread."""
     tables = client.scatter(plan.tables, broadcast=True, hash=False)
     rating_counts = count_ratings_per_group(plan)
     threads = sum(client.nthreads().values()) or 1
     window: deque[tuple[int, Future]] = deque()
     groups = iter(range(plan.groups))
-    size = 0
     try:
         with path.open("wb") as file:
-            size += file.write(_HEADER)
+            file.write(_HEADER)
             while True:
                 for group in groups:
                     first, stop = plan.first_users[group : group + 2].tolist()
@@ -271,12 +274,11 @@ def _write_ratings(
                 if not window:
                     break
                 group, future = window.popleft()
-                size += file.write(future.result())
+                file.write(future.result())
                 progress(int(plan.first_rows[group + 1]), plan.rows)
     finally:
         for _, future in window:
             future.cancel()
-    return size
 
 
 def _write_planted(plan: Plan, path: Path) -> None:
@@ -295,8 +297,31 @@ def _write_planted(plan: Plan, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def _make_marker(rows: int, seed: int, size: int) -> dict[str, int | bool]:
-    return {"synthetic": True, "version": VERSION, "rows": rows, "seed": seed, "bytes": size}
+def _make_marker(rows: int, seed: int, folder: Path) -> dict[str, Any]:
+    files = {name: (folder / name).stat().st_size for name in FILES[:-1]}
+    return {"synthetic": True, "version": VERSION, "rows": rows, "seed": seed, "files": files}
+
+
+def _write_marker(folder: Path, marker: Mapping[str, Any]) -> None:
+    path = _make_partial_path(folder / MARKER)
+    path.write_text(json.dumps(marker))
+    os.replace(path, folder / MARKER)
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that only an earlier synthetic data set is replaced, and nothing through a link."""
+    for name in FILES:
+        for path in (folder / name, _make_partial_path(folder / name)):
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise DataError(
+                    f"{path}: is no regular file: move it away, or choose another folder"
+                )
+    found = next((name for name in FILES if (folder / name).exists()), None)
+    if found is not None and not (folder / MARKER).exists():
+        raise DataError(
+            f"{folder}: holds {found} but no {MARKER}, so it may be data that was not generated: "
+            "choose another folder"
+        )
 
 
 def _make_partial_path(path: Path) -> Path:

@@ -1,0 +1,140 @@
+"""Say why most rejected rows were rejected, and which option reads them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from segmentation.datasets.csv_reader import split_line
+from segmentation.datasets.identifiers import IS_TEXT, LEADING_ZEROS
+from segmentation.redaction import redact
+from segmentation.schema import MOVIE, RATING, USER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from segmentation.datasets.format import RatingsFormat
+    from segmentation.schema import RejectedRow
+
+#: Number of rejected rows that are looked at.
+_MAX_ROWS = 10_000
+#: Ratings that many logs write for "not rated".
+_USUALLY_UNRATED = {0.0, -1.0}
+
+
+class Cause(NamedTuple):
+    """What most rejected rows have in common, and what to do; the text may name ``fields``."""
+
+    text: str
+    fields: tuple[str, ...] = ()
+
+
+_CAUSES = {
+    IS_TEXT: Cause(
+        "ids are text: pass {ids} text to keep them as they are written",
+        ("ids",),
+    ),
+    LEADING_ZEROS: Cause(
+        "ids have leading zeros: pass {ids} text to keep them, or {ids} integer to drop them",
+        ("ids",),
+    ),
+    "is not valid UTF-8": Cause(
+        "their text is not UTF-8: pass {encoding} with its encoding, such as latin-1",
+        ("encoding",),
+    ),
+    "a quoted field spans lines": Cause(
+        "a quoted field spans lines, or its quote is not closed: write each rating in one line"
+    ),
+}
+
+
+def find_cause(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) -> Cause | None:
+    """Return the cause that more than half of the rejected rows share; None without one."""
+    rows = rows[:_MAX_ROWS]
+    reasons = Counter(_group(row.reason) for row in rows)
+    reason, count = reasons.most_common(1)[0]
+    if 2 * count <= len(rows):
+        return None
+    if reason == f"{RATING} is outside":
+        return _explain_scale([row for row in rows if _group(row.reason) == reason], files)
+    if match := re.fullmatch(r"(\d+) fields?, expected (\d+)", reason):
+        if match[1] == "1":
+            return Cause(
+                "they hold no separator of this file: pass {separator} with theirs",
+                ("separator",),
+            )
+        return Cause(
+            f"they have {match[1]} fields, and the file has {match[2]} columns: write the same "
+            "columns in each row, or put fields that hold a separator in quotes"
+        )
+    return next((cause for end, cause in _CAUSES.items() if end in reason), None)
+
+
+def find_odd_id(rows: Sequence[RejectedRow]) -> RejectedRow | None:
+    """Return the first row whose id may be one of a column of texts; None without one."""
+    return next((row for row in rows if row.reason.endswith((IS_TEXT, LEADING_ZEROS))), None)
+
+
+def id_in_row(row: RejectedRow, files: Sequence[RatingsFormat]) -> str:
+    """Return the id that a row was rejected for."""
+    name = USER if row.reason.startswith(USER) else MOVIE
+    return _get_field(row, _by_path(files), name)
+
+
+def _group(reason: str) -> str:
+    """Return a reason without the figures of its file."""
+    return f"{RATING} is outside" if reason.startswith(f"{RATING} is outside") else reason
+
+
+def _by_path(files: Sequence[RatingsFormat]) -> dict[str, RatingsFormat]:
+    return {redact(file.path): file for file in files}
+
+
+def _get_field(row: RejectedRow, files: Mapping[str, RatingsFormat], name: str) -> str:
+    """Return the field of a column in a rejected row; "" if it has none."""
+    file = files.get(row.file)
+    if file is None:
+        return ""
+    if file.codec == "parquet":
+        fields, place = row.text.split(","), (USER, MOVIE, RATING).index(name)
+    else:
+        fields = [field.decode("utf-8", "replace") for field in split_line(file, row.text.encode())]
+        place = file.columns.index(name)
+    return fields[place].strip() if place < len(fields) else ""
+
+
+def _explain_scale(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) -> Cause | None:
+    by_path = _by_path(files)
+    ratings = []
+    for row in rows:
+        try:
+            ratings.append(float(_get_field(row, by_path, RATING).replace(",", ".")))
+        except ValueError:
+            continue
+    if not ratings:
+        return None
+    low, high = files[0].scale
+    smallest, largest = min(ratings), max(ratings)
+    scale = f"the scale is {low:g} to {high:g}"
+    if largest <= high:
+        if set(ratings) <= _USUALLY_UNRATED:
+            values = ",".join(f"{value:g}" for value in sorted(set(ratings)))
+            return Cause(
+                f"ratings are {values}, and {scale}: if that stands for 'not rated', pass "
+                f"{{unrated}} {values}; otherwise pass {{scale}} {smallest:g}:{high:g}",
+                ("unrated", "scale"),
+            )
+        return Cause(
+            f"ratings go down to {smallest:g}, and {scale}: pass {{scale}} {smallest:g}:{high:g}",
+            ("scale",),
+        )
+    bottom = min(smallest, 1.0) if smallest > 0 else smallest
+    advice = f"pass {{scale}} {bottom:g}:{largest:g}"
+    if smallest in _USUALLY_UNRATED:
+        advice += (
+            f", or {{scale}} 1:{largest:g} and {{unrated}} {smallest:g} if {smallest:g} stands for "
+            "'not rated'"
+        )
+        return Cause(f"ratings reach {largest:g}, and {scale}: {advice}", ("scale", "unrated"))
+    return Cause(f"ratings reach {largest:g}, and {scale}: {advice}", ("scale",))
