@@ -1,0 +1,494 @@
+"""The same log in the forms that people have it in: read right, or refused with the reason."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobs import convert, segment
+from segmentation.datasets.catalogue import load_catalogue
+from segmentation.datasets.layouts import detect_layout
+from segmentation.datasets.partitions import plan_partitions, probe_files
+from segmentation.datasets.reading import ReadingOptions
+from segmentation.datasets.text_form import TextOptions
+from segmentation.errors import DataError
+from segmentation.features.partition_reader import aggregate_partition
+from segmentation.features.user_statistics import merge
+
+#: 12 users, 6 items, a rating and a time each.
+ROWS = [
+    (user, 101 + 3 * item, (user * 7 + item * 3) % 10 / 2 + 0.5, 1_100_000_000 + 60 * user + item)
+    for user in range(1, 13)
+    for item in range(6)
+    if (user + item) % 4
+]
+HEADER = ("userId", "movieId", "rating", "timestamp")
+GENRES = {101: "Drama", 104: "Crime|Drama", 107: "", 110: "Comedy", 113: "Action|Crime|Drama"}
+MOVIES = "movieId,title,genres\n" + "".join(
+    f"{movie},Film {movie},{GENRES.get(movie, 'Western')}\n" for movie in range(101, 117, 3)
+)
+
+
+def text_of(
+    rows=ROWS, header=HEADER, separator=",", form=lambda row: [str(value) for value in row]
+) -> str:
+    lines = [separator.join(header)] if header else []
+    return "\n".join([*lines, *(separator.join(form(row)) for row in rows)]) + "\n"
+
+
+def write(folder: Path, ratings: str | bytes, name: str = "ratings.csv", movies=MOVIES) -> Path:
+    folder.mkdir(exist_ok=True)
+    target = folder / name
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(ratings if isinstance(ratings, bytes) else ratings.encode())
+    if movies is not None:
+        (folder / "movies.csv").write_text(movies)
+    return folder
+
+
+def expected_table() -> pd.DataFrame:
+    """Each user's items and mean rating, and mean per genre, by plain pandas."""
+    rows = pd.DataFrame(ROWS, columns=HEADER)
+    users = rows.groupby("userId")["rating"].agg(["size", "mean"])
+    for genre in ("Action", "Comedy", "Crime", "Drama", "Western"):
+        has = {m for m in range(101, 117, 3) if genre in GENRES.get(m, "Western").split("|")}
+        users[genre] = rows[rows["movieId"].isin(has)].groupby("userId")["rating"].mean()
+    return users
+
+
+def check(folder: Path | str, out: Path, *options: str) -> pd.DataFrame:
+    arguments = ["--data", str(folder), "--out", str(out), "--k", "2", "--quiet"]
+    assert segment.main([*arguments, *options]) == 0
+    found = pd.read_parquet(out / "assignments.parquet").set_index("userId")
+    expected = expected_table()
+    assert found.index.astype(str).str.lstrip("0").astype(int).tolist() == expected.index.tolist()
+    np.testing.assert_array_equal(found["movies"], expected["size"])
+    np.testing.assert_allclose(found["mean_rating"], expected["mean"])
+    for genre in expected.columns[2:]:
+        np.testing.assert_allclose(found[genre], expected[genre], rtol=1e-6)
+    rows = json.loads((out / "run.json").read_text())["rows"]
+    assert (rows["used"], rows["unmapped"], rows["rejected"]) == (len(ROWS), 0, 0)
+    return found
+
+
+def european(row) -> list[str]:
+    return [str(row[0]), str(row[1]), str(row[2]).replace(".", ","), "09/11/2004 14:21"]
+
+
+FORMS = {
+    "ids as floats": text_of(form=lambda r: [f"{r[0]}.0", f"{r[1]}.0", str(r[2]), f"{r[3]}.0"]),
+    "users as floats": text_of(form=lambda r: [f"{r[0]}.0", str(r[1]), str(r[2]), str(r[3])]),
+    "floats in part": text_of(
+        form=lambda r: [f"{r[0]}{'.0' * (r[1] % 2)}", str(r[1]), str(r[2]), str(r[3])]
+    ),
+    "semicolons": text_of(separator=";"),
+    "European Excel": "\ufeff" + text_of(separator=";", form=european),
+    "decimal commas in quotes": text_of(
+        form=lambda r: [str(r[0]), str(r[1]), f'"{str(r[2]).replace(".", ",")}"', str(r[3])]
+    ),
+    "tabs": text_of(separator="\t"),
+    "bars": text_of(separator="|"),
+    "UTF-16": text_of().encode("utf-16"),
+    "UTF-16, big end first, tabs": b"\xfe\xff" + text_of(separator="\t").encode("utf-16-be"),
+    "UTF-16 without a mark": text_of().encode("utf-16-le"),
+    "sep= for Excel": "sep=;\n" + text_of(separator=";"),
+    "trailing commas": text_of(header=(*HEADER, "", ""), form=lambda r: [*map(str, r), "", ""]),
+    "trailing commas in rows": text_of(form=lambda r: [*map(str, r), ""]),
+    "trailing commas in some rows": text_of(form=lambda r: [*map(str, r), *[""] * (r[0] % 3)]),
+    "blank rows": text_of().replace("\n", "\n,,,\n\n ,,\t,\n"),
+    "quoted": text_of(form=lambda r: [f'"{value}"' for value in r]),
+    "row names of R": text_of(form=lambda r: [f'"{r[0]}-{r[1]}"', *map(str, r)]),
+    "an index without a name": text_of(header=("", *HEADER), form=lambda r: ["7", *map(str, r)]),
+    "a review with commas": text_of(
+        header=(*HEADER, "review"), form=lambda r: [*map(str, r), '"good, ""really"" good"']
+    ),
+    "dates": text_of(form=lambda r: [str(r[0]), str(r[1]), str(r[2]), "2005-04-02 23:53:47"]),
+    "Latin-1 in another column": text_of(
+        header=(*HEADER, "city"), form=lambda r: [*map(str, r), "Málaga"]
+    ).encode("latin-1"),
+    "other order": text_of(
+        header=("rating", "timestamp", "movieId", "userId"),
+        form=lambda r: [str(r[2]), str(r[3]), str(r[1]), str(r[0])],
+    ),
+    "whole numbers of R": text_of(
+        form=lambda r: [
+            f"{r[0] // 10 or r[0]}e+0{r[0] // 10}" if r[0] in (1, 10) else str(r[0]),
+            str(r[1]),
+            str(r[2]),
+            str(r[3]),
+        ]
+    ),
+    "Windows line ends": text_of().replace("\n", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_that_are_recognized(tmp_path: Path, form: str) -> None:
+    check(write(tmp_path / "data", FORMS[form]), tmp_path / "out")
+
+
+def test_zero_padded_ids_come_back_as_written(tmp_path: Path) -> None:
+    text = text_of(form=lambda r: [f"{r[0]:06d}", *map(str, r[1:])])
+    found = check(write(tmp_path / "data", text), tmp_path / "out")
+    assert found.index.tolist() == [f"{user:06d}" for user in range(1, 13)]
+    out = tmp_path / "integers"
+    found = check(tmp_path / "data", out, "--ids", "integer")
+    assert found.index.tolist() == list(range(1, 13))
+
+
+def test_ids_that_differ_by_zeros_alone(tmp_path: Path) -> None:
+    text = text_of() + text_of(header=(), form=lambda r: [f"0{r[0]}", *map(str, r[1:])])
+    folder, out = write(tmp_path / "data", text), tmp_path / "out"
+    assert segment.main(["--data", str(folder), "--out", str(out), "--k", "2", "--quiet"]) == 0
+    users = pd.read_parquet(out / "assignments.parquet")["userId"].tolist()
+    assert sorted(users) == sorted([str(n) for n in range(1, 13)] + [f"0{n}" for n in range(1, 13)])
+
+
+def test_parts_that_write_ids_in_two_forms(tmp_path: Path) -> None:
+    floats = text_of(ROWS[20:], form=lambda r: [f"{r[0]}.0", *map(str, r[1:])])
+    write(tmp_path / "data", text_of(ROWS[:20]), "ratings-1.csv")
+    check(write(tmp_path / "data", floats, "ratings-2.csv"), tmp_path / "out")
+
+
+def test_parts_of_spark_and_dask(tmp_path: Path, capsys) -> None:
+    write(tmp_path / "data", text_of(ROWS[:20]), "ratings/0.part")
+    write(tmp_path / "data", "", "ratings/1.part")
+    write(tmp_path / "data", "", "ratings/_SUCCESS")
+    write(tmp_path / "data", text_of(ROWS[20:], header=()), "ratings/2.part")
+    arguments = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--k", "2"]
+    assert segment.main(arguments) == 0
+    assert "note: 1 empty part left out, the first is " in capsys.readouterr().err
+    check(tmp_path / "data", tmp_path / "again")
+
+
+def test_an_archive_as_downloaded(tmp_path: Path, capsys) -> None:
+    folder = write(tmp_path / "ml-invented", text_of())
+    archive = tmp_path / "ml-invented.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in folder.iterdir():
+            file.write(path, f"ml-invented/{path.name}")
+    check(archive, tmp_path / "out")
+    check(f"zip://ml-invented::{archive}", tmp_path / "chained")
+    (tmp_path / "deep").mkdir()
+    folder.rename(tmp_path / "deep" / "inner")
+    arguments = ["--data", str(tmp_path / "deep"), "--out", str(tmp_path / "no"), "--quiet"]
+    assert segment.main(arguments) == 3
+    assert f"one folder deeper: set --data to {tmp_path}/deep/inner" in capsys.readouterr().err
+
+
+def test_movielens_100k(tmp_path: Path, capsys) -> None:
+    names = ["unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"]
+    names += ["Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"]
+    names += ["Romance", "Sci-Fi", "Thriller", "War", "Western"]
+    items = ""
+    for movie in range(101, 117, 3):
+        held = GENRES.get(movie, "Western").split("|")
+        flags = "|".join("1" if name in held else "0" for name in names)
+        items += f"{movie}|Film é {movie}|01-Jan-1995||http://example.org/|{flags}\n"
+    folder = write(tmp_path / "data", text_of(separator="\t", header=()), "u.data", movies=None)
+    (folder / "u.item").write_bytes(items.encode("latin-1"))
+    check(folder, tmp_path / "out")
+    (folder / "u.genre").write_text("".join(f"{name}|{i}\n" for i, name in enumerate(names)))
+    check(folder, tmp_path / "with names")
+    (folder / "u.item").rename(folder / "movies.csv")
+    (folder / "u.data").rename(folder / "ratings.csv")
+    assert segment.main(["--data", str(folder), "--out", str(tmp_path / "no"), "--quiet"]) == 3
+    assert "movies.csv: is u.item of MovieLens 100K; name it u.item" in capsys.readouterr().err
+
+
+def test_kaggles_names_of_movielens_20m(tmp_path: Path) -> None:
+    text = text_of(form=lambda r: [*map(str, r[:3]), "2005-04-02 23:53:47"])
+    folder = write(tmp_path / "data", text, "rating.csv")
+    (folder / "movies.csv").rename(folder / "movie.csv")
+    check(folder, tmp_path / "out")
+
+
+def test_own_columns(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", text_of(header=()), "log.csv")
+    numbers = ["--no-header", "--columns", "user=1,item=2,rating=3,time=4"]
+    check(folder, tmp_path / "numbers", "--ratings", "log.csv", *numbers)
+    header = ("reviewer id", "asin", "overall", "unix time")
+    write(folder, text_of(header=header, separator=";"), "log.csv")
+    names = ["--columns", "user=reviewer id,item=asin,rating=overall"]
+    check(folder, tmp_path / "names", "--ratings", "log.csv", *names, "--separator", ";")
+    pd.DataFrame(ROWS, columns=header).astype(
+        {"reviewer id": float, "asin": float, "overall": np.float32}
+    ).to_parquet(folder / "log.parquet")
+    check(folder, tmp_path / "parquet", "--ratings", "log.parquet", *names)
+
+
+def test_decimals_in_parquet(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", "", movies=MOVIES)
+    (folder / "ratings.csv").unlink()
+    columns = list(zip(*ROWS, strict=True))
+    pq.write_table(
+        pa.table(
+            {
+                "userId": pa.array(columns[0]).cast(pa.decimal128(22, 2)),
+                "movieId": pa.array(columns[1]).cast(pa.float64()),
+                "rating": pa.array(columns[2]).cast(pa.decimal128(20, 1)),
+            }
+        ),
+        folder / "ratings.parquet",
+    )
+    check(folder, tmp_path / "out")
+
+
+def test_another_scale_and_ratings_that_are_none(tmp_path: Path, capsys) -> None:
+    rows = [(user, movie, int(2 * stars), time) for user, movie, stars, time in ROWS]
+    rows += [(user, 101, 0, 1) for user in range(1, 13)]
+    folder = write(tmp_path / "data", text_of(rows))
+    arguments = ["--data", str(folder), "--k", "2", "--quiet", "--out", str(tmp_path / "out")]
+    assert segment.main(arguments) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(
+        "ratings reach 10, and the scale is 0.5 to 5: pass --scale 0:10, or --scale 1:10 and "
+        "--unrated 0 if 0 stands for 'not rated'"
+    )
+    assert "raise" not in error
+    assert segment.main([*arguments, "--scale", "1:10", "--unrated", "0"]) == 0
+    assert "0 rejected, 12 unrated" in capsys.readouterr().out
+    found = pd.read_parquet(tmp_path / "out" / "assignments.parquet").set_index("userId")
+    np.testing.assert_allclose(found["mean_rating"], 2 * expected_table()["mean"])
+    assert segment.main([*arguments, "--scale", "0:10", "--overwrite"]) == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["rows"]["used"] == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("ratings.csv", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        ("movies.csv", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        ("ratings.csv", b"PK\x03\x04\x14[Content_Types].xml", "is an Excel workbook; save it as"),
+        ("ratings.csv", b"\x00" * 257 + b"ustar", "is a tar archive; unpack it"),
+        ("ratings.csv", b'{"user": 1, "item": 2}\n', "holds JSON; write it as CSV or Parquet"),
+        ("ratings.csv", b"1:\n30878,4,2005-12-26\n", "is in Netflix' form, a block of ratings per"),
+        ("movies.csv", b"<!DOCTYPE html><html>", "is a web page, perhaps of a login; download"),
+        (
+            "ratings.csv",
+            ",".join(["", *(f"item{i}" for i in range(60))]).encode() + b"\n" + b"1," * 60 + b"1\n",
+            "if it has one column per item, write one row per user, item and rating instead",
+        ),
+        (
+            "ratings.csv",
+            b"1,101,4.0,99\n2,101,3.5,98\n",
+            "no header, pass --no-header and --columns",
+        ),
+        ("ratings.csv", b"user,book,stars\n1,101,4\n", "name its columns with --columns user="),
+        (
+            "ratings.csv",
+            b"user_id,item_id,score\n1,101,4\n",
+            "if these are the ones, pass --columns user=user_id,item=item_id,rating=score",
+        ),
+        (
+            "ratings.csv",
+            text_of().encode() + b'1,101,4.0,"a review\nof two lines"\n' * 9,
+            "a quoted field spans lines, or its quote is not closed: write each rating in one line",
+        ),
+        (
+            "movies.csv",
+            b"movieId,title,genres\n101,A,\"['Drama'\"\n104,B,\"['Drama'\"\n107,C,['Drama']\n",
+            "the categories of 2 of 3 items can't be read, such as \"['Drama'\"",
+        ),
+        (
+            "movies.csv",
+            b'movieId,title,genres\n101,"A,Drama\n104,B",Drama\n',
+            "record 2: a quoted field spans lines; close its quote",
+        ),
+    ],
+)
+@pytest.mark.parametrize("job", [segment, convert])
+def test_refused_by_name(
+    tmp_path: Path, capsys, name: str, content: bytes, reason: str, job
+) -> None:
+    if job is convert and name == "movies.csv":
+        pytest.skip("convert copies the catalogue as it is")
+    folder = write(tmp_path / "data", text_of())
+    (folder / name).write_bytes(content)
+    status = job.main(["--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert status == 3, error
+    assert reason in error
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_file_that_ends_in_mid_line(tmp_path: Path, capsys) -> None:
+    folder = write(tmp_path / "data", text_of()[:-4])
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
+    assert segment.main(arguments) == 0
+    assert "ratings.csv: its last line has no end, as after a download" in capsys.readouterr().err
+
+
+CATALOGUES = {
+    "commas": lambda held: f'"{", ".join(held)}"',
+    "semicolons": ";".join,
+    "spaced bars": " | ".join,
+    "lower case": lambda held: "|".join(held).lower(),
+    "a list of Python": lambda held: '"' + str(held) + '"',
+    "a list of JSON": lambda held: '"' + json.dumps(held).replace('"', '""') + '"',
+    "objects": lambda held: '"' + str([{"id": 1, "name": name} for name in held]) + '"',
+}
+
+
+@pytest.mark.parametrize("form", CATALOGUES)
+def test_forms_of_categories(tmp_path: Path, form: str) -> None:
+    held = {m: [g for g in GENRES.get(m, "Western").split("|") if g] for m in range(101, 117, 3)}
+    movies = "movieId,title,genres\n" + "".join(
+        f"{movie},Film,{CATALOGUES[form](genres)}\n" for movie, genres in held.items()
+    )
+    check(write(tmp_path / "data", text_of(), movies=movies), tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["long", "flags", "delimited"])
+def test_an_own_catalogue(tmp_path: Path, form: str) -> None:
+    folder = write(tmp_path / "data", text_of(), "log.csv", movies=None)
+    held = {m: [g for g in GENRES.get(m, "Western").split("|") if g] for m in range(101, 117, 3)}
+    names = ["Western", "Drama", "Crime", "Comedy", "Action"]
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter=";")
+    category = "tag"
+    if form == "long":
+        writer.writerow(["tag", "key"])
+        writer.writerows((g, m) for m, genres in held.items() for g in genres or [""])
+    elif form == "flags":
+        category = ",".join(names)
+        writer.writerow(["key", *names])
+        writer.writerows([m, *(int(n in genres) for n in names)] for m, genres in held.items())
+    else:
+        writer.writerow(["key", "tag"])
+        writer.writerows([m, "/".join(genres)] for m, genres in held.items())
+    (folder / "items.csv").write_text(table.getvalue())
+    options = ["--catalogue", "items.csv", "--item", "key", "--category", category]
+    options += ["--category-separator", "/"] if form == "delimited" else []
+    check(folder, tmp_path / "out", "--ratings", "log.csv", *options)
+    check(folder / "log.csv", tmp_path / "file", *options)
+    arguments = ["--ratings", str(folder / "log.csv"), *options, "--k", "2", "--quiet"]
+    arguments[3] = str(folder / "items.csv")
+    assert segment.main([*arguments, "--out", str(tmp_path / "without data")]) == 0
+
+
+def test_categories_of_ones_own(tmp_path: Path) -> None:
+    movies = "movieId,title,genres\n" + "".join(
+        f"{movie},Film,{'Segment|Rowing' if movie % 2 else 'segment|Drama'}\n"
+        for movie in range(101, 117, 3)
+    )
+    movies = movies.replace("Segment", "segment")
+    folder, out = write(tmp_path / "data", text_of(), movies=movies), tmp_path / "out"
+    assert segment.main(["--data", str(folder), "--out", str(out), "--k", "2", "--quiet"]) == 0
+    columns = pd.read_parquet(out / "assignments.parquet").columns.tolist()
+    assert columns[-3:] == ["Drama", "Rowing", "segment (category)"]
+    assert columns[1] == "segment"
+
+
+LOGS = st.lists(
+    st.tuples(
+        st.integers(1, 30),
+        st.sampled_from([1, 2, 5, 9]),
+        st.integers(1, 10).map(lambda halves: halves / 2),
+        st.integers(0, 2**31),
+    ),
+    min_size=12,
+    max_size=60,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=LOGS,
+    separator=st.sampled_from([",", ";", "\t", "|"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "latin-1", "utf-16"]),
+    has_header=st.booleans(),
+    ids=st.sampled_from(["integer", "float", "padded"]),
+    decimal=st.sampled_from([".", ","]),
+    n_parts=st.integers(1, 3),
+    compress=st.booleans(),
+    order=st.permutations([0, 1, 2, 3]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    partition_bytes=st.sampled_from([64, 1 << 20]),
+)
+def test_one_log_in_any_form(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows,
+    separator,
+    quoting,
+    encoding,
+    has_header,
+    ids,
+    decimal,
+    n_parts,
+    compress,
+    order,
+    newline,
+    partition_bytes,
+) -> None:
+    folder = tmp_path_factory.mktemp("forms")
+    (folder / "movies.csv").write_text("movieId,title,genres\n1,A,a\n2,B,b\n5,C,a|c\n9,D,\n")
+    (folder / "ratings").mkdir()
+    names = ["userId", "movieId", "rating", "timestamp"]
+
+    def write_user(user: int) -> str:
+        return {"integer": f"{user}", "float": f"{user}.0", "padded": f"{user:04d}"}[ids]
+
+    size = -(-len(rows) // n_parts)
+    for number, start in enumerate(range(0, len(rows), size)):
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, delimiter=separator, quoting=quoting, lineterminator=newline)
+        if has_header:
+            writer.writerow([names[i] for i in order])
+        for user, movie, stars, time in rows[start : start + size]:
+            fields = [write_user(user), movie, str(stars).replace(".", decimal), time]
+            writer.writerow([fields[i] for i in order])
+        data = text.getvalue().encode(encoding)
+        path = folder / "ratings" / f"{number}.csv"
+        if compress:
+            path = path.with_name(path.name + ".gz")
+            data = gzip.compress(data, mtime=0)
+        path.write_bytes(data)
+    columns = {
+        role: str(order.index(i) + 1) for i, role in enumerate(["user", "item", "rating", "time"])
+    }
+    reading = ReadingOptions(
+        {} if has_header else columns, TextOptions(has_header=has_header), None, (), "auto"
+    )
+    layout = detect_layout(str(folder), reading=reading)
+    catalogue = load_catalogue(layout)
+    files = probe_files(layout, string_movie_ids=False)
+    parts = [
+        aggregate_partition(fragments, catalogue.table())
+        for fragments in plan_partitions(files, partition_bytes)
+    ]
+    assert sum(summary.rejected for _, summary in parts) == 0
+    found = merge([statistics for statistics, _ in parts])
+    table = pd.DataFrame(rows, columns=names)
+    expected = table.groupby("userId")["rating"].agg(["size", "sum"])
+    users = [int(user) for user in found.users]
+    assert users == expected.index.tolist()
+    assert found.movies.tolist() == expected["size"].tolist()
+    assert found.rating_sum.tolist() == expected["sum"].tolist()
+    for genre, held in {"a": [1, 5], "b": [2], "c": [5]}.items():
+        code = catalogue.genres.index(genre)
+        sums = table[table["movieId"].isin(held)].groupby("userId")["rating"].sum()
+        wanted = sums.reindex(expected.index, fill_value=0.0)
+        assert found.sums[:, code].tolist() == wanted.tolist()
+
+
+def test_a_form_that_the_options_contradict(tmp_path: Path) -> None:
+    layout = detect_layout(
+        str(write(tmp_path / "data", text_of())),
+        reading=ReadingOptions(text=TextOptions(encoding="utf-16")),
+    )
+    with pytest.raises(DataError, match="is not in utf-16 at byte|no column userId"):
+        probe_files(layout)
