@@ -204,7 +204,10 @@ def _read_metadata(path: str) -> tuple[dict[int, _Movie], dict[str, int]]:
 
 def _without_blank(records: Iterator[list[str]]) -> Iterator[list[str]]:
     """Yield the records that hold anything: spreadsheets leave rows of separators."""
-    return (record for record in records if any(field.strip() for field in record))
+    for record in records:
+        # The first field that is not empty is hardly ever blank.
+        if next(filter(None, record), "").strip() or any(field.strip() for field in record):
+            yield record
 
 
 def _add_movie(
@@ -327,7 +330,7 @@ def _iterate_own(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, .
 
 def _check_lines(path: str, number: int, fields: Sequence[str]) -> None:
     """Check that a stray quote has not made one record of several lines."""
-    if any("\n" in field for field in fields):
+    if "\n" in "".join(fields):
         raise DataError(
             f"{path}, record {number}: a quoted field spans lines; close its quote, or write the "
             "field in one line"
@@ -381,6 +384,11 @@ def _choose_id_parser(
         return _parse_string_id
     if kind == "integer":
         return lambda field: _parse_id(field, allow_padding=True)
+    if all(
+        field.isdigit() and len(field) <= _SAFE_DIGITS and (field[0] != "0" or len(field) == 1)
+        for field in fields
+    ):
+        return _parse_id
     encoded = [field.encode() for field in fields]
     is_string = identifiers.is_string_column(encoded, max_damaged=_MAX_DAMAGED_IDS)
     return _parse_string_id if is_string else _parse_id
@@ -407,10 +415,16 @@ def _build_catalogue(
     movie_ids = sorted(movies)
     ordered = [movies[movie] for movie in movie_ids]
     names = _parse_categories(layout, ordered, notes)
-    n_items = Counter(name for held in names for name in held)
+    n_items: Counter[str] = Counter()
+    for fields, count in Counter(movie.fields for movie in ordered).items():
+        n_items.update(dict.fromkeys(names[fields], count))
     top = layout.catalogue.top if layout.catalogue else None
     genres, codes = categories.name_categories(layout.movies, n_items, layout.genres, top=top)
-    coded = [sorted({codes[name] for name in held if name in codes}) for held in names]
+    codes_of = {
+        fields: sorted({codes[name] for name in held if name in codes})
+        for fields, held in names.items()
+    }
+    coded = [codes_of[movie.fields] for movie in ordered]
     notes["without_genre"] = sum(not held for held in coded)
     offsets = np.zeros(len(ordered) + 1, np.int32)
     np.cumsum([len(held) for held in coded], out=offsets[1:])
@@ -428,8 +442,8 @@ def _build_catalogue(
 
 def _parse_categories(
     layout: Layout, movies: Sequence[_Movie], notes: dict[str, int]
-) -> list[list[str]]:
-    """Return the names of each movie's categories, without repetitions; count unreadable fields.
+) -> dict[tuple[str, ...], list[str]]:
+    """Return the names of the categories in each movie's fields; count unreadable fields.
 
     Raises
     ------
@@ -447,7 +461,9 @@ def _parse_categories(
         except categories.UnreadableError:
             parsed[text] = []
             unreadable.add(text)
-    damaged = [text for movie in movies for text in movie.fields if text in unreadable]
+    damaged = []
+    if unreadable:
+        damaged = [text for movie in movies for text in movie.fields if text in unreadable]
     notes["genres_unreadable"] = len(damaged)
     if len(damaged) > max(1, _MAX_UNREADABLE * len(movies)):
         raise DataError(
@@ -455,7 +471,7 @@ def _parse_categories(
             f"be read, such as {damaged[0][:80]!r}; write names with a separator, as in "
             "Action|Comedy, or a list of names"
         )
-    return [
-        list(dict.fromkeys(name for text in movie.fields for name in parsed[text]))
-        for movie in movies
-    ]
+    return {
+        fields: [name for text in fields for name in parsed[text]]
+        for fields in {movie.fields for movie in movies}
+    }

@@ -187,67 +187,82 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
         status = _OUTSIDE_GRAMMAR
         line = pos
         user = movie = _UINT0
-        quoted = data[pos] == _QUOTE
-        pos += np.uint64(quoted)
-        begin = pos
         digit = np.uint8(data[pos] - _ZERO)
+        quoted = False
+        if digit > _NINE:
+            if data[pos] != _QUOTE:
+                break
+            quoted = True
+            pos += _UINT1
+            digit = np.uint8(data[pos] - _ZERO)
+        begin = pos
         while digit <= _NINE:
             user = _UINT10 * user + np.uint64(digit)
             pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
-        n_digits = pos - begin
-        if n_digits == _UINT0 or n_digits > _MAX_DIGITS:
+        if pos == begin or pos - begin > _MAX_DIGITS:
             break
-        if data[begin] == _ZERO and n_digits > _UINT1:
+        if data[begin] == _ZERO and pos - begin > _UINT1:
             break
-        if data[pos] == _POINT:
-            pos += _UINT1
-            while data[pos] == _ZERO:
+        if data[pos] != delimiter or quoted:
+            if data[pos] == _POINT:
                 pos += _UINT1
-        if quoted:
-            if data[pos] != _QUOTE:
+                while data[pos] == _ZERO:
+                    pos += _UINT1
+            if quoted:
+                if data[pos] != _QUOTE:
+                    break
+                pos += _UINT1
+            if data[pos] != delimiter:
                 break
-            pos += _UINT1
-        if data[pos] != delimiter:
-            break
         pos += _UINT1
         if width == 2:
             if data[pos] != delimiter:
                 break
             pos += _UINT1
-        quoted = data[pos] == _QUOTE
-        pos += np.uint64(quoted)
-        begin = pos
         digit = np.uint8(data[pos] - _ZERO)
+        quoted = False
+        if digit > _NINE:
+            if data[pos] != _QUOTE:
+                break
+            quoted = True
+            pos += _UINT1
+            digit = np.uint8(data[pos] - _ZERO)
+        begin = pos
         while digit <= _NINE:
             movie = _UINT10 * movie + np.uint64(digit)
             pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
-        n_digits = pos - begin
-        if n_digits == _UINT0 or n_digits > _MAX_DIGITS:
+        if pos == begin or pos - begin > _MAX_DIGITS:
             break
-        if data[begin] == _ZERO and n_digits > _UINT1:
+        if data[begin] == _ZERO and pos - begin > _UINT1:
             break
-        if data[pos] == _POINT:
-            pos += _UINT1
-            while data[pos] == _ZERO:
+        if data[pos] != delimiter or quoted:
+            if data[pos] == _POINT:
                 pos += _UINT1
-        if quoted:
-            if data[pos] != _QUOTE:
+                while data[pos] == _ZERO:
+                    pos += _UINT1
+            if quoted:
+                if data[pos] != _QUOTE:
+                    break
+                pos += _UINT1
+            if data[pos] != delimiter:
                 break
-            pos += _UINT1
-        if data[pos] != delimiter:
-            break
         pos += _UINT1
         if width == 2:
             if data[pos] != delimiter:
                 break
             pos += _UINT1
-        quoted = data[pos] == _QUOTE
-        pos += np.uint64(quoted)
         digit = np.uint8(data[pos] - _ZERO)
+        quoted = False
         if digit > _NINE:
-            break
+            if data[pos] != _QUOTE:
+                break
+            quoted = True
+            pos += _UINT1
+            digit = np.uint8(data[pos] - _ZERO)
+            if digit > _NINE:
+                break
         halves = 2 * int(digit)
         pos += _UINT1
         digit = np.uint8(data[pos] - _ZERO)
