@@ -27,7 +27,8 @@ RATING_DTYPES: dict[str, type[np.generic]] = {
 #: The lowest and highest rating, stars. All layouts rate in half-stars or whole stars within it.
 SCALE = (0.5, 5.0)
 
-#: A genre is one of a segment's high-rated genres from this mean on.
+#: A genre is one of a segment's high-rated genres from this mean on, on the scale :data:`SCALE`; on
+#: another, from the same position.
 HIGH_RATED = 3.0
 
 #: Stability below which a segment should not be trusted, and from which on it is stable (Hennig
@@ -232,6 +233,8 @@ class SegmentProfile:
         nobody rated it.
     distance_p99
         99th percentile of the distances of its users to the centre.
+    scale
+        The lowest and the highest rating.
     stability
         Mean Jaccard similarity to the nearest segment of fits on resampled users; NaN where it was
         not measured.
@@ -248,6 +251,26 @@ class SegmentProfile:
     lift: NDArray[np.float64]
     distance_p99: float = float("nan")
     stability: float = float("nan")
+    scale: tuple[float, float] = SCALE
+
+    @property
+    def high_rating(self) -> float:
+        """The mean from which on a genre is high-rated.
+
+        Examples
+        --------
+        >>> import dataclasses, numpy as np
+        >>> empty = SegmentProfile(0, 1, 1.0, 1.0, 7.0, *[np.zeros(0)] * 4)
+        >>> empty.high_rating, dataclasses.replace(empty, scale=(1, 10)).high_rating
+        (3.0, 6.0)
+        """
+        (low, high), (first, last) = self.scale, SCALE
+        return round(low + (high - low) * (HIGH_RATED - first) / (last - first), 2)
+
+    @property
+    def unit(self) -> str:
+        """What ratings count."""
+        return "stars" if self.scale[1] <= SCALE[1] else "points"
 
     @property
     def is_weak(self) -> bool:
@@ -260,9 +283,9 @@ class SegmentProfile:
         return float(self.mean.mean())
 
     def high_rated(self, genres: tuple[str, ...]) -> list[str]:
-        """Return the genres with a mean of at least :data:`HIGH_RATED`, best first."""
+        """Return the genres with a mean of at least :attr:`high_rating`, best first."""
         order = np.argsort(-self.mean, kind="stable")
-        return [genres[g] for g in order if self.mean[g] >= HIGH_RATED]
+        return [genres[g] for g in order if self.mean[g] >= self.high_rating]
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,11 @@ class Layout:
         return self.parts or (self.ratings,)
 
     @property
+    def effective_scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating: what the user says, or the layout's."""
+        return self.reading.scale or self.scale
+
+    @property
     def files(self) -> list[str]:
         """Every file that is read."""
         return [*self.ratings_files, self.movies, *([self.links] if self.links else [])]

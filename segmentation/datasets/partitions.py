@@ -217,7 +217,7 @@ def _parse_head(
         columns,
         start,
         form.header_lines,
-        reading.scale or layout.scale,
+        layout.effective_scale,
         codec,
         is_streamed,
         encoding=form.encoding,

@@ -367,7 +367,9 @@ def describe_segments(
         )
         sums, histograms, points, labels = zip(*client.gather(tasks), strict=True)
         distance_p99 = _distance_percentiles(client, features, clusters.centers, histograms)
-        segment_profiles = profiles.build_profiles(profiles.merge_sums(sums), distance_p99)
+        segment_profiles = profiles.build_profiles(
+            profiles.merge_sums(sums), distance_p99, run.layout.effective_scale
+        )
         segment_personas = personas.assign_personas(segment_profiles, genres, playbook)
     run.cluster.trim_memory()
     return Segments(

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentation.schema import HIGH_RATED
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -217,7 +215,9 @@ def draw_genre_heatmap(
     order = np.argsort(-(weights @ means), kind="stable")
     figure, axes = _create_axes(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(genres))
     edges = (np.arange(n + 1) - 0.5 for n in means.shape)
-    image = axes.pcolormesh(*edges, means[:, order].T, cmap="YlGnBu", vmin=0, vmax=5)
+    image = axes.pcolormesh(
+        *edges, means[:, order].T, cmap="YlGnBu", vmin=0, vmax=profiles[0].scale[1]
+    )
     axes.invert_yaxis()
     axes.set_xticks(
         range(len(names)),
@@ -227,17 +227,20 @@ def draw_genre_heatmap(
     )
     axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
     axes.tick_params(length=0)
-    _write_means(axes, means[:, order])
+    _write_means(axes, means[:, order], profiles[0])
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0)
-    bar.set_label("mean stars", fontsize=8.5)
-    set_title(axes, "What each segment rates", "mean stars, unseen counts as 0; bold: 3 or more")
+    unit, high = profiles[0].unit, profiles[0].high_rating
+    bar.set_label(f"mean {unit}", fontsize=8.5)
+    subtitle = f"mean {unit}, unseen counts as 0; bold: {high:g} or more"
+    set_title(axes, "What each segment rates", subtitle)
     return render_png(figure)
 
 
-def _write_means(axes: Axes, means: NDArray[np.float64]) -> None:
+def _write_means(axes: Axes, means: NDArray[np.float64], profile: SegmentProfile) -> None:
+    dark = 0.58 * profile.scale[1]
     for (column, row), mean in np.ndenumerate(means):
         axes.text(
             column,
@@ -246,8 +249,8 @@ def _write_means(axes: Axes, means: NDArray[np.float64]) -> None:
             ha="center",
             va="center",
             fontsize=8,
-            color="white" if mean > 2.9 else INK,
-            fontweight="bold" if mean >= HIGH_RATED else "normal",
+            color="white" if mean > dark else INK,
+            fontweight="bold" if mean >= profile.high_rating else "normal",
             in_layout=False,  # Texts are within the axes: the layout can ignore them.
         )
 
@@ -265,7 +268,7 @@ def draw_segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str])
             [f"{p.movies_per_user:,.0f}" for p in profiles],
         ),
         (
-            "mean rating, stars",
+            f"mean rating, {profiles[0].unit}",
             [p.mean_rating for p in profiles],
             [f"{p.mean_rating:.2f}" for p in profiles],
         ),

@@ -30,8 +30,8 @@ _CAPTIONS = {
         "Scatter plot of users on two principal axes, coloured by segment",
     ),
     "genres": (
-        "Mean stars per genre and segment. A genre that a user has never rated counts as 0.",
-        "Heat map of mean stars by genre and segment",
+        "Mean rating per genre and segment. A genre that a user has never rated counts as 0.",
+        "Heat map of mean ratings by genre and segment",
     ),
     "sizes": (
         "The size of each segment, how many movies its users have rated, and how highly.",
@@ -75,7 +75,7 @@ def write_segments(
     rows = []
     for record in records:
         cells = [
-            "; ".join(value) if isinstance(value, list) else value
+            "; ".join(map(str, value)) if isinstance(value, list) else value
             for value in (record[name] for name in scalars)
         ]
         for genre in genres:
@@ -97,6 +97,7 @@ def build_segment_record(
         "movies_per_user": profile.movies_per_user,
         "mean_rating": profile.mean_rating,
         "stability": profile.stability,
+        "scale": list(profile.scale),
         "high_rated": profile.high_rated(genres),
         "genres": {
             genre: {column: float(getattr(profile, column)[g]) for column in _GENRE_COLUMNS}
@@ -142,6 +143,7 @@ def _parse_profile(record: Mapping[str, Any], genres: tuple[str, ...]) -> Segmen
     return SegmentProfile(
         **{name: record[name] for name in _PROFILE_COLUMNS},
         **arrays,
+        scale=(float(record["scale"][0]), float(record["scale"][1])),
         stability=float("nan") if stability is None else stability,
     )
 

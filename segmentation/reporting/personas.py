@@ -16,7 +16,7 @@ import numpy as np
 
 from segmentation.errors import UsageError
 from segmentation.reporting.text import join_names
-from segmentation.schema import HIGH_RATED, Persona, SegmentProfile
+from segmentation.schema import Persona, SegmentProfile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,7 @@ _PLACEHOLDERS = (
     "movies",
     "activity",
     "rating",
+    "unit",
     "breadth",
     "genre_count",
     "top_genres",
@@ -225,7 +226,7 @@ def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) ->
 
     segments = _min_max_scale(
         [
-            (np.log(p.movies_per_user), float((p.mean >= HIGH_RATED).mean()), p.satisfaction)
+            (np.log(p.movies_per_user), float((p.mean >= p.high_rating).mean()), p.satisfaction)
             for p in profiles
         ]
     )
@@ -285,13 +286,16 @@ def _describe_profile(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[
     """Return the values of the playbook's placeholders, except ``activity``."""
     best = [genres[g] for g in np.argsort(-profile.mean, kind="stable") if profile.coverage[g] > 0]
     high = profile.high_rated(genres)
-    weak = [g for g in np.argsort(profile.mean, kind="stable") if profile.mean[g] < HIGH_RATED]
+    weak = [
+        g for g in np.argsort(profile.mean, kind="stable") if profile.mean[g] < profile.high_rating
+    ]
     lift = np.nan_to_num(profile.lift, nan=0.0)
     lifted = [genres[g] for g in np.argsort(-lift, kind="stable") if lift[g] > 1.0][:3]
+    threshold = f"{profile.high_rating:g} {profile.unit}"
     breadth = (
-        f"{len(high)} of {len(genres)} genres reach a mean of {HIGH_RATED:g} stars"
+        f"{len(high)} of {len(genres)} genres reach a mean of {threshold}"
         if high
-        else f"no genre reaches a mean of {HIGH_RATED:g} stars"
+        else f"no genre reaches a mean of {threshold}"
     )
     return {
         "users": f"{profile.users:,}",
@@ -299,6 +303,7 @@ def _describe_profile(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[
         "share": _format_percent(profile.share),
         "movies": _format_number(profile.movies_per_user),
         "rating": f"{profile.mean_rating:.2f}",
+        "unit": profile.unit,
         "breadth": breadth,
         "genre_count": str(len(high)),
         "top_genres": join_names((high or best)[:3]) or "no genre in particular",
@@ -314,6 +319,11 @@ def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfil
     below = sum(p.movies_per_user < profile.movies_per_user for p in profiles)
     if len(profiles) == 1:
         return "on average"
+    n_same = len(profiles) - above - below - 1
+    if n_same == len(profiles) - 1:
+        return "as many as in every other segment"
+    if n_same:
+        return f"as many as in {n_same} other segment{'s' if n_same > 1 else ''}"
     if above == 0:
         return f"the most of the {len(profiles)} segments"
     if below == 0:

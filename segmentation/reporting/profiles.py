@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from segmentation.reporting.kernels import add_users
-from segmentation.schema import SegmentProfile, UserStatistics
+from segmentation.schema import SCALE, SegmentProfile, UserStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,11 @@ def order_by_activity(sums: Activity | ProfileSums) -> list[int]:
     return sorted(range(len(sums.users)), key=lambda c: (movies_per_user[c], sums.users[c], c))
 
 
-def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list[SegmentProfile]:
+def build_profiles(
+    sums: ProfileSums,
+    distance_p99: NDArray[np.float64],
+    scale: tuple[float, float] = SCALE,
+) -> list[SegmentProfile]:
     """Divide the sums into one profile per segment.
 
     Parameters
@@ -96,6 +100,8 @@ def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list
         The merged sums of all users. Every segment must have at least one user.
     distance_p99
         99th percentile of the distances to each segment's center, of shape (n_segments,).
+    scale
+        The lowest and the highest rating.
     """
     total_users = int(sums.users.sum())
     genre_totals = sums.genre_ratings.sum(axis=0)
@@ -119,6 +125,7 @@ def build_profiles(sums: ProfileSums, distance_p99: NDArray[np.float64]) -> list
                 coverage=covered / users,
                 lift=lift,
                 distance_p99=float(distance_p99[s]),
+                scale=scale,
             )
         )
     return profiles

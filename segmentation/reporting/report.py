@@ -62,6 +62,7 @@ def render_html(
         _load_template("report.html").render(
             facts=facts,
             segments=_build_segment_rows(profiles, personas, genres),
+            **_describe_scale(profiles[0]),
             figures=[
                 (caption, base64.b64encode(png).decode("ascii"), text)
                 for caption, (png, text) in figures.items()
@@ -80,16 +81,26 @@ def render_markdown(
     """Return the report as Markdown; ``figures`` maps a caption to a relative path."""
     return str(
         _load_template("report.md").render(
-            facts=facts, segments=_build_segment_rows(profiles, personas, genres), figures=figures
+            facts=facts,
+            segments=_build_segment_rows(profiles, personas, genres),
+            figures=figures,
+            **_describe_scale(profiles[0]),
         )
     )
+
+
+def _describe_scale(profile: SegmentProfile) -> dict[str, str]:
+    """Return what the templates call ratings, and the mean of a high-rated genre."""
+    return {"unit": profile.unit, "high_rating": f"{profile.high_rating:g}"}
 
 
 def format_segment_table(
     profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
 ) -> str:
     """Return the segments as a plain-text table for the terminal."""
-    rows = [("#", "segment", "users", "share", "movies/user", "stars", "genres rated ≥ 3")]
+    high_rating, unit = profiles[0].high_rating, profiles[0].unit
+    heading = f"genres rated ≥ {high_rating:g}"
+    rows = [("#", "segment", "users", "share", "movies/user", unit, heading)]
     for profile, persona in zip(profiles, personas, strict=True):
         high = profile.high_rated(genres)
         rows.append(

@@ -112,6 +112,7 @@ def test_segments_json(folder: RunFolder) -> None:
         "movies_per_user": 4.5,
         "mean_rating": 3.25,
         "stability": 0.9,
+        "scale": [0.5, 5.0],
         "high_rated": ["Comedy", "Drama"],
         "genres": {
             "Drama": {"mean": 3.5, "mean_rated": 3.5, "coverage": 1.0, "lift": 1.2},
@@ -131,7 +132,7 @@ def test_segments_csv(folder: RunFolder) -> None:
     table = pd.read_csv(folder.result_path("segments.csv"))
     assert list(table.columns) == [
         *("segment", "persona", "tagline", "users", "share", "movies_per_user", "mean_rating"),
-        *("stability", "high_rated", "summary", "product_strategy", "marketing_actions"),
+        *("stability", "scale", "high_rated", "summary", "product_strategy", "marketing_actions"),
         *("mean:Drama", "mean_rated:Drama", "coverage:Drama", "lift:Drama"),
         *("mean:Comedy", "mean_rated:Comedy", "coverage:Comedy", "lift:Comedy"),
         *("mean:War", "mean_rated:War", "coverage:War", "lift:War"),

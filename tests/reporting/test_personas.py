@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_placeholders_are_filled_with_the_figures_of_the_run() -> None:
         assert not any("$" in text for text in texts)
         assert len(persona.product_strategy) >= 2
         assert len(persona.marketing_actions) >= 2
-    assert "100 people (20% of the audience) with 5.0 films each" in low.summary
+    assert "100 people (20% of the audience) with 5.0 movies each" in low.summary
     assert "the fewest of the 2 segments" in low.summary
     assert "no genre reaches a mean of 3 stars" in low.summary
     assert "10 of 20 genres" in high.summary
@@ -206,3 +207,21 @@ def test_what_a_playbook_may_not_hold(tmp_path: Path, text: str, message: str) -
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         personas.load_playbook(path)
+
+
+def test_equal_activity_is_called_equal() -> None:
+    profiles = [profile(i, 10, 3, 2.5) for i in range(3)]
+    same = "as many as in every other segment"
+    assert {personas._describe_activity(p, profiles) for p in profiles} == {same}
+    more = [*profiles, profile(3, 20, 3, 2.5)]
+    told = [personas._describe_activity(p, more) for p in more]
+    assert told == ["as many as in 2 other segments"] * 3 + ["the most of the 4 segments"]
+
+
+def test_another_scale() -> None:
+    high = dataclasses.replace(profile(0, 10, 3, 2.5), scale=(1.0, 10.0))
+    assert (high.high_rating, high.unit) == (6.0, "points")
+    assert high.high_rated(KAGGLE_GENRES) == []
+    (persona,) = personas.assign_personas([high], KAGGLE_GENRES, personas.load_playbook())
+    assert "points" in persona.summary and "star" not in persona.summary
+    assert "no genre reaches a mean of 6 points" in persona.summary
