@@ -10,12 +10,12 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from jobs.options import option_names
+from jobs.options import option_names, read_config
 from jobs.signals import Terminated, persistent_interrupts
-from segmentation.errors import SegmentationError
+from segmentation.errors import DataError, SegmentationError
 from segmentation.redaction import make_printable
 
 DEFECT, WRONG_USAGE = 1, 2
@@ -30,6 +30,12 @@ class OneLineParser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments; the job's own parser reports those that it does not know."""
         arguments, unknown = self.parse_known_args(args, namespace)
+        if not unknown and arguments.config is not None:
+            # After the job's name, and before the options, which win.
+            given = list(sys.argv[1:] if args is None else args)
+            place = 1 if hasattr(arguments, "parser") else 0
+            given[place:place] = read_config(arguments.config)
+            arguments, unknown = self.parse_known_args(given, namespace)
         if unknown:
             parser = getattr(arguments, "parser", self)
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -49,6 +55,11 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the data can't be used, "
         "4 the cluster can't be used, 130 interrupted, 143 terminated.",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a TOML file with any of these options; those on the command line win",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument(
@@ -94,7 +105,8 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
             debug, resumable = arguments.debug, hasattr(arguments, "resume")
             job(arguments)
         if sys.stdout is not None:
-            sys.stdout.flush()
+            with _name_stdout():
+                sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         hint = "; --resume continues if a stage was finished" if resumable else ""
         _print_error(f"interrupted: no new result was left{hint}")
@@ -103,6 +115,10 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         # Nothing reads our output any more (`| head`): redirect it, or the flush at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except _OutputError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_error(f"error: stdout: {error}: the results are in their files")
+        return DataError.exit_status
     except SegmentationError as error:
         if debug:
             _print_lines(traceback.format_exc())
@@ -129,4 +145,19 @@ def _print_lines(text: str) -> None:
 
 def print_result(text: str = "") -> None:
     """Print a result on stdout, without the control characters that a quoted file may hold."""
-    print(make_printable(text))
+    with _name_stdout():
+        print(make_printable(text))
+
+
+class _OutputError(Exception):
+    """Stdout can't be written, though something reads it."""
+
+
+@contextlib.contextmanager
+def _name_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputError(error.strerror or error) from error

@@ -22,6 +22,55 @@ def option_names(fields: Iterable[str]) -> dict[str, str]:
     return {field: _OPTION_NAMES.get(field, "--" + field.replace("_", "-")) for field in fields}
 
 
+def read_config(path: str) -> list[str]:
+    """Return the options in a TOML file as arguments.
+
+    Keys are the options without the first hyphens, with hyphens or underscores. A list stands for
+    values with commas between them, a table for pairs such as ``user=id``.
+
+    Raises
+    ------
+    UsageError
+        If the file can't be read, or holds a value that no option has.
+    """
+    import tomllib
+
+    from segmentation.errors import UsageError
+
+    try:
+        values = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            "{config} {path}: can't be read as TOML: {reason}", "config", path=path, reason=reason
+        ) from error
+    arguments = []
+    for key, value in values.items():
+        option = "--" + key.replace("_", "-")
+        if isinstance(value, bool):
+            arguments += [option] if value else []
+        else:
+            arguments.append(f"{option}={_format_value(path, key, value)}")
+    return arguments
+
+
+def _format_value(path: str, key: str, value: object) -> str:
+    from segmentation.errors import UsageError
+
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value):
+        return ",".join(map(str, value))
+    if isinstance(value, dict) and all(isinstance(item, (str, int)) for item in value.values()):
+        return ",".join(f"{name}={item}" for name, item in value.items())
+    raise UsageError(
+        "{config} {path}: {key}: give a text, a number, true, a list or a table of texts",
+        "config",
+        path=path,
+        key=key,
+    )
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the options for the data, the output folder and the feature matrix."""
     add_source(parser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -104,7 +105,10 @@ def _parse_list(text: str) -> list[str]:
         entries = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            entries = ast.literal_eval(text)
+            with warnings.catch_warnings():
+                # Odd escapes are not worth a line on stderr.
+                warnings.simplefilter("ignore", SyntaxWarning)
+                entries = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             raise UnreadableError(text[:80]) from None
     if isinstance(entries, dict):

@@ -325,3 +325,56 @@ sys.exit(entrypoint.run_job(entrypoint.new_parser("x", "x"), job, []))
     assert done.returncode == status, done.stderr
     assert time.monotonic() - began < 20
     assert done.stderr.startswith("interrupted: no new result was left")
+
+
+def test_a_configuration_file(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = "".join(f"{user};{item};{user % 10};x\n" for user in range(1, 40) for item in (1, 2))
+    (folder / "log.csv").write_text("who;what;stars;note\n" + rows)
+    (folder / "movies.csv").write_text("movieId,title,genres\n1,A,x\n2,B,y\n")
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'data = "{folder}"\nratings = "log.csv"\nk = 2\nquiet = true\nscale = "1:10"\n'
+        "unrated = [0]\nmax_rejected = 0.5\noverwrite = false\n"
+        'columns = { user = "who", item = "what", rating = "stars" }\n'
+    )
+    arguments = ["--config", str(config), "--out", str(tmp_path / "out")]
+    assert segment.main(arguments) == 0
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert manifest["settings"]["k"] == 2
+    assert (manifest["rows"]["used"], manifest["rows"]["unrated"]) == (72, 6)
+    again = ["segment", *arguments, "--k", "3", "--overwrite"]
+    assert cli.main(again) == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["k"] == 3
+    capsys.readouterr()
+    for text, message in (
+        ("k = [", "--config {}: can't be read as TOML: "),
+        ("columns = [[1]]", "--config {}: columns: give a text, a number, true, a list or"),
+    ):
+        config.write_text(text)
+        assert segment.main(arguments) == 2
+        assert capsys.readouterr().err.startswith(f"error: {message.format(config)}")
+    config.write_text("kk = 3")
+    with pytest.raises(SystemExit) as caught:
+        segment.main(arguments)
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --kk=3" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")
+def test_a_full_disk_behind_stdout(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.segment", "--data", str(write_tiny(tmp_path / "data"))]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--k", "2", "--quiet", "--out", str(tmp_path / "out")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert done.stderr.endswith(
+        "error: stdout: No space left on device: the results are in their files\n"
+    )
+    assert (tmp_path / "out" / "run.json").exists()

@@ -223,5 +223,6 @@ def test_another_scale() -> None:
     assert (high.high_rating, high.unit) == (6.0, "points")
     assert high.high_rated(KAGGLE_GENRES) == []
     (persona,) = personas.assign_personas([high], KAGGLE_GENRES, personas.load_playbook())
-    assert "points" in persona.summary and "star" not in persona.summary
+    assert "points" in persona.summary
+    assert "star" not in persona.summary
     assert "no genre reaches a mean of 6 points" in persona.summary
