@@ -266,8 +266,15 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add the options for reading ratings: the limits, and deduplication."""
+    """Add the options for reading ratings: the limits, deduplication, and users with few."""
     add_limits(parser)
+    parser.add_argument(
+        "--min-ratings",
+        type=int,
+        default=1,
+        metavar="N",
+        help="users with fewer ratings are assigned to segments, and don't shape them (default: 1)",
+    )
     parser.add_argument(
         "--deduplicate",
         action="store_true",
@@ -379,6 +386,7 @@ def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
         "preset": arguments.preset,
         "join": arguments.join,
         "deduplicate": arguments.deduplicate,
+        "min_ratings": getattr(arguments, "min_ratings", 1),
         **({} if arguments.k_range is None else {"k_range": arguments.k_range}),
     }
 

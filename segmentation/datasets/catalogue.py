@@ -452,7 +452,7 @@ def _parse_categories(
     """
     texts = {text for movie in movies for text in movie.fields}
     separator = layout.catalogue.separator if layout.catalogue else None
-    form = categories.recognize_form(texts, separator)
+    form = categories.recognize_form(texts, separator, layout.genres)
     parsed: dict[str, list[str]] = {}
     unreadable: set[str] = set()
     for text in sorted(texts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 import warnings
@@ -42,7 +43,9 @@ class CategoryForm(NamedTuple):
     separator: str | None
 
 
-def recognize_form(texts: Collection[str], separator: str | None = None) -> CategoryForm:
+def recognize_form(
+    texts: Collection[str], separator: str | None = None, known: Collection[str] = ()
+) -> CategoryForm:
     """Return the form of a column of categories.
 
     Parameters
@@ -51,19 +54,40 @@ def recognize_form(texts: Collection[str], separator: str | None = None) -> Cate
         The fields of the column.
     separator
         What the user says; None to recognize it.
+    known
+        The layout's categories.
 
     Examples
     --------
     >>> recognize_form(["Action | Comedy", "Drama"]).separator
     '|'
+    >>> recognize_form(["Rock, Pop", "Pop", "Pop, Rock"]).separator
+    ','
+    >>> recognize_form(["Little, Brown", "Simon &amp; Schuster"]).separator
     >>> recognize_form(["['Action']", "[]"]).has_lists
     True
     """
     plain = [text for text in texts if text.strip() and not _is_list(text)]
     n_lists = sum(map(_is_list, texts))
     if separator is None:
-        separator = next((mark for mark in _SEPARATORS if any(mark in t for t in plain)), None)
+        plain = [html.unescape(text) for text in plain]
+        keys = {_make_key(name) for name in known}
+        separator = next((mark for mark in _SEPARATORS if _separates(mark, plain, keys)), None)
     return CategoryForm(n_lists > 0 and n_lists >= len(plain), separator)
+
+
+def _separates(mark: str, texts: Collection[str], known: Collection[str]) -> bool:
+    """Return whether a mark separates names, rather than being part of them.
+
+    Most of the names between two marks then occur in other texts, too, or are known.
+    """
+    split = [text.split(mark) for text in texts if mark in text]
+    if not split or mark == _SEPARATORS[0]:
+        return bool(split)
+    keys = [{_make_key(" ".join(name.split())) for name in text.split(mark)} for text in texts]
+    n_texts = Counter(key for names in keys for key in names)
+    pieces = {_make_key(" ".join(name.split())) for names in split for name in names} - _MISSING
+    return 2 * sum(n_texts[key] > 1 or key in known for key in pieces) > len(pieces)
 
 
 def _is_list(text: str) -> bool:
@@ -85,7 +109,7 @@ def parse_names(text: str, form: CategoryForm) -> list[str]:
     >>> parse_names('[{"id": 28, "name": "Action"}]', CategoryForm(True, None))
     ['Action']
     """
-    text = text.strip()
+    text = html.unescape(text).strip()
     if _PLAIN_LIST.fullmatch(text):
         names = _PLAIN_NAME.findall(text)
     elif _is_list(text):

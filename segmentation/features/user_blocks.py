@@ -100,6 +100,34 @@ def merge_by_user_range(
     return UserBlocks([block for block, _ in filled], [size for _, size in filled])
 
 
+def select_active(client: Client, blocks: UserBlocks, min_ratings: int) -> UserBlocks:
+    """Return the users with at least so many ratings."""
+    if min_ratings <= 1:
+        return blocks
+    n_blocks = len(blocks.statistics)
+    active = map_tasks(
+        client, "active", _select_active_users, blocks.statistics, [min_ratings] * n_blocks
+    )
+    sizes = client.gather(map_tasks(client, "count", _count_users, active))
+    filled = [(block, size) for block, size in zip(active, sizes, strict=True) if size]
+    return UserBlocks([block for block, _ in filled], [size for _, size in filled])
+
+
+def count_single(client: Client, blocks: UserBlocks) -> int:
+    """Return the number of users with one rating."""
+    return sum(client.gather(map_tasks(client, "single", _count_single, blocks.statistics)))
+
+
+def _count_single(block: UserStatistics) -> int:
+    return int((block.movies == 1).sum())
+
+
+def _select_active_users(block: UserStatistics, min_ratings: int) -> UserStatistics:
+    rows = block.movies >= min_ratings
+    columns: Any = (column[rows] for column in block)
+    return UserStatistics(*columns)
+
+
 def save_blocks(
     client: Client, path: Path, blocks: UserBlocks, genres: tuple[str, ...], ahead: int
 ) -> None:

@@ -74,8 +74,9 @@ def run_choose_k(
         with run.open_folder():
             catalogue = stages.load_catalogue(run)
             users = stages.aggregate_ratings(run, catalogue)
-            warnings = stages.collect_warnings(run, catalogue, users.rows)
-            X = stages.feature_matrix(run, users, len(catalogue.genres))
+            warnings = stages.collect_warnings(run, catalogue, users)
+            active = stages.select_active(run, users)
+            X = stages.feature_matrix(run, active, len(catalogue.genres))
             search = stages.choose_k(run, X)
             manifest = build_manifest(
                 run,

@@ -82,19 +82,24 @@ def run_segment(
             users = stages.aggregate_ratings(run, catalogue)
             if run.has_spare_memory(REQUIRED_MEMORY):
                 renderer.start()
-            warnings = stages.collect_warnings(run, catalogue, users.rows)
-            X = stages.feature_matrix(run, users, len(catalogue.genres))
-            search = stages.choose_k(run, X) if settings.k == "auto" else None
+            warnings = stages.collect_warnings(run, catalogue, users)
+            X = stages.feature_matrix(run, users.blocks, len(catalogue.genres))
+            active = stages.select_active(run, users)
+            X_active = X
+            if active.users < users.blocks.users:
+                X_active = stages.feature_matrix(run, active, len(catalogue.genres))
+            search = stages.choose_k(run, X_active) if settings.k == "auto" else None
             k = search.recommended if search is not None else int(settings.k)
-            clusters = stages.fit_k_means(run, X, users, k)
-            axes, pca_record = stages.fit_pca(run, X)
+            clusters = stages.fit_k_means(run, X_active, X, users, k)
+            axes, pca_record = stages.fit_pca(run, X_active)
             segments = stages.describe_segments(
                 run, X, users, clusters, axes, catalogue.genres, playbook
             )
+            warnings += stages.warn_of_small_segments(run, segments)
             stages.write_assignments(run, X, users, clusters, axes, segments, catalogue.genres)
             renderer.submit(_figure_data(run, users.blocks.users, segments, axes, catalogue))
             # Last of what is computed: the assignments do not wait for it.
-            quality = stages.evaluate_clustering(run, X, clusters)
+            quality = stages.evaluate_clustering(run, X_active, clusters)
             segments = stages.add_stability(segments, quality)
             manifest = build_manifest(
                 run,
@@ -102,7 +107,12 @@ def run_segment(
                 users=users.blocks.users,
                 movies=users.n_movies,
                 warnings=warnings,
-                kmeans={**clusters.record, **quality, **_compare_with_ground_truth(run)},
+                kmeans={
+                    **clusters.record,
+                    "users": active.users,
+                    **quality,
+                    **_compare_with_ground_truth(run),
+                },
                 pca=pca_record,
                 choose_k=None if search is None else stages.search_record(search),
             )

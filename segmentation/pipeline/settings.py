@@ -28,14 +28,14 @@ _FORM = {
     *("item", "category", "category_separator", "top_categories"),
 }
 _RATINGS = {"join", "max_rejected", "deduplicate", *_FORM}
-_SEARCH = {*_RATINGS, "preset", "seed", "k_range"}
+_SEARCH = {*_RATINGS, "preset", "seed", "k_range", "min_ratings"}
 #: stage → the settings, besides the data, that its result depends on; "run" is the whole job.
 _STAGE_KEYS = {
     "ratings": _RATINGS,
     "choose_k": _SEARCH,
     "kmeans": {*_SEARCH, "k"},
     "quality": {*_SEARCH, "k"},
-    "pca": {*_RATINGS, "preset"},
+    "pca": {*_RATINGS, "preset", "min_ratings"},
     "run": {*_SEARCH, "k", "playbook"},
     "convert": {"max_rejected", *_FORM},
 }
@@ -64,6 +64,8 @@ class Settings:
         Keep only the latest rating of each item by each user.
     playbook
         Path of a playbook; None for the project's.
+    min_ratings
+        Users with fewer ratings are assigned to segments, and don't shape them.
     columns, separator, decimal, encoding, has_header
         The form of text files, see :class:`segmentation.datasets.reading.ReadingOptions`; None for
         what is recognized.
@@ -91,6 +93,7 @@ class Settings:
     max_rejected: float = 0.01
     deduplicate: bool = False
     playbook: str | None = None
+    min_ratings: int = 1
     columns: Mapping[str, str] | None = None
     separator: str | None = None
     decimal: str | None = None
@@ -146,6 +149,10 @@ class Settings:
                 "{max_rejected} {value:g}: give a share from 0 to 1",
                 "max_rejected",
                 value=self.max_rejected,
+            )
+        if self.min_ratings < 1:
+            raise UsageError(
+                "{min_ratings} {value}: give at least 1", "min_ratings", value=self.min_ratings
             )
         if self.partition_bytes is not None and self.partition_bytes < 1024:
             raise UsageError("{partition_bytes}: give at least 1 KiB", "partition_bytes")

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 FIGURE_USERS = 100_000
 #: From this share of unmapped ratings a run warns about its catalogue.
 _UNMAPPED_WARNING = 0.05
+#: The same for users with a single rating.
+_SINGLE_WARNING = 0.5
+#: A segment of fewer users is too small to describe.
+SMALL_SEGMENT = 10
 #: The estimators and what they import: dask-ml, scikit-learn, SciPy.
 _ESTIMATOR_MODULES = ("segmentation.estimators.kmeans", "segmentation.estimators.pca")
 
@@ -161,10 +165,17 @@ def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
         )
 
 
-def collect_warnings(run: RunContext, catalogue: Catalogue, rows: Mapping[str, int]) -> list[str]:
+def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUsers) -> list[str]:
     """Report what is odd about the data on the terminal, and return it for the manifest."""
-    layout = run.layout
+    layout, rows = run.layout, users.rows
     warnings = []
+    if run.settings.min_ratings == 1:
+        single = user_blocks.count_single(run.cluster.client, users.blocks) / users.blocks.users
+        if single > _SINGLE_WARNING:
+            warnings.append(
+                f"{single:.0%} of the users have a single rating, which says little about them: "
+                "with --min-ratings 2 they are assigned to segments, and don't shape them"
+            )
     if layout.name == "kaggle" and run.settings.effective_join == "direct":
         warnings.append(catalogues.direct_join_warning(catalogue))
     else:
@@ -187,9 +198,50 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, rows: Mapping[str, i
     return warnings
 
 
-def feature_matrix(run: RunContext, users: AggregatedUsers, n_genres: int) -> da.Array:
-    """Return the matrix to cluster, of shape (n_users, n_genres)."""
-    return presets.feature_matrix(run.cluster.client, users.blocks, run.settings.preset, n_genres)
+def feature_matrix(run: RunContext, blocks: UserBlocks, n_genres: int) -> da.Array:
+    """Return the features of users, of shape (n_users, n_genres)."""
+    return presets.feature_matrix(run.cluster.client, blocks, run.settings.preset, n_genres)
+
+
+def warn_of_small_segments(run: RunContext, segments: Segments) -> list[str]:
+    """Report segments of a few users on the terminal, and return that for the manifest."""
+    small = [profile for profile in segments.profiles if profile.users < SMALL_SEGMENT]
+    if not small:
+        return []
+    listed = ", ".join(f"{profile.segment} ({profile.users:,})" for profile in small)
+    plural = "s" if len(small) > 1 else ""
+    warning = (
+        f"fewer than {SMALL_SEGMENT} users in segment{plural} {listed}: the figures are those of "
+        "single people, and may be chance"
+    )
+    run.progress.warn(f"  warning: {warning}")
+    return [warning]
+
+
+def select_active(run: RunContext, users: AggregatedUsers) -> UserBlocks:
+    """Return the users that shape the segments: those with enough ratings.
+
+    Raises
+    ------
+    DataError
+        If nobody has.
+    """
+    least = run.settings.min_ratings
+    active = user_blocks.select_active(run.cluster.client, users.blocks, least)
+    n_users, n_few = users.blocks.users, users.blocks.users - active.users
+    if not active.users:
+        raise DataError(
+            "{min_ratings} {least}: none of {n_users:,} users has so many ratings: lower it",
+            "min_ratings",
+            least=least,
+            n_users=n_users,
+        )
+    if n_few:
+        run.progress.say(
+            f"  users: {n_few:,} of {n_users:,} have fewer than {least} ratings: they are assigned "
+            "to segments, and don't shape them"
+        )
+    return active
 
 
 def choose_k(run: RunContext, X: da.Array) -> KSearch:
@@ -254,8 +306,17 @@ def _too_few_users_to_search(what: str, n_users: int, low: int, high: int) -> Da
     )
 
 
-def fit_k_means(run: RunContext, X: da.Array, users: AggregatedUsers, k: int) -> Clustering:
+def fit_k_means(
+    run: RunContext, X_active: da.Array, X: da.Array, users: AggregatedUsers, k: int
+) -> Clustering:
     """Fit K-Means, and number the segments by rising movies per user.
+
+    Parameters
+    ----------
+    X_active
+        The features of the users that shape the segments.
+    X
+        Those of all users.
 
     Raises
     ------
@@ -270,10 +331,10 @@ def fit_k_means(run: RunContext, X: da.Array, users: AggregatedUsers, k: int) ->
     from segmentation.estimators.kmeans import KMeans
 
     with run.progress.stage("kmeans", "K-Means") as stage:
-        if X.shape[0] < k:
-            raise _too_few_users("user", X.shape[0], k)
+        if X_active.shape[0] < k:
+            raise _too_few_users("user", X_active.shape[0], k)
         try:
-            model = KMeans(n_clusters=k, random_state=run.settings.seed).fit(X)
+            model = KMeans(n_clusters=k, random_state=run.settings.seed).fit(X_active)
         except TooFewDistinctRowsError as error:
             raise _too_few_users("distinct user", error.n_distinct, k) from error
         activity = _measure_activity(run.cluster.client, X, users.blocks, model.cluster_centers_)

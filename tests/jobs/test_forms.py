@@ -492,3 +492,46 @@ def test_a_form_that_the_options_contradict(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="is not in utf-16 at byte|no column userId"):
         probe_files(layout)
+
+
+def test_users_with_few_ratings_do_not_shape_the_segments(tmp_path: Path, capsys) -> None:
+    """The centres are those of a log without them, and everybody is assigned."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (user, 101 + 3 * item, int(rng.integers(1, 11)) / 2, 7)
+        for user in range(1, 121)
+        for item in rng.choice(6, 1 if user % 4 else 5, replace=False)
+    ]
+    many = [row for row in rows if row[0] % 4 == 0]
+    outs = {}
+    for name, log, options in (("all", rows, ["--min-ratings", "2"]), ("many", many, [])):
+        outs[name] = tmp_path / name
+        folder = write(tmp_path / f"data {name}", text_of(log))
+        arguments = ["--data", str(folder), "--out", str(outs[name]), "--k", "3"]
+        assert segment.main([*arguments, *options]) == 0
+    error = capsys.readouterr().err
+    assert "users: 90 of 120 have fewer than 2 ratings: they are assigned to segments" in error
+    models = [json.loads((out / "model" / "model.json").read_text()) for out in outs.values()]
+    centers = [np.array([s["center"] for s in model["segments"]]) for model in models]
+    order = [np.lexsort(each.T) for each in centers]
+    np.testing.assert_allclose(centers[0][order[0]], centers[1][order[1]], atol=1e-6)
+    users = pd.read_parquet(outs["all"] / "assignments.parquet")
+    assert len(users) == 120
+    assert json.loads((outs["all"] / "run.json").read_text())["kmeans"]["users"] == 30
+    folder = tmp_path / "data all"
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "no"), "--k", "3", "--quiet"]
+    assert segment.main([*arguments, "--min-ratings", "6"]) == 3
+    assert "--min-ratings 6: none of 120 users has so many ratings: lower it" in (
+        capsys.readouterr().err
+    )
+    assert segment.main([*arguments, "--overwrite"]) == 0
+    error = capsys.readouterr().err
+    assert "warning: 75% of the users have a single rating, which says little about them" in error
+
+
+def test_a_segment_of_a_few_people_is_called_small(tmp_path: Path, capsys) -> None:
+    folder = write(tmp_path / "data", text_of())
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]
+    assert segment.main(arguments) == 0
+    assert "warning: fewer than 10 users in segments 0 (" in (capsys.readouterr().err)
+    assert "fewer than 10 users in segments 0 (" in (tmp_path / "out" / "report.md").read_text()
