@@ -85,7 +85,7 @@ def test_random_order_by_a_shuffle(
     """Dask's shuffle gives the same result, and rejected rows keep their line numbers."""
     header, *lines = (data / "ratings.csv").read_text().splitlines(keepends=True)
     random.Random(1).shuffle(lines)
-    lines[4_000:4_000] = ["7,bad,3.5,1\n"] * 3
+    lines[4_000:4_000] = ["7,1.5,3.5,1\n"] * 3
     folder = copy(data, tmp_path / "data")
     (folder / "ratings.csv").write_text(header + "".join(lines))
     monkeypatch.setattr(aggregate, "_SUMS_DIVISOR", 10**9)
