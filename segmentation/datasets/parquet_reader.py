@@ -197,10 +197,16 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
     is_rejected = np.logical_or.reduce(list(masks.values()))
     rejected = []
     for row in np.flatnonzero(is_rejected):
-        (cells,) = batch.slice(int(row), 1).to_pylist()
-        text = ",".join("" if cells[name] is None else str(cells[name]) for name in _REQUIRED)
+        cells = {name: _read_cell(batch.column(name), int(row)) for name in _REQUIRED}
+        text = b",".join(cells.values())
         reason = next(reason for reason, mask in masks.items() if mask[row])
-        rejected.append(LineReject(int(row), reason, text.encode()))
+        name, _, _ = reason.partition(" ")
+        is_parsed = name not in file.string_columns and _is_string_type(batch.column(name).type)
+        if is_parsed and cells[name]:
+            # Of a string there is more to say than that it is no integer.
+            why = identifiers.parse_integer(cells[name], allow_padding=file.allow_padding)
+            reason = f"{name} {why}"
+        rejected.append(LineReject(int(row), reason, text))
     is_kept = ~(is_rejected | is_unrated)
     if not is_kept.all():
         columns = tuple(
@@ -211,6 +217,20 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
     frame = identifiers.to_frame(dict(zip(names, columns, strict=True)))
     n_unrated = int((is_unrated & ~is_rejected).sum())
     return ParsedChunk(frame, tuple(rejected), batch.num_rows, unrated=n_unrated)
+
+
+def _read_cell(column: pa.Array, row: int) -> bytes:
+    """Return a cell as text; strings may hold bytes that are not UTF-8."""
+    import pyarrow as pa
+
+    value = column[row]
+    if isinstance(value, pa.DictionaryScalar):
+        value = value.value
+    if not value.is_valid:
+        return b""
+    if pa.types.is_string(value.type) or pa.types.is_large_string(value.type):
+        return bytes(value.as_buffer())
+    return str(value.as_py()).encode()
 
 
 def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -291,3 +292,13 @@ def test_garbage_is_counted_in_full_and_listed_in_part(monkeypatch: pytest.Monke
     assert [len(reject.text) for reject in chunk.rejected] == [1, 1_000, 1]
     assert chunk.unlisted == 200_002 - 3
     assert (len(chunk.ratings), chunk.lines) == (1, 200_003)
+
+
+def test_a_long_quoted_field_is_one_field_in_every_process() -> None:
+    """Whatever another module has set as the limit of the csv module."""
+    line = b'1,10,4.0,"' + b"a," * 100_000 + b'"'
+    limit = csv.field_size_limit(1_000)
+    try:
+        assert len(split_line(INTEGER_IDS, line)) == 4
+    finally:
+        csv.field_size_limit(limit)

@@ -103,7 +103,30 @@ def test_strings_as_integers(tmp_path: Path) -> None:
     file = write(tmp_path / "r.parquet", ratings(movieId=[" 10", "x", None]))
     chunk = read(RatingsFormat(**{**vars(file), "string_columns": ()}))
     assert chunk.ratings[MOVIE].tolist() == [10]
-    assert [reject.reason for reject in chunk.rejected] == ["movieId is not a 64-bit integer"] * 2
+    reasons = ["movieId is text", "movieId is not a 64-bit integer"]
+    assert [reject.reason for reject in chunk.rejected] == reasons
+
+
+def test_strings_that_are_not_utf_8(tmp_path: Path) -> None:
+    movies = pa.array([b"10", b"\xff"], pa.binary()).view(pa.string())
+    columns = [pa.array([1, 2]), movies, pa.array([4.0, 3.0])]
+    table = pa.Table.from_arrays(columns, [USER, MOVIE, RATING])
+    pq.write_table(table, tmp_path / "r.parquet")
+    file = probe_parquet(str(tmp_path / "r.parquet"), 1, (0.5, 5.0))
+    size = (tmp_path / "r.parquet").stat().st_size
+    chunk = read(RatingsFormat(**{**vars(file), "size": size, "string_columns": ()}))
+    assert chunk.ratings[MOVIE].tolist() == [10]
+    assert [reject.text for reject in chunk.rejected] == [b"2,\xff,3.0"]
+    with pytest.raises(DataError, match="can't be read .Invalid UTF8 sequence in input"):
+        read(RatingsFormat(**{**vars(file), "size": size}))
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    columns = [pa.array([1]), pa.array([2]), pa.array([10]), pa.array([4.0])]
+    names = [USER, USER, MOVIE, RATING]
+    pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match="r.parquet: names column userId twice; keep one of them"):
+        probe_parquet(str(tmp_path / "r.parquet"), 1, (0.5, 5.0))
 
 
 def test_rejected_rows(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -325,3 +326,33 @@ def test_the_terminal(data: Path, tmp_path: Path, capsys) -> None:
     assert "60,000 ratings, sorted by user, in 1 part" in output.out
     assert output.out.endswith(f"data: {out} (for --data)\n")
     assert "Parquet: 60,000 ratings in 1 part" in output.err
+
+
+@pytest.mark.parametrize("manifest", [None, "{", '{"job": "convert", "parquet": {"parts": 1e999}}'])
+def test_parts_that_are_named_themselves_are_checked(
+    data: Path, copied: Path, tmp_path: Path, capsys, manifest: str | None
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(copied, out)
+    (out / "ratings.parquet" / "part-00002.parquet").unlink()
+    message = "its run.json lists"
+    if manifest is not None:
+        (out / "run.json").write_text(manifest)
+        message = "is no manifest of"
+    for source, ratings in (
+        (out, []),
+        (data, ["--ratings", f"{out}/ratings.parquet"]),
+        (out, ["--ratings", f"{out}/ratings.parquet/"]),
+    ):
+        arguments = ["--data", str(source), "--out", str(tmp_path / "out"), "--quiet"]
+        assert segment.main([*arguments, *ratings]) == 3
+        assert message in capsys.readouterr().err
+
+
+def test_a_pipe_in_the_place_of_a_manifest(copied: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(copied, out)
+    (out / "run.json").unlink()
+    os.mkfifo(out / "run.json")
+    assert segment.main(["--data", str(out), "--out", str(tmp_path / "out"), "--quiet"]) == 3
+    assert "run.json: is no manifest of" in capsys.readouterr().err

@@ -91,3 +91,21 @@ def test_a_header_without_an_end_is_no_row(data: Path, capsys) -> None:
     (data / "ratings.csv").write_text("userId,movieId,rating," + "x" * 70_000 + "\n1,10,4.0,1\n")
     assert run(data, "out") == 3
     assert "ratings.csv, line 1: no line end within 64 KiB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["zip://movies.csv::{}/no.zip", "tar://movies.csv::{}/no.zip"])
+def test_an_archive_that_is_none(tmp_path: Path, capsys, place: str) -> None:
+    (tmp_path / "no.zip").write_text("no archive")
+    data = place.format(tmp_path)
+    assert segment.main(["--data", data, "--out", str(tmp_path / "out"), "--quiet"]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {data}")
+    assert "can't be read as an archive" in error
+
+
+def test_data_whose_name_is_not_utf_8(tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path / "out"), "--quiet"]
+    assert segment.main(["--data", os.fsdecode(b"ml\xff"), *out]) == 2
+    assert capsys.readouterr().err == (
+        "error: --data: its name is not valid UTF-8: rename it, or link to it\n"
+    )

@@ -200,6 +200,11 @@ def test_ordinals() -> None:
         (PERSONA.replace("$users", "5 $ each") + EVERYONE, r"a \$ without a name .* write \$\$"),
         (PERSONA + EVERYONE + "\n[colours]\nred = 1\n", "unknown: colours: keep"),
         ("title = 'x'\n" + PERSONA + EVERYONE, "unknown: title: keep"),
+        ("title = " + "9" * 5_000 + "\n" + PERSONA + EVERYONE, "can't be read as a playbook: "),
+        (
+            PERSONA.replace("$users", "x" * 5_001) + EVERYONE,
+            "a name may have 60 characters, and another text 5,000",
+        ),
     ],
 )
 def test_what_a_playbook_may_not_hold(tmp_path: Path, text: str, message: str) -> None:
