@@ -251,9 +251,10 @@ def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     )
     done = command("bash", "-c", line)
     assert done.returncode == 0
-    # Even --quiet shows that the tiny catalogue lacks a movie.
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("  warning: 16.7% of the ratings are of movies")
+    # Even --quiet shows that the tiny catalogue lacks a movie, and that the audience is tiny.
+    first, second = done.stderr.splitlines()
+    assert first.startswith("  warning: 16.7% of the ratings are of movies")
+    assert second.startswith("  warning: fewer than 10 users in segments 0 (1), 1 (1): ")
 
 
 def test_default_out_is_under_runs(tmp_path: Path, monkeypatch, capsys) -> None:
