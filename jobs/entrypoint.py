@@ -32,10 +32,10 @@ class OneLineParser(argparse.ArgumentParser):
         arguments, unknown = self.parse_known_args(args, namespace)
         if not unknown and arguments.config is not None:
             # After the job's name, and before the options, which win.
-            given = list(sys.argv[1:] if args is None else args)
+            options = list(sys.argv[1:] if args is None else args)
             place = 1 if hasattr(arguments, "parser") else 0
-            given[place:place] = read_config(arguments.config)
-            arguments, unknown = self.parse_known_args(given, namespace)
+            options[place:place] = read_config(arguments.config)
+            arguments, unknown = self.parse_known_args(options, namespace)
         if unknown:
             parser = getattr(arguments, "parser", self)
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -201,22 +201,21 @@ def parse_form(arguments: argparse.Namespace) -> dict[str, Any]:
     from segmentation.datasets.reading import parse_columns
     from segmentation.datasets.text_form import parse_encoding, parse_separator
 
-    given = vars(arguments)
+    columns, separator, encoding = arguments.columns, arguments.separator, arguments.encoding
     return {
-        "columns": parse_columns(given["columns"]) if given["columns"] is not None else None,
-        "separator": parse_separator(given["separator"]) if given["separator"] else None,
-        "decimal": given["decimal"],
-        "encoding": parse_encoding(given["encoding"]) if given["encoding"] else None,
-        "has_header": not given["no_header"],
-        "scale": _parse_scale(given["scale"]),
-        "unrated": _parse_unrated(given["unrated"]),
-        **{
-            name: given[name]
-            for name in (
-                *("ids", "catalogue", "item", "category", "category_separator"),
-                "top_categories",
-            )
-        },
+        "columns": None if columns is None else parse_columns(columns),
+        "separator": None if separator is None else parse_separator(separator),
+        "decimal": arguments.decimal,
+        "encoding": None if encoding is None else parse_encoding(encoding),
+        "has_header": not arguments.no_header,
+        "scale": _parse_scale(arguments.scale),
+        "unrated": _parse_unrated(arguments.unrated),
+        "ids": arguments.ids,
+        "catalogue": arguments.catalogue,
+        "item": arguments.item,
+        "category": arguments.category,
+        "category_separator": arguments.category_separator,
+        "top_categories": arguments.top_categories,
     }
 
 
@@ -369,7 +368,7 @@ def parse_execution(arguments: argparse.Namespace) -> Execution:
 def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the options for the data, its form, the seed and the limits."""
     return {
-        **(parse_form(arguments) if hasattr(arguments, "columns") else {}),
+        **parse_form(arguments),
         "data": arguments.data,
         "ratings": arguments.ratings,
         "seed": arguments.seed,
@@ -386,7 +385,7 @@ def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
         "preset": arguments.preset,
         "join": arguments.join,
         "deduplicate": arguments.deduplicate,
-        "min_ratings": getattr(arguments, "min_ratings", 1),
+        "min_ratings": arguments.min_ratings,
         **({} if arguments.k_range is None else {"k_range": arguments.k_range}),
     }
 

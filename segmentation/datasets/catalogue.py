@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 #: Two movies of every MovieLens data set. If their ids map to other movies, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
 
-_MAX_ID = 2**63 - 1
 #: Any integer of this many digits fits in 64 bits.
 _SAFE_DIGITS = 18
 #: A larger share of a catalogue's ids that are no integers makes them texts.
@@ -283,14 +282,15 @@ def _iterate_items(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str,
             for record in records
         )
     if layout.catalogue is not None:
-        return _iterate_own(layout)
+        return _iterate_custom(layout)
     return _iterate_grouplens(layout.movies)
 
 
 def _iterate_grouplens(path: str) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
     records = csv_records.read_records(path, _GROUPLENS_COLUMNS)
     header = [name.strip() for name in next(records, [])]
-    if len(header) == _N_ITEM_COLUMNS + len(_ITEM_GENRES) and {*header[-19:]} <= {"0", "1"}:
+    flags = header[_N_ITEM_COLUMNS:]
+    if len(flags) == len(_ITEM_GENRES) and {*flags} <= {"0", "1"}:
         raise DataError(
             f"{path}: is u.item of MovieLens 100K; name it u.item, and its ratings u.data"
         )
@@ -304,7 +304,7 @@ def _iterate_grouplens(path: str) -> Iterator[tuple[str | None, str, tuple[str, 
             yield None, "", ()
 
 
-def _iterate_own(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
+def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
     """Yield the records of a catalogue whose columns the user names."""
     options, path = layout.catalogue, layout.movies
     assert options is not None
@@ -312,8 +312,8 @@ def _iterate_own(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, .
     header = [name.strip() for name in next(records, [])]
     is_wide = options.category not in header and "," in options.category
     names = [name.strip() for name in options.category.split(",")] if is_wide else []
-    wanted = [options.item, *(names or [options.category])]
-    item, *places = _find_columns(path, header, wanted)
+    columns = [options.item, *(names or [options.category])]
+    item, *places = _find_columns(path, header, columns)
     title = next((header.index(name) for name in _TITLES if name in header), item)
     for number, record in enumerate(_without_blank(records), 2):
         if not _fits(record, header):
@@ -322,8 +322,8 @@ def _iterate_own(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, .
         _check_lines(path, number, [record[i] for i in (item, title, *places)])
         if is_wide:
             flags = zip(names, places, strict=True)
-            held = tuple(name for name, i in flags if record[i].strip().lower() not in _FALSE)
-            yield record[item], record[title], held
+            fields = tuple(name for name, i in flags if record[i].strip().lower() not in _FALSE)
+            yield record[item], record[title], fields
         else:
             yield record[item], record[title], (record[places[0]],)
 
@@ -362,8 +362,8 @@ def _iterate_flags(
         if len(flags) != len(genres):
             yield None, "", ()
             continue
-        held = tuple(name for name, flag in zip(genres, flags, strict=True) if flag.strip() == "1")
-        yield record[0], record[1], held
+        pairs = zip(genres, flags, strict=True)
+        yield record[0], record[1], tuple(name for name, flag in pairs if flag.strip() == "1")
 
 
 def _find_columns(path: str, header: Sequence[str], names: Sequence[str]) -> list[int]:
@@ -421,20 +421,20 @@ def _build_catalogue(
     top = layout.catalogue.top if layout.catalogue else None
     genres, codes = categories.name_categories(layout.movies, n_items, layout.genres, top=top)
     codes_of = {
-        fields: sorted({codes[name] for name in held if name in codes})
-        for fields, held in names.items()
+        fields: sorted({codes[name] for name in names_in_fields if name in codes})
+        for fields, names_in_fields in names.items()
     }
     coded = [codes_of[movie.fields] for movie in ordered]
-    notes["without_genre"] = sum(not held for held in coded)
+    notes["without_genre"] = sum(not row for row in coded)
     offsets = np.zeros(len(ordered) + 1, np.int32)
-    np.cumsum([len(held) for held in coded], out=offsets[1:])
+    np.cumsum([len(row) for row in coded], out=offsets[1:])
     if not offsets[-1]:
         raise DataError(f"{layout.movies}: no movie has a readable genre; fix the genres column")
     return Catalogue(
         np.array(movie_ids, np.int64 if isinstance(movie_ids[0], int) else np.bytes_),
         genres,
         offsets,
-        np.array([code for held in coded for code in held], np.int32),
+        np.array([code for row in coded for code in row], np.int32),
         tuple(movie.title for movie in ordered),
         notes,
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Largest number of categories.
 MAX_CATEGORIES = 1_000
-#: Separators that are recognized; the first that occurs in a column is its separator.
+#: Separators that are recognized, in the order of preference.
 _SEPARATORS = ("|", ";", ",")
 #: Names that stand for no category, in lower case.
 _MISSING = frozenset(("", "(no genres listed)", "nan", "none", "null", "n/a", "na", "unknown"))
@@ -81,13 +81,16 @@ def _separates(mark: str, texts: Collection[str], known: Collection[str]) -> boo
 
     Most of the names between two marks then occur in other texts, too, or are known.
     """
-    split = [text.split(mark) for text in texts if mark in text]
-    if not split or mark == _SEPARATORS[0]:
-        return bool(split)
-    keys = [{_make_key(" ".join(name.split())) for name in text.split(mark)} for text in texts]
-    n_texts = Counter(key for names in keys for key in names)
-    pieces = {_make_key(" ".join(name.split())) for names in split for name in names} - _MISSING
+    if mark == _SEPARATORS[0]:
+        return any(mark in text for text in texts)
+    keys = {text: {_make_key(_normalize(name)) for name in text.split(mark)} for text in texts}
+    n_texts = Counter(key for names in keys.values() for key in names)
+    pieces = {key for text, names in keys.items() if mark in text for key in names} - _MISSING
     return 2 * sum(n_texts[key] > 1 or key in known for key in pieces) > len(pieces)
+
+
+def _normalize(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _is_list(text: str) -> bool:
@@ -118,7 +121,7 @@ def parse_names(text: str, form: CategoryForm) -> list[str]:
         raise UnreadableError(text[:80])
     else:
         names = text.split(form.separator) if form.separator else [text]
-    names = [" ".join(name.split()) for name in names]
+    names = [_normalize(name) for name in names]
     return [name for name in names if name.casefold() not in _MISSING]
 
 
@@ -187,8 +190,8 @@ def name_categories(
     known_keys = {_make_key(name): name for name in known}
     if top is not None:
         sizes = {key: sum(counter.values()) for key, counter in spellings.items()}
-        kept = sorted(sizes, key=lambda key: (-sizes[key], key))[:top]
-        spellings = {key: spellings[key] for key in kept}
+        largest = sorted(sizes, key=lambda key: (-sizes[key], key))[:top]
+        spellings = {key: spellings[key] for key in largest}
     if len(spellings) > MAX_CATEGORIES:
         raise DataError(
             "{path}: has {found:,} categories, and at most {most:,} can be used: keep those of the "

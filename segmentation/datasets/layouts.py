@@ -76,8 +76,8 @@ _DEFINITIONS = (
     _Definition("grouplens-dat", "movies.dat", (), ("ratings",), ".dat", GROUPLENS_GENRES),
     _Definition("movielens-100k", "u.item", (), ("u",), ".data", GROUPLENS_GENRES, b"\t"),
 )
-#: The layout of a catalogue that the user names.
-_OWN = "own"
+#: The layout of a catalogue that the user names, and the one whose ratings it looks for.
+_CUSTOM, _CUSTOM_RATINGS = "own", _DEFINITIONS[1]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def detect_layout(
     reading = reading or ReadingOptions()
     folder = _find_in_archive(folder.rstrip("/") or "/")
     if catalogue is not None:
-        return _own_layout(folder, ratings, reading, catalogue)
+        return _custom_layout(folder, ratings, reading, catalogue)
     _check_folder(folder)
     definition = _find_definition(folder)
     movies, links = join_path(folder, definition.movies), _find_links(folder, definition)
@@ -209,7 +209,7 @@ def detect_layout(
     )
 
 
-def _own_layout(
+def _custom_layout(
     folder: str, ratings: str | None, reading: ReadingOptions, catalogue: CatalogueOptions
 ) -> Layout:
     """Return the layout of a catalogue that the user names."""
@@ -217,12 +217,12 @@ def _own_layout(
         folder, location = _parent(folder), folder
     elif ratings is None:
         _check_folder(folder)
-        location, _ = _find_ratings(folder, _DEFINITIONS[1])
+        location, _ = _find_ratings(folder, _CUSTOM_RATINGS)
     else:
         location = _resolve_path(ratings, folder)
     parts, empty = _split_empty(list_files(location))
     return Layout(
-        _OWN,
+        _CUSTOM,
         folder,
         location,
         _resolve_path(catalogue.path, folder),
@@ -255,8 +255,8 @@ def _find_in_archive(folder: str) -> str:
             f"{folder}: can't be read as a zip archive ({describe_error(error)}); download it again"
         ) from error
     catalogues = {definition.movies for definition in _DEFINITIONS}
-    found = [name for name in names if name.rpartition("/")[2] in catalogues]
-    inner = min(found, key=lambda name: name.count("/"), default="").rpartition("/")[0]
+    matches = [name for name in names if name.rpartition("/")[2] in catalogues]
+    inner = min(matches, key=lambda name: name.count("/"), default="").rpartition("/")[0]
     return f"zip://{inner}::{os.path.abspath(folder)}"
 
 
@@ -411,8 +411,8 @@ def _find_deeper(folder: str) -> str | None:
     except OSError:
         return None
     names = [definition.movies for definition in _DEFINITIONS]
-    found = [path for path in inner if any(os.path.exists(f"{path}/{name}") for name in names)]
-    return found[0] if len(found) == 1 else None
+    matches = [path for path in inner if any(os.path.exists(f"{path}/{name}") for name in names)]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _find_links(folder: str, definition: _Definition) -> str | None:

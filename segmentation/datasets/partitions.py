@@ -122,7 +122,7 @@ def _probe_file(path: str, layout: Layout, first: RatingsFormat | None) -> Ratin
     size = require_file(path)
     with open_file(path) as file:
         is_streamed = not file.seekable()
-        head = read_head(file)
+        head = _read_head(file)
     check_content(path, head)
     if head.startswith(_PARQUET_MAGIC):
         return parquet_reader.probe_parquet(path, size, layout.scale, layout.reading)
@@ -148,7 +148,7 @@ def _ends_a_line(path: str, size: int, head: bytes) -> bool:
     return b"\n" in end
 
 
-def read_head(file: io.BufferedIOBase) -> bytes:
+def _read_head(file: io.BufferedIOBase) -> bytes:
     """Return the first bytes of a file."""
     head = b""
     while len(head) < HEAD_BYTES and (data := file.read(HEAD_BYTES - len(head))):
@@ -184,6 +184,7 @@ def _parse_head(
         is_whole=is_whole,
     )
     _check_line_ends(path, head, form, is_whole=is_whole)
+    columns: tuple[str, ...] = ()
     if first is not None and form.header and _repeats_columns(form, first):
         # The header is in the first part alone.
         form = recognize_form(
@@ -194,15 +195,13 @@ def _parse_head(
             is_whole=is_whole,
         )
         columns = first.columns
-    else:
-        header = form.header or [""] * _count_fields(form)
+    rows = [split_fields(row, form.separator) for row in form.rows]
+    if not columns:
+        header = form.header or [""] * _count_fields(rows)
         columns = name_columns(f"{path}, line {max(form.header_lines, 1)}", header, roles)
-    columns = _fit_columns(form, columns)
-    rows = [
-        fields
-        for row in form.rows
-        if len(fields := split_fields(row, form.separator)) == len(columns)
-    ]
+    if form.header:
+        columns = _fit_columns(columns, rows)
+    rows = [fields for fields in rows if len(fields) == len(columns)]
     start = form.start
     is_streamed = not keeps_ascii(form.encoding)
     if is_whole and not form.rows and (codec is not None or is_streamed):
@@ -231,9 +230,9 @@ def _parse_head(
     )
 
 
-def _count_fields(form: TextForm) -> int:
+def _count_fields(rows: Sequence[Sequence[bytes]]) -> int:
     """Return the number of fields that most of the first rows have."""
-    counts = Counter(len(split_fields(row, form.separator)) for row in form.rows)
+    counts = Counter(map(len, rows))
     return counts.most_common(1)[0][0] if counts else 0
 
 
@@ -255,14 +254,12 @@ def _repeats_columns(form: TextForm, first: RatingsFormat) -> bool:
     return not isinstance(parse_line(replace(first, allow_padding=True), row), str)
 
 
-def _fit_columns(form: TextForm, columns: tuple[str, ...]) -> tuple[str, ...]:
+def _fit_columns(columns: tuple[str, ...], rows: Sequence[Sequence[bytes]]) -> tuple[str, ...]:
     """Return the columns with one for each field of the rows, if all have more than the header."""
-    counts = {len(split_fields(row, form.separator)) for row in form.rows}
-    if not form.header or len(counts) != 1 or (n_fields := counts.pop()) <= len(columns):
+    counts = {len(fields) for fields in rows}
+    if len(counts) != 1 or (n_more := counts.pop() - len(columns)) <= 0:
         return columns
-    n_more = n_fields - len(columns)
-    rows = [split_fields(row, form.separator) for row in form.rows]
-    if not any(field.strip() for row in rows for field in row[len(columns) :]):
+    if not any(field.strip() for fields in rows for field in fields[len(columns) :]):
         return (*columns, *[""] * n_more)
     # R writes the names of rows in a column without a name.
     return ("", *columns) if n_more == 1 else columns

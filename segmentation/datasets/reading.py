@@ -17,6 +17,8 @@ IdKind = Literal["auto", "integer", "text"]
 #: The parts of a rating as ``--columns`` calls them → the columns of a partition.
 ROLES = {"user": USER, "item": MOVIE, "rating": RATING, "time": TIMESTAMP}
 _REQUIRED = ("user", "item", "rating")
+#: A file with more columns may be a matrix.
+_MATRIX_COLUMNS = 50
 #: Names that columns often have, in lower case and without marks, to propose them in a message.
 _COMMON_NAMES = {
     "user": {"user", "userid", "reviewerid", "customerid", "custid", "memberid", "memberno", "uid"},
@@ -129,12 +131,12 @@ def name_columns(place: str, header: Sequence[str], roles: Mapping[str, str]) ->
     >>> name_columns("a.csv, line 1", ["id", "who", "what", "stars"], roles)
     ('id', 'userId', 'movieId', 'rating')
     """
-    wanted = dict(roles) or {role: ROLES[role] for role in _REQUIRED}
-    if "time" not in wanted and header.count(TIMESTAMP) == 1:
-        wanted["time"] = TIMESTAMP
+    names = dict(roles) or {role: ROLES[role] for role in _REQUIRED}
+    if "time" not in names and header.count(TIMESTAMP) == 1:
+        names["time"] = TIMESTAMP
     places: dict[int, str] = {}
     missing = []
-    for role, name in wanted.items():
+    for role, name in names.items():
         n_columns = header.count(name)
         if n_columns > 1:
             raise DataError(f"{place}: names column {name} twice; keep one of them")
@@ -188,10 +190,6 @@ def _missing_columns_error(place: str, header: Sequence[str], missing: Sequence[
         missing=" and no ".join(missing),
         header=listed[:80],
     )
-
-
-#: A file with more columns may be a matrix.
-_MATRIX_COLUMNS = 50
 
 
 def _looks_like_data(header: Sequence[str]) -> bool:

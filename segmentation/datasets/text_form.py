@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Number of bytes that a file is recognized by.
 HEAD_BYTES = 1 << 16
 #: The separators that are recognized, in the order of preference.
-SEPARATORS = (b",", b";", b"\t", b"::", b"|")
+_SEPARATORS = (b",", b";", b"\t", b"::", b"|")
 _BOMS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -276,14 +276,14 @@ def _recognize_separator(lines: Sequence[bytes], required: Sequence[str]) -> byt
     """Return the separator whose fields name the required columns, or are as many in each line."""
     lines = [line for line in lines[:_SAMPLE_LINES] if line.strip()]
     if not lines:
-        return SEPARATORS[0]
+        return _SEPARATORS[0]
     if required:
-        for separator in SEPARATORS:
+        for separator in _SEPARATORS:
             names = {field.strip().decode("latin-1") for field in split_fields(lines[0], separator)}
             if names.issuperset(required):
                 return separator
-    best, best_score = SEPARATORS[0], (0.0, 0)
-    for separator in SEPARATORS:
+    best, best_score = _SEPARATORS[0], (0.0, 0)
+    for separator in _SEPARATORS:
         counts = Counter(len(split_fields(line, separator)) for line in lines)
         n_fields, n_lines = counts.most_common(1)[0]
         score = (n_lines / len(lines), n_fields)

@@ -90,7 +90,9 @@ def aggregate_lines(
         return None
     seen = np.zeros(len(table.movie_ids), np.bool_)
     scale = int(np.ceil(2 * grammar.low)), int(np.floor(2 * grammar.high))
-    skipped = -1 if grammar.unrated is None else int(2 * grammar.unrated)
+    skipped = -1
+    if grammar.unrated is not None and float(2 * grammar.unrated).is_integer():
+        skipped = int(2 * grammar.unrated)
     form = (grammar.n_fields - 3, grammar.delimiter, grammar.width, grammar.point, *scale, skipped)
     text = np.frombuffer(data, np.uint8)
     if len(text) and text[-1] != _LF:
@@ -150,8 +152,9 @@ def _take_sorted(totals: UserStatistics, n: int) -> UserStatistics:
     return downcast(UserStatistics(*columns))
 
 
-# One flat loop over unsigned integers. Split into functions it took 79 ns per row, with signed
-# positions (which may count from the end) 18 ns, where this takes 11 ns.
+# One flat loop over unsigned integers, with the same lines for user and movie. When it read less,
+# it took 11 ns per row, split into functions 79 ns, and with signed positions (which may count from
+# the end) 18 ns.
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     data: NDArray[np.uint8],

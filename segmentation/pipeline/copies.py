@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from segmentation.datasets import filesystem
 from segmentation.datasets.filesystem import join_path
 from segmentation.errors import DataError, format_error
+from segmentation.storage.integrity import MAX_JSON_BYTES
 from segmentation.storage.run_folder import MANIFEST
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 #: The job that leaves a copy, and the folder of its parts.
 JOB = "convert"
 PARTS = "ratings.parquet"
-#: Largest manifest that is read.
-_MAX_BYTES = 64 << 20
 
 
 def check_copy(layout: Layout) -> None:
@@ -58,6 +57,6 @@ def check_copy(layout: Layout) -> None:
 
 def _read_manifest(path: str) -> Any:
     info = filesystem.file_info(path)
-    if info["type"] != "file" or (info["size"] or 0) > _MAX_BYTES:
+    if info["type"] != "file" or (info["size"] or 0) > MAX_JSON_BYTES:
         raise ValueError("not a small regular file")
     return json.loads(filesystem.read_bytes(path))

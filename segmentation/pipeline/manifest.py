@@ -152,7 +152,7 @@ def _is_manifest(values: Mapping[str, Any]) -> bool:
     """Return whether a record with a valid checksum has the form of a manifest."""
     forms: dict[str, type | tuple[type, ...]] = {
         **dict.fromkeys(("settings", "data", "rows", "cluster", "versions", "files"), dict),
-        **dict.fromkeys(("stages",), list),
+        "stages": list,
         **dict.fromkeys(("seconds", "peak_memory_bytes"), (int, float)),
         "job": str,
     }

@@ -184,8 +184,8 @@ class Settings:
                 "no_header",
                 "columns",
             )
-        is_own = [self.catalogue, self.item, self.category]
-        if any(is_own) and not all(is_own):
+        table = [self.catalogue, self.item, self.category]
+        if any(table) and not all(table):
             raise UsageError(
                 "{catalogue}, {item} and {category} belong together: name the table of items, the "
                 "column with their ids, and that with their categories",
@@ -193,7 +193,7 @@ class Settings:
                 "item",
                 "category",
             )
-        if not any(is_own) and (self.category_separator or self.top_categories):
+        if not any(table) and (self.category_separator or self.top_categories):
             raise UsageError(
                 "{category_separator} and {top_categories} need {catalogue}",
                 "category_separator",
@@ -210,7 +210,7 @@ class Settings:
         return ReadingOptions(self.columns or {}, text, self.scale, self.unrated, self.ids)
 
     @property
-    def own_catalogue(self) -> CatalogueOptions | None:
+    def catalogue_options(self) -> CatalogueOptions | None:
         """What the user says about a table of items of their own, if there is one."""
         if self.catalogue is None or self.item is None or self.category is None:
             return None

@@ -39,7 +39,7 @@ def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> La
     else:
         folder = settings.data
     layout = layouts.detect_layout(
-        folder, settings.ratings, reading=settings.reading, catalogue=settings.own_catalogue
+        folder, settings.ratings, reading=settings.reading, catalogue=settings.catalogue_options
     )
     return layouts.absolute_layout(layout) if cluster.is_remote else layout
 

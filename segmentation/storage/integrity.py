@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: The field of a record that holds the checksum of all others.
 CHECKSUM = "checksum"
 #: Largest record that is read.
-_MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 64 << 20
 
 
 class FileDigest(NamedTuple):
@@ -60,8 +60,8 @@ def read_json(path: Path) -> Any:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("is not a regular file")
-    if status.st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"is larger than {_MAX_JSON_BYTES >> 20} MiB")
+    if status.st_size > MAX_JSON_BYTES:
+        raise ValueError(f"is larger than {MAX_JSON_BYTES >> 20} MiB")
     try:
         return json.loads(path.read_text("utf-8"))
     except RecursionError as error:

@@ -119,20 +119,25 @@ def cluster_processes(python: Path) -> list[psutil.Process]:
     return processes
 
 
+def start_with_timeout(name: str, value: str, place: Path, *options: str) -> Process:
+    """Start the job with a shorter timeout of SSH clusters."""
+    code = (
+        f"import sys; from segmentation.deploy import kinds; kinds.{name} = {value!r}; "
+        "from jobs import segment; sys.exit(segment.main(sys.argv[1:]))"
+    )
+    return Process(
+        [sys.executable, "-c", code, *options],
+        place,
+        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
+    )
+
+
 def test_what_a_killed_job_leaves_ends_by_itself(
     server: dict, python: Path, ratings: Path, tmp_path: Path
 ) -> None:
     config = write_config(server, python, tmp_path / "ssh.yaml")
     options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
-    sooner = (
-        "import sys; from segmentation.deploy import kinds; kinds._IDLE_TIMEOUT = '25 s'; "
-        "from jobs import segment; segment.main(sys.argv[1:])"
-    )
-    run = Process(
-        [sys.executable, "-c", sooner, *options],
-        tmp_path / "job",
-        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
-    )
+    run = start_with_timeout("_IDLE_TIMEOUT", "25 s", tmp_path / "job", *options)
     wait_until(lambda: "catalogue:" in run.read_log() or not run.is_running(), 100, run.read_log)
     assert run.is_running(), run.read_log()
     assert len(cluster_processes(python)) >= 3
@@ -146,15 +151,7 @@ def test_a_host_that_does_not_answer_leaves_nothing_on_the_others(
     hosts = ["127.0.0.1", "127.0.0.1", "127.0.0.2"]
     config = write_config(server, python, tmp_path / "ssh.yaml", hosts=hosts)
     options = ["--data", str(ratings), "--out", str(tmp_path / "out"), "--cluster", config]
-    sooner = (
-        "import sys; from segmentation.deploy import kinds; kinds._DEATH_TIMEOUT = '5 s'; "
-        "from jobs import segment; sys.exit(segment.main(sys.argv[1:]))"
-    )
-    run = Process(
-        [sys.executable, "-c", sooner, *options],
-        tmp_path / "job",
-        XDG_CACHE_HOME=os.environ["XDG_CACHE_HOME"],
-    )
+    run = start_with_timeout("_DEATH_TIMEOUT", "5 s", tmp_path / "job", *options)
     assert run.wait(200) == 4, run.read_log()
     assert f"cluster '{config}' can't be started: " in run.read_log()
     assert "Traceback" not in run.read_log()

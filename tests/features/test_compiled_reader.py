@@ -189,6 +189,15 @@ def test_another_scale_a_decimal_comma_and_unrated_rows() -> None:
     )
 
 
+def test_an_unrated_value_between_half_stars() -> None:
+    """It must not be rounded to a rating that counts, or to one that is rejected."""
+    data = b"1,2,0,7\n"
+    file = format.RatingsFormat("r.csv", len(data), b",", COLUMNS, 0, 0, (0.5, 5))
+    grammar = partition_reader.strict_grammar(replace(file, unrated=(0.25,)))
+    assert grammar is not None
+    assert compiled_reader.aggregate_lines(data, grammar, TABLE) is None
+
+
 @pytest.mark.parametrize("max_users", [1 << 12, 1 << 13, 1 << 17])
 def test_more_users_than_are_allocated_for(monkeypatch: pytest.MonkeyPatch, max_users: int) -> None:
     monkeypatch.setattr(compiled_reader, "_MAX_USERS", max_users)

@@ -219,8 +219,8 @@ def test_equal_activity_is_called_equal() -> None:
     same = "as many as in every other segment"
     assert {personas._describe_activity(p, profiles) for p in profiles} == {same}
     more = [*profiles, profile(3, 20, 3, 2.5)]
-    told = [personas._describe_activity(p, more) for p in more]
-    assert told == ["as many as in 2 other segments"] * 3 + ["the most of the 4 segments"]
+    ranks = [personas._describe_activity(p, more) for p in more]
+    assert ranks == ["as many as in 2 other segments"] * 3 + ["the most of the 4 segments"]
 
 
 def test_another_scale() -> None:

@@ -117,7 +117,7 @@ def write_dataset(
                 f"{free / 1e6:,.1f} MB are free: free some space, write fewer rows, or {remedy}"
             )
         plan = make_plan(rows, seed)
-        _check_folder(folder)
+        _check_replaceable(folder)
         _make_partial_path(folder / "links.csv").write_bytes(format_links(plan.movies))
         _make_partial_path(folder / "movies_metadata.csv").write_bytes(
             format_metadata(plan.movies, seed)
@@ -308,7 +308,7 @@ def _write_marker(folder: Path, marker: Mapping[str, Any]) -> None:
     os.replace(path, folder / MARKER)
 
 
-def _check_folder(folder: Path) -> None:
+def _check_replaceable(folder: Path) -> None:
     """Check that only an earlier synthetic data set is replaced, and nothing through a link."""
     for name in FILES:
         for path in (folder / name, _make_partial_path(folder / name)):
@@ -316,10 +316,10 @@ def _check_folder(folder: Path) -> None:
                 raise DataError(
                     f"{path}: is no regular file: move it away, or choose another folder"
                 )
-    found = next((name for name in FILES if (folder / name).exists()), None)
-    if found is not None and not (folder / MARKER).exists():
+    first = next((name for name in FILES if (folder / name).exists()), None)
+    if first is not None and not (folder / MARKER).exists():
         raise DataError(
-            f"{folder}: holds {found} but no {MARKER}, so it may be data that was not generated: "
+            f"{folder}: holds {first} but no {MARKER}, so it may be data that was not generated: "
             "choose another folder"
         )
 
