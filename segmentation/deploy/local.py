@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from distributed import Client, LocalCluster
 
-#: The scheduler removes a worker without a heartbeat for this long, and reschedules its tasks.
+#: The scheduler restarts a worker process without a heartbeat for this long, and reschedules its
+#: tasks. A worker in the job's own process can't be restarted; it sends none while the job is
+#: stopped (Ctrl-Z, a suspended machine) and goes on afterwards.
 _WORKER_TTL = "60 s"
 
 
@@ -62,7 +64,10 @@ def start_local_cluster(
     with contextlib.ExitStack() as stack:
         stack.enter_context(
             set_dask_config(
-                {**budget.dask_config(), "distributed.scheduler.worker-ttl": _WORKER_TTL}
+                {
+                    **budget.dask_config(),
+                    "distributed.scheduler.worker-ttl": None if in_process else _WORKER_TTL,
+                }
             )
         )
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Scheduler
 
 from segmentation.deploy import local
 from segmentation.deploy.core import open_cluster
@@ -94,3 +95,23 @@ def test_a_handled_sigterm_waits_until_the_cluster_has_started() -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert steps == ["started"]
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["threads", "local"])
+def test_a_worker_that_was_stopped_comes_back(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after Ctrl-Z and fg: the scheduler has heard nothing of its workers for a long time."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with open_cluster(name) as cluster:
+        client = cluster.client
+
+        async def stop(dask_scheduler: Scheduler) -> None:
+            for worker in dask_scheduler.workers.values():
+                worker.last_seen -= 1_000
+            if dask_scheduler.worker_ttl:
+                await dask_scheduler.check_worker_ttl()
+
+        client.run_on_scheduler(stop)
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
