@@ -78,7 +78,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="engagement",
         choices=("engagement", "taste", "original"),
-        help="what is clustered: genre means with 0 for unseen genres (engagement), deviations "
+        help="what is clustered: means per category with 0 for none (engagement), deviations "
         "from the user's own mean (taste), or the original notebook's matrix (original) "
         "(default: engagement)",
     )
@@ -277,7 +277,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deduplicate",
         action="store_true",
-        help="keep only the latest rating of each movie by each user; the others are "
+        help="keep only the latest rating of each item by each user; the others are "
         "left out and listed (shuffles ratings that are not sorted by user)",
     )
 

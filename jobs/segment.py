@@ -1,4 +1,4 @@
-"""Cluster users by their ratings per genre, and report named segments."""
+"""Cluster users by their ratings per category, and report named segments."""
 
 from __future__ import annotations
 
@@ -73,23 +73,18 @@ def job(arguments: argparse.Namespace) -> None:
     manifest = run.manifest
     options.print_synthetic(manifest)
     entrypoint.print_result()
-    entrypoint.print_result(format_segment_table(run.profiles, run.personas, run.genres))
+    entrypoint.print_result(format_segment_table(run.profiles, run.personas, run.categories))
     if manifest.choose_k is not None:
         entrypoint.print_result()
         entrypoint.print_result(textwrap.fill(manifest.choose_k["reason"], 96))
-    rows = manifest.rows
+    rows, words = manifest.rows, run.profiles[0].words
     entrypoint.print_result(
-        f"\n{_format_count(rows['used'], 'rating')} by "
-        f"{_format_count(manifest.users or 0, 'user')} of "
-        f"{_format_count(manifest.movies or 0, 'movie')}; {rows['unmapped']:,} of other movies, "
+        f"\n{rows['used']:,} {words.ratings} by {manifest.users or 0:,} users of "
+        f"{manifest.items or 0:,} {words.items}; {rows['unmapped']:,} of other {words.items}, "
         f"{options.format_rejected(rows, run.folder)}"
     )
     entrypoint.print_result(options.format_cost(manifest))
     entrypoint.print_result(f"report: {run.folder}/report.html")
-
-
-def _format_count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 USER = "userId"
-MOVIE = "movieId"
+ITEM = "movieId"
 RATING = "rating"
 TIMESTAMP = "timestamp"
 #: The line of a row; a column that we add and no file has.
@@ -20,15 +20,15 @@ LINE = "line"
 #: dtypes of a partition of ratings; the text of a file is typed once, where it is read.
 RATING_DTYPES: dict[str, type[np.generic]] = {
     USER: np.int64,
-    MOVIE: np.int64,
+    ITEM: np.int64,
     RATING: np.float64,
 }
 
 #: The lowest and highest rating, stars. All layouts rate in half-stars or whole stars within it.
 SCALE = (0.5, 5.0)
 
-#: A genre is one of a segment's high-rated genres from this mean on, on the scale :data:`SCALE`; on
-#: another, from the same position.
+#: A category is one of a segment's high-rated ones from this mean on, on the scale :data:`SCALE`;
+#: on another, from the same position.
 HIGH_RATED = 3.0
 
 #: Stability below which a segment should not be trusted, and from which on it is stable (Hennig
@@ -37,6 +37,35 @@ WEAK, SOUND = 0.6, 0.75
 
 #: Largest number of segments that can be requested.
 MOST_SEGMENTS = 50
+
+
+@dataclass(frozen=True)
+class Words:
+    """What texts for people call the parts of a data set.
+
+    Parameters
+    ----------
+    item, items, category, categories
+        What is rated and the groups that it belongs to, one and several.
+    ratings
+        The rows of the log.
+    unit
+        What a rating counts; empty if each row counts one, so that means say how many users have a
+        category.
+    """
+
+    item: str = "item"
+    items: str = "items"
+    category: str = "category"
+    categories: str = "categories"
+    ratings: str = "ratings"
+    unit: str = "points"
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether the rows have a rating."""
+        return self.unit != ""
+
 
 #: TMDB's genres as ``movies_metadata.csv`` has them, in alphabetical order.
 KAGGLE_GENRES: tuple[str, ...] = (
@@ -90,68 +119,68 @@ GROUPLENS_GENRES: tuple[str, ...] = (
 RESERVED_COLUMNS = frozenset(
     (
         *(USER, "segment", "persona", "distance", "runner_up", "margin", "pc1", "pc2"),
-        *("movies", "items", "mean_rating", "is_outlier", "reason"),
+        *("items", "mean_rating", "is_outlier", "reason"),
     )
 )
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Movies and their genres, keyed by the id that ratings carry.
+    """Items and their categories, keyed by the id that ratings carry.
 
     Parameters
     ----------
-    movie_ids
-        Sorted ids, int64 or byte strings of UTF-8, of shape (n_movies,).
-    genres
-        Genre names, in the order of every genre axis and column of this run.
+    item_ids
+        Sorted ids, int64 or byte strings of UTF-8, of shape (n_items,).
+    categories
+        Category names, in the order of every category axis and column of this run.
     offsets, codes
-        The sparse movie × genre indicator as compressed rows: movie ``i`` has the genres
-        ``codes[offsets[i]:offsets[i + 1]]``. int32 of shape (n_movies + 1,) and (n_pairs,).
+        The sparse item × category indicator as compressed rows: item ``i`` has the categories
+        ``codes[offsets[i]:offsets[i + 1]]``. int32 of shape (n_items + 1,) and (n_pairs,).
     titles
-        One title per movie, in the order of ``movie_ids``.
+        One title per item, in the order of ``item_ids``.
     notes
         Counts of what was repaired or left out, by name, for the manifest.
     """
 
-    movie_ids: NDArray[Any]
-    genres: tuple[str, ...]
+    item_ids: NDArray[Any]
+    categories: tuple[str, ...]
     offsets: NDArray[np.int32]
     codes: NDArray[np.int32]
     titles: tuple[str, ...] = ()
     notes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.offsets) != len(self.movie_ids) + 1 or self.offsets[-1] != len(self.codes):
+        if len(self.offsets) != len(self.item_ids) + 1 or self.offsets[-1] != len(self.codes):
             raise ValueError(
-                f"{len(self.movie_ids)} movies need {len(self.movie_ids) + 1} offsets that end at "
+                f"{len(self.item_ids)} items need {len(self.item_ids) + 1} offsets that end at "
                 f"{len(self.codes)}; got {len(self.offsets)}"
             )
 
     @property
     def has_text_ids(self) -> bool:
         """Whether ids are strings rather than integers."""
-        return self.movie_ids.dtype.kind == "S"
+        return self.item_ids.dtype.kind == "S"
 
-    def table(self) -> MovieTable:
+    def table(self) -> ItemTable:
         """Return the part that travels to the workers, without titles."""
-        return MovieTable(self.movie_ids, self.offsets, self.codes, len(self.genres))
+        return ItemTable(self.item_ids, self.offsets, self.codes, len(self.categories))
 
-    def title_of(self, movie_id: int) -> str | None:
-        """Return the title of one movie, or None where the catalogue lacks it."""
-        row = int(np.searchsorted(self.movie_ids, movie_id))
-        if row == len(self.movie_ids) or self.movie_ids[row] != movie_id:
+    def title_of(self, item_id: int) -> str | None:
+        """Return the title of one item, or None where the catalogue lacks it."""
+        row = int(np.searchsorted(self.item_ids, item_id))
+        if row == len(self.item_ids) or self.item_ids[row] != item_id:
             return None
         return self.titles[row]
 
 
-class MovieTable(NamedTuple):
+class ItemTable(NamedTuple):
     """The part of a :class:`Catalogue` that travels to the workers; fields as there."""
 
-    movie_ids: NDArray[Any]
+    item_ids: NDArray[Any]
     offsets: NDArray[np.int32]
     codes: NDArray[np.int32]
-    n_genres: int
+    n_categories: int
 
 
 class ByteRange(NamedTuple):
@@ -172,7 +201,7 @@ class RejectedRow(NamedTuple):
 
 
 class UserStatistics(NamedTuple):
-    """Mergeable sums and counts, one row per user; a genre's mean is ``sums / counts``.
+    """Mergeable sums and counts, one row per user; a category's mean is ``sums / counts``.
 
     They are accumulated as float64 and int64 or int32, and stored in the smallest dtypes that hold
     the same numbers (:func:`segmentation.features.user_statistics.downcast`): divide with an
@@ -182,16 +211,16 @@ class UserStatistics(NamedTuple):
     ----------
     users
         Sorted distinct user ids, int64 or byte strings of UTF-8, of shape (n_users,).
-    movies
+    items
         Number of used ratings, int64 or int32 of shape (n_users,).
     rating_sum
         Sum of the used ratings, float64 or float32 of shape (n_users,).
     sums, counts
-        float64 or float32, and int32 or uint16, of shape (n_users, n_genres).
+        float64 or float32, and int32 or uint16, of shape (n_users, n_categories).
     """
 
     users: NDArray[Any]
-    movies: NDArray[np.integer[Any]]
+    items: NDArray[np.integer[Any]]
     rating_sum: NDArray[np.floating[Any]]
     sums: NDArray[np.floating[Any]]
     counts: NDArray[np.integer[Any]]
@@ -203,7 +232,7 @@ class UserStatistics(NamedTuple):
 
 
 class Axes(NamedTuple):
-    """Orthonormal axes for the picture, of shape (n_axes, n_genres), and the mean of the data."""
+    """Orthonormal axes for the picture, of shape (n_axes, n_categories), and the data's mean."""
 
     mean: NDArray[np.float64]
     components: NDArray[np.float64]
@@ -217,24 +246,28 @@ class SegmentProfile:
     Parameters
     ----------
     segment
-        Its number; segments are numbered by rising movies per user.
+        Its number; segments are numbered by rising items per user.
     users, share
         Its users, and their share of all users.
-    movies_per_user, mean_rating
-        Means over its users.
+    items_per_user, median_items_per_user
+        Mean and median of its users' numbers of ratings.
+    mean_rating
+        The mean over its users of their mean ratings.
     mean
-        Mean rating per genre, where an unseen genre counts as 0; of shape (n_genres,).
+        Mean rating per category, where an unseen category counts as 0; of shape (n_categories,).
     mean_rated
-        The same over the users who rated the genre; NaN where none did.
+        The same over the users who rated the category; NaN where none did.
     coverage
-        Share of its users who rated the genre.
+        Share of its users who rated the category.
     lift
-        The genre's share of the segment's genre ratings over its share of everybody's; NaN where
-        nobody rated it.
+        The category's share of the segment's category ratings over its share of everybody's; NaN
+        where nobody rated it.
     distance_p99
         99th percentile of the distances of its users to the centre.
     scale
         The lowest and the highest rating.
+    words
+        What texts call items, categories and ratings.
     stability
         Mean Jaccard similarity to the nearest segment of fits on resampled users; NaN where it was
         not measured.
@@ -243,7 +276,8 @@ class SegmentProfile:
     segment: int
     users: int
     share: float
-    movies_per_user: float
+    items_per_user: float
+    median_items_per_user: float
     mean_rating: float
     mean: NDArray[np.float64]
     mean_rated: NDArray[np.float64]
@@ -252,15 +286,16 @@ class SegmentProfile:
     distance_p99: float = float("nan")
     stability: float = float("nan")
     scale: tuple[float, float] = SCALE
+    words: Words = Words()
 
     @property
     def high_rating(self) -> float:
-        """The mean from which on a genre is high-rated.
+        """The mean from which on a category is high-rated.
 
         Examples
         --------
         >>> import dataclasses, numpy as np
-        >>> empty = SegmentProfile(0, 1, 1.0, 1.0, 7.0, *[np.zeros(0)] * 4)
+        >>> empty = SegmentProfile(0, 1, 1.0, 1.0, 1.0, 7.0, *[np.zeros(0)] * 4)
         >>> empty.high_rating, dataclasses.replace(empty, scale=(1, 10)).high_rating
         (3.0, 6.0)
         """
@@ -268,9 +303,10 @@ class SegmentProfile:
         return round(low + (high - low) * (HIGH_RATED - first) / (last - first), 2)
 
     @property
-    def unit(self) -> str:
-        """What ratings count."""
-        return "stars" if self.scale[1] <= SCALE[1] else "points"
+    def rating_position(self) -> float:
+        """The place of the mean rating on the scale, from 0 to 1."""
+        low, high = self.scale
+        return (self.mean_rating - low) / (high - low)
 
     @property
     def is_weak(self) -> bool:
@@ -279,13 +315,13 @@ class SegmentProfile:
 
     @property
     def satisfaction(self) -> float:
-        """Mean of ``mean`` over all genres, stars."""
+        """Mean of ``mean`` over all categories, stars."""
         return float(self.mean.mean())
 
-    def high_rated(self, genres: tuple[str, ...]) -> list[str]:
-        """Return the genres with a mean of at least :attr:`high_rating`, best first."""
+    def high_rated(self, categories: tuple[str, ...]) -> list[str]:
+        """Return the categories with a mean of at least :attr:`high_rating`, best first."""
         order = np.argsort(-self.mean, kind="stable")
-        return [genres[g] for g in order if self.mean[g] >= self.high_rating]
+        return [categories[g] for g in order if self.mean[g] >= self.high_rating]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def read_ratings(folder: Path) -> None:
     layout = layouts.detect_layout(str(folder))
     movies = catalogue.load_catalogue(layout, "links")
     table = movies.table()
-    files = partitions.probe_files(layout, string_movie_ids=movies.has_text_ids)
+    files = partitions.probe_files(layout, string_item_ids=movies.has_text_ids)
     for fragments in partitions.plan_partitions(files, 1 << 16):
         statistics, summary = aggregate_partition(fragments, table)
         assert int(statistics.movies.sum()) == summary.used
@@ -83,7 +83,7 @@ def read_catalogue(folder: Path) -> None:
     layout = layouts.detect_layout(str(folder))
     for join in ("links", "direct"):
         result = catalogue.load_catalogue(layout, join)
-        assert len(result.movie_ids) == len(result.table().movie_ids)
+        assert len(result.item_ids) == len(result.table().item_ids)
 
 
 def read_manifest(folder: Path) -> None:
@@ -96,8 +96,8 @@ def write_run(folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps(record))
     genres = {name: {"mean": 1.0, "mean_rated": 2.0, "coverage": 0.5, "lift": 1.0} for name in "ab"}
     segment = {"segment": 0, "persona": "A", "tagline": "t", "users": 3, "share": 1.0}
-    segment |= {"movies_per_user": 2.0, "mean_rating": 3.0, "stability": None, "high_rated": []}
-    segment |= {"genres": genres, "summary": "s", "product_strategy": ["p"]}
+    segment |= {"items_per_user": 2.0, "mean_rating": 3.0, "stability": None, "high_rated": []}
+    segment |= {"categories": genres, "summary": "s", "product_strategy": ["p"]}
     (folder / "segments.json").write_text(json.dumps([{**segment, "marketing_actions": ["m"]}]))
 
 

@@ -145,7 +145,7 @@ def read_audience(settings: Settings, progress: Progress) -> Audience:
                     trim_memory=cluster.trim_memory,
                     progress=progress,
                 )
-                statistics[join] = blocks, len(catalogue.genres)
+                statistics[join] = blocks, len(catalogue.categories)
             blocks, n_genres = statistics[join]
             matrices[preset] = _compute_features(cluster, blocks, preset, n_genres)
             if truth is not None:

@@ -1,8 +1,8 @@
-"""Read data sets of ratings: the catalogue of movies, and the ratings in partitions.
+"""Read data sets of ratings: the catalogue of items, and the ratings in partitions.
 
-:func:`detect_layout` finds the files of a folder or URL, :func:`load_catalogue` maps each movie to
-its genres, and :func:`probe_files`, :func:`plan_partitions` and :func:`read_chunks` turn ratings
-files into typed rows.
+:func:`detect_layout` finds the files of a folder or URL, :func:`load_catalogue` maps each item to
+its categories, and :func:`probe_files`, :func:`plan_partitions` and :func:`read_chunks` turn files
+of ratings into typed rows.
 """
 
 from __future__ import annotations

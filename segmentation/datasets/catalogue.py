@@ -2,7 +2,7 @@
 
 Kaggle's ``movies_metadata.csv`` is keyed by TMDB ids, while a rating's ``movieId`` is a MovieLens
 id; ``links.csv`` maps MovieLens ids to TMDB ids. The original notebook compared the two ids
-directly, which drops most ratings and assigns nearly all others to the wrong movie. That join
+directly, which drops most ratings and assigns nearly all others to the wrong item. That join
 remains available, with a warning.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from segmentation.datasets.layouts import Layout
 
-#: Two movies of every MovieLens data set. If their ids map to other movies, the join is wrong.
+#: Two movies of every MovieLens data set. If their ids map to others, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
 
 #: Any integer of this many digits fits in 64 bits.
@@ -37,7 +37,7 @@ _MAX_UNREADABLE = 0.01
 _GROUPLENS_COLUMNS = ("movieId", "title", "genres")
 #: Columns of ``u.item`` before those of the genres, and its genres if there is no ``u.genre``.
 _N_ITEM_COLUMNS = 5
-_ITEM_GENRES = (
+_ITEM_CATEGORIES = (
     *("unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime"),
     *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
     *("Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -50,19 +50,19 @@ _NOTES = (
     "records",
     "malformed_set_aside",
     "duplicates",
-    "without_genre",
-    "genres_unreadable",
+    "without_category",
+    "categories_unreadable",
 )
 #: Key of :attr:`Catalogue.notes` → warning if the counter is not zero.
 _WARNINGS = {
-    "genres_unreadable": "catalogue records have unreadable genres",
+    "categories_unreadable": "catalogue records have unreadable categories",
     "malformed_set_aside": "malformed catalogue records were skipped",
     "links_malformed": "malformed records of the links file were skipped",
 }
 
 
 @dataclass(slots=True)
-class _Movie:
+class _Item:
     title: str
     #: The fields that hold its categories: several if it has several records.
     fields: tuple[str, ...]
@@ -82,7 +82,7 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
     Raises
     ------
     DataError
-        If a file is missing, malformed or without movies, if no movie of the links file is in the
+        If a file is missing, malformed or without items, if no item of the links file is in the
         catalogue, or if well-known ids map to the wrong movies through the links file.
 
     Examples
@@ -93,14 +93,14 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
     >>> fs.pipe({"/ml/movies.csv": b"movieId,title,genres\n1,Heat,Crime|Drama\n"})
     >>> fs.pipe({"/ml/ratings.csv": b"userId,movieId,rating\n1,1,5.0\n"})
     >>> catalogue = load_catalogue(detect_layout("memory://ml"))
-    >>> [catalogue.genres[code] for code in catalogue.codes]
+    >>> [catalogue.categories[code] for code in catalogue.codes]
     ['Crime', 'Drama']
     """
     if layout.name != "kaggle":
         return _read_items(layout)
-    movies, notes = _read_metadata(layout.movies)
+    items, notes = _read_metadata(layout.items)
     if join == "direct":
-        return _build_catalogue(movies, layout, notes)
+        return _build_catalogue(items, layout, notes)
     if layout.links is None:
         raise DataError(
             "{path}: holds no links file; add one, or set {join} to direct",
@@ -108,50 +108,50 @@ def load_catalogue(layout: Layout, join: str = "links") -> Catalogue:
             path=layout.folder,
         )
     links = _read_links(layout.links, notes, layout.reading.ids)
-    notes["links_without_record"] = sum(tmdb not in movies for tmdb in links.values())
-    linked = {movie: movies[tmdb] for movie, tmdb in links.items() if tmdb in movies}
+    notes["links_without_record"] = sum(tmdb not in items for tmdb in links.values())
+    linked = {item: items[tmdb] for item, tmdb in links.items() if tmdb in items}
     if not linked:
         raise DataError(
-            f"{layout.links}: none of its tmdbId values is an id in {layout.movies}; use the "
+            f"{layout.links}: none of its tmdbId values is an id in {layout.items}; use the "
             "links file of this catalogue"
         )
     catalogue = _build_catalogue(linked, layout, notes)
     if wrong := find_wrong_anchors(catalogue):
-        movie, title = next(iter(wrong.items()))
+        item, title = next(iter(wrong.items()))
         raise DataError(
-            "{path}: movieId {movie} maps to {title!r}, but in MovieLens it is {expected!r}; use "
+            "{path}: movieId {item} maps to {title!r}, but in MovieLens it is {expected!r}; use "
             "the links file that came with these ratings, or set {join} to direct if movieId is "
             "an id of this catalogue",
             "join",
             path=layout.links,
-            movie=movie,
+            item=item,
             title=title,
-            expected=ANCHORS[movie],
+            expected=ANCHORS[item],
         )
     return catalogue
 
 
 def find_wrong_anchors(catalogue: Catalogue) -> dict[int, str]:
-    """Return the ids of :data:`ANCHORS` that map to another movie, each with that movie's title.
+    """Return the ids of :data:`ANCHORS` that map to another movie, each with its title.
 
     MovieLens' 296 is Pulp Fiction and 318 is The Shawshank Redemption. As TMDB ids they are
     Terminator 3 and The Million Dollar Hotel.
     """
     if catalogue.has_text_ids:
         return {}
-    titles = {movie: catalogue.title_of(movie) for movie in ANCHORS}
+    titles = {item: catalogue.title_of(item) for item in ANCHORS}
     return {
-        movie: title
-        for movie, title in titles.items()
-        if title is not None and ANCHORS[movie].lower() not in title.lower()
+        item: title
+        for item, title in titles.items()
+        if title is not None and ANCHORS[item].lower() not in title.lower()
     }
 
 
 def direct_join_warning(catalogue: Catalogue) -> str:
     """Return a warning, in one line, of what the direct join does to the data."""
     examples = "; ".join(
-        f"movieId {movie} ({ANCHORS[movie]}) counts as {title!r}"
-        for movie, title in find_wrong_anchors(catalogue).items()
+        f"movieId {item} ({ANCHORS[item]}) counts as {title!r}"
+        for item, title in find_wrong_anchors(catalogue).items()
     )
     return (
         "the direct join uses MovieLens ids as TMDB ids: it drops the ratings of most movies and "
@@ -167,23 +167,23 @@ def catalogue_warnings(catalogue: Catalogue) -> list[str]:
     return [f"{notes[name]:,} {text}" for name, text in _WARNINGS.items() if notes.get(name)]
 
 
-def _read_metadata(path: str) -> tuple[dict[int, _Movie], dict[str, int]]:
-    """Read Kaggle's ``movies_metadata.csv``; return movies by TMDB id, and counters of damage."""
+def _read_metadata(path: str) -> tuple[dict[int, _Item], dict[str, int]]:
+    """Read Kaggle's ``movies_metadata.csv``; return items by TMDB id, and counters of damage."""
     records = csv_records.read_columns(path, ("id", "genres", "title"))
     header = [name.strip() for name in next(records, [])]
-    id_index, genres_index, title_index = _find_columns(path, header, ("id", "genres", "title"))
+    id_index, categories_index, title_index = _find_columns(path, header, ("id", "genres", "title"))
     # Only the repair of torn records needs the overview.
     overview_index = header.index("overview") if "overview" in header else None
     notes = dict.fromkeys((*_NOTES, "malformed_repaired"), 0)
-    movies: dict[int, _Movie] = {}
-    previous: _Movie | None = None
+    items: dict[int, _Item] = {}
+    previous: _Item | None = None
     for record in _without_blank(records):
         notes["records"] += 1
-        movie_id = _parse_id(record[id_index]) if len(record) > id_index else None
-        if movie_id is None:
+        item_id = _parse_id(record[id_index]) if len(record) > id_index else None
+        if item_id is None:
             # A stray line break split the previous record; this is its second half, from the
             # middle of the overview on. Only the title is usable: production companies are where
-            # the genres should be.
+            # the categories should be.
             index = len(record) if overview_index is None else title_index - overview_index
             if previous is not None and not previous.title and len(record) > index:
                 previous.title = record[index].strip()
@@ -192,13 +192,13 @@ def _read_metadata(path: str) -> tuple[dict[int, _Movie], dict[str, int]]:
                 notes["malformed_set_aside"] += 1
             previous = None
             continue
-        genres = record[genres_index] if len(record) > genres_index else ""
+        categories = record[categories_index] if len(record) > categories_index else ""
         title = record[title_index].strip() if len(record) > title_index else ""
-        previous = _Movie(title, (genres,))
-        _add_movie(movies, movie_id, previous, notes)
-    if not movies:
+        previous = _Item(title, (categories,))
+        _add_item(items, item_id, previous, notes)
+    if not items:
         raise DataError(f"{path}: holds no movies; download it again")
-    return movies, notes
+    return items, notes
 
 
 def _without_blank(records: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -209,38 +209,38 @@ def _without_blank(records: Iterator[list[str]]) -> Iterator[list[str]]:
             yield record
 
 
-def _add_movie(
-    movies: dict[Any, _Movie], movie_id: int | bytes, movie: _Movie, notes: dict[str, int]
+def _add_item(
+    items: dict[Any, _Item], item_id: int | bytes, item: _Item, notes: dict[str, int]
 ) -> None:
-    """Add a movie; join the categories of one with several records."""
-    first = movies.setdefault(movie_id, movie)
-    if first is movie:
+    """Add an item; join the categories of one with several records."""
+    first = items.setdefault(item_id, item)
+    if first is item:
         return
     notes["duplicates"] += 1
-    first.fields = tuple(dict.fromkeys((*first.fields, *movie.fields)))
+    first.fields = tuple(dict.fromkeys((*first.fields, *item.fields)))
 
 
 def _read_links(path: str, notes: dict[str, int], kind: str) -> dict[int | bytes, int]:
     """Read the map from MovieLens ids to TMDB ids; add counters of damage to ``notes``."""
     records = csv_records.read_records(path, ("movieId", "tmdbId"))
     header = [name.strip() for name in next(records, [])]
-    movie_index, tmdb_index = _find_columns(path, header, ("movieId", "tmdbId"))
+    item_index, tmdb_index = _find_columns(path, header, ("movieId", "tmdbId"))
     notes.update(links=0, links_without_tmdb=0, links_malformed=0)
     pairs: list[tuple[str, str]] = []
     for record in _without_blank(records):
         notes["links"] += 1
         _check_lines(path, notes["links"] + 1, record)
-        pairs.append((_get_id_field(record, movie_index), _get_id_field(record, tmdb_index)))
-    parse_movie_id = _choose_id_parser([movie for movie, _ in pairs], kind)
+        pairs.append((_get_id_field(record, item_index), _get_id_field(record, tmdb_index)))
+    parse_item_id = _choose_id_parser([item for item, _ in pairs], kind)
     links: dict[int | bytes, int] = {}
-    for movie, tmdb in pairs:
-        movie_id, tmdb_id = parse_movie_id(movie), _parse_id(tmdb)
-        if movie_id is None or movie_id in links or (tmdb and tmdb_id is None):
+    for item, tmdb in pairs:
+        item_id, tmdb_id = parse_item_id(item), _parse_id(tmdb)
+        if item_id is None or item_id in links or (tmdb and tmdb_id is None):
             notes["links_malformed"] += 1
         elif tmdb_id is None:
             notes["links_without_tmdb"] += 1
         else:
-            links[movie_id] = tmdb_id
+            links[item_id] = tmdb_id
     return links
 
 
@@ -252,53 +252,53 @@ def _get_id_field(record: list[str], index: int) -> str:
 def _read_items(layout: Layout) -> Catalogue:
     """Read a catalogue with one record per item, or per item and category."""
     notes = dict.fromkeys(_NOTES, 0)
-    movies: dict[int | bytes, _Movie] = {}
+    items: dict[int | bytes, _Item] = {}
     records = list(_iterate_items(layout))
     kind = layout.reading.ids
-    parse_movie_id = _choose_id_parser([item for item, _, _ in records if item is not None], kind)
+    parse_item_id = _choose_id_parser([item for item, _, _ in records if item is not None], kind)
     for item, title, fields in records:
         notes["records"] += 1
-        movie_id = None if item is None else parse_movie_id(item)
-        if movie_id is None:
+        item_id = None if item is None else parse_item_id(item)
+        if item_id is None:
             notes["malformed_set_aside"] += 1
         else:
-            _add_movie(movies, movie_id, _Movie(title.strip(), fields), notes)
-    if not movies:
+            _add_item(items, item_id, _Item(title.strip(), fields), notes)
+    if not items:
         raise DataError(
-            f"{layout.movies}: none of its {notes['records']:,} records has an id; use a complete "
+            f"{layout.items}: none of its {notes['records']:,} records has an id; use a complete "
             "file"
         )
-    return _build_catalogue(movies, layout, notes)
+    return _build_catalogue(items, layout, notes)
 
 
 def _iterate_items(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
     """Yield the id, title and fields of categories of each record; a malformed one has no id."""
     if layout.name == "movielens-100k":
-        return _iterate_flags(layout.movies, _read_genre_names(layout))
+        return _iterate_flags(layout.items, _read_category_names(layout))
     if layout.name == "grouplens-dat":
-        records = csv_records.read_records(layout.movies, separator="::")
+        records = csv_records.read_records(layout.items, separator="::")
         return (
             (record[0], record[1], (record[2],)) if len(record) == 3 else (None, "", ())
             for record in records
         )
     if layout.catalogue is not None:
         return _iterate_custom(layout)
-    return _iterate_grouplens(layout.movies)
+    return _iterate_grouplens(layout.items)
 
 
 def _iterate_grouplens(path: str) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
     records = csv_records.read_records(path, _GROUPLENS_COLUMNS)
     header = [name.strip() for name in next(records, [])]
     flags = header[_N_ITEM_COLUMNS:]
-    if len(flags) == len(_ITEM_GENRES) and {*flags} <= {"0", "1"}:
+    if len(flags) == len(_ITEM_CATEGORIES) and {*flags} <= {"0", "1"}:
         raise DataError(
             f"{path}: is u.item of MovieLens 100K; name it u.item, and its ratings u.data"
         )
-    movie, title, genres = _find_columns(path, header, _GROUPLENS_COLUMNS)
+    item, title, categories = _find_columns(path, header, _GROUPLENS_COLUMNS)
     for number, record in enumerate(_without_blank(records), 2):
         if _fits(record, header):
-            _check_lines(path, number, (record[movie], record[title], record[genres]))
-            yield record[movie], record[title], (record[genres],)
+            _check_lines(path, number, (record[item], record[title], record[categories]))
+            yield record[item], record[title], (record[categories],)
         else:
             _check_lines(path, number, record)
             yield None, "", ()
@@ -306,7 +306,7 @@ def _iterate_grouplens(path: str) -> Iterator[tuple[str | None, str, tuple[str, 
 
 def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
     """Yield the records of a catalogue whose columns the user names."""
-    options, path = layout.catalogue, layout.movies
+    options, path = layout.catalogue, layout.items
     assert options is not None
     records = csv_records.read_records(path, (options.item,))
     header = [name.strip() for name in next(records, [])]
@@ -344,25 +344,25 @@ def _fits(record: list[str], header: Sequence[str]) -> bool:
     return len(record) == len(header)
 
 
-def _read_genre_names(layout: Layout) -> list[str]:
-    """Return the genres of ``u.item`` in the order of its columns."""
+def _read_category_names(layout: Layout) -> list[str]:
+    """Return the categories of ``u.item`` in the order of its columns."""
     path = join_path(layout.folder, "u.genre")
     try:
         pairs = [r for r in csv_records.read_records(path, separator="|") if len(r) == 2]
     except DataError:
-        return list(_ITEM_GENRES)
+        return list(_ITEM_CATEGORIES)
     return [name for name, _ in sorted(pairs, key=lambda pair: _parse_id(pair[1]) or 0)]
 
 
 def _iterate_flags(
-    path: str, genres: Sequence[str]
+    path: str, categories: Sequence[str]
 ) -> Iterator[tuple[str | None, str, tuple[str, ...]]]:
     for record in csv_records.read_records(path, separator="|"):
         flags = record[_N_ITEM_COLUMNS:]
-        if len(flags) != len(genres):
+        if len(flags) != len(categories):
             yield None, "", ()
             continue
-        pairs = zip(genres, flags, strict=True)
+        pairs = zip(categories, flags, strict=True)
         yield record[0], record[1], tuple(name for name, flag in pairs if flag.strip() == "1")
 
 
@@ -409,50 +409,54 @@ def _parse_string_id(field: str) -> bytes | None:
 
 
 def _build_catalogue(
-    movies: Mapping[Any, _Movie], layout: Layout, notes: dict[str, int]
+    items: Mapping[Any, _Item], layout: Layout, notes: dict[str, int]
 ) -> Catalogue:
-    """Build the catalogue from movies by ``movieId``."""
-    movie_ids = sorted(movies)
-    ordered = [movies[movie] for movie in movie_ids]
+    """Build the catalogue from items by ``movieId``."""
+    item_ids = sorted(items)
+    ordered = [items[item] for item in item_ids]
     names = _parse_categories(layout, ordered, notes)
     n_items: Counter[str] = Counter()
-    for fields, count in Counter(movie.fields for movie in ordered).items():
+    for fields, count in Counter(item.fields for item in ordered).items():
         n_items.update(dict.fromkeys(names[fields], count))
     top = layout.catalogue.top if layout.catalogue else None
-    genres, codes = categories.name_categories(layout.movies, n_items, layout.genres, top=top)
+    category_names, codes = categories.name_categories(
+        layout.items, n_items, layout.categories, top=top
+    )
     codes_of = {
         fields: sorted({codes[name] for name in names_in_fields if name in codes})
         for fields, names_in_fields in names.items()
     }
-    coded = [codes_of[movie.fields] for movie in ordered]
-    notes["without_genre"] = sum(not row for row in coded)
+    coded = [codes_of[item.fields] for item in ordered]
+    notes["without_category"] = sum(not row for row in coded)
     offsets = np.zeros(len(ordered) + 1, np.int32)
     np.cumsum([len(row) for row in coded], out=offsets[1:])
     if not offsets[-1]:
-        raise DataError(f"{layout.movies}: no movie has a readable genre; fix the genres column")
+        raise DataError(
+            f"{layout.items}: no item has a readable category; fix its column of categories"
+        )
     return Catalogue(
-        np.array(movie_ids, np.int64 if isinstance(movie_ids[0], int) else np.bytes_),
-        genres,
+        np.array(item_ids, np.int64 if isinstance(item_ids[0], int) else np.bytes_),
+        category_names,
         offsets,
         np.array([code for row in coded for code in row], np.int32),
-        tuple(movie.title for movie in ordered),
+        tuple(item.title for item in ordered),
         notes,
     )
 
 
 def _parse_categories(
-    layout: Layout, movies: Sequence[_Movie], notes: dict[str, int]
+    layout: Layout, items: Sequence[_Item], notes: dict[str, int]
 ) -> dict[tuple[str, ...], list[str]]:
-    """Return the names of the categories in each movie's fields; count unreadable fields.
+    """Return the names of the categories in each item's fields; count unreadable fields.
 
     Raises
     ------
     DataError
         If too many fields can't be read.
     """
-    texts = {text for movie in movies for text in movie.fields}
+    texts = {text for item in items for text in item.fields}
     separator = layout.catalogue.separator if layout.catalogue else None
-    form = categories.recognize_form(texts, separator, layout.genres)
+    form = categories.recognize_form(texts, separator, layout.categories)
     parsed: dict[str, list[str]] = {}
     unreadable: set[str] = set()
     for text in sorted(texts):
@@ -463,15 +467,15 @@ def _parse_categories(
             unreadable.add(text)
     damaged = []
     if unreadable:
-        damaged = [text for movie in movies for text in movie.fields if text in unreadable]
-    notes["genres_unreadable"] = len(damaged)
-    if len(damaged) > max(1, _MAX_UNREADABLE * len(movies)):
+        damaged = [text for item in items for text in item.fields if text in unreadable]
+    notes["categories_unreadable"] = len(damaged)
+    if len(damaged) > max(1, _MAX_UNREADABLE * len(items)):
         raise DataError(
-            f"{layout.movies}: the categories of {len(damaged):,} of {len(movies):,} items can't "
+            f"{layout.items}: the categories of {len(damaged):,} of {len(items):,} items can't "
             f"be read, such as {damaged[0][:80]!r}; write names with a separator, as in "
             "Action|Comedy, or a list of names"
         )
     return {
         fields: [name for text in fields for name in parsed[text]]
-        for fields in {movie.fields for movie in movies}
+        for fields in {item.fields for item in items}
     }

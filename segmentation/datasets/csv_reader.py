@@ -26,7 +26,7 @@ from segmentation.datasets.format import (
     append_rejects,
 )
 from segmentation.datasets.text_form import split_fields
-from segmentation.schema import LINE, MOVIE, RATING, RATING_DTYPES, TIMESTAMP, USER
+from segmentation.schema import ITEM, LINE, RATING, RATING_DTYPES, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,7 +103,7 @@ def _make_chunk(
 
 
 def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | bytes, float] | str:
-    """Return the user, movie and rating of a line, or as a string why it is rejected.
+    """Return the user, item and rating of a line, or as a string why it is rejected.
 
     Examples
     --------
@@ -119,9 +119,9 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
             return "a quoted field spans lines, or its quote is not closed"
         plural = "s" if len(fields) != 1 else ""
         return f"{len(fields)} field{plural}, expected {len(file.columns)}"
-    user_index, movie_index, rating_index = file.positions
+    user_index, item_index, rating_index = file.positions
     ids = []
-    for name, index in ((USER, user_index), (MOVIE, movie_index)):
+    for name, index in ((USER, user_index), (ITEM, item_index)):
         if name in file.string_columns:
             value: int | bytes | str = identifiers.parse_string(fields[index])
         else:

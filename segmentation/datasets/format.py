@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.schema import MOVIE, RATING, USER
+from segmentation.schema import ITEM, RATING, USER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ _SEPARATOR_NAMES = {b";": "semicolons", b"\t": "tabs", b"|": "bars between field
 #: The timestamp of a row without a valid one; it sorts before all others.
 NO_TIMESTAMP = -(2**63)
 
-#: Users, movies and ratings; also timestamps and line numbers if a reader is called with
+#: Users, items and ratings; also timestamps and line numbers if a reader is called with
 #: ``detailed=True``. Each is a NumPy array of shape (n_rows,), or an Arrow array for string ids.
 Columns = tuple[Any, ...]
 
@@ -119,9 +119,9 @@ class RatingsFormat:
 
     @property
     def positions(self) -> tuple[int, int, int]:
-        """Indices of the fields of user, movie and rating, from 0."""
+        """Indices of the fields of user, item and rating, from 0."""
         index = self.columns.index
-        return index(USER), index(MOVIE), index(RATING)
+        return index(USER), index(ITEM), index(RATING)
 
 
 class LineReject(NamedTuple):

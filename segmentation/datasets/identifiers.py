@@ -1,7 +1,7 @@
-"""Ids of users and movies: 64-bit integers, or strings.
+"""Ids of users and items: 64-bit integers, or strings.
 
 The first rows of each text file, or the type of a Parquet column, decide which of the two a column
-holds, once for all files of a run; of a uint64 column, its values. Movies are of the kind that the
+holds, once for all files of a run; of a uint64 column, its values. Items are of the kind that the
 catalogue has. If a later row contradicts the decision, the run ends with an error: nobody is
 dropped, and no two ids become one.
 """

@@ -36,7 +36,7 @@ from segmentation.datasets.filesystem import (
 from segmentation.datasets.reading import CatalogueOptions, ReadingOptions
 from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
-from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE
+from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE, Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,11 +54,11 @@ class _Definition(NamedTuple):
     """
 
     name: str
-    movies: str
+    items: str
     links: tuple[str, ...]
     ratings: tuple[str, ...]
     suffix: str
-    genres: tuple[str, ...]
+    categories: tuple[str, ...]
     separator: bytes | None = None
 
 
@@ -92,12 +92,12 @@ class Layout:
         The folder or URL that holds the catalogue.
     ratings
         The location of the ratings: a file, a folder of parts or a glob pattern.
-    movies
+    items
         The catalogue.
     links
         The file that maps a rating's ``movieId`` to the catalogue's id; None if they are the same.
-    genres
-        Genre names of the layout, whose spelling and order the catalogue's own take over.
+    categories
+        Category names of the layout, whose spelling and order the catalogue's own take over.
     scale
         The lowest and the highest rating, in stars.
     parts
@@ -117,9 +117,9 @@ class Layout:
     name: str
     folder: str
     ratings: str
-    movies: str
+    items: str
     links: str | None
-    genres: tuple[str, ...]
+    categories: tuple[str, ...]
     scale: tuple[float, float] = SCALE
     parts: tuple[str, ...] = ()
     ignored_files: tuple[str, ...] = ()
@@ -139,9 +139,17 @@ class Layout:
         return self.reading.scale or self.scale
 
     @property
+    def words(self) -> Words:
+        """What texts for people call items and categories."""
+        unit = "stars" if self.effective_scale[1] <= SCALE[1] else "points"
+        if self.catalogue is not None:
+            return Words(unit=unit)
+        return Words("movie", "movies", "genre", "genres", unit=unit)
+
+    @property
     def files(self) -> list[str]:
         """Every file that is read."""
-        return [*self.ratings_files, self.movies, *([self.links] if self.links else [])]
+        return [*self.ratings_files, self.items, *([self.links] if self.links else [])]
 
 
 def detect_layout(
@@ -185,7 +193,7 @@ def detect_layout(
         return _custom_layout(folder, ratings, reading, catalogue)
     _check_folder(folder)
     definition = _find_definition(folder)
-    movies, links = join_path(folder, definition.movies), _find_links(folder, definition)
+    items, links = join_path(folder, definition.items), _find_links(folder, definition)
     if ratings:
         location = _resolve_path(ratings, folder)
         files = list_files(location)
@@ -198,9 +206,9 @@ def detect_layout(
         definition.name,
         folder,
         location,
-        movies,
+        items,
         links,
-        definition.genres,
+        definition.categories,
         parts=parts,
         ignored_files=ignored,
         empty_files=empty,
@@ -254,7 +262,7 @@ def _find_in_archive(folder: str) -> str:
         raise DataError(
             f"{folder}: can't be read as a zip archive ({describe_error(error)}); download it again"
         ) from error
-    catalogues = {definition.movies for definition in _DEFINITIONS}
+    catalogues = {definition.items for definition in _DEFINITIONS}
     matches = [name for name in names if name.rpartition("/")[2] in catalogues]
     inner = min(matches, key=lambda name: name.count("/"), default="").rpartition("/")[0]
     return f"zip://{inner}::{os.path.abspath(folder)}"
@@ -270,7 +278,7 @@ def absolute_layout(layout: Layout) -> Layout:
         layout,
         folder=make_absolute(layout.folder),
         ratings=make_absolute(layout.ratings),
-        movies=make_absolute(layout.movies),
+        items=make_absolute(layout.items),
         links=layout.links and make_absolute(layout.links),
         parts=tuple(map(make_absolute, layout.parts)),
         ignored_files=tuple(map(make_absolute, layout.ignored_files)),
@@ -380,7 +388,7 @@ def _parent(path: str) -> str:
 
 def _find_definition(folder: str) -> _Definition:
     for definition in _DEFINITIONS:
-        if exists(join_path(folder, definition.movies)):
+        if exists(join_path(folder, definition.items)):
             return definition
     if (deeper := _find_deeper(folder)) is not None:
         raise DataError(
@@ -410,7 +418,7 @@ def _find_deeper(folder: str) -> str | None:
         inner = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
     except OSError:
         return None
-    names = [definition.movies for definition in _DEFINITIONS]
+    names = [definition.items for definition in _DEFINITIONS]
     matches = [path for path in inner if any(os.path.exists(f"{path}/{name}") for name in names)]
     return matches[0] if len(matches) == 1 else None
 
@@ -423,7 +431,7 @@ def _find_links(folder: str, definition: _Definition) -> str | None:
             return path
     names = " nor ".join(definition.links)
     raise DataError(
-        f"{folder}: holds {definition.movies} but neither {names}"
+        f"{folder}: holds {definition.items} but neither {names}"
         f"{_format_access_reason(join_path(folder, definition.links[0]))}; add one of them: it "
         "maps a rating's movieId to the catalogue"
     )

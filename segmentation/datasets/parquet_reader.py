@@ -20,7 +20,7 @@ from segmentation.datasets.format import (
 from segmentation.datasets.reading import ReadingOptions, name_columns
 from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
-from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, ByteRange
+from segmentation.schema import ITEM, LINE, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
 
-_REQUIRED = (USER, MOVIE, RATING)
+_REQUIRED = (USER, ITEM, RATING)
 #: Rows per batch.
 _BATCH_ROWS = 1 << 18
 
@@ -64,7 +64,7 @@ def probe_parquet(
         _check_types(path, types)
         string_columns = tuple(
             name
-            for name in (USER, MOVIE)
+            for name in (USER, ITEM)
             if _is_string_type(types[name]) or _exceeds_int64(file, columns.index(name))
         )
     return RatingsFormat(
@@ -109,7 +109,7 @@ def check_id_types(files: Sequence[RatingsFormat]) -> None:
 def plan_row_groups(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange, int]]:
     """Yield ranges of row groups of about ``size`` bytes, each with its number of bytes.
 
-    The bytes are compressed ones of the user, movie and rating columns. The ``start`` and ``stop``
+    The bytes are compressed ones of the user, item and rating columns. The ``start`` and ``stop``
     of a range are indices of row groups.
     """
     required = {file.source_columns[file.columns.index(name)] for name in _REQUIRED}
@@ -159,7 +159,7 @@ def read_row_groups(
     sources = [file.source_columns[file.columns.index(name)] for name in names]
     groups = list(range(part.start, part.stop))
     # A string that repeats is kept once.
-    strings = [s for s, name in zip(sources, names, strict=True) if name in (USER, MOVIE)]
+    strings = [s for s, name in zip(sources, names, strict=True) if name in (USER, ITEM)]
     with _open_parquet(file.path, file.size, strings) as source:
         try:
             for batch in source.iter_batches(_BATCH_ROWS, groups, sources, use_threads=False):
@@ -176,7 +176,7 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
 
     masks: dict[str, NDArray[np.bool_]] = {}
     columns: Columns = ()
-    for name in (USER, MOVIE):
+    for name in (USER, ITEM):
         if name in file.string_columns:
             values, is_id = identifiers.strip_strings(batch.column(name))
             reason = f"{name} is not a string of 1 to {identifiers.MAX_BYTES} bytes"

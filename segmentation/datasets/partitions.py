@@ -33,7 +33,7 @@ from segmentation.datasets.text_form import (
     split_fields,
 )
 from segmentation.errors import DataError
-from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
+from segmentation.schema import ITEM, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     import io
@@ -69,7 +69,7 @@ class Fragment(NamedTuple):
 def probe_files(
     layout: Layout,
     *,
-    string_movie_ids: bool | None = None,
+    string_item_ids: bool | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> list[RatingsFormat]:
     """Detect the format of each ratings file of a layout from its first bytes or its schema.
@@ -78,7 +78,7 @@ def probe_files(
     ----------
     layout
         The files of the data set.
-    string_movie_ids
+    string_item_ids
         Whether the catalogue's ids are strings; None to decide by the ratings.
     versions
         The versions of files that tasks must read; files without one may have any.
@@ -97,9 +97,9 @@ def probe_files(
     string_columns = {name for file in files for name in file.string_columns}
     id_kind = layout.reading.ids
     if id_kind != "auto":
-        string_columns = {USER, MOVIE} if id_kind == "text" else set()
-    if string_movie_ids is not None:
-        string_columns = string_columns - {MOVIE} | ({MOVIE} if string_movie_ids else set())
+        string_columns = {USER, ITEM} if id_kind == "text" else set()
+    if string_item_ids is not None:
+        string_columns = string_columns - {ITEM} | ({ITEM} if string_item_ids else set())
     versions = versions or {}
     files = [
         replace(
@@ -179,7 +179,7 @@ def _parse_head(
         path,
         head,
         options,
-        tuple(roles.values()) or (USER, MOVIE, RATING),
+        tuple(roles.values()) or (USER, ITEM, RATING),
         separator=separator,
         is_whole=is_whole,
     )
@@ -271,7 +271,7 @@ def _find_string_columns(
     """Return the columns whose ids are strings, based on the first lines of a file."""
     return tuple(
         name
-        for name in (USER, MOVIE)
+        for name in (USER, ITEM)
         if identifiers.is_string_column([row[columns.index(name)] for row in rows])
     )
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from segmentation.datasets.text_form import TextOptions
 from segmentation.errors import DataError, UsageError
-from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
+from segmentation.schema import ITEM, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 IdKind = Literal["auto", "integer", "text"]
 #: The parts of a rating as ``--columns`` calls them → the columns of a partition.
-ROLES = {"user": USER, "item": MOVIE, "rating": RATING, "time": TIMESTAMP}
+ROLES = {"user": USER, "item": ITEM, "rating": RATING, "time": TIMESTAMP}
 _REQUIRED = ("user", "item", "rating")
 #: A file with more columns may be a matrix.
 _MATRIX_COLUMNS = 50

@@ -1,6 +1,6 @@
 """From partitions of ratings to a feature matrix.
 
-:func:`aggregate_ratings` streams ratings files into sums and counts per user and genre, on any
+:func:`aggregate_ratings` streams ratings files into sums and counts per user and category, on any
 ``distributed`` client; :func:`feature_matrix` turns them into the matrix that is clustered.
 """
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from segmentation.datasets.partitions import Fragment
     from segmentation.features.partition_reader import PartitionSummary
     from segmentation.progress import Stage
-    from segmentation.schema import Catalogue, MovieTable
+    from segmentation.schema import Catalogue, ItemTable
 
 #: Overlapping partial sums may take the workers' memory divided by this.
 _SUMS_DIVISOR = 8
@@ -90,9 +90,9 @@ def aggregate_ratings(
     layout
         The ratings files.
     catalogue
-        Movies and their genres.
+        Items and their categories.
     deduplicate
-        Whether only a user's latest rating of a movie counts.
+        Whether only a user's latest rating of an item counts.
     max_rejected
         Largest share of the rows that may be rejected.
     partition_bytes
@@ -119,7 +119,7 @@ def aggregate_ratings(
     Raises
     ------
     DataError
-        If a file can't be read, too many rows are rejected, or no rating is of a movie in the
+        If a file can't be read, too many rows are rejected, or no rating is of an item in the
         catalogue; with ``deduplicate``, if timestamps are missing.
     ClusterError
         If workers die repeatedly on one partition.
@@ -139,7 +139,7 @@ def aggregate_ratings(
     memory = memory or WorkerMemory.of_client(client)
     n_threads = n_threads or sum(client.nthreads().values())
     progress = progress or Progress()
-    files = probe_files(layout, string_movie_ids=catalogue.has_text_ids, versions=versions)
+    files = probe_files(layout, string_item_ids=catalogue.has_text_ids, versions=versions)
     if deduplicate:
         _require_timestamps(files)
     if partition_bytes is None:
@@ -173,7 +173,7 @@ def aggregate_ratings(
             if layout.reading.ids == "auto":
                 counts.check_ids(files)
             counts.check_rejected(layout.ratings, max_rejected, files)
-            counts.check_used(layout.ratings, layout.movies)
+            counts.check_used(layout.ratings, layout.items)
             blocks = merge_by_user_range(
                 client,
                 partial.parts,
@@ -193,7 +193,7 @@ def aggregate_ratings(
 def choose_method(
     summaries: Sequence[PartitionSummary],
     n_partitions: int,
-    n_genres: int,
+    n_categories: int,
     memory: int,
     *,
     deduplicate: bool = False,
@@ -210,17 +210,17 @@ def choose_method(
         The summaries of the partitions read so far.
     n_partitions
         Total number of partitions.
-    n_genres
-        Number of genres.
+    n_categories
+        Number of categories.
     memory
         Bytes that all workers together have for data.
     deduplicate
-        Whether only a user's latest rating of a movie counts.
+        Whether only a user's latest rating of an item counts.
     """
     if deduplicate:
         return "map-reduce" if is_sorted_by_user(summaries) else "shuffle"
     limit = memory // _SUMS_DIVISOR
-    too_large = shuffle.exceeds_memory(summaries, n_partitions, n_genres, limit)
+    too_large = shuffle.exceeds_memory(summaries, n_partitions, n_categories, limit)
     return "shuffle" if too_large else "map-reduce"
 
 
@@ -255,7 +255,7 @@ class _Aggregation:
     client: Client
     path: str
     files: Sequence[RatingsFormat]
-    table: MovieTable
+    table: ItemTable
     stage: Stage
     deduplicate: bool
     max_rejected: float
@@ -312,7 +312,7 @@ class _Aggregation:
         method = choose_method(
             summaries,
             len(self.partitions),
-            self.table.n_genres,
+            self.table.n_categories,
             self.memory,
             deduplicate=self.deduplicate,
         )

@@ -1,6 +1,6 @@
 """The compiled reader: the bytes of a chunk → its sums and counts, without a table in between.
 
-It reads one strict grammar. Every line has the same number of fields: user, movie and rating come
+It reads one strict grammar. Every line has the same number of fields: user, item and rating come
 first. Ids are digits, perhaps with a point and zeros after them, and the rating is in half-stars.
 The other fields may hold anything. Any field may be in quotes. LF or CR LF ends a line. A chunk
 with a byte outside the grammar is left to the general reader, so what a rating means never depends
@@ -26,7 +26,7 @@ from segmentation.schema import UserStatistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from segmentation.schema import MovieTable
+    from segmentation.schema import ItemTable
 
 #: Users to allocate for at first, doubled when there are more, and at most. A new part begins then.
 _INITIAL_USERS, _MAX_USERS = 1 << 12, 1 << 17
@@ -38,7 +38,7 @@ _UINT0, _UINT1, _UINT2, _UINT10 = (np.uint64(n) for n in (0, 1, 2, 10))
 
 
 class Grammar(NamedTuple):
-    """How to split a line into fields, the first three of which are user, movie and rating.
+    """How to split a line into fields, the first three of which are user, item and rating.
 
     Attributes
     ----------
@@ -64,31 +64,31 @@ class Grammar(NamedTuple):
 
 
 def aggregate_lines(
-    data: bytes | memoryview, grammar: Grammar, table: MovieTable
+    data: bytes | memoryview, grammar: Grammar, table: ItemTable
 ) -> ChunkStatistics | None:
     r"""Count and sum whole lines of a ratings file by user.
 
     Returns
     -------
     ChunkStatistics or None
-        What the general reader would return; None if a line is outside the grammar, or movies
+        What the general reader would return; None if a line is outside the grammar, or items
         can't be looked up by their id.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from segmentation.schema import MovieTable
+    >>> from segmentation.schema import ItemTable
     >>> offsets, codes = np.array([0, 1], np.int32), np.array([0], np.int32)
-    >>> one_movie = MovieTable(np.array([10]), offsets, codes, n_genres=1)
+    >>> one_item = ItemTable(np.array([10]), offsets, codes, n_categories=1)
     >>> lines = b"7,10,4.0\n7,10,3.5\n9,99,5\n"
-    >>> chunk = aggregate_lines(lines, Grammar(3, ord(","), 1, 0.5, 5.0), one_movie)
+    >>> chunk = aggregate_lines(lines, Grammar(3, ord(","), 1, 0.5, 5.0), one_item)
     >>> chunk.used, chunk.unmapped, chunk.statistics.rating_sum.tolist()
     (2, 1, [7.5])
     """
-    movie_rows = make_lookup_table(table.movie_ids)
-    if movie_rows is None:
+    item_rows = make_lookup_table(table.item_ids)
+    if item_rows is None:
         return None
-    seen = np.zeros(len(table.movie_ids), np.bool_)
+    seen = np.zeros(len(table.item_ids), np.bool_)
     scale = int(np.ceil(2 * grammar.low)), int(np.floor(2 * grammar.high))
     skipped = -1
     if grammar.unrated is not None and float(2 * grammar.unrated).is_integer():
@@ -99,8 +99,8 @@ def aggregate_lines(
         # A byte then follows every number, and no loop has to check for the end of the text.
         text = np.append(text, _LF)
     state = np.zeros(5, np.int64)
-    arguments = (text, *form, movie_rows, table.offsets, table.codes, seen, state)
-    parts = _read_parts(arguments, table.n_genres)
+    arguments = (text, *form, item_rows, table.offsets, table.codes, seen, state)
+    parts = _read_parts(arguments, table.n_categories)
     if parts is None:
         return None
     lines, used, unrated = (int(count) for count in state[2:])
@@ -109,14 +109,14 @@ def aggregate_lines(
     return ChunkStatistics(statistics, used, unmapped, np.packbits(seen), lines, unrated=unrated)
 
 
-def _read_parts(arguments: tuple[Any, ...], n_genres: int) -> list[UserStatistics] | None:
+def _read_parts(arguments: tuple[Any, ...], n_categories: int) -> list[UserStatistics] | None:
     """Return the statistics of all lines in parts of at most ``_MAX_USERS`` users.
 
     ``arguments`` are those of :func:`_read_lines`, without the hash table and the statistics.
     """
     state = arguments[-1]
     parts = []
-    totals = zero_statistics(np.zeros(_INITIAL_USERS, np.int64), n_genres)
+    totals = zero_statistics(np.zeros(_INITIAL_USERS, np.int64), n_categories)
     # A hash table with open addressing: slots hold a user's row plus one, or zero.
     slots = np.zeros(4 * _INITIAL_USERS, np.int32)
     while True:
@@ -125,7 +125,7 @@ def _read_parts(arguments: tuple[Any, ...], n_genres: int) -> list[UserStatistic
             return None
         n = int(state[1])
         if status == _FULL and n < _MAX_USERS:
-            larger = zero_statistics(np.zeros(2 * n, np.int64), n_genres)
+            larger = zero_statistics(np.zeros(2 * n, np.int64), n_categories)
             columns: Any = zip(larger, totals, strict=True)
             for new, old in columns:
                 new[:n] = old
@@ -152,7 +152,7 @@ def _take_sorted(totals: UserStatistics, n: int) -> UserStatistics:
     return downcast(UserStatistics(*columns))
 
 
-# One flat loop over unsigned integers, with the same lines for user and movie. When it read less,
+# One flat loop over unsigned integers, with the same lines for user and item. When it read less,
 # it took 11 ns per row, split into functions 79 ns, and with signed positions (which may count from
 # the end) 18 ns.
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -165,14 +165,14 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     low: int,
     high: int,
     skipped: int,
-    movie_rows: NDArray[np.int32],
+    item_rows: NDArray[np.int32],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
     seen: NDArray[np.bool_],
     state: NDArray[np.int64],
     slots: NDArray[np.int32],
     users: NDArray[np.int64],
-    movies: NDArray[np.int64],
+    items: NDArray[np.int64],
     rating_sum: NDArray[np.float64],
     sums: NDArray[np.float64],
     counts: NDArray[np.int32],
@@ -189,7 +189,7 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     while pos < size:
         status = _OUTSIDE_GRAMMAR
         line = pos
-        user = movie = _UINT0
+        user = item = _UINT0
         digit = np.uint8(data[pos] - _ZERO)
         quoted = False
         if digit > _NINE:
@@ -233,7 +233,7 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
             digit = np.uint8(data[pos] - _ZERO)
         begin = pos
         while digit <= _NINE:
-            movie = _UINT10 * movie + np.uint64(digit)
+            item = _UINT10 * item + np.uint64(digit)
             pos += _UINT1
             digit = np.uint8(data[pos] - _ZERO)
         if pos == begin or pos - begin > _MAX_DIGITS:
@@ -327,8 +327,8 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
             lines += 1
             status = _DONE
             continue
-        movie_row = movie_rows[movie] if movie < np.uint64(len(movie_rows)) else -1
-        if movie_row >= 0:
+        item_row = item_rows[item] if item < np.uint64(len(item_rows)) else -1
+        if item_row >= 0:
             if np.int64(user) != last_user:
                 slot = _find_slot(user, slots, users)
                 row = int(slots[slot]) - 1
@@ -343,10 +343,10 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
                 last_user = np.int64(user)
             stars = 0.5 * halves
             used += 1
-            movies[row] += 1
+            items[row] += 1
             rating_sum[row] += stars
-            seen[movie_row] = True
-            for j in range(offsets[movie_row], offsets[movie_row + 1]):
+            seen[item_row] = True
+            for j in range(offsets[item_row], offsets[item_row + 1]):
                 sums[row, codes[j]] += stars
                 counts[row, codes[j]] += 1
         lines += 1

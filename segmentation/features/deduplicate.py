@@ -1,4 +1,4 @@
-"""Deduplication: of a user's ratings of one movie, only the latest counts.
+"""Deduplication: of a user's ratings of one item, only the latest counts.
 
 The task that reads a partition deduplicates the users that are in no other partition. If the files
 are sorted by user, these are all but the first and the last user, whose rows the driver
@@ -22,7 +22,7 @@ from segmentation.features.partition_reader import (
     log_partition,
     read_used_rows,
 )
-from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER, RejectedRow
+from segmentation.schema import ITEM, LINE, RATING, TIMESTAMP, USER, RejectedRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.partitions import Fragment
-    from segmentation.schema import MovieTable, UserStatistics
+    from segmentation.schema import ItemTable, UserStatistics
 
 #: Why a superseded row is set aside.
-REASON = "rated again: a later rating of the movie by the same user counts"
+REASON = "rated again: a later rating of the item by the same user counts"
 
 
 class Leftovers(NamedTuple):
@@ -53,7 +53,7 @@ class Leftovers(NamedTuple):
 
 
 def read_latest(
-    fragments: Sequence[Fragment], first_fragment: int, table: MovieTable
+    fragments: Sequence[Fragment], first_fragment: int, table: ItemTable
 ) -> tuple[UserStatistics, PartitionSummary, Leftovers]:
     """Read one partition; aggregate the latest ratings of all but its first and last user.
 
@@ -70,7 +70,7 @@ def read_latest(
     return statistics, add_users(summary, users), Leftovers(superseded, rows[is_edge])
 
 
-def aggregate_latest(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatistics, pd.DataFrame]:
+def aggregate_latest(rows: pd.DataFrame, table: ItemTable) -> tuple[UserStatistics, pd.DataFrame]:
     """Aggregate the latest ratings; return the statistics and the superseded rows."""
     is_superseded = superseded_mask(rows)
     statistics, _ = user_statistics.aggregate_rows(rows[~is_superseded], table)
@@ -78,7 +78,7 @@ def aggregate_latest(rows: pd.DataFrame, table: MovieTable) -> tuple[UserStatist
 
 
 def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Mark the rows that a later rating of the same movie by the same user supersedes.
+    """Mark the rows that a later rating of the same item by the same user supersedes.
 
     The latest rating has the largest timestamp. Of equal timestamps the rating with the most stars
     counts, so that the order of the rows does not matter; of equal stars, the last in the files.
@@ -99,12 +99,12 @@ def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
     >>> superseded_mask(rows.assign(timestamp=[20, 10], fragment=0, line=[0, 1])).tolist()
     [False, True]
     """
-    sort_keys = (LINE, FRAGMENT, RATING, TIMESTAMP, MOVIE)
+    sort_keys = (LINE, FRAGMENT, RATING, TIMESTAMP, ITEM)
     _, user_codes = factorize(rows[USER])
     order = np.lexsort([*(rows[key].to_numpy() for key in sort_keys), user_codes])
-    users, movies = user_codes[order], rows[MOVIE].to_numpy()[order]
-    # Sorted from the earliest to the latest rating of each movie by each user.
-    has_later = (users[1:] == users[:-1]) & (movies[1:] == movies[:-1])
+    users, items = user_codes[order], rows[ITEM].to_numpy()[order]
+    # Sorted from the earliest to the latest rating of each item by each user.
+    has_later = (users[1:] == users[:-1]) & (items[1:] == items[:-1])
     mask = np.zeros(len(rows), np.bool_)
     mask[order[:-1]] = has_later
     return mask
@@ -117,7 +117,7 @@ def is_sorted_by_user(summaries: Sequence[PartitionSummary]) -> bool:
 
 
 def superseded_rows(
-    rows: pd.DataFrame, fragments: Sequence[tuple[str, int]], table: MovieTable
+    rows: pd.DataFrame, fragments: Sequence[tuple[str, int]], table: ItemTable
 ) -> list[RejectedRow]:
     """Return superseded rows as rejected rows, with file, line and text.
 
@@ -128,14 +128,14 @@ def superseded_rows(
     fragments
         Path, and number of the first line, of each fragment of all partitions.
     table
-        The catalogue's movies.
+        The catalogue's items.
     """
     rejected = []
-    columns = [USER, MOVIE, RATING, TIMESTAMP, LINE, FRAGMENT]
+    columns = [USER, ITEM, RATING, TIMESTAMP, LINE, FRAGMENT]
     for row in rows[columns].itertuples(index=False):
-        user, movie, stars, timestamp, line, fragment = row
+        user, item, stars, timestamp, line, fragment = row
         path, first_line = fragments[fragment]
-        text = f"{user},{format_id(table.movie_ids[movie])},{stars:g}"
+        text = f"{user},{format_id(table.item_ids[item])},{stars:g}"
         if timestamp != NO_TIMESTAMP:
             text += f",{timestamp}"
         rejected.append(RejectedRow(path, first_line + line, REASON, text))

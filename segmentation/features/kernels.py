@@ -14,46 +14,46 @@ if TYPE_CHECKING:
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def accumulate(
     user_rows: NDArray[np.int64],
-    movie_rows: NDArray[np.int32],
+    item_rows: NDArray[np.int32],
     ratings: NDArray[np.float64],
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
-    movies: NDArray[np.int64],
+    items: NDArray[np.int64],
     rating_sum: NDArray[np.float64],
     sums: NDArray[np.float64],
     counts: NDArray[np.int32],
     seen: NDArray[np.bool_],
 ) -> None:
-    """Add each rating to its user's totals and to those of its movie's genres.
+    """Add each rating to its user's totals and to those of its item's categories.
 
     Outputs are added to, so pass zeros.
 
     Parameters
     ----------
-    user_rows, movie_rows, ratings : ndarray of shape (n_ratings,)
-        Per used rating, its user's row in the outputs, its movie's row in the catalogue, and its
+    user_rows, item_rows, ratings : ndarray of shape (n_ratings,)
+        Per used rating, its user's row in the outputs, its item's row in the catalogue, and its
         stars.
     offsets, codes
-        The catalogue's movie × genre matrix in compressed rows, as in
-        :class:`segmentation.schema.MovieTable`.
-    movies, rating_sum : ndarray of shape (n_users,)
+        The catalogue's item × category matrix in compressed rows, as in
+        :class:`segmentation.schema.ItemTable`.
+    items, rating_sum : ndarray of shape (n_users,)
         Output: number and sum of the user's ratings.
-    sums, counts : ndarray of shape (n_users, n_genres)
-        Output: the same per genre.
-    seen : ndarray of shape (n_movies,)
-        Output: which movies have a rating.
+    sums, counts : ndarray of shape (n_users, n_categories)
+        Output: the same per category.
+    seen : ndarray of shape (n_items,)
+        Output: which items have a rating.
     """
     for i in range(len(ratings)):
         user = user_rows[i]
-        movie = movie_rows[i]
+        item = item_rows[i]
         rating = ratings[i]
-        movies[user] += 1
+        items[user] += 1
         rating_sum[user] += rating
-        seen[movie] = True
-        for j in range(offsets[movie], offsets[movie + 1]):
-            genre = codes[j]
-            sums[user, genre] += rating
-            counts[user, genre] += 1
+        seen[item] = True
+        for j in range(offsets[item], offsets[item + 1]):
+            category = codes[j]
+            sums[user, category] += rating
+            counts[user, category] += 1
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -81,14 +81,14 @@ def find_run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int
 def mean_columns(
     sums: NDArray[Any], counts: NDArray[Any], means: NDArray[np.float32], valid: NDArray[np.uint8]
 ) -> None:
-    """Divide sums by counts into one column of means per genre, each with Arrow's validity bitmap.
+    """Divide sums by counts into a column of means per category, each with Arrow's validity bitmap.
 
     Parameters
     ----------
-    sums, counts : ndarray of shape (n_users, n_genres)
-    means : ndarray of shape (n_genres, n_users), float32
+    sums, counts : ndarray of shape (n_users, n_categories)
+    means : ndarray of shape (n_categories, n_users), float32
         Output: means, 0 where the count is 0.
-    valid : ndarray of shape (n_genres, ceil(n_users / 8)), uint8
+    valid : ndarray of shape (n_categories, ceil(n_users / 8)), uint8
         Output: bit ``i % 8``, from the least significant, of byte ``i // 8`` is set if user ``i``
         has a mean. Pass zeros.
     """

@@ -19,7 +19,7 @@ from segmentation.datasets import csv_reader, format, partitions
 from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import compiled_reader, sketches, user_statistics
 from segmentation.redaction import redact
-from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
+from segmentation.schema import ITEM, LINE, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from segmentation.datasets.format import LineReject, RatingsFormat
     from segmentation.datasets.partitions import Fragment
     from segmentation.features.user_statistics import ChunkStatistics
-    from segmentation.schema import MovieTable, UserStatistics
+    from segmentation.schema import ItemTable, UserStatistics
 
 logger = logging.getLogger("segmentation")
 #: Column of detailed rows: the index of the fragment that a row was read from.
@@ -80,9 +80,9 @@ class PartitionSummary(NamedTuple):
     fragments
         One report per fragment.
     used, unmapped
-        Number of ratings whose movie is in the catalogue, and of those whose movie is not.
+        Number of ratings whose item is in the catalogue, and of those whose item is not.
     seen
-        Bitmap of the catalogue's movies with a used rating, eight to a byte.
+        Bitmap of the catalogue's items with a used rating, eight to a byte.
     sketch
         Evenly spaced user ids. Empty if the rows will be shuffled.
     n_users
@@ -211,7 +211,7 @@ def _parse_rows(
 
 
 def aggregate_partition(
-    fragments: Sequence[Fragment], table: MovieTable
+    fragments: Sequence[Fragment], table: ItemTable
 ) -> tuple[UserStatistics, PartitionSummary]:
     """Read one partition and aggregate it by user.
 
@@ -222,7 +222,7 @@ def aggregate_partition(
     """
     pending: list[UserStatistics] = []
     used = unmapped = 0
-    seen = np.zeros(-(-len(table.movie_ids) // 8), np.uint8)
+    seen = np.zeros(-(-len(table.item_ids) // 8), np.uint8)
     reader = PartitionReader(fragments, functools.partial(_aggregate_chunk, table=table))
     for _, _, chunk in reader:
         used += chunk.used
@@ -234,7 +234,7 @@ def aggregate_partition(
     merged = (
         user_statistics.merge(pending)
         if pending
-        else user_statistics.empty_statistics(table.n_genres)
+        else user_statistics.empty_statistics(table.n_categories)
     )
     merged = user_statistics.downcast(merged)
     log_partition(fragments, used + unmapped, len(merged.users))
@@ -243,7 +243,7 @@ def aggregate_partition(
 
 
 def _aggregate_chunk(
-    file: RatingsFormat, data: bytes | memoryview | format.ParsedChunk, *, table: MovieTable
+    file: RatingsFormat, data: bytes | memoryview | format.ParsedChunk, *, table: ItemTable
 ) -> Iterator[ChunkStatistics]:
     if not isinstance(data, format.ParsedChunk):
         grammar = strict_grammar(file)
@@ -272,19 +272,19 @@ def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
 
 def read_used_rows(
     fragments: Sequence[Fragment],
-    table: MovieTable,
+    table: ItemTable,
     *,
     detailed: bool = False,
     first_fragment: int = 0,
 ) -> tuple[pd.DataFrame, PartitionSummary]:
-    """Read the ratings of one partition whose movie is in the catalogue.
+    """Read the ratings of one partition whose item is in the catalogue.
 
     Parameters
     ----------
     fragments
         The fragments of the partition, in order.
     table
-        The catalogue's movies.
+        The catalogue's items.
     detailed
         Whether to add the columns ``timestamp``, ``line`` (from 0 within the fragment) and
         ``fragment``.
@@ -294,7 +294,7 @@ def read_used_rows(
     Returns
     -------
     rows : pandas.DataFrame
-        ``userId``, ``movieId`` (the movie's row in the catalogue), ``rating``, and the details.
+        ``userId``, ``movieId`` (the item's row in the catalogue), ``rating``, and the details.
     summary : PartitionSummary
         Without users; :func:`add_users` adds them.
 
@@ -309,7 +309,7 @@ def read_used_rows(
     unmapped = 0
     reader = read_rows(fragments, detailed=detailed)
     for index, first_line, chunk in reader:
-        used = user_statistics.map_movies(chunk.ratings, table)
+        used = user_statistics.map_items(chunk.ratings, table)
         unmapped += len(chunk.ratings) - len(used)
         if detailed:
             details: dict[str, Any] = {
@@ -319,8 +319,8 @@ def read_used_rows(
             used = used.assign(**details)
         frames.append(used)
     rows = pd.concat(frames, ignore_index=True)
-    seen = np.zeros(len(table.movie_ids), np.bool_)
-    seen[rows[MOVIE].to_numpy()] = True
+    seen = np.zeros(len(table.item_ids), np.bool_)
+    seen[rows[ITEM].to_numpy()] = True
     summary = PartitionSummary(tuple(reader.reports), len(rows), unmapped, np.packbits(seen))
     if detailed:
         missing = rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP
@@ -336,7 +336,7 @@ def empty_rows(string_columns: Sequence[str] = (), *, detailed: bool = False) ->
     import pandas as pd
 
     users = pd.Series([], dtype=STRING_DTYPE if USER in string_columns else np.int64)
-    columns = {USER: users, MOVIE: np.empty(0, np.int32), RATING: np.empty(0)}
+    columns = {USER: users, ITEM: np.empty(0, np.int32), RATING: np.empty(0)}
     if detailed:
         columns |= {name: np.empty(0, np.int64) for name in (TIMESTAMP, LINE)}
         columns[FRAGMENT] = np.empty(0, np.int32)

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
     from segmentation.features.user_blocks import UserBlocks
 
-#: What the feature matrix may hold: the mean rating per genre, 0 where the user has seen none; its
-#: deviation from the user's own mean rating, shrunk towards 0 if few movies support it; or the
+#: What the feature matrix may hold: the mean rating per category, 0 where the user has none; its
+#: deviation from the user's own mean rating, shrunk towards 0 if few ratings support it; or the
 #: original notebook's matrix, which is the first with the direct join.
 PRESETS = ("engagement", "taste", "original")
 
-#: Weight of the prior, in movies: a deviation is halved if the user rated this many of the genre.
-SHRINKAGE_MOVIES = 5.0
+#: Weight of the prior, in items: a deviation is halved if the user rated this many of the category.
+SHRINKAGE_RATINGS = 5.0
 #: Users whose features are computed at a time.
 _CHUNK_USERS = 8_192
 
 
-def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
-    """Return the mean rating per user and genre, NaN where unseen; shape (n_users, n_genres)."""
+def category_means(statistics: UserStatistics) -> NDArray[np.float64]:
+    """Return the means per user and category, NaN where unseen; shape (n_users, n_categories)."""
     counts = statistics.counts
     means = np.full(counts.shape, np.nan)
     np.divide(statistics.sums, counts, out=means, where=counts > 0, dtype=np.float64)
@@ -38,12 +38,12 @@ def genre_means(statistics: UserStatistics) -> NDArray[np.float64]:
 def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
     """Return the feature matrix of a preset.
 
-    For ``taste`` the deviation of a genre with ``n`` movies is multiplied by
-    ``n / (n + SHRINKAGE_MOVIES)``, the posterior mean of a normal deviation with a prior at 0.
+    For ``taste`` the deviation of a category with ``n`` items is multiplied by
+    ``n / (n + SHRINKAGE_RATINGS)``, the posterior mean of a normal deviation with a prior at 0.
 
     Returns
     -------
-    ndarray of shape (n_users, n_genres), float32
+    ndarray of shape (n_users, n_categories), float32
 
     Raises
     ------
@@ -55,7 +55,7 @@ def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.floa
     >>> import numpy as np
     >>> one_user = UserStatistics(
     ...     users=np.array([7]),
-    ...     movies=np.array([3]),
+    ...     items=np.array([3]),
     ...     rating_sum=np.array([9.0]),
     ...     sums=np.array([[8.0, 1.0, 0.0]]),
     ...     counts=np.array([[2, 1, 0]]),
@@ -75,15 +75,15 @@ def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.floa
 
 
 def _chunk_features(statistics: UserStatistics, preset: str) -> NDArray[np.float64]:
-    means = genre_means(statistics)
+    means = category_means(statistics)
     if preset == "taste":
-        user_means = np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
+        user_means = np.divide(statistics.rating_sum, statistics.items, dtype=np.float64)
         counts = statistics.counts.astype(np.float64)
-        means = (means - user_means[:, None]) * (counts / (counts + SHRINKAGE_MOVIES))
+        means = (means - user_means[:, None]) * (counts / (counts + SHRINKAGE_RATINGS))
     return np.nan_to_num(means, nan=0.0)
 
 
-def feature_matrix(client: Client, blocks: UserBlocks, preset: str, n_genres: int) -> da.Array:
+def feature_matrix(client: Client, blocks: UserBlocks, preset: str, n_categories: int) -> da.Array:
     """Return the feature matrix as a Dask array over blocks that stay on the workers.
 
     Parameters
@@ -94,12 +94,12 @@ def feature_matrix(client: Client, blocks: UserBlocks, preset: str, n_genres: in
         The user statistics.
     preset
         One of :data:`PRESETS`.
-    n_genres
+    n_categories
         The number of columns.
 
     Returns
     -------
-    dask.array.Array of shape (n_users, n_genres), float32
+    dask.array.Array of shape (n_users, n_categories), float32
         Rows follow the users' ids.
     """
     import dask.array as da
@@ -107,7 +107,7 @@ def feature_matrix(client: Client, blocks: UserBlocks, preset: str, n_genres: in
     tasks = map_tasks(client, "features", compute_features, blocks.statistics, preset)
     return da.concatenate(
         [
-            da.from_delayed(task, shape=(size, n_genres), dtype=np.float32)
+            da.from_delayed(task, shape=(size, n_categories), dtype=np.float32)
             for task, size in zip(tasks, blocks.sizes, strict=True)
         ]
     )

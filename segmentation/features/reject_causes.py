@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from segmentation.datasets.csv_reader import split_line
 from segmentation.datasets.identifiers import IS_TEXT, LEADING_ZEROS
 from segmentation.redaction import redact
-from segmentation.schema import MOVIE, RATING, USER
+from segmentation.schema import ITEM, RATING, USER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def find_odd_id(rows: Sequence[RejectedRow]) -> RejectedRow | None:
 
 def id_in_row(row: RejectedRow, files: Sequence[RatingsFormat]) -> str:
     """Return the id that a row was rejected for."""
-    name = USER if row.reason.startswith(USER) else MOVIE
+    name = USER if row.reason.startswith(USER) else ITEM
     return _get_field(row, _by_path(files), name)
 
 
@@ -97,7 +97,7 @@ def _get_field(row: RejectedRow, files: Mapping[str, RatingsFormat], name: str) 
     if file is None:
         return ""
     if file.codec == "parquet":
-        fields, place = row.text.split(","), (USER, MOVIE, RATING).index(name)
+        fields, place = row.text.split(","), (USER, ITEM, RATING).index(name)
     else:
         fields = [field.decode("utf-8", "replace") for field in split_line(file, row.text.encode())]
         place = file.columns.index(name)

@@ -32,15 +32,15 @@ class RowCounts:
     Attributes
     ----------
     used, unmapped
-        Number of ratings whose movie is in the catalogue, and of those whose movie is not.
+        Number of ratings whose item is in the catalogue, and of those whose item is not.
     rejected
         The rows that are not ratings, or the first of them.
     unlisted
         Number of further such rows.
     unrated
         Number of rows left out because their rating stands for "not rated".
-    movies
-        Number of the catalogue's movies with a used rating.
+    items
+        Number of the catalogue's items with a used rating.
     without_timestamp
         Number of used ratings without a usable timestamp; counted only with deduplication.
     superseded
@@ -52,7 +52,7 @@ class RowCounts:
     rejected: list[RejectedRow] = field(default_factory=list)
     unlisted: int = 0
     unrated: int = 0
-    movies: int = 0
+    items: int = 0
     without_timestamp: int = 0
     superseded: list[RejectedRow] = field(default_factory=list)
 
@@ -155,7 +155,7 @@ class RowCounts:
         )
 
     def check_used(self, path: str, catalogue_path: str) -> None:
-        """Check that at least one rating is of a movie in the catalogue.
+        """Check that at least one rating is of an item in the catalogue.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class RowCounts:
         """
         if self.used == 0:
             raise DataError(
-                f"{path}: none of its {self.read:,} ratings is of a movie in {catalogue_path}: "
+                f"{path}: none of its {self.read:,} ratings is of an item in {catalogue_path}: "
                 "use the catalogue that belongs to the ratings"
             )
 
@@ -207,7 +207,7 @@ def sum_counts(summaries: Sequence[PartitionSummary]) -> RowCounts:
         counts.unrated += summary.unrated
         counts.without_timestamp += summary.without_timestamp
         seen |= summary.seen
-    counts.movies = int(np.unpackbits(seen).sum())
+    counts.items = int(np.unpackbits(seen).sum())
     reports = [report for summary in summaries for report in summary.fragments]
     for report, first_line in zip(reports, first_line_numbers(summaries), strict=True):
         n_free = max(0, MAX_LISTED_REJECTS - len(counts.rejected))

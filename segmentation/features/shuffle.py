@@ -1,9 +1,9 @@
 """Shuffle ratings by user and aggregate them, for files that are not sorted by user.
 
 If most users are in most partitions, the partial sums of each partition cover nearly all users and
-their genres, and those of all partitions together take many times the memory of the ratings. Then,
-or to deduplicate, Dask's ``p2p`` shuffle groups the ratings by user, out of core, and each user's
-ratings are aggregated once.
+their categories, and those of all partitions together take many times the memory of the ratings.
+Then, or to deduplicate, Dask's ``p2p`` shuffle groups the ratings by user, out of core, and each
+user's ratings are aggregated once.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.partitions import Fragment
-    from segmentation.schema import MovieTable, UserStatistics
+    from segmentation.schema import ItemTable, UserStatistics
 
-#: Bytes of a shuffled row: user, the movie's row in the catalogue, and stars.
+#: Bytes of a shuffled row: user, the item's row in the catalogue, and stars.
 _ROW_BYTES = 20
 #: The same with timestamp, line and fragment.
 _DETAILED_ROW_BYTES = 40
-#: Bytes of the statistics of one user: without genres, and per genre.
-_USER_BYTES, _GENRE_BYTES = 24, 12
+#: Bytes of the statistics of one user: without categories, and per category.
+_USER_BYTES, _CATEGORY_BYTES = 24, 12
 #: Partitions overlap if more than this share of their user ids lies within other partitions.
 _MAX_OVERLAP = 0.2
 
 
 def exceeds_memory(
-    summaries: Sequence[PartitionSummary], n_partitions: int, n_genres: int, limit: int
+    summaries: Sequence[PartitionSummary], n_partitions: int, n_categories: int, limit: int
 ) -> bool:
     """Return whether partial sums overlap and are too large to merge.
 
@@ -57,13 +57,13 @@ def exceeds_memory(
         The summaries of the partitions read so far, from which all are extrapolated.
     n_partitions
         Total number of partitions.
-    n_genres
-        Number of genres.
+    n_categories
+        Number of categories.
     limit
         Bytes that partial sums may take.
     """
     n_users = sum(summary.n_users for summary in summaries)
-    user_bytes = _USER_BYTES + n_genres * _GENRE_BYTES
+    user_bytes = _USER_BYTES + n_categories * _CATEGORY_BYTES
     expected = n_users * user_bytes * n_partitions / len(summaries)
     return len(summaries) > 1 and expected > limit and _measure_overlap(summaries) > _MAX_OVERLAP
 
@@ -90,7 +90,7 @@ def row_bytes(*, detailed: bool) -> int:
 def shuffle_by_user(
     client: Client,
     partitions: Sequence[list[Fragment]],
-    table: MovieTable,
+    table: ItemTable,
     *,
     n_rows: int,
     partition_bytes: int,
@@ -105,13 +105,13 @@ def shuffle_by_user(
     partitions
         The fragments of each partition.
     table
-        The catalogue's movies.
+        The catalogue's items.
     n_rows
         Estimated number of ratings.
     partition_bytes
         Bytes of rows per partition after the shuffle.
     deduplicate
-        Whether only a user's latest rating of a movie counts.
+        Whether only a user's latest rating of an item counts.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def shuffle_by_user(
 
 
 def read_partition(
-    fragments: Sequence[Fragment], table: MovieTable, first_fragment: int = 0, *, detailed: bool
+    fragments: Sequence[Fragment], table: ItemTable, first_fragment: int = 0, *, detailed: bool
 ) -> tuple[pd.DataFrame, PartitionSummary]:
     """Read the rows of one partition for the shuffle, and summarize the partition."""
     rows, summary = read_used_rows(
@@ -160,16 +160,14 @@ def read_partition(
     return rows, summary
 
 
-def aggregate_shuffled(
-    rows: pd.DataFrame, table: MovieTable
-) -> tuple[UserStatistics, NDArray[Any]]:
+def aggregate_shuffled(rows: pd.DataFrame, table: ItemTable) -> tuple[UserStatistics, NDArray[Any]]:
     """Aggregate one shuffled partition; return the statistics and a sketch of the users."""
     statistics, _ = user_statistics.aggregate_rows(rows, table)
     return statistics, sketches.quantile_sketch(statistics.users)
 
 
 def aggregate_shuffled_latest(
-    rows: pd.DataFrame, table: MovieTable
+    rows: pd.DataFrame, table: ItemTable
 ) -> tuple[UserStatistics, NDArray[Any], pd.DataFrame]:
     """Aggregate the latest ratings of one shuffled partition.
 

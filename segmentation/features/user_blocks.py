@@ -119,23 +119,23 @@ def count_single(client: Client, blocks: UserBlocks) -> int:
 
 
 def _count_single(block: UserStatistics) -> int:
-    return int((block.movies == 1).sum())
+    return int((block.items == 1).sum())
 
 
 def _select_active_users(block: UserStatistics, min_ratings: int) -> UserStatistics:
-    rows = block.movies >= min_ratings
+    rows = block.items >= min_ratings
     columns: Any = (column[rows] for column in block)
     return UserStatistics(*columns)
 
 
 def save_blocks(
-    client: Client, path: Path, blocks: UserBlocks, genres: tuple[str, ...], ahead: int
+    client: Client, path: Path, blocks: UserBlocks, categories: tuple[str, ...], ahead: int
 ) -> None:
     """Save the merged statistics, one part per block, for resume and refresh.
 
     ``ahead`` is the number of blocks to convert ahead of those being written.
     """
-    parquet.write_parts(client, path, to_arrow, [blocks.statistics, genres], ahead)
+    parquet.write_parts(client, path, to_arrow, [blocks.statistics, categories], ahead)
 
 
 def load_blocks(
@@ -171,16 +171,19 @@ def load_blocks(
     return UserBlocks(statistics, list(sizes))
 
 
-def to_arrow(block: UserStatistics, genres: Sequence[str]) -> pa.Table:
+def to_arrow(block: UserStatistics, categories: Sequence[str]) -> pa.Table:
     """Return a block of user statistics as an Arrow table."""
     import pyarrow as pa
 
     columns = {
         USER: block.users,
-        "movies": block.movies.astype(np.int64),
+        "items": block.items.astype(np.int64),
         "rating_sum": block.rating_sum.astype(np.float64),
-        **{f"sum:{name}": block.sums[:, g].astype(np.float64) for g, name in enumerate(genres)},
-        **{f"count:{name}": block.counts[:, g].astype(np.int32) for g, name in enumerate(genres)},
+        **{f"sum:{name}": block.sums[:, g].astype(np.float64) for g, name in enumerate(categories)},
+        **{
+            f"count:{name}": block.counts[:, g].astype(np.int32)
+            for g, name in enumerate(categories)
+        },
     }
     return pa.table({name: parquet.arrow_array(column) for name, column in columns.items()})
 
@@ -190,7 +193,7 @@ def read_statistics(path: Path) -> UserStatistics:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(path, page_checksum_verification=True).read()
-    n_genres = (table.num_columns - 3) // 2
+    n_categories = (table.num_columns - 3) // 2
     columns = [column.to_numpy() for column in table.columns]
     if columns[0].dtype.kind == "O":
         columns[0] = np.array([string.encode() for string in columns[0]], np.bytes_)
@@ -198,8 +201,8 @@ def read_statistics(path: Path) -> UserStatistics:
         columns[0],
         columns[1],
         columns[2],
-        np.column_stack(columns[3 : 3 + n_genres]),
-        np.column_stack(columns[3 + n_genres :]),
+        np.column_stack(columns[3 : 3 + n_categories]),
+        np.column_stack(columns[3 + n_categories :]),
     )
 
 

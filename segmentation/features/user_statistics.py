@@ -1,8 +1,8 @@
-"""Sums and counts per user and genre: aggregated per partition, merged in any order, divided once.
+"""Sums and counts per user and category: aggregated per partition, merged in any order.
 
 NVTabular computes moments out of core in the same way (``nvtabular/ops/moments.py``). Rows are
-never exploded by genre: a rating is added once per genre of its movie, straight into the dense
-(users in the partition) × genres block.
+never exploded by category: a rating is added once per category of its item, straight into the dense
+(users in the partition) × categories block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from segmentation.features.factorize import factorize
 from segmentation.features.kernels import accumulate
-from segmentation.schema import MOVIE, RATING, USER, UserStatistics
+from segmentation.schema import ITEM, RATING, USER, UserStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segmentation.datasets.format import LineReject, ParsedChunk
-    from segmentation.schema import MovieTable
+    from segmentation.schema import ItemTable
 
-#: Movies are looked up in a table of 4 bytes per id if all ids are below this, else by bisection.
+#: Items are looked up in a table of 4 bytes per id if all ids are below this, else by bisection.
 MAX_TABLE_ID = 1 << 22
 
 
@@ -37,9 +37,9 @@ class ChunkStatistics(NamedTuple):
     statistics
         Sums and counts per user.
     used, unmapped
-        Number of ratings whose movie is in the catalogue, and of those whose movie is not.
+        Number of ratings whose item is in the catalogue, and of those whose item is not.
     seen
-        Bitmap of the catalogue's movies with a used rating, eight to a byte.
+        Bitmap of the catalogue's items with a used rating, eight to a byte.
     lines
         Number of lines, blank ones included.
     rejected
@@ -60,7 +60,7 @@ class ChunkStatistics(NamedTuple):
     unrated: int = 0
 
 
-def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
+def aggregate_chunk(chunk: ParsedChunk, table: ItemTable) -> ChunkStatistics:
     """Count and sum the rows of one chunk.
 
     Parameters
@@ -69,9 +69,9 @@ def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
         Its ratings have the columns ``userId`` and ``movieId`` (int64 or strings) and ``rating``
         (float64, stars).
     table
-        The catalogue's movies.
+        The catalogue's items.
     """
-    rows = map_movies(chunk.ratings, table)
+    rows = map_items(chunk.ratings, table)
     statistics, seen = aggregate_rows(rows, table)
     return ChunkStatistics(
         downcast(statistics),
@@ -85,66 +85,66 @@ def aggregate_chunk(chunk: ParsedChunk, table: MovieTable) -> ChunkStatistics:
     )
 
 
-def map_movies(ratings: pd.DataFrame, table: MovieTable) -> pd.DataFrame:
-    """Return the used ratings, with ``movieId`` replaced by the movie's row in the catalogue."""
-    if isinstance(ratings[MOVIE].dtype, np.dtype):
-        movies = look_up_movies(table, ratings[MOVIE].to_numpy())
+def map_items(ratings: pd.DataFrame, table: ItemTable) -> pd.DataFrame:
+    """Return the used ratings, with ``movieId`` replaced by the item's row in the catalogue."""
+    if isinstance(ratings[ITEM].dtype, np.dtype):
+        items = look_up_items(table, ratings[ITEM].to_numpy())
     else:
-        ids, codes = factorize(ratings[MOVIE])
-        movies = look_up_movies(table, ids)[codes]
-    rows = ratings.assign(**{MOVIE: movies.astype(np.int32)})
-    is_mapped = movies >= 0
+        ids, codes = factorize(ratings[ITEM])
+        items = look_up_items(table, ids)[codes]
+    rows = ratings.assign(**{ITEM: items.astype(np.int32)})
+    is_mapped = items >= 0
     return rows if is_mapped.all() else rows[is_mapped]
 
 
-def look_up_movies(table: MovieTable, ids: NDArray[Any]) -> NDArray[np.int64]:
+def look_up_items(table: ItemTable, ids: NDArray[Any]) -> NDArray[np.int64]:
     """Return the row of each id in the catalogue, −1 if it is missing; shape (n_ids,)."""
-    movie_ids: NDArray[Any] = table.movie_ids
-    if len(movie_ids) == 0:
+    item_ids: NDArray[Any] = table.item_ids
+    if len(item_ids) == 0:
         return np.full(len(ids), -1, np.int64)
-    rows = make_lookup_table(movie_ids)
+    rows = make_lookup_table(item_ids)
     if rows is not None:
         out_of_range = len(rows) - 1
         in_range = (ids >= 0) & (ids < out_of_range)
         return rows[np.where(in_range, ids, out_of_range)].astype(np.int64)
-    nearest = np.minimum(np.searchsorted(movie_ids, ids), len(movie_ids) - 1)
-    return np.where(movie_ids[nearest] == ids, nearest, -1)
+    nearest = np.minimum(np.searchsorted(item_ids, ids), len(item_ids) - 1)
+    return np.where(item_ids[nearest] == ids, nearest, -1)
 
 
-def make_lookup_table(movie_ids: NDArray[Any]) -> NDArray[np.int32] | None:
-    """Return the row of each id from 0 on, −1 for ids without a movie, the last entry among them.
+def make_lookup_table(item_ids: NDArray[Any]) -> NDArray[np.int32] | None:
+    """Return the row of each id from 0 on, −1 for ids without an item, the last entry among them.
 
     None if the ids are strings, too large, or none at all.
     """
-    is_integer = len(movie_ids) > 0 and movie_ids.dtype.kind == "i"
-    if not is_integer or movie_ids[0] < 0 or movie_ids[-1] >= MAX_TABLE_ID:
+    is_integer = len(item_ids) > 0 and item_ids.dtype.kind == "i"
+    if not is_integer or item_ids[0] < 0 or item_ids[-1] >= MAX_TABLE_ID:
         return None
-    rows = np.full(int(movie_ids[-1]) + 2, -1, np.int32)
-    rows[movie_ids] = np.arange(len(movie_ids), dtype=np.int32)
+    rows = np.full(int(item_ids[-1]) + 2, -1, np.int32)
+    rows[item_ids] = np.arange(len(item_ids), dtype=np.int32)
     return rows
 
 
 def aggregate_rows(
-    rows: pd.DataFrame, table: MovieTable
+    rows: pd.DataFrame, table: ItemTable
 ) -> tuple[UserStatistics, NDArray[np.bool_]]:
-    """Count and sum the rows that :func:`map_movies` returns.
+    """Count and sum the rows that :func:`map_items` returns.
 
     Returns
     -------
     statistics : UserStatistics
-    seen : ndarray of shape (n_movies,), bool
-        Which movies of the catalogue have a row.
+    seen : ndarray of shape (n_items,), bool
+        Which items of the catalogue have a row.
     """
     users, user_rows = factorize(rows[USER])
-    seen = np.zeros(len(table.movie_ids), np.bool_)
-    statistics = zero_statistics(users, table.n_genres)
+    seen = np.zeros(len(table.item_ids), np.bool_)
+    statistics = zero_statistics(users, table.n_categories)
     accumulate(
         user_rows,
-        rows[MOVIE].to_numpy(),
+        rows[ITEM].to_numpy(),
         rows[RATING].to_numpy(),
         table.offsets,
         table.codes,
-        statistics.movies,
+        statistics.items,
         statistics.rating_sum,
         statistics.sums,
         statistics.counts,
@@ -153,20 +153,20 @@ def aggregate_rows(
     return statistics, seen
 
 
-def empty_statistics(n_genres: int) -> UserStatistics:
+def empty_statistics(n_categories: int) -> UserStatistics:
     """Return statistics without users."""
-    return zero_statistics(np.empty(0, np.int64), n_genres)
+    return zero_statistics(np.empty(0, np.int64), n_categories)
 
 
-def zero_statistics(users: NDArray[Any], n_genres: int) -> UserStatistics:
+def zero_statistics(users: NDArray[Any], n_categories: int) -> UserStatistics:
     """Return statistics of users without ratings, in the dtypes to add up in."""
     n = len(users)
     return UserStatistics(
         users,
         np.zeros(n, np.int64),
         np.zeros(n, np.float64),
-        np.zeros((n, n_genres), np.float64),
-        np.zeros((n, n_genres), np.int32),
+        np.zeros((n, n_categories), np.float64),
+        np.zeros((n, n_categories), np.int32),
     )
 
 
@@ -195,7 +195,7 @@ def downcast(statistics: UserStatistics) -> UserStatistics:
     """
     return UserStatistics(
         np.array(statistics.users),
-        _cast_if_exact(statistics.movies, np.int32),
+        _cast_if_exact(statistics.items, np.int32),
         _cast_if_exact(statistics.rating_sum, np.float32),
         _cast_if_exact(statistics.sums, np.float32),
         _cast_if_exact(statistics.counts, np.uint16),
@@ -218,7 +218,7 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     Raises
     ------
     ValueError
-        If there are no parts, or they differ in their number of genres.
+        If there are no parts, or they differ in their number of categories.
 
     Examples
     --------
@@ -228,14 +228,14 @@ def merge(parts: Sequence[UserStatistics]) -> UserStatistics:
     ...     counts = np.ones((1, 1), np.int32)
     ...     return UserStatistics(np.array([user]), np.ones(1, np.int64), sums[0], sums, counts)
     >>> merged = merge([rated(7, 4.0), rated(3, 1.5), rated(7, 2.0)])
-    >>> merged.users.tolist(), merged.movies.tolist(), merged.rating_sum.tolist()
+    >>> merged.users.tolist(), merged.items.tolist(), merged.rating_sum.tolist()
     ([3, 7], [1, 2], [1.5, 6.0])
     """
     if not parts:
         raise ValueError("nothing to merge: pass at least one part")
     widths = {part.sums.shape[1] for part in parts}
     if len(widths) > 1:
-        raise ValueError(f"parts with different numbers of genres: {sorted(widths)}")
+        raise ValueError(f"parts with different numbers of categories: {sorted(widths)}")
     parts = [part for part in parts if len(part.users)] or list(parts[:1])
     if len(parts) == 1:
         return parts[0]
@@ -273,7 +273,7 @@ def _add(parts: Sequence[UserStatistics]) -> UserStatistics:
     merged = zero_statistics(users, parts[0].sums.shape[1])
     for part in parts:
         rows = np.searchsorted(users, part.users)
-        merged.movies[rows] += part.movies
+        merged.items[rows] += part.items
         merged.rating_sum[rows] += part.rating_sum
         merged.sums[rows] += part.sums
         merged.counts[rows] += part.counts

@@ -11,7 +11,7 @@ from segmentation.estimators._lloyd import assign_block
 from segmentation.features.kernels import mean_columns
 from segmentation.reporting import percentiles
 from segmentation.reporting.percentiles import Histogram, build_histogram
-from segmentation.reporting.profiles import ProfileSums, block_sums
+from segmentation.reporting.profiles import ProfileSums, RatingCounts, block_sums, count_ratings
 from segmentation.schema import USER, Axes, UserStatistics
 from segmentation.storage.parquet import arrow_array, arrow_strings
 
@@ -48,29 +48,42 @@ def assign(
     return AssignedBlock(nearest.labels, nearest.distance, nearest.runner_up, margin, points)
 
 
+class BlockSummary(NamedTuple):
+    """The sums and counts of one block's users by segment, and the users that the figure shows.
+
+    Attributes
+    ----------
+    sums, counts, histogram
+        For the profiles: sums, numbers of ratings per user, and distances to the centers.
+    points, labels
+        The users shown on the two axes, of shape (n_shown, 2), and their segments.
+    """
+
+    sums: ProfileSums
+    counts: RatingCounts
+    histogram: Histogram
+    points: NDArray[np.float64]
+    labels: NDArray[np.int32]
+
+
 def summarize_block(
     statistics: UserStatistics,
     features: NDArray[np.float32],
     shown: NDArray[np.int64],
     centers: NDArray[np.float64],
     axes: Axes,
-) -> tuple[ProfileSums, Histogram, NDArray[np.float64], NDArray[np.int32]]:
+) -> BlockSummary:
     """Summarize one block's users by segment, and project the users that the figure shows.
 
     Parameters
     ----------
     shown
         The rows of the users that the figure shows.
-
-    Returns
-    -------
-    tuple
-        The sums for the profiles, the histogram of distances, and the points and labels of the
-        users shown.
     """
     nearest = assign_block(features, centers)
-    return (
+    return BlockSummary(
         block_sums(statistics, nearest.labels, len(centers)),
+        count_ratings(statistics.items, nearest.labels),
         build_histogram(nearest.labels, nearest.distance),
         project(features[shown], axes.mean, axes.components),
         nearest.labels[shown],
@@ -91,14 +104,14 @@ def build_table(
     centers: NDArray[np.float64],
     axes: Axes,
     personas: Sequence[str],
-    genres: Sequence[str],
+    categories: Sequence[str],
 ) -> pa.Table:
     """Return one block as a table with the columns of ``assignments.parquet``."""
     import pyarrow as pa
 
-    n_users, n_genres = statistics.counts.shape
-    means = np.zeros((n_genres, n_users), np.float32)
-    validity = np.zeros((n_genres, -(-n_users // 8)), np.uint8)
+    n_users, n_categories = statistics.counts.shape
+    means = np.zeros((n_categories, n_users), np.float32)
+    validity = np.zeros((n_categories, -(-n_users // 8)), np.uint8)
     mean_columns(statistics.sums, statistics.counts, means, validity)
     assigned = assign(features, centers, axes)
     has_no_runner_up = assigned.runner_up < 0
@@ -112,12 +125,12 @@ def build_table(
         "margin": arrow_array(assigned.margin, has_no_runner_up),
         "pc1": arrow_array(assigned.points[:, 0]),
         "pc2": arrow_array(assigned.points[:, 1]),
-        "movies": arrow_array(statistics.movies.astype(np.int64)),
+        "items": arrow_array(statistics.items.astype(np.int64)),
         "mean_rating": arrow_array(
-            np.divide(statistics.rating_sum, statistics.movies, dtype=np.float64)
+            np.divide(statistics.rating_sum, statistics.items, dtype=np.float64)
         ),
     }
-    for g, genre in enumerate(genres):
+    for g, category in enumerate(categories):
         buffers = [pa.py_buffer(validity[g]), pa.py_buffer(means[g])]
-        columns[genre] = pa.Array.from_buffers(pa.float32(), n_users, buffers)
+        columns[category] = pa.Array.from_buffers(pa.float32(), n_users, buffers)
     return pa.table(columns)

@@ -76,13 +76,13 @@ def run_choose_k(
             users = stages.aggregate_ratings(run, catalogue)
             warnings = stages.collect_warnings(run, catalogue, users)
             active = stages.select_active(run, users)
-            X = stages.feature_matrix(run, active, len(catalogue.genres))
+            X = stages.feature_matrix(run, active, len(catalogue.categories))
             search = stages.choose_k(run, X)
             manifest = build_manifest(
                 run,
                 users.rows,
                 users=users.blocks.users,
-                movies=users.n_movies,
+                items=users.n_items,
                 warnings=warnings,
                 choose_k=stages.search_record(search),
             )

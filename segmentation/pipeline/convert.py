@@ -374,7 +374,7 @@ def _compute_user_range(users: NDArray[Any]) -> tuple[Any, Any]:
 def _copy_catalogue(run: RunContext) -> None:
     """Copy the catalogue, and the marker and ground truth of synthetic ratings."""
     layout = run.layout
-    paths = [layout.movies, *([layout.links] if layout.links else [])]
+    paths = [layout.items, *([layout.links] if layout.links else [])]
     folder = ground_truth.synthetic_folder(layout)
     if folder is not None:
         paths += [f"{folder}/{name}" for name in (MARKER, PLANTED)]

@@ -48,7 +48,7 @@ class RunManifest:
     cluster: dict[str, Any]
     versions: dict[str, str]
     users: int | None = None
-    movies: int | None = None
+    items: int | None = None
     warnings: list[str] | None = None
     kmeans: dict[str, Any] | None = None
     pca: dict[str, Any] | None = None
@@ -158,7 +158,7 @@ def _is_manifest(values: Mapping[str, Any]) -> bool:
     }
     optional: dict[str, type] = {
         **dict.fromkeys(("kmeans", "pca", "choose_k", "parquet"), dict),
-        **dict.fromkeys(("users", "movies"), int),
+        **dict.fromkeys(("users", "items"), int),
         "warnings": list,
     }
     rows, choose_k = values.get("rows") or {}, values.get("choose_k")

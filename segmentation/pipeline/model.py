@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_FORMAT = 2
+_FORMAT = 3
 _FILE = "model.json"
 
 
@@ -27,12 +27,12 @@ class SavedModel:
 
     Parameters
     ----------
-    preset, join, layout, genres
-        What the feature matrix was made from; its columns follow ``genres``.
+    preset, join, layout, categories
+        What the feature matrix was made from; its columns follow ``categories``.
     personas
         The name of each segment.
     centers
-        float64 of shape (n_segments, n_genres).
+        float64 of shape (n_segments, n_categories).
     distance_p99
         99th percentile of the distances of each segment's users to its centre, of shape
         (n_segments,).
@@ -45,7 +45,7 @@ class SavedModel:
     preset: str
     join: str
     layout: str
-    genres: tuple[str, ...]
+    categories: tuple[str, ...]
     personas: tuple[str, ...]
     centers: NDArray[np.float64]
     distance_p99: NDArray[np.float64]
@@ -61,7 +61,7 @@ class SavedModel:
             "join": self.join,
             "layout": self.layout,
             "synthetic": self.synthetic,
-            "genres": list(self.genres),
+            "categories": list(self.categories),
             "segments": [
                 {"segment": s, "persona": name, "center": center, "distance_p99": distance}
                 for s, (name, center, distance) in enumerate(segments)
@@ -99,7 +99,7 @@ def load_model(folder: Path) -> SavedModel:
             preset=values["preset"],
             join=values["join"],
             layout=values["layout"],
-            genres=tuple(values["genres"]),
+            categories=tuple(values["categories"]),
             personas=tuple(segment["persona"] for segment in segments),
             centers=np.array([segment["center"] for segment in segments], np.float64),
             distance_p99=np.array([segment["distance_p99"] for segment in segments], np.float64),

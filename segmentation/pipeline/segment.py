@@ -1,4 +1,4 @@
-"""The main job: ratings → user genre means → K-Means → incremental PCA → segments and report."""
+"""The main job: ratings → user category means → K-Means → incremental PCA → segments and report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SegmentRun:
     """A finished run: its folder, its segments, and the manifest."""
 
     folder: Path
-    genres: tuple[str, ...]
+    categories: tuple[str, ...]
     profiles: list[SegmentProfile]
     personas: list[Persona]
     manifest: RunManifest
@@ -72,7 +72,7 @@ def run_segment(
     SegmentationError
         One of its subclasses, with a message for the user.
     """
-    playbook = personas.load_playbook(settings.playbook)
+    playbook = personas.load_playbook(settings.playbook, films=settings.catalogue is None)
     with open_run(OUTPUTS, settings, out, execution, progress) as run:
         finished = load_finished(run, _run_key(settings))
         if finished is not None:
@@ -83,20 +83,20 @@ def run_segment(
             if run.has_spare_memory(REQUIRED_MEMORY):
                 renderer.start()
             warnings = stages.collect_warnings(run, catalogue, users)
-            X = stages.feature_matrix(run, users.blocks, len(catalogue.genres))
+            X = stages.feature_matrix(run, users.blocks, len(catalogue.categories))
             active = stages.select_active(run, users)
             X_active = X
             if active.users < users.blocks.users:
-                X_active = stages.feature_matrix(run, active, len(catalogue.genres))
+                X_active = stages.feature_matrix(run, active, len(catalogue.categories))
             search = stages.choose_k(run, X_active) if settings.k == "auto" else None
             k = search.recommended if search is not None else int(settings.k)
             clusters = stages.fit_k_means(run, X_active, X, users, k)
             axes, pca_record = stages.fit_pca(run, X_active)
             segments = stages.describe_segments(
-                run, X, users, clusters, axes, catalogue.genres, playbook
+                run, X, users, clusters, axes, catalogue.categories, playbook
             )
             warnings += stages.warn_of_small_segments(run, segments)
-            stages.write_assignments(run, X, users, clusters, axes, segments, catalogue.genres)
+            stages.write_assignments(run, X, users, clusters, axes, segments, catalogue.categories)
             renderer.submit(_figure_data(run, users.blocks.users, segments, axes, catalogue))
             # Last of what is computed: the assignments do not wait for it.
             quality = stages.evaluate_clustering(run, X_active, clusters)
@@ -105,7 +105,7 @@ def run_segment(
                 run,
                 users.rows,
                 users=users.blocks.users,
-                movies=users.n_movies,
+                items=users.n_items,
                 warnings=warnings,
                 kmeans={
                     **clusters.record,
@@ -116,12 +116,12 @@ def run_segment(
                 pca=pca_record,
                 choose_k=None if search is None else stages.search_record(search),
             )
-            manifest.settings["playbook_sha256"] = personas.playbook_digest(settings.playbook)
+            manifest.settings["playbook_sha256"] = _digest_playbook(settings)
             manifest.data["catalogue"] = catalogue.notes
             _save_model(run, catalogue, clusters, axes, segments, manifest.data["synthetic"])
             _write_results(run, manifest, segments, catalogue, renderer, search)
             return SegmentRun(
-                run.out, catalogue.genres, segments.profiles, segments.personas, manifest
+                run.out, catalogue.categories, segments.profiles, segments.personas, manifest
             )
 
 
@@ -129,12 +129,16 @@ def _run_key(settings: Settings) -> dict[str, Any]:
     """Return the settings that the results depend on, with the playbook's content for its path."""
     key = settings.stage_key("run")
     del key["playbook"]
-    return {**key, "playbook_sha256": personas.playbook_digest(settings.playbook)}
+    return {**key, "playbook_sha256": _digest_playbook(settings)}
+
+
+def _digest_playbook(settings: Settings) -> str:
+    return personas.playbook_digest(settings.playbook, films=settings.catalogue is None)
 
 
 def _read_run(run: RunContext, manifest: RunManifest) -> SegmentRun:
-    genres, profiles, segment_personas = outputs.read_segments(run.out / "segments.json")
-    return SegmentRun(run.out, genres, profiles, segment_personas, manifest)
+    categories, profiles, segment_personas = outputs.read_segments(run.out / "segments.json")
+    return SegmentRun(run.out, categories, profiles, segment_personas, manifest)
 
 
 def _figure_data(
@@ -145,7 +149,7 @@ def _figure_data(
         segments.labels,
         n_users,
         segments.names,
-        catalogue.genres,
+        catalogue.categories,
         tuple(float(ratio) for ratio in axes.explained_variance_ratio),
         tuple(segments.profiles),
         run.settings.seed,
@@ -173,7 +177,7 @@ def _save_model(
         preset=run.settings.preset,
         join=run.settings.effective_join,
         layout=run.layout.name,
-        genres=catalogue.genres,
+        categories=catalogue.categories,
         personas=segments.names,
         centers=clusters.centers,
         distance_p99=segments.distance_p99,
@@ -190,10 +194,10 @@ def _write_results(
     renderer: FigureRenderer,
     search: KSearch | None,
 ) -> None:
-    folder, genres = run.folder, catalogue.genres
+    folder, categories = run.folder, catalogue.categories
     with run.progress.stage("report", "figures and report"):
         figures = outputs.write_figures(folder, renderer.result(), search)
-        outputs.write_segments(folder, segments.profiles, segments.personas, genres)
+        outputs.write_segments(folder, segments.profiles, segments.personas, categories)
         # The report shows the time and memory up to here.
         run.record_costs(manifest)
         outputs.write_reports(
@@ -201,7 +205,7 @@ def _write_results(
             manifest.to_json(),
             segments.profiles,
             segments.personas,
-            genres,
+            categories,
             figures,
             search,
         )

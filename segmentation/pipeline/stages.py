@@ -52,11 +52,11 @@ _ESTIMATOR_MODULES = ("segmentation.estimators.kmeans", "segmentation.estimators
 
 
 class AggregatedUsers(NamedTuple):
-    """The result of reading the ratings: statistics per user, and counts of rows and movies."""
+    """The result of reading the ratings: statistics per user, and counts of rows and items."""
 
     blocks: UserBlocks
     rows: dict[str, int]
-    n_movies: int
+    n_items: int
 
 
 class Clustering(NamedTuple):
@@ -89,7 +89,8 @@ def load_catalogue(run: RunContext) -> Catalogue:
     """Read the catalogue that the ratings are joined with."""
     with run.progress.stage("catalogue", "catalogue") as stage:
         catalogue = catalogues.load_catalogue(run.layout, run.settings.effective_join)
-        stage.note = f"{len(catalogue.movie_ids):,} movies, {len(catalogue.genres)} genres"
+        words, n_categories = run.layout.words, len(catalogue.categories)
+        stage.note = f"{len(catalogue.item_ids):,} {words.items}, {n_categories} {words.categories}"
     return catalogue
 
 
@@ -99,7 +100,7 @@ def _load_users(run: RunContext, path: Path, result: dict[str, Any]) -> Aggregat
     shared = run.cluster.sees_folder(path.parent)
     client = run.cluster.client
     blocks = user_blocks.load_blocks(client, path, result["blocks"], shared=shared)
-    return AggregatedUsers(blocks, rows, int(result["movies"]))
+    return AggregatedUsers(blocks, rows, int(result["items"]))
 
 
 def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
@@ -135,12 +136,14 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
         )
         run.check_input()
         write_rejected_rows(run, counts)
-        user_blocks.save_blocks(cluster.client, path, blocks, catalogue.genres, 2 * cluster.threads)
+        user_blocks.save_blocks(
+            cluster.client, path, blocks, catalogue.categories, 2 * cluster.threads
+        )
     cluster.trim_memory()
     rows = counts.record()
-    result = {"rows": rows, "movies": counts.movies, "blocks": blocks.sizes}
+    result = {"rows": rows, "items": counts.items, "blocks": blocks.sizes}
     run.finish_stage("ratings", result, RESUMABLE_FILES)
-    return AggregatedUsers(blocks, rows, counts.movies)
+    return AggregatedUsers(blocks, rows, counts.items)
 
 
 @contextmanager
@@ -182,7 +185,7 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUse
         share = rows["unmapped"] / max(rows["used"] + rows["unmapped"], 1)
         if share > _UNMAPPED_WARNING:
             warnings.append(
-                f"{share:.1%} of the ratings are of movies that the catalogue lacks: check that "
+                f"{share:.1%} of the ratings are of items that the catalogue lacks: check that "
                 "it is complete and belongs to these ratings"
             )
     warnings += catalogues.catalogue_warnings(catalogue)
@@ -198,9 +201,9 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUse
     return warnings
 
 
-def feature_matrix(run: RunContext, blocks: UserBlocks, n_genres: int) -> da.Array:
-    """Return the features of users, of shape (n_users, n_genres)."""
-    return presets.feature_matrix(run.cluster.client, blocks, run.settings.preset, n_genres)
+def feature_matrix(run: RunContext, blocks: UserBlocks, n_categories: int) -> da.Array:
+    """Return the features of users, of shape (n_users, n_categories)."""
+    return presets.feature_matrix(run.cluster.client, blocks, run.settings.preset, n_categories)
 
 
 def warn_of_small_segments(run: RunContext, segments: Segments) -> list[str]:
@@ -309,7 +312,7 @@ def _too_few_users_to_search(what: str, n_users: int, low: int, high: int) -> Da
 def fit_k_means(
     run: RunContext, X_active: da.Array, X: da.Array, users: AggregatedUsers, k: int
 ) -> Clustering:
-    """Fit K-Means, and number the segments by rising movies per user.
+    """Fit K-Means, and number the segments by rising items per user.
 
     Parameters
     ----------
@@ -408,7 +411,7 @@ def describe_segments(
     users: AggregatedUsers,
     clusters: Clustering,
     axes: Axes,
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
     playbook: Playbook,
 ) -> Segments:
     """Profile and name the segments, one task per block and pass."""
@@ -426,12 +429,19 @@ def describe_segments(
             clusters.centers,
             axes,
         )
-        sums, histograms, points, labels = zip(*client.gather(tasks), strict=True)
+        sums, counts, histograms, points, labels = zip(*client.gather(tasks), strict=True)
         distance_p99 = _distance_percentiles(client, features, clusters.centers, histograms)
-        segment_profiles = profiles.build_profiles(
-            profiles.merge_sums(sums), distance_p99, run.layout.effective_scale
+        medians = profiles.median_ratings(
+            profiles.merge_rating_counts(counts), len(clusters.centers)
         )
-        segment_personas = personas.assign_personas(segment_profiles, genres, playbook)
+        segment_profiles = profiles.build_profiles(
+            profiles.merge_sums(sums),
+            medians,
+            distance_p99,
+            run.layout.effective_scale,
+            playbook.choose_words(run.layout.words),
+        )
+        segment_personas = personas.assign_personas(segment_profiles, categories, playbook)
     run.cluster.trim_memory()
     return Segments(
         segment_profiles,
@@ -475,7 +485,7 @@ def write_assignments(
     clusters: Clustering,
     axes: Axes,
     segments: Segments,
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
 ) -> None:
     """Write one row per user, built block by block on the workers.
 
@@ -498,7 +508,7 @@ def write_assignments(
                 clusters.centers,
                 axes,
                 segments.names,
-                genres,
+                categories,
             ],
             2 * cluster.threads,
             release,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segmentation.reporting.wording import make_phrases
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,6 +36,8 @@ SCATTER_POINTS = 12_000
 _PALE = COLORS[7]
 _MARKERS = "os^Dvp*"
 _LEGEND_COLUMNS = 3
+#: Rows of a heat map, and characters of the name of one.
+_MOST_ROWS, _MOST_CHARACTERS = 40, 36
 _DPI = 160
 
 
@@ -65,8 +69,8 @@ class FigureData:
         Number of users in the run.
     names
         Name of each segment's persona.
-    genres
-        Genre names, in the order of the profiles' arrays.
+    categories
+        Category names, in the order of the profiles' arrays.
     explained
         Share of the variance on each axis.
     profiles
@@ -79,7 +83,7 @@ class FigureData:
     labels: NDArray[np.int32]
     users: int
     names: tuple[str, ...]
-    genres: tuple[str, ...]
+    categories: tuple[str, ...]
     explained: tuple[float, ...]
     profiles: tuple[SegmentProfile, ...]
     seed: int
@@ -91,7 +95,7 @@ def draw_figures(data: FigureData) -> dict[str, bytes]:
         "pca": draw_pca_scatter(
             data.points, data.labels, data.users, data.names, data.explained, data.seed
         ),
-        "genres": draw_genre_heatmap(data.profiles, data.genres, data.names),
+        "genres": draw_category_heatmap(data.profiles, data.categories, data.names),
         "sizes": draw_segment_sizes(data.profiles, data.names),
     }
 
@@ -203,18 +207,19 @@ def _label_centers(axes: Axes, centers: Sequence[NDArray[np.float64]]) -> None:
         )
 
 
-def draw_genre_heatmap(
-    profiles: Sequence[SegmentProfile], genres: Sequence[str], names: Sequence[str]
+def draw_category_heatmap(
+    profiles: Sequence[SegmentProfile], categories: Sequence[str], names: Sequence[str]
 ) -> bytes:
-    """Draw the mean stars per genre and segment, where an unseen genre counts as 0; return a PNG.
+    """Draw the means per category and segment, where an unseen category counts as 0.
 
-    Genres are sorted by their mean over all users, highest first.
+    Categories are sorted by their mean over all users, highest first.
     """
     means = np.array([profile.mean for profile in profiles])
     weights = np.array([profile.share for profile in profiles])
-    order = np.argsort(-(weights @ means), kind="stable")
-    figure, axes = _create_axes(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(genres))
-    edges = (np.arange(n + 1) - 0.5 for n in means.shape)
+    order = np.argsort(-(weights @ means), kind="stable")[:_MOST_ROWS]
+    words = profiles[0].words
+    figure, axes = _create_axes(max(4.6, 2.2 + 0.95 * len(profiles)), 1.5 + 0.30 * len(order))
+    edges = (np.arange(n + 1) - 0.5 for n in (len(profiles), len(order)))
     image = axes.pcolormesh(
         *edges, means[:, order].T, cmap="YlGnBu", vmin=0, vmax=profiles[0].scale[1]
     )
@@ -225,17 +230,21 @@ def draw_genre_heatmap(
         va="top",
         fontsize=8.5 if len(names) <= 12 else 7,
     )
-    axes.set_yticks(range(len(genres)), [genres[g] for g in order], fontsize=9)
+    axes.set_yticks(
+        range(len(order)), [_escape_math(_shorten(categories[g])) for g in order], fontsize=9
+    )
     axes.tick_params(length=0)
     _write_means(axes, means[:, order], profiles[0])
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0)
-    unit, high = profiles[0].unit, profiles[0].high_rating
-    bar.set_label(f"mean {unit}", fontsize=8.5)
-    subtitle = f"mean {unit}, unseen counts as 0; bold: {high:g} or more"
-    set_title(axes, "What each segment rates", subtitle)
+    phrases, high = make_phrases(profiles[0]), profiles[0].high_rating
+    bar.set_label(phrases.mean, fontsize=8.5)
+    subtitle = f"{phrases.mean}, {phrases.footnote}bold: {high:g} or more"
+    if len(order) < len(categories):
+        subtitle += f"\nthe {len(order)} of {len(categories):,} {words.categories} with the highest"
+    set_title(axes, f"The {words.categories} of each segment", subtitle)
     return render_png(figure)
 
 
@@ -256,23 +265,27 @@ def _write_means(axes: Axes, means: NDArray[np.float64], profile: SegmentProfile
 
 
 def draw_segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str]) -> bytes:
-    """Draw users, movies per user and mean rating per segment, side by side; return a PNG."""
+    """Draw users, ratings per user and mean rating per segment, side by side; return a PNG."""
     k = len(profiles)
     figure = new_figure(8.6, 1.5 + 0.46 * k)
-    panels = figure.subplots(1, 3, sharey=True)
-    values: tuple[tuple[str, list[float], list[str]], ...] = (
+    words = profiles[0].words
+    values: list[tuple[str, list[float], list[str]]] = [
         ("users", [p.users for p in profiles], [f"{p.users:,}  ({p.share:.0%})" for p in profiles]),
         (
-            "movies per user",
-            [p.movies_per_user for p in profiles],
-            [f"{p.movies_per_user:,.0f}" for p in profiles],
+            f"{words.ratings} per user (median)",
+            [p.items_per_user for p in profiles],
+            [f"{p.items_per_user:,.0f}  ({p.median_items_per_user:,.0f})" for p in profiles],
         ),
-        (
-            f"mean rating, {profiles[0].unit}",
-            [p.mean_rating for p in profiles],
-            [f"{p.mean_rating:.2f}" for p in profiles],
-        ),
-    )
+    ]
+    if words.has_ratings:
+        values.append(
+            (
+                f"mean rating, {words.unit}",
+                [p.mean_rating for p in profiles],
+                [f"{p.mean_rating:.2f}" for p in profiles],
+            )
+        )
+    panels = figure.subplots(1, len(values), sharey=True)
     for axes, (label, numbers, texts) in zip(panels, values, strict=True):
         axes.barh(
             range(k), numbers, color=[segment_color(p.segment) for p in profiles], height=0.66
@@ -328,6 +341,10 @@ def set_title(
 
 def _wrap(name: str) -> str:
     return name.replace(" ", "\n")
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MOST_CHARACTERS else f"{name[: _MOST_CHARACTERS - 1]}…"
 
 
 def new_figure(width: float, height: float) -> Figure:

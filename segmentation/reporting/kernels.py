@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def add_users(
     labels: NDArray[np.int32],
-    user_movies: NDArray[Any],
+    user_items: NDArray[Any],
     rating_sum: NDArray[Any],
     sums: NDArray[Any],
     counts: NDArray[Any],
     users: NDArray[np.int64],
-    movies: NDArray[np.int64],
+    items: NDArray[np.int64],
     rating_means: NDArray[np.float64],
-    genre_means: NDArray[np.float64],
+    category_means: NDArray[np.float64],
     covered: NDArray[np.int64],
-    genre_ratings: NDArray[np.int64],
+    category_ratings: NDArray[np.int64],
 ) -> None:
     """Add each user to the sums of its segment, in place.
 
@@ -31,25 +31,25 @@ def add_users(
     ----------
     labels
         Segment of each user, int32 of shape (n_users,).
-    user_movies, rating_sum
+    user_items, rating_sum
         Number and sum of each user's ratings, of shape (n_users,). Every user has at
         least one rating.
     sums, counts
-        Sum and number of each user's ratings by genre, of shape (n_users, n_genres).
-    users, movies, rating_means
+        Sum and number of each user's ratings by category, of shape (n_users, n_categories).
+    users, items, rating_means
         Outputs of shape (n_segments,): users, ratings, and the sum of the users' mean ratings.
-    genre_means, covered, genre_ratings
-        Outputs of shape (n_segments, n_genres): the sum of the users' genre means, the users who
-        rated the genre, and the ratings in it.
+    category_means, covered, category_ratings
+        Outputs of shape (n_segments, n_categories): the sum of the users' category means, the users
+        who rated the category, and the ratings in it.
     """
     for i in range(len(labels)):
         s = labels[i]
         users[s] += 1
-        movies[s] += np.int64(user_movies[i])
-        rating_means[s] += np.float64(rating_sum[i]) / np.float64(user_movies[i])
+        items[s] += np.int64(user_items[i])
+        rating_means[s] += np.float64(rating_sum[i]) / np.float64(user_items[i])
         for g in range(sums.shape[1]):
             n = np.int64(counts[i, g])
             if n > 0:
-                genre_means[s, g] += np.float64(sums[i, g]) / n
+                category_means[s, g] += np.float64(sums[i, g]) / n
                 covered[s, g] += 1
-                genre_ratings[s, g] += n
+                category_ratings[s, g] += n

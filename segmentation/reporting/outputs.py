@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from segmentation.errors import DataError
 from segmentation.reporting import k_selection, report
-from segmentation.schema import Persona, SegmentProfile
+from segmentation.reporting.wording import capitalize, make_phrases
+from segmentation.schema import Persona, SegmentProfile, Words
 from segmentation.storage import atomic, integrity
 
 if TYPE_CHECKING:
@@ -19,25 +21,11 @@ if TYPE_CHECKING:
     from segmentation.schema import KSearch
     from segmentation.storage.run_folder import RunFolder
 
-_PROFILE_COLUMNS = ("segment", "users", "share", "movies_per_user", "mean_rating")
-_GENRE_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
-
-#: Caption and alternative text of each figure.
-_CAPTIONS = {
-    "pca": (
-        "Each point is a user, placed on the two axes along which users differ most. The numbers "
-        "mark the median of each segment.",
-        "Scatter plot of users on two principal axes, coloured by segment",
-    ),
-    "genres": (
-        "Mean rating per genre and segment. A genre that a user has never rated counts as 0.",
-        "Heat map of mean ratings by genre and segment",
-    ),
-    "sizes": (
-        "The size of each segment, how many movies its users have rated, and how highly.",
-        "Bar charts of users, movies per user and mean rating by segment",
-    ),
-}
+_PROFILE_COLUMNS = (
+    *("segment", "users", "share"),
+    *("items_per_user", "median_items_per_user", "mean_rating"),
+)
+_CATEGORY_COLUMNS = ("mean", "mean_rated", "coverage", "lift")
 
 
 def write_figures(
@@ -58,34 +46,60 @@ def write_figures(
     return figures
 
 
+def _caption_figures(profile: SegmentProfile) -> dict[str, tuple[str, str]]:
+    """Return the caption and the alternative text of each figure."""
+    words, phrases = profile.words, make_phrases(profile)
+    how_highly = f", and the mean {words.unit}" if words.has_ratings else ""
+    return {
+        "pca": (
+            "Each point is a user, placed on the two axes along which users differ most. The "
+            "numbers mark the median of each segment.",
+            "Scatter plot of users on two principal axes, coloured by segment",
+        ),
+        "genres": (
+            phrases.caption,
+            f"Heat map of the {phrases.mean} by {words.category} and segment",
+        ),
+        "sizes": (
+            f"The size of each segment, how many {words.ratings} its users have{how_highly}.",
+            f"Bar charts of users, {words.ratings} per user{how_highly} by segment",
+        ),
+    }
+
+
 def write_segments(
     folder: RunFolder,
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
 ) -> None:
     """Write ``segments.json``, and the same records as a flat table in ``segments.csv``."""
     records = [
-        build_segment_record(profile, persona, genres)
+        build_segment_record(profile, persona, categories)
         for profile, persona in zip(profiles, personas, strict=True)
     ]
     atomic.write_json(folder.result_path("segments.json"), records)
-    scalars = [name for name in records[0] if name != "genres"]
-    header = scalars + [f"{column}:{genre}" for genre in genres for column in _GENRE_COLUMNS]
+    scalars = [name for name in records[0] if name not in ("categories", "words")]
+    header = scalars + [
+        f"{column}:{category}" for category in categories for column in _CATEGORY_COLUMNS
+    ]
     rows = []
     for record in records:
         cells = [
             "; ".join(map(str, value)) if isinstance(value, list) else value
             for value in (record[name] for name in scalars)
         ]
-        for genre in genres:
-            cells += [atomic.jsonable(record["genres"][genre][column]) for column in _GENRE_COLUMNS]
+        for category in categories:
+            cells += [
+                atomic.jsonable(record["categories"][category][column])
+                for column in _CATEGORY_COLUMNS
+            ]
         rows.append(cells)
     atomic.write_csv(folder.result_path("segments.csv"), header, rows)
 
 
 def build_segment_record(
-    profile: SegmentProfile, persona: Persona, genres: tuple[str, ...]
+    profile: SegmentProfile, persona: Persona, categories: tuple[str, ...]
 ) -> dict[str, Any]:
     """Build the record of a segment for ``segments.json``."""
     return {
@@ -94,14 +108,16 @@ def build_segment_record(
         "tagline": persona.tagline,
         "users": profile.users,
         "share": profile.share,
-        "movies_per_user": profile.movies_per_user,
+        "items_per_user": profile.items_per_user,
+        "median_items_per_user": profile.median_items_per_user,
         "mean_rating": profile.mean_rating,
         "stability": profile.stability,
         "scale": list(profile.scale),
-        "high_rated": profile.high_rated(genres),
-        "genres": {
-            genre: {column: float(getattr(profile, column)[g]) for column in _GENRE_COLUMNS}
-            for g, genre in enumerate(genres)
+        "words": asdict(profile.words),
+        "high_rated": profile.high_rated(categories),
+        "categories": {
+            category: {column: float(getattr(profile, column)[g]) for column in _CATEGORY_COLUMNS}
+            for g, category in enumerate(categories)
         },
         "summary": persona.summary,
         "product_strategy": list(persona.product_strategy),
@@ -112,7 +128,7 @@ def build_segment_record(
 def read_segments(
     path: Path,
 ) -> tuple[tuple[str, ...], list[SegmentProfile], list[Persona]]:
-    """Read genres, profiles and personas from ``segments.json``.
+    """Read categories, profiles and personas from ``segments.json``.
 
     Raises
     ------
@@ -121,8 +137,8 @@ def read_segments(
     """
     try:
         records = integrity.read_json(path)
-        genres = tuple(records[0]["genres"])
-        profiles = [_parse_profile(record, genres) for record in records]
+        categories = tuple(records[0]["categories"])
+        profiles = [_parse_profile(record, categories) for record in records]
         personas = [_parse_persona(record) for record in records]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
@@ -131,19 +147,22 @@ def read_segments(
             path=path,
             error=repr(error),
         ) from error
-    return genres, profiles, personas
+    return categories, profiles, personas
 
 
-def _parse_profile(record: Mapping[str, Any], genres: tuple[str, ...]) -> SegmentProfile:
+def _parse_profile(record: Mapping[str, Any], categories: tuple[str, ...]) -> SegmentProfile:
     arrays: dict[str, Any] = {
-        column: np.array([record["genres"][genre][column] for genre in genres], np.float64)
-        for column in _GENRE_COLUMNS
+        column: np.array(
+            [record["categories"][category][column] for category in categories], np.float64
+        )
+        for column in _CATEGORY_COLUMNS
     }
     stability = record["stability"]
     return SegmentProfile(
         **{name: record[name] for name in _PROFILE_COLUMNS},
         **arrays,
         scale=(float(record["scale"][0]), float(record["scale"][1])),
+        words=Words(**record["words"]),
         stability=float("nan") if stability is None else stability,
     )
 
@@ -163,27 +182,27 @@ def write_reports(
     manifest: Mapping[str, Any],
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
     figures: Mapping[str, bytes],
     search: KSearch | None,
 ) -> None:
     """Write ``report.html`` and ``report.md``."""
-    facts = collect_report_facts(manifest)
-    captions = dict(_CAPTIONS)
+    facts = collect_report_facts(manifest, profiles[0].words)
+    captions = _caption_figures(profiles[0])
     if search is not None:
         captions["choose_k"] = (
             k_selection.explain_choice(search),
             "Curves of inertia, silhouette, Davies–Bouldin, Caliński–Harabasz and stability over k",
         )
     pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}
-    page = report.render_html(facts, profiles, personas, genres, pictures)
+    page = report.render_html(facts, profiles, personas, categories, pictures)
     atomic.write_bytes(folder.result_path("report.html"), page.encode("utf-8"))
     paths = {caption: f"figures/{name}.png" for name, (caption, _) in captions.items()}
-    text = report.render_markdown(facts, profiles, personas, genres, paths)
+    text = report.render_markdown(facts, profiles, personas, categories, paths)
     atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
 
 
-def collect_report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
+def collect_report_facts(manifest: Mapping[str, Any], words: Words) -> report.ReportFacts:
     """Collect the facts about a run for its reports, from its manifest."""
     data = manifest["data"]
     return report.ReportFacts(
@@ -193,29 +212,29 @@ def collect_report_facts(manifest: Mapping[str, Any]) -> report.ReportFacts:
         created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
         headline=(
             ("Users", f"{manifest['users']:,}"),
-            ("Ratings used", f"{manifest['rows']['used']:,}"),
-            ("Movies", f"{manifest['movies']:,}"),
+            (f"{capitalize(words.ratings)} used", f"{manifest['rows']['used']:,}"),
+            (capitalize(words.items), f"{manifest['items']:,}"),
             ("Segments", str(manifest["kmeans"]["n_clusters"])),
         ),
         warnings=tuple(manifest["warnings"]),
         tables={
-            "Data": _list_data_facts(manifest),
+            "Data": _list_data_facts(manifest, words),
             "Quality": _list_quality_facts(manifest),
             "Run": _list_run_facts(manifest),
         },
     )
 
 
-def _list_data_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_data_facts(manifest: Mapping[str, Any], words: Words) -> list[tuple[str, str]]:
     settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
     return [
         ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
         ("ratings file", data["ratings"].rsplit("/", 1)[-1]),
         ("layout", data["layout"]),
-        ("join", settings["join"] if data["layout"] == "kaggle" else "by movieId"),
+        ("join", settings["join"] if data["layout"] == "kaggle" else "by id"),
         ("rows read", f"{rows['read']:,}"),
         ("rows used", f"{rows['used']:,}"),
-        ("rows of movies not in the catalogue", f"{rows['unmapped']:,}"),
+        (f"rows of {words.items} not in the catalogue", f"{rows['unmapped']:,}"),
         ("rows rejected", f"{rows['rejected']:,}"),
         ("fingerprint", data["fingerprint"][:16]),
     ]

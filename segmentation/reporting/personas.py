@@ -6,7 +6,7 @@ import errno
 import hashlib
 import math
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -15,46 +15,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segmentation.errors import UsageError
+from segmentation.reporting import wording
 from segmentation.reporting.text import join_names
-from segmentation.schema import Persona, SegmentProfile
+from segmentation.schema import Persona, SegmentProfile, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-_TRAITS = ("movies_per_user", "high_rated_share", "satisfaction")
+#: The playbook of films, and that of any other items.
+_FILMS, _ITEMS = "playbook.toml", "playbook_items.toml"
+_TRAITS = ("items_per_user", "high_rated_share", "satisfaction")
+_LIMITS = ("activity", "rating")
 _TEXTS = ("name", "tagline", "summary", "product_strategy", "marketing_actions")
 #: The placeholders that texts of a playbook may use.
 _PLACEHOLDERS = (
-    "users",
-    "people",
-    "share",
-    "movies",
-    "activity",
-    "rating",
-    "unit",
-    "breadth",
-    "genre_count",
-    "top_genres",
-    "best_genre",
-    "weak_genres",
-    "lift_genres",
+    *("users", "people", "share", "engagement", "activity", "average", "breadth"),
+    *("top_categories", "best_category", "weak_categories", "lift_categories"),
+    *(word.name for word in fields(Words)),
 )
 #: Cost of each reuse of a prototype; small compared with distances between traits (0 to 1).
 _REUSE_COST = 0.02
+#: Cost of a prototype that the figures contradict; larger than all others together.
+_CONTRADICTION_COST = 1_000.0
 
-
-#: Most characters of a persona's name, and of another text.
-_MAX_NAME, _MAX_TEXT = 60, 5_000
+#: Most characters of a word, of a persona's name, and of another text.
+_MAX_WORD, _MAX_NAME, _MAX_TEXT = 40, 60, 5_000
 
 
 @dataclass(frozen=True)
 class Prototype:
     """An entry of the playbook.
 
-    ``traits`` are the typical movies per user, share of high-rated genres and satisfaction; None
-    for the entry that describes the whole audience.
+    ``traits`` are the typical items per user, share of high-rated categories and satisfaction; None
+    for an entry that is not matched. The texts hold between ``limits``: the lowest and the highest
+    rank of a segment by items per user, and place of its mean rating on the scale, from 0 to 1.
     """
 
     name: str
@@ -63,59 +59,107 @@ class Prototype:
     product_strategy: tuple[str, ...]
     marketing_actions: tuple[str, ...]
     traits: tuple[float, float, float] | None = None
+    limits: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class Playbook:
-    """Prototypes by rising movies per user, and the entry for a run with a single segment."""
+    """Prototypes by rising items per user, two other entries, and words for items and categories.
+
+    ``everyone`` is for a run with a single segment, ``other`` for a segment whose figures
+    contradict the texts of all prototypes that are left.
+    """
 
     prototypes: tuple[Prototype, ...]
     everyone: Prototype
+    other: Prototype
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    def choose_words(self, words: Words) -> Words:
+        """Return a layout's words, replaced by those that the playbook has."""
+        return replace(words, **self.words)
 
 
-def load_playbook(path: str | Path | None = None) -> Playbook:
-    """Read a playbook, by default the one of the package.
+def load_playbook(path: str | Path | None = None, *, films: bool = True) -> Playbook:
+    """Read a playbook; what it leaves out is taken from the package's own.
+
+    Parameters
+    ----------
+    path
+        The file; None for the package's playbook.
+    films
+        Whether the package's playbook for films is meant, or that for any items.
 
     Raises
     ------
     UsageError
-        If the file can't be read, it has no persona or no entry ``everyone``, two
-        personas share a name, or an entry has a missing or unknown key, an invalid value or an
-        unknown placeholder.
+        If the file can't be read, two personas share a name, or an entry has a missing or unknown
+        key, an invalid value or an unknown placeholder.
 
     Examples
     --------
     >>> [prototype.name for prototype in load_playbook().prototypes][:2]
     ['Quiet Viewers', 'New Explorers']
     """
-    file = str(path) if path else "playbook.toml"
-    try:
-        raw = tomllib.loads(_read_playbook(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
-    if unknown := set(raw) - {"persona", "everyone"}:
-        raise UsageError(
-            f"{file}: unknown: {', '.join(sorted(unknown))}: keep [[persona]] and [everyone] alone"
-        )
-    entries = raw.get("persona", [])
-    if not isinstance(entries, list) or not entries or "everyone" not in raw:
-        raise UsageError(f"{file}: needs at least one [[persona]] and one [everyone]")
+    own = _FILMS if films else _ITEMS
+    raw = _parse_playbook(own, _read_playbook(None, films=films))
+    file = str(path) if path else own
+    if path is not None:
+        try:
+            content = _read_playbook(path, films=films)
+        except OSError as error:
+            raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
+        raw |= _parse_playbook(file, content)
+    entries = raw["persona"]
+    if not isinstance(entries, list) or not entries:
+        raise UsageError(f"{file}: persona: write at least one [[persona]], or leave it out")
     prototypes = [_parse_entry(entry, file, has_traits=True) for entry in entries]
     names = [prototype.name for prototype in prototypes]
     if len(set(names)) < len(names):
         raise UsageError(f"{file}: two personas share a name: make each unique")
     prototypes.sort(key=lambda prototype: prototype.traits or (0.0, 0.0, 0.0))
-    return Playbook(tuple(prototypes), _parse_entry(raw["everyone"], file, has_traits=False))
+    return Playbook(
+        tuple(prototypes),
+        _parse_entry(raw["everyone"], file, has_traits=False),
+        _parse_entry(raw["other"], file, has_traits=False),
+        _parse_words(raw.get("words", {}), file),
+    )
 
 
-def playbook_digest(path: str | Path | None) -> str:
+def _parse_playbook(file: str, content: bytes) -> dict[str, Any]:
+    try:
+        raw = tomllib.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
+    if unknown := set(raw) - {"persona", "everyone", "other", "words"}:
+        raise UsageError(
+            f"{file}: unknown: {', '.join(sorted(unknown))}: keep [[persona]], [everyone], [other] "
+            "and [words] alone"
+        )
+    return raw
+
+
+def _parse_words(words: object, file: str) -> dict[str, str]:
+    known = [word.name for word in fields(Words)]
+    if not isinstance(words, dict) or not {*words} <= {*known}:
+        raise UsageError(f"{file}: [words] may have {', '.join(known)} alone")
+    for name, word in words.items():
+        if not isinstance(word, str) or not word.strip() or not word.isprintable():
+            raise UsageError(f"{file}: [words] {name}: write one or a few words in one line")
+        if len(word) > _MAX_WORD:
+            raise UsageError(f"{file}: [words] {name}: has more than {_MAX_WORD} characters")
+    return dict(words)
+
+
+def playbook_digest(path: str | Path | None, *, films: bool = True) -> str:
     """Return the SHA-256 of a playbook's content, as hexadecimal digits."""
-    return hashlib.sha256(_read_playbook(path)).hexdigest()
+    return hashlib.sha256(_read_playbook(path, films=films)).hexdigest()
 
 
-def _read_playbook(path: str | Path | None) -> bytes:
+def _read_playbook(path: str | Path | None, *, films: bool) -> bytes:
     if path is None:
-        return resources.files(__package__).joinpath("playbook.toml").read_bytes()
+        name = _FILMS if films else _ITEMS
+        return resources.files(__package__).joinpath(name).read_bytes()
     # A pipe would be waited for, and could be read only once.
     if Path(path).exists() and not Path(path).is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -123,26 +167,27 @@ def _read_playbook(path: str | Path | None) -> bytes:
 
 
 def _parse_entry(entry: object, file: str, *, has_traits: bool) -> Prototype:
-    fields = entry if isinstance(entry, dict) else {}
-    where = f"{file}: persona {fields.get('name', '?')!r}"
+    values = entry if isinstance(entry, dict) else {}
+    where = f"{file}: persona {values.get('name', '?')!r}"
     expected = {*_TEXTS, "recognised_by"} if has_traits else set(_TEXTS)
-    if set(fields) != expected:
-        names = ", ".join(sorted(expected.symmetric_difference(fields)))
-        raise UsageError(f"{where}: missing or unknown: {names}")
-    _check_texts(fields, where)
+    optional = {"limits"} if has_traits else set()
+    if wrong := expected.symmetric_difference(values) - optional:
+        raise UsageError(f"{where}: missing or unknown: {', '.join(sorted(wrong))}")
+    _check_texts(values, where)
     return Prototype(
-        fields["name"],
-        fields["tagline"],
-        fields["summary"],
-        tuple(fields["product_strategy"]),
-        tuple(fields["marketing_actions"]),
-        _parse_traits(fields["recognised_by"], where) if has_traits else None,
+        values["name"],
+        values["tagline"],
+        values["summary"],
+        tuple(values["product_strategy"]),
+        tuple(values["marketing_actions"]),
+        _parse_traits(values["recognised_by"], where) if has_traits else None,
+        _parse_limits(values.get("limits", {}), where),
     )
 
 
-def _check_texts(fields: dict[str, Any], where: str) -> None:
-    strings = [fields[key] for key in ("name", "tagline", "summary")]
-    lists = [fields[key] for key in ("product_strategy", "marketing_actions")]
+def _check_texts(values: dict[str, Any], where: str) -> None:
+    strings = [values[key] for key in ("name", "tagline", "summary")]
+    lists = [values[key] for key in ("product_strategy", "marketing_actions")]
     if not all(isinstance(text, str) for text in strings) or not all(
         isinstance(lines, list) and lines and all(isinstance(line, str) for line in lines)
         for lines in lists
@@ -154,7 +199,7 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
     texts = [*strings, *lists[0], *lists[1]]
     if not all(text.strip() and text.isprintable() for text in texts):
         raise UsageError(f"{where}: a text is empty or holds a line break or control character")
-    if len(fields["name"]) > _MAX_NAME or max(map(len, texts)) > _MAX_TEXT:
+    if len(values["name"]) > _MAX_NAME or max(map(len, texts)) > _MAX_TEXT:
         raise UsageError(
             f"{where[:200]}: a name may have {_MAX_NAME} characters, and another text {_MAX_TEXT:,}"
         )
@@ -175,68 +220,100 @@ def _check_texts(fields: dict[str, Any], where: str) -> None:
 
 def _parse_traits(traits: Any, where: str) -> tuple[float, float, float]:
     try:
-        movies, share, satisfaction = (float(traits[name]) for name in _TRAITS)
+        items, share, satisfaction = (float(traits[name]) for name in _TRAITS)
         if len(traits) != len(_TRAITS):
             raise KeyError
     except (KeyError, TypeError, ValueError, OverflowError):
         raise UsageError(
             f"{where}: recognised_by needs the numbers {', '.join(_TRAITS)} alone"
         ) from None
-    if not (movies > 0 and all(map(math.isfinite, (movies, share, satisfaction)))):
+    if not (items > 0 and all(map(math.isfinite, (items, share, satisfaction)))):
+        raise UsageError(f"{where}: recognised_by needs finite numbers, and items_per_user above 0")
+    return items, share, satisfaction
+
+
+def _parse_limits(limits: Any, where: str) -> tuple[tuple[float, float], ...]:
+    """Return the limits in the order of ``_LIMITS``."""
+    try:
+        pairs = {name: (float(low), float(high)) for name, (low, high) in limits.items()}
+        if not {*pairs} <= {*_LIMITS} or not all(0 <= a <= b <= 1 for a, b in pairs.values()):
+            raise ValueError
+    except (AttributeError, TypeError, ValueError):
         raise UsageError(
-            f"{where}: recognised_by needs finite numbers, and movies_per_user above 0"
-        )
-    return movies, share, satisfaction
+            f"{where}: limits may give {' and '.join(_LIMITS)}, each as the lowest and the highest "
+            "value, from 0 to 1"
+        ) from None
+    return tuple(pairs.get(name, (0.0, 1.0)) for name in _LIMITS)
 
 
 def assign_personas(
-    profiles: Sequence[SegmentProfile], genres: tuple[str, ...], playbook: Playbook
+    profiles: Sequence[SegmentProfile], categories: tuple[str, ...], playbook: Playbook
 ) -> list[Persona]:
     """Assign a persona with a unique name to each segment, at the lowest total cost.
 
-    Segments and prototypes are compared by activity (the logarithm of movies per user), breadth
-    (share of high-rated genres) and satisfaction. Each trait is scaled to 0…1, separately for
+    Segments and prototypes are compared by activity (the logarithm of items per user), breadth
+    (share of high-rated categories) and satisfaction. Each trait is scaled to 0…1, separately for
     segments and prototypes. With more segments than prototypes, some prototypes are used again; the
-    name of the more active segment then includes its genre of highest lift that makes it unique.
-    A single segment gets the entry for the whole audience.
+    name of the more active segment then includes its category of highest lift that makes it unique.
+    A segment outside the limits of each prototype that is left gets the entry for other segments,
+    and a single segment that for the whole audience.
 
     Parameters
     ----------
     profiles
-        The segments by rising movies per user.
-    genres
-        Genre names, in the order of the profiles' arrays.
+        The segments by rising items per user.
+    categories
+        Category names, in the order of the profiles' arrays.
     playbook
         The prototypes.
     """
     if len(profiles) == 1:
         names, prototypes = [playbook.everyone.name], [playbook.everyone]
     else:
-        prototypes = [playbook.prototypes[p] for p in _match_prototypes(profiles, playbook)]
-        names = _make_unique_names(profiles, genres, prototypes)
+        prototypes = _match_prototypes(profiles, playbook)
+        names = _make_unique_names(profiles, categories, prototypes)
     return [
-        _fill_texts(prototype, name, profile, genres, _describe_activity(profile, profiles))
+        _fill_texts(prototype, name, profile, categories, _describe_activity(profile, profiles))
         for prototype, name, profile in zip(prototypes, names, profiles, strict=True)
     ]
 
 
-def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) -> list[int]:
-    """Return the index of a prototype for each segment."""
+def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) -> list[Prototype]:
+    """Return the prototype of each segment."""
     from scipy.optimize import linear_sum_assignment
 
     segments = _min_max_scale(
         [
-            (np.log(p.movies_per_user), float((p.mean >= p.high_rating).mean()), p.satisfaction)
+            (np.log(p.items_per_user), float((p.mean >= p.high_rating).mean()), p.satisfaction)
             for p in profiles
         ]
     )
     traits = [prototype.traits or (1.0, 0.0, 0.0) for prototype in playbook.prototypes]
-    prototypes = _min_max_scale([(np.log(movies), *rest) for movies, *rest in traits])
+    prototypes = _min_max_scale([(np.log(items), *rest) for items, *rest in traits])
     copies = -(-len(profiles) // len(prototypes))
     distance = ((segments[:, None] - prototypes[None]) ** 2).sum(axis=2)
+    contradicted = np.array(
+        [[_is_contradicted(p, profiles, entry) for entry in playbook.prototypes] for p in profiles]
+    )
+    distance += _CONTRADICTION_COST * contradicted
     cost = np.concatenate([distance + _REUSE_COST * copy for copy in range(copies)], axis=1)
     rows, columns = linear_sum_assignment(cost)
-    return [int(column) % len(prototypes) for _, column in sorted(zip(rows, columns, strict=True))]
+    return [
+        playbook.other if contradicted[row, p] else playbook.prototypes[p]
+        for row, p in sorted(zip(rows, columns % len(prototypes), strict=True))
+    ]
+
+
+def _is_contradicted(
+    profile: SegmentProfile, profiles: Sequence[SegmentProfile], prototype: Prototype
+) -> bool:
+    """Return whether a segment is outside the limits between which a persona's texts hold."""
+    n_below = sum(p.items_per_user < profile.items_per_user for p in profiles)
+    (lowest, highest), (worst, best) = prototype.limits
+    is_rated_so = worst <= profile.rating_position <= best
+    return not lowest <= n_below / (len(profiles) - 1) <= highest or (
+        profile.words.has_ratings and not is_rated_so
+    )
 
 
 def _min_max_scale(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
@@ -246,15 +323,15 @@ def _min_max_scale(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
 
 
 def _make_unique_names(
-    profiles: Sequence[SegmentProfile], genres: tuple[str, ...], prototypes: Sequence[Prototype]
+    profiles: Sequence[SegmentProfile], categories: tuple[str, ...], prototypes: Sequence[Prototype]
 ) -> list[str]:
     names: list[str] = []
     for profile, prototype in zip(profiles, prototypes, strict=True):
         name = prototype.name
         if name in names:
             lift = np.nan_to_num(profile.lift, nan=0.0)
-            by_lift = [genres[g] for g in np.argsort(-lift, kind="stable")]
-            candidates = [f"{name} ({genre})" for genre in by_lift]
+            by_lift = [categories[g] for g in np.argsort(-lift, kind="stable")]
+            candidates = [f"{name} ({category})" for category in by_lift]
             candidates += [f"{name} ({number})" for number in range(2, len(profiles) + 2)]
             name = next(candidate for candidate in candidates if candidate not in names)
         names.append(name)
@@ -265,10 +342,10 @@ def _fill_texts(
     prototype: Prototype,
     name: str,
     profile: SegmentProfile,
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
     activity: str,
 ) -> Persona:
-    words = {**_describe_profile(profile, genres), "activity": activity}
+    words = {**_describe_profile(profile, categories), "activity": activity}
 
     def fill(text: str) -> str:
         return Template(text).substitute(words)
@@ -282,41 +359,37 @@ def _fill_texts(
     )
 
 
-def _describe_profile(profile: SegmentProfile, genres: tuple[str, ...]) -> dict[str, str]:
+def _describe_profile(profile: SegmentProfile, categories: tuple[str, ...]) -> dict[str, str]:
     """Return the values of the playbook's placeholders, except ``activity``."""
-    best = [genres[g] for g in np.argsort(-profile.mean, kind="stable") if profile.coverage[g] > 0]
-    high = profile.high_rated(genres)
+    best = [
+        categories[g] for g in np.argsort(-profile.mean, kind="stable") if profile.coverage[g] > 0
+    ]
+    high = profile.high_rated(categories)
     weak = [
         g for g in np.argsort(profile.mean, kind="stable") if profile.mean[g] < profile.high_rating
     ]
     lift = np.nan_to_num(profile.lift, nan=0.0)
-    lifted = [genres[g] for g in np.argsort(-lift, kind="stable") if lift[g] > 1.0][:3]
-    threshold = f"{profile.high_rating:g} {profile.unit}"
-    breadth = (
-        f"{len(high)} of {len(genres)} genres reach a mean of {threshold}"
-        if high
-        else f"no genre reaches a mean of {threshold}"
-    )
+    lifted = [categories[g] for g in np.argsort(-lift, kind="stable") if lift[g] > 1.0][:3]
+    none = f"no {profile.words.category} in particular"
     return {
+        **asdict(profile.words),
         "users": f"{profile.users:,}",
         "people": "1 person" if profile.users == 1 else f"{profile.users:,} people",
         "share": _format_percent(profile.share),
-        "movies": _format_number(profile.movies_per_user),
-        "rating": f"{profile.mean_rating:.2f}",
-        "unit": profile.unit,
-        "breadth": breadth,
-        "genre_count": str(len(high)),
-        "top_genres": join_names((high or best)[:3]) or "no genre in particular",
-        "best_genre": best[0] if best else "no genre in particular",
-        "weak_genres": join_names([genres[g] for g in weak[:3]]) or "no genre in particular",
-        "lift_genres": join_names(lifted) if lifted else "none in particular",
+        "engagement": wording.describe_engagement(profile),
+        "average": wording.describe_average(profile),
+        "breadth": wording.describe_breadth(profile, len(high)),
+        "top_categories": join_names((high or best)[:3]) or none,
+        "best_category": best[0] if best else none,
+        "weak_categories": join_names([categories[g] for g in weak[:3]]) or none,
+        "lift_categories": join_names(lifted) if lifted else "none in particular",
     }
 
 
 def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfile]) -> str:
-    """Describe the rank of a segment by movies per user."""
-    above = sum(p.movies_per_user > profile.movies_per_user for p in profiles)
-    below = sum(p.movies_per_user < profile.movies_per_user for p in profiles)
+    """Describe the rank of a segment by items per user."""
+    above = sum(p.items_per_user > profile.items_per_user for p in profiles)
+    below = sum(p.items_per_user < profile.items_per_user for p in profiles)
     if len(profiles) == 1:
         return "on average"
     n_same = len(profiles) - above - below - 1
@@ -336,10 +409,6 @@ def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfil
 def _format_ordinal(n: int) -> str:
     suffix = "th" if n in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     return f"{n}{suffix}"
-
-
-def _format_number(value: float) -> str:
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _format_percent(share: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.reporting.figures import segment_color
 from segmentation.reporting.text import format_table
+from segmentation.reporting.wording import capitalize, make_phrases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from segmentation.schema import Persona, SegmentProfile
 
-_GENRES_SHOWN = 6
+#: How many of a segment's categories are listed in the table, on its card, and on the terminal.
+_SHOWN_IN_TABLE, _SHOWN_ON_CARD, _SHOWN_ON_TERMINAL = 6, 30, 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def render_html(
     facts: ReportFacts,
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
     figures: Mapping[str, tuple[bytes, str]],
 ) -> str:
     """Return the report as one HTML page that embeds its figures; all text is escaped.
@@ -61,8 +63,8 @@ def render_html(
     return str(
         _load_template("report.html").render(
             facts=facts,
-            segments=_build_segment_rows(profiles, personas, genres),
-            **_describe_scale(profiles[0]),
+            segments=_build_segment_rows(profiles, personas, categories),
+            **_choose_words(profiles[0]),
             figures=[
                 (caption, base64.b64encode(png).decode("ascii"), text)
                 for caption, (png, text) in figures.items()
@@ -75,48 +77,59 @@ def render_markdown(
     facts: ReportFacts,
     profiles: Sequence[SegmentProfile],
     personas: Sequence[Persona],
-    genres: tuple[str, ...],
+    categories: tuple[str, ...],
     figures: Mapping[str, str],
 ) -> str:
     """Return the report as Markdown; ``figures`` maps a caption to a relative path."""
     return str(
         _load_template("report.md").render(
             facts=facts,
-            segments=_build_segment_rows(profiles, personas, genres),
+            segments=_build_segment_rows(profiles, personas, categories),
             figures=figures,
-            **_describe_scale(profiles[0]),
+            **_choose_words(profiles[0]),
         )
     )
 
 
-def _describe_scale(profile: SegmentProfile) -> dict[str, str]:
-    """Return what the templates call ratings, and the mean of a high-rated genre."""
-    return {"unit": profile.unit, "high_rating": f"{profile.high_rating:g}"}
+def _choose_words(profile: SegmentProfile) -> dict[str, Any]:
+    """Return the words and phrases of the templates."""
+    words = profile.words
+    return {
+        "words": words,
+        "Ratings": capitalize(words.ratings),
+        "phrases": make_phrases(profile),
+    }
 
 
 def format_segment_table(
-    profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
+    profiles: Sequence[SegmentProfile], personas: Sequence[Persona], categories: tuple[str, ...]
 ) -> str:
     """Return the segments as a plain-text table for the terminal."""
-    high_rating, unit = profiles[0].high_rating, profiles[0].unit
-    heading = f"genres rated ≥ {high_rating:g}"
-    rows = [("#", "segment", "users", "share", "movies/user", unit, heading)]
+    words = profiles[0].words
+    rows = [
+        (
+            *("#", "segment", "users", "share", f"{words.ratings}/user", "median"),
+            *([words.unit] if words.has_ratings else []),
+            make_phrases(profiles[0]).high_column,
+        )
+    ]
     for profile, persona in zip(profiles, personas, strict=True):
-        high = profile.high_rated(genres)
+        high = profile.high_rated(categories)
         rows.append(
             (
                 str(profile.segment),
                 persona.name,
                 f"{profile.users:,}",
                 f"{profile.share:.1%}",
-                f"{profile.movies_per_user:,.1f}",
-                f"{profile.mean_rating:.2f}",
-                f"{len(high)} of {len(genres)}"
-                + (f": {', '.join(high[:3])}" if high else "")
-                + (" …" if len(high) > 3 else ""),
+                f"{profile.items_per_user:,.1f}",
+                f"{profile.median_items_per_user:,.0f}",
+                *([f"{profile.mean_rating:.2f}"] if words.has_ratings else []),
+                f"{len(high)} of {len(categories)}"
+                + (f": {', '.join(high[:_SHOWN_ON_TERMINAL])}" if high else "")
+                + (" …" if len(high) > _SHOWN_ON_TERMINAL else ""),
             )
         )
-    lines = format_table(rows, left={1, 6})
+    lines = format_table(rows, left={1, len(rows[0]) - 1})
     weak = [str(profile.segment) for profile in profiles if profile.is_weak]
     if weak:
         lines += [
@@ -128,16 +141,16 @@ def format_segment_table(
 
 
 def _build_segment_rows(
-    profiles: Sequence[SegmentProfile], personas: Sequence[Persona], genres: tuple[str, ...]
+    profiles: Sequence[SegmentProfile], personas: Sequence[Persona], categories: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """Return the fields of each segment that the templates use."""
     rows = []
     for profile, persona in zip(profiles, personas, strict=True):
-        high = profile.high_rated(genres)
+        high = profile.high_rated(categories)
         lifts = sorted(
             (
-                (float(profile.lift[g]), genre)
-                for g, genre in enumerate(genres)
+                (float(profile.lift[g]), category)
+                for g, category in enumerate(categories)
                 if profile.lift[g] >= 1.1
             ),
             reverse=True,
@@ -155,13 +168,15 @@ def _build_segment_rows(
                 "stability": "–" if isnan(profile.stability) else f"{profile.stability:.2f}",
                 "users": f"{profile.users:,}",
                 "share": f"{profile.share:.1%}",
-                "movies": f"{profile.movies_per_user:,.1f}",
+                "ratings": f"{profile.items_per_user:,.1f}",
+                "median": f"{profile.median_items_per_user:,.0f}",
                 "rating": f"{profile.mean_rating:.2f}",
-                "high": high,
-                "high_count": f"{len(high)} of {len(genres)}",
-                "high_shown": high[:_GENRES_SHOWN],
-                "high_more": max(0, len(high) - _GENRES_SHOWN),
-                "lifts": [(genre, f"{lift:.1f}×") for lift, genre in lifts[:4]],
+                "high": high[:_SHOWN_ON_CARD],
+                "high_rest": max(0, len(high) - _SHOWN_ON_CARD),
+                "high_count": f"{len(high)} of {len(categories)}",
+                "high_shown": high[:_SHOWN_IN_TABLE],
+                "high_more": max(0, len(high) - _SHOWN_IN_TABLE),
+                "lifts": [(category, f"{lift:.1f}×") for lift, category in lifts[:4]],
             }
         )
     return rows

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("peers") / "tiny", "\n".join(lines) + "\n")
 
 
-def genre_means(ratings: Path) -> dict[str, list[float]]:
+def category_means(ratings: Path) -> dict[str, list[float]]:
     sums: dict[tuple[str, int], list[float]] = {}
     with ratings.open() as file:
         for row in csv.DictReader(file):
@@ -48,7 +48,7 @@ def test_assignments(name: str, folder: Path, tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / job_peers.ASSIGNMENTS).sort_index()
     assert table.index.tolist() == list(range(1, N_USERS + 1))
     assert set(table["segment"]) == set(range(job_peers.K))
-    means = genre_means(folder / "ratings.csv")
+    means = category_means(folder / "ratings.csv")
     assert set(table.columns) == {"segment", "pc1", "pc2", *means}
     for genre, values in means.items():
         np.testing.assert_allclose(table[genre], values, atol=1e-6)

@@ -212,9 +212,9 @@ def start_job(
 def assert_equal(one: Path, other: Path) -> None:
     """Compare the results of two runs: labels equal, numbers to 1e-6."""
     left, right = (pd.read_parquet(path / "assignments.parquet") for path in (one, other))
-    for name in ("userId", "segment", "persona", "movies"):
+    for name in ("userId", "segment", "persona", "items"):
         np.testing.assert_array_equal(left[name].astype(str), right[name].astype(str))
-    numbers = [c for c in left if c not in ("userId", "segment", "persona", "movies", "runner_up")]
+    numbers = [c for c in left if c not in ("userId", "segment", "persona", "items", "runner_up")]
     for name in numbers:
         np.testing.assert_allclose(left[name], right[name], atol=1e-6, err_msg=name)
     rows = [json.loads((path / "run.json").read_text())["rows"] for path in (one, other)]

@@ -71,7 +71,7 @@ def test_a_worker_killed_while_reading_costs_nothing_but_time(data: Path, tmp_pa
     one, other = (
         pd.read_parquet(tmp_path / n / "assignments.parquet") for n in ("threads", "local")
     )
-    for name in ("userId", "segment", "movies"):
+    for name in ("userId", "segment", "items"):
         np.testing.assert_array_equal(one[name], other[name])
     np.testing.assert_allclose(one["distance"], other["distance"], atol=1e-6)
     rows = [

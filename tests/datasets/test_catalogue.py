@@ -22,8 +22,8 @@ from tests.conftest import write_tiny
 def genres_of(movies: Catalogue) -> dict[int, list[str]]:
     bounds = zip(movies.offsets, movies.offsets[1:], strict=False)
     return {
-        int(movie): [movies.genres[code] for code in movies.codes[start:stop]]
-        for movie, (start, stop) in zip(movies.movie_ids, bounds, strict=True)
+        int(movie): [movies.categories[code] for code in movies.codes[start:stop]]
+        for movie, (start, stop) in zip(movies.item_ids, bounds, strict=True)
     }
 
 
@@ -36,7 +36,7 @@ def test_tiny_by_hand(tiny: Path) -> None:
     assert genres_of(movies) == {10: ["Crime", "Drama"], 20: ["Comedy"], 30: []}
     assert movies.titles == ("A", "B", "C")
     assert movies.notes["records"] == 3
-    assert movies.notes["without_genre"] == 1
+    assert movies.notes["without_category"] == 1
     assert movies.notes["links_without_tmdb"] == 1
     assert genres_of(load(tiny, "direct")) == {100: ["Crime", "Drama"], 200: ["Comedy"], 300: []}
 
@@ -69,7 +69,7 @@ def test_a_record_that_ends_before_its_genres(tmp_path: Path) -> None:
     )
     movies = load(folder)
     assert genres_of(movies) == {10: [], 20: ["Comedy"]}
-    assert movies.notes["without_genre"] == 1
+    assert movies.notes["without_category"] == 1
 
 
 def test_the_genres_of_duplicates_are_joined(tiny: Path) -> None:
@@ -89,7 +89,7 @@ def test_unreadable_genres_cost_the_genres_not_the_movie(tiny: Path, genres: str
     append(tiny, f'False,,0,"{genres}",,500,tt,en,E,x,1,,[],[],,0,1,[],R,,E,F,1,1\n')
     (tiny / "links.csv").write_text("movieId,imdbId,tmdbId\n10,1,100\n60,2,500\n")
     movies = load(tiny)
-    assert movies.notes["genres_unreadable"] == 1
+    assert movies.notes["categories_unreadable"] == 1
     assert genres_of(movies)[60] == []
 
 
@@ -176,7 +176,7 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
         b"1,Again,War\r\nx,Bad,War\r\n"
     )
     movies = load(folder)
-    assert movies.genres == ("Children", "Drama", "Film-Noir", "War", "Puppets")
+    assert movies.categories == ("Children", "Drama", "Film-Noir", "War", "Puppets")
     assert genres_of(movies) == {
         1: ["Drama", "Film-Noir", "War"],
         2: [],
@@ -187,8 +187,8 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
         "records": 5,
         "malformed_set_aside": 1,
         "duplicates": 1,
-        "without_genre": 1,
-        "genres_unreadable": 0,
+        "without_category": 1,
+        "categories_unreadable": 0,
     }
     dat = tmp_path / "d"
     dat.mkdir()
@@ -203,19 +203,19 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(
-    ("join", "n_movies", "without_genre"), [("links", 9_082, 35), ("direct", 45_433, 2_442)]
+    ("join", "n_items", "without_category"), [("links", 9_082, 35), ("direct", 45_433, 2_442)]
 )
 def test_real_kaggle_catalogue(
-    real_data: Path, join: str, n_movies: int, without_genre: int
+    real_data: Path, join: str, n_items: int, without_category: int
 ) -> None:
     folder = real_data / "kaggle-small"
     movies = load(folder, join)
-    assert len(movies.movie_ids) == n_movies
+    assert len(movies.item_ids) == n_items
     assert movies.notes["records"] == 45_466
     assert movies.notes["malformed_repaired"] == 3
     assert movies.notes["duplicates"] == 30
-    assert movies.notes["without_genre"] == without_genre
-    assert movies.notes["genres_unreadable"] == 0
+    assert movies.notes["without_category"] == without_category
+    assert movies.notes["categories_unreadable"] == 0
     expected = oracles.kaggle_movies(folder, join)
     assert {m: sorted(g) for m, g in genres_of(movies).items()} == {
         m: sorted(g) for m, g in expected.items()
@@ -239,11 +239,11 @@ def test_real_grouplens_catalogue(real_data: Path) -> None:
 
 def test_types_and_order(tiny: Path) -> None:
     movies = load(tiny)
-    assert movies.movie_ids.dtype == np.int64
-    assert (np.diff(movies.movie_ids) > 0).all()
+    assert movies.item_ids.dtype == np.int64
+    assert (np.diff(movies.item_ids) > 0).all()
     assert movies.offsets.dtype == movies.codes.dtype == np.int32
-    with pytest.raises(ValueError, match="3 movies need 4 offsets"):
-        Catalogue(movies.movie_ids, movies.genres, movies.offsets[:-1], movies.codes)
+    with pytest.raises(ValueError, match="3 items need 4 offsets"):
+        Catalogue(movies.item_ids, movies.categories, movies.offsets[:-1], movies.codes)
 
 
 @given(
@@ -289,7 +289,7 @@ def test_all_ids_decide_whether_they_are_strings(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,tt5,4.0,1\n")
     movies = load(tmp_path)
     assert movies.has_text_ids
-    assert len(movies.movie_ids) == len(ids)
+    assert len(movies.item_ids) == len(ids)
 
 
 def test_a_torn_duplicate_repairs_nothing_that_is_used(tiny: Path) -> None:
@@ -317,7 +317,7 @@ def test_an_unclosed_quote_in_the_links(tiny: Path) -> None:
 def test_a_catalogue_without_readable_genres(tmp_path: Path) -> None:
     path = tmp_path / "movies.csv"
     path.write_text("movieId,title,genres\n1,A,(no genres listed)\n2,B,\n")
-    with pytest.raises(DataError, match="movies.csv: no movie has a readable genre; fix the gen"):
+    with pytest.raises(DataError, match="movies.csv: no item has a readable category; fix its col"):
         catalogue.load_catalogue(
             Layout("grouplens-csv", str(tmp_path), "", str(path), None, ("Drama",))
         )
@@ -329,6 +329,6 @@ def test_warnings_count_the_damage(tiny: Path) -> None:
         "movieId,imdbId,tmdbId\n10,1,100\n20,1,200\n30,1,300\nx,2,200\n70,3,z\n80,4,500\n"
     )
     assert catalogue.catalogue_warnings(load(tiny)) == [
-        "1 catalogue records have unreadable genres",
+        "1 catalogue records have unreadable categories",
         "2 malformed records of the links file were skipped",
     ]

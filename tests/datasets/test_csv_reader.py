@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segmentation.datasets import csv_reader, format
 from segmentation.datasets.csv_reader import parse_line, parse_lines, split_line
 from segmentation.datasets.format import NO_TIMESTAMP, RatingsFormat
-from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
+from segmentation.schema import ITEM, RATING, TIMESTAMP, USER
 from tests import oracles
 from tests.datasets.reading import HEADER, LINES, read_file, write
 
@@ -29,7 +29,7 @@ def test_four_rows_by_hand() -> None:
     chunk = parse_lines(INTEGER_IDS, b"1,10,4.0,1\n1,20,2.5,2\n7,10,0.5,3\n9,3,5,4\n")
     assert chunk.ratings.to_dict("list") == {
         USER: [1, 1, 7, 9],
-        MOVIE: [10, 20, 10, 3],
+        ITEM: [10, 20, 10, 3],
         RATING: [4.0, 2.5, 0.5, 5.0],
     }
     assert [str(dtype) for dtype in chunk.ratings.dtypes] == ["int64", "int64", "float64"]
@@ -68,14 +68,14 @@ def test_nothing_to_parse(data: bytes) -> None:
 @pytest.mark.parametrize("partition_bytes", [1 << 25, 7])
 def test_variants_read_alike(tmp_path: Path, name: str, text: str, partition_bytes: int) -> None:
     frame, rejected, _ = read_file(write(tmp_path / "ratings.csv", text), partition_bytes)
-    assert frame.to_dict("list") == {USER: [1, 2], MOVIE: [10, 20], RATING: [4.0, 3.0]}, name
+    assert frame.to_dict("list") == {USER: [1, 2], ITEM: [10, 20], RATING: [4.0, 3.0]}, name
     assert rejected == []
 
 
 def test_ids_beyond_32_bits() -> None:
     chunk = parse_lines(INTEGER_IDS, f"{2**62 + 1},{2**33},3.5,1\n".encode())
     assert chunk.ratings[USER].tolist() == [2**62 + 1]
-    assert chunk.ratings[MOVIE].tolist() == [2**33]
+    assert chunk.ratings[ITEM].tolist() == [2**33]
     assert chunk.rejected == ()
 
 
@@ -123,7 +123,7 @@ def test_dat_with_double_colons(tmp_path: Path) -> None:
     path = write(tmp_path / "ratings.dat", "1::10::4::1\n2::20::3.5::2\nbad\n3::30::9::3\n")
     for partition_bytes in (1 << 25, 3, 9):
         frame, rejected, _ = read_file(path, partition_bytes)
-        assert frame.to_dict("list") == {USER: [1, 2], MOVIE: [10, 20], RATING: [4.0, 3.5]}
+        assert frame.to_dict("list") == {USER: [1, 2], ITEM: [10, 20], RATING: [4.0, 3.5]}
         assert [line for line, _, _ in rejected] == [3, 4]
 
 
@@ -265,7 +265,7 @@ def test_string_ids_do_not_depend_on_the_path(rows: list[tuple[str, str, str]]) 
 def test_string_ids_by_hand() -> None:
     chunk = parse_lines(STRING_USERS, 'anna,10,4\n"bo,b",20,3\n üx ,1,1\n,1,1\nc,0x1,1\n'.encode())
     assert chunk.ratings[USER].tolist() == ["anna", "bo,b", "üx"]
-    assert chunk.ratings[MOVIE].dtype == np.int64
+    assert chunk.ratings[ITEM].dtype == np.int64
     assert [reject[:2] for reject in chunk.rejected] == [
         (3, "userId is empty"),
         (4, "movieId is text"),
@@ -276,7 +276,7 @@ def test_string_ids_by_hand() -> None:
 def test_real_ratings_as_pandas_reads_them(real_data: Path) -> None:
     for folder, name in (("kaggle-small", "ratings_small.csv"), ("ml-latest-small", "ratings.csv")):
         path = real_data / folder / name
-        expected = pd.read_csv(path)[[USER, MOVIE, RATING]]
+        expected = pd.read_csv(path)[[USER, ITEM, RATING]]
         for size in (1 << 25, 99_991):
             frame, rejected, n_lines = read_file(path, size)
             pd.testing.assert_frame_equal(frame, expected)

@@ -64,7 +64,7 @@ def test_kaggle_small(tmp_path: Path) -> None:
 
 def test_both_forms_of_grouplens(tmp_path: Path) -> None:
     csv = detect_layout(touch(tmp_path / "a", "movies.csv", "ratings.csv", "links.csv"))
-    assert (csv.name, csv.links, csv.genres) == ("grouplens-csv", None, GROUPLENS_GENRES)
+    assert (csv.name, csv.links, csv.categories) == ("grouplens-csv", None, GROUPLENS_GENRES)
     dat = detect_layout(touch(tmp_path / "b", "movies.dat", "ratings.dat", "users.dat"))
     assert dat.name == "grouplens-dat"
     assert dat.ratings == f"{tmp_path}/b/ratings.dat"

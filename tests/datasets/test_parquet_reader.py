@@ -24,7 +24,7 @@ from segmentation.datasets.parquet_reader import (
     read_row_groups,
 )
 from segmentation.errors import DataError
-from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER, ByteRange
+from segmentation.schema import ITEM, RATING, TIMESTAMP, USER, ByteRange
 
 SCALE = (0.5, 5.0)
 
@@ -36,7 +36,7 @@ def write(path: Path, columns: dict[str, Any], **options: Any) -> RatingsFormat:
 
 def ratings(**changes: Any) -> dict[str, Any]:
     """Three sound rows, with some columns changed."""
-    return {USER: [1, 2, 3], MOVIE: [10, 20, 30], RATING: [4.0, 3.5, 0.5], **changes}
+    return {USER: [1, 2, 3], ITEM: [10, 20, 30], RATING: [4.0, 3.5, 0.5], **changes}
 
 
 def read(file: RatingsFormat, *, detailed: bool = False) -> ParsedChunk:
@@ -48,7 +48,7 @@ def read(file: RatingsFormat, *, detailed: bool = False) -> ParsedChunk:
 
 def test_three_rows_by_hand(tmp_path: Path) -> None:
     file = write(tmp_path / "r.parquet", {"tag": [["x"], [], None], **ratings()})
-    assert file.columns == ("tag", USER, MOVIE, RATING)
+    assert file.columns == ("tag", USER, ITEM, RATING)
     assert (file.codec, file.data_start, file.string_columns) == ("parquet", 0, ())
     chunk = read(file)
     assert chunk.ratings.to_dict("list") == ratings()
@@ -102,7 +102,7 @@ def test_strings_as_integers(tmp_path: Path) -> None:
     """Where other files say that ids are integers, strings are parsed."""
     file = write(tmp_path / "r.parquet", ratings(movieId=[" 10", "x", None]))
     chunk = read(RatingsFormat(**{**vars(file), "string_columns": ()}))
-    assert chunk.ratings[MOVIE].tolist() == [10]
+    assert chunk.ratings[ITEM].tolist() == [10]
     reasons = ["movieId is text", "movieId is not a 64-bit integer"]
     assert [reject.reason for reject in chunk.rejected] == reasons
 
@@ -110,12 +110,12 @@ def test_strings_as_integers(tmp_path: Path) -> None:
 def test_strings_that_are_not_utf_8(tmp_path: Path) -> None:
     movies = pa.array([b"10", b"\xff"], pa.binary()).view(pa.string())
     columns = [pa.array([1, 2]), movies, pa.array([4.0, 3.0])]
-    table = pa.Table.from_arrays(columns, [USER, MOVIE, RATING])
+    table = pa.Table.from_arrays(columns, [USER, ITEM, RATING])
     pq.write_table(table, tmp_path / "r.parquet")
     file = probe_parquet(str(tmp_path / "r.parquet"), 1, (0.5, 5.0))
     size = (tmp_path / "r.parquet").stat().st_size
     chunk = read(RatingsFormat(**{**vars(file), "size": size, "string_columns": ()}))
-    assert chunk.ratings[MOVIE].tolist() == [10]
+    assert chunk.ratings[ITEM].tolist() == [10]
     assert [reject.text for reject in chunk.rejected] == [b"2,\xff,3.0"]
     with pytest.raises(DataError, match="can't be read .Invalid UTF8 sequence in input"):
         read(RatingsFormat(**{**vars(file), "size": size}))
@@ -123,7 +123,7 @@ def test_strings_that_are_not_utf_8(tmp_path: Path) -> None:
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
     columns = [pa.array([1]), pa.array([2]), pa.array([10]), pa.array([4.0])]
-    names = [USER, USER, MOVIE, RATING]
+    names = [USER, USER, ITEM, RATING]
     pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "r.parquet")
     with pytest.raises(DataError, match="r.parquet: names column userId twice; keep one of them"):
         probe_parquet(str(tmp_path / "r.parquet"), 1, (0.5, 5.0))
@@ -135,11 +135,11 @@ def test_rejected_rows(tmp_path: Path) -> None:
         {
             RATING: pa.array([4.0, None, float("nan"), 9.0, 3.0, 2.0, 5.0]),
             USER: pa.array([1, 1, 1, 1, None, 2**63 + 1, 2], pa.uint64()),
-            MOVIE: pa.array([10, 10, 10, 10, 10, 10, 20]),
+            ITEM: pa.array([10, 10, 10, 10, 10, 10, 20]),
         },
     )
     chunk = read(RatingsFormat(**{**vars(file), "string_columns": ()}), detailed=True)
-    assert chunk.ratings[[USER, MOVIE, RATING]].values.tolist() == [[1, 10, 4], [2, 20, 5]]
+    assert chunk.ratings[[USER, ITEM, RATING]].values.tolist() == [[1, 10, 4], [2, 20, 5]]
     assert chunk.ratings["line"].tolist() == [0, 6]
     assert chunk.ratings[TIMESTAMP].tolist() == [NO_TIMESTAMP] * 2
     assert chunk.lines == 7
@@ -196,7 +196,7 @@ def test_row_groups_are_divided_without_loss(
         {
             "noise": [f"{i:09d}" * 5 for i in range(n_rows)],
             USER: np.arange(n_rows),
-            MOVIE: np.arange(n_rows) * 7,
+            ITEM: np.arange(n_rows) * 7,
             RATING: np.arange(n_rows) % 10 / 2 + 0.5,
         }
     )
@@ -212,7 +212,7 @@ def test_row_groups_are_divided_without_loss(
     assert all(cost <= size or p.stop - p.start == 1 for p, cost in plan)
     chunks = [chunk for part, _ in plan for chunk in read_row_groups(file, part)]
     rows = pd.concat([chunk.ratings for chunk in chunks], ignore_index=True)
-    pd.testing.assert_frame_equal(rows, frame[[USER, MOVIE, RATING]])
+    pd.testing.assert_frame_equal(rows, frame[[USER, ITEM, RATING]])
 
 
 def test_batches_end_within_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_batches_end_within_row_groups(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_without_rows(tmp_path: Path) -> None:
-    empty = {name: pa.array([], pa.int64()) for name in (USER, MOVIE, RATING)}
+    empty = {name: pa.array([], pa.int64()) for name in (USER, ITEM, RATING)}
     file = write(tmp_path / "r.parquet", empty)
     assert file.data_start == file.size
     assert (
@@ -241,16 +241,16 @@ def test_a_file_without_rows(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         (
-            {USER: [1], MOVIE: [2], "stars": [3.0]},
+            {USER: [1], ITEM: [2], "stars": [3.0]},
             "no column rating (it reads 'userId, movieId, stars'); if these are the ones, pass "
             "columns user=userId,item=movieId,rating=stars",
         ),
         (
-            {USER: [True], MOVIE: [2], RATING: [3.0]},
+            {USER: [True], ITEM: [2], RATING: [3.0]},
             "column userId is of type bool; use integers or strings",
         ),
         (
-            {USER: [1], MOVIE: [2], RATING: ["good"]},
+            {USER: [1], ITEM: [2], RATING: ["good"]},
             "column rating is of type string; use a numeric type",
         ),
     ],
@@ -282,7 +282,7 @@ def test_parts_must_agree_on_the_type_of_ids(tmp_path: Path) -> None:
 def test_damaged_files(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "r.parquet"
     n = np.arange(20_000)
-    write(path, {USER: n, MOVIE: n * 7, RATING: n % 10 / 2 + 0.5})
+    write(path, {USER: n, ITEM: n * 7, RATING: n % 10 / 2 + 0.5})
     content = path.read_bytes()
     path.write_bytes(
         {

@@ -240,7 +240,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "string_movie_ids", "string_columns"),
+    ("second", "string_item_ids", "string_columns"),
     [
         ("2,20,3.0,1\n", None, ()),
         ("anna,20,3.0,1\n", None, ("userId",)),
@@ -250,13 +250,13 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_a_column_has_one_type_in_all_files(
-    tmp_path: Path, second: str, string_movie_ids: bool | None, string_columns: tuple[str, ...]
+    tmp_path: Path, second: str, string_item_ids: bool | None, string_columns: tuple[str, ...]
 ) -> None:
     layout = layout_of(
         write(tmp_path / "1.csv", HEADER + "1,10,3.0,1\n"),
         write(tmp_path / "2.csv", HEADER + second),
     )
-    files = probe_files(layout, string_movie_ids=string_movie_ids)
+    files = probe_files(layout, string_item_ids=string_item_ids)
     assert {file.string_columns for file in files} == {string_columns}
 
 

@@ -155,11 +155,11 @@ def test_catalogue_of_the_synthetic_set(dataset: Path) -> None:
     assert notes["records"] == 45_466
     assert notes["malformed_repaired"] + notes["malformed_set_aside"] == 3
     assert notes["duplicates"] == 30
-    assert notes["without_genre"] == 2_442
+    assert notes["without_category"] == 2_442
     assert notes["links"] == 45_843
     assert notes["links_without_tmdb"] == 219
-    assert notes["genres_unreadable"] == 0
-    titles = {int(m): t for m, t in zip(movies.movie_ids, movies.titles, strict=True)}
+    assert notes["categories_unreadable"] == 0
+    titles = {int(m): t for m, t in zip(movies.item_ids, movies.titles, strict=True)}
     assert titles[296] == "Pulp Fiction"
     assert titles[318] == "The Shawshank Redemption"
 
@@ -185,7 +185,7 @@ def test_tmdb_ids_differ_from_movielens_ids(dataset: Path) -> None:
 def test_a_direct_join_fails_as_in_the_real_data(dataset: Path) -> None:
     ratings = pd.read_csv(dataset / "ratings.csv")
     direct = catalogue.load_catalogue(layouts.detect_layout(str(dataset)), "direct")
-    share = ratings["movieId"].isin(direct.movie_ids).mean()
+    share = ratings["movieId"].isin(direct.item_ids).mean()
     assert 0.35 < share < 0.55
     assert set(catalogue.find_wrong_anchors(direct)) == {296, 318}
 

@@ -13,19 +13,19 @@ from segmentation.datasets.partitions import Fragment
 from segmentation.features import sketches, user_statistics
 from segmentation.features.partition_reader import PartitionSummary
 from segmentation.schema import (
-    MOVIE,
+    ITEM,
     RATING,
     TIMESTAMP,
     USER,
     ByteRange,
-    MovieTable,
+    ItemTable,
     UserStatistics,
 )
 
-COLUMNS = (USER, MOVIE, RATING, TIMESTAMP)
+COLUMNS = (USER, ITEM, RATING, TIMESTAMP)
 #: Genres of the movies.
 GENRES = {1: [0, 1], 2: [1], 5: [], 9: [2]}
-TABLE = MovieTable(
+TABLE = ItemTable(
     np.array([1, 2, 5, 9]),
     np.array([0, 2, 3, 3, 4], np.int32),
     np.array([0, 1, 1, 2], np.int32),
@@ -34,8 +34,8 @@ TABLE = MovieTable(
 
 
 def to_frame(rows: list[tuple[int, int, float]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=[USER, MOVIE, RATING])
-    return frame.astype({USER: np.int64, MOVIE: np.int64, RATING: np.float64})
+    frame = pd.DataFrame(rows, columns=[USER, ITEM, RATING])
+    return frame.astype({USER: np.int64, ITEM: np.int64, RATING: np.float64})
 
 
 def aggregate(rows: list[tuple[int, int, float]]) -> user_statistics.ChunkStatistics:
@@ -55,7 +55,7 @@ def expected_statistics(rows: list[tuple[int, int, float]]) -> UserStatistics:
         np.zeros((len(users), 3), np.int32),
     )
     for row, movie, stars in used:
-        expected.movies[row] += 1
+        expected.items[row] += 1
         expected.rating_sum[row] += stars
         for genre in GENRES[movie]:
             expected.sums[row, genre] += stars

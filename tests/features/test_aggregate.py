@@ -65,9 +65,9 @@ def assert_as_pandas(client: Client, blocks, genres: tuple[str, ...], used: pd.D
     statistics = client.gather(blocks.statistics)
     users = np.concatenate([block.users for block in statistics])
     assert users.tolist() == expected.index.tolist()
-    assert np.concatenate([b.movies for b in statistics]).tolist() == expected["size"].tolist()
+    assert np.concatenate([b.items for b in statistics]).tolist() == expected["size"].tolist()
     assert np.concatenate([b.rating_sum for b in statistics]).tolist() == expected["sum"].tolist()
-    means = np.concatenate([presets.genre_means(block) for block in statistics])
+    means = np.concatenate([presets.category_means(block) for block in statistics])
     expected_means = oracles.user_genre_means(used, GENRES).reindex(columns=list(genres))
     np.testing.assert_allclose(means, expected_means, atol=1e-9, equal_nan=True)
 
@@ -96,7 +96,7 @@ def test_on_a_plain_client(
     )
     used = ratings[ratings["movieId"] != 40]
     latest = used.sort_values("timestamp").drop_duplicates(["userId", "movieId"], keep="last")
-    assert_as_pandas(plain_client, blocks, movies.genres, latest if deduplicate else used)
+    assert_as_pandas(plain_client, blocks, movies.categories, latest if deduplicate else used)
     superseded = len(used) - len(latest) if deduplicate else 0
     assert counts.record() == {
         "read": 2_001 - superseded,
@@ -105,7 +105,7 @@ def test_on_a_plain_client(
         "rejected": 1,
         **({"superseded": superseded} if superseded else {}),
     }
-    assert counts.movies == 3
+    assert counts.items == 3
     assert (counts.rejected[0].line, counts.rejected[0].text) == (2, "1,1.5,3.0,1")
     must_shuffle = not is_sorted and (deduplicate or memory is not None)
     assert ("they are shuffled first" in out.getvalue()) == must_shuffle
@@ -116,7 +116,7 @@ def test_defaults(plain_client: Client, tiny: Path) -> None:
     result = aggregate_ratings(plain_client, layout, movies)
     ratings = pd.read_csv(tiny / "ratings.csv")
     used = ratings[ratings["movieId"] != 40]
-    assert_as_pandas(plain_client, result.blocks, movies.genres, used)
+    assert_as_pandas(plain_client, result.blocks, movies.categories, used)
     assert result.counts.record() == {"read": 6, "used": 5, "unmapped": 1, "rejected": 0}
 
 
@@ -143,7 +143,7 @@ def test_a_shuffle_is_checked_first(plain_client: Client, tmp_path: Path) -> Non
 
 def test_no_rating_is_in_the_catalogue(plain_client: Client, tmp_path: Path) -> None:
     layout, movies = load(write_tiny(tmp_path / "data", HEADER + "1,77,3.0,1\n"))
-    with pytest.raises(DataError, match=r"none of its 1 ratings is of a movie in .*movies_meta"):
+    with pytest.raises(DataError, match=r"none of its 1 ratings is of an item in .*movies_meta"):
         aggregate_ratings(plain_client, layout, movies)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segmentation.datasets import csv_reader, format
 from segmentation.features import compiled_reader, partition_reader, user_statistics
-from segmentation.schema import MovieTable
+from segmentation.schema import ItemTable
 from tests.features.helpers import COLUMNS, TABLE, assert_equal, expected_statistics
 
 
@@ -19,7 +19,7 @@ def is_read(
     data: bytes,
     columns: tuple[str, ...] = COLUMNS,
     delimiter: bytes = b",",
-    table: MovieTable = TABLE,
+    table: ItemTable = TABLE,
 ) -> bool:
     """Tell whether the compiled reader reads the lines; if so, compare it with the general one."""
     grammar = compiled_reader.Grammar(len(columns), delimiter[0], len(delimiter), 0.5, 5.0)
@@ -43,7 +43,7 @@ def test_four_rows_by_hand() -> None:
     assert chunk is not None
     assert (chunk.lines, chunk.used, chunk.unmapped) == (4, 3, 1)
     assert chunk.statistics.users.tolist() == [3, 7]
-    assert chunk.statistics.movies.tolist() == [1, 2]
+    assert chunk.statistics.items.tolist() == [1, 2]
     assert chunk.statistics.rating_sum.tolist() == [0.5, 7.5]
     assert chunk.statistics.sums.tolist() == [[0, 0, 0], [4.5, 4.5, 3.0]]
     assert chunk.statistics.counts.tolist() == [[0, 0, 0], [1, 1, 1]]
@@ -223,6 +223,6 @@ def test_as_plain_loops() -> None:
 
 def test_catalogues_without_a_lookup_table() -> None:
     empty = np.empty(0, np.int64), np.zeros(1, np.int32), np.empty(0, np.int32), 4
-    assert not is_read(b"1,2,3,4\n", table=MovieTable(*empty))
+    assert not is_read(b"1,2,3,4\n", table=ItemTable(*empty))
     for ids in (np.array([-1, 2, 5, 9]), np.array([1, 2, 5, user_statistics.MAX_TABLE_ID])):
-        assert not is_read(b"1,2,3,4\n", table=TABLE._replace(movie_ids=ids))
+        assert not is_read(b"1,2,3,4\n", table=TABLE._replace(item_ids=ids))

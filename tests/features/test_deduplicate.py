@@ -13,7 +13,7 @@ from segmentation.datasets.format import NO_TIMESTAMP
 from segmentation.features import deduplicate
 from segmentation.features.deduplicate import superseded_mask
 from segmentation.features.partition_reader import FRAGMENT
-from segmentation.schema import LINE, MOVIE, RATING, TIMESTAMP, USER
+from segmentation.schema import ITEM, LINE, RATING, TIMESTAMP, USER
 from tests.features.helpers import (
     TABLE,
     assert_equal,
@@ -25,7 +25,7 @@ from tests.features.helpers import (
 
 
 def to_frame(rows: list[tuple]) -> pd.DataFrame:
-    names = [USER, MOVIE, RATING, TIMESTAMP, FRAGMENT, LINE]
+    names = [USER, ITEM, RATING, TIMESTAMP, FRAGMENT, LINE]
     return pd.DataFrame(rows, columns=names).astype({RATING: float, USER: int})
 
 
@@ -55,7 +55,7 @@ def test_as_pandas_drops_duplicates(rows: list[tuple], seed: int) -> None:
     frame = to_frame([(u, m, h / 2, t, i // 7, i % 7) for i, (u, m, h, t) in enumerate(rows)])
     latest = (
         frame.sort_values([TIMESTAMP, RATING, FRAGMENT, LINE])
-        .drop_duplicates([USER, MOVIE], keep="last")
+        .drop_duplicates([USER, ITEM], keep="last")
         .index
     )
     assert sorted(np.flatnonzero(~superseded_mask(frame))) == sorted(latest)

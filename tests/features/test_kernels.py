@@ -17,7 +17,7 @@ from tests.features.helpers import TABLE
 )
 def test_accumulate(rows: list[tuple[int, int, int]]) -> None:
     user_rows = np.array([user for user, _, _ in rows], np.int64)
-    movie_rows = np.array([movie for _, movie, _ in rows], np.int32)
+    item_rows = np.array([movie for _, movie, _ in rows], np.int32)
     ratings = np.array([halves / 2 for _, _, halves in rows])
     outputs = []
     for kernel in (kernels.accumulate, naive.accumulate):
@@ -28,7 +28,7 @@ def test_accumulate(rows: list[tuple[int, int, int]]) -> None:
             np.zeros((5, 3), np.int32),
             np.zeros(4, np.bool_),
         )
-        kernel(user_rows, movie_rows, ratings, TABLE.offsets, TABLE.codes, *output)
+        kernel(user_rows, item_rows, ratings, TABLE.offsets, TABLE.codes, *output)
         outputs.append(output)
     for compiled, expected in zip(*outputs, strict=True):
         np.testing.assert_array_equal(compiled, expected)

@@ -17,7 +17,7 @@ from segmentation.datasets import layouts, partitions
 from segmentation.deploy.memory_budget import _MEM_PER_PARTITION_BYTE
 from segmentation.features import compiled_reader, partition_reader
 from segmentation.features.partition_reader import aggregate_partition, read_rows, read_used_rows
-from segmentation.schema import MovieTable
+from segmentation.schema import ItemTable
 from tests.features.helpers import (
     COLUMNS,
     GENRES,
@@ -118,7 +118,7 @@ def test_any_file_of_many_chunks(
     assert (row_summary.used, row_summary.unmapped) == (summary.used, summary.unmapped)
     np.testing.assert_array_equal(row_summary.seen, summary.seen)
     assert rows["userId"].tolist() == frame["userId"][is_mapped].tolist()
-    assert TABLE.movie_ids[rows["movieId"]].tolist() == frame["movieId"][is_mapped].tolist()
+    assert TABLE.item_ids[rows["movieId"]].tolist() == frame["movieId"][is_mapped].tolist()
     assert rows["rating"].tolist() == frame["rating"][is_mapped].tolist()
 
 
@@ -134,7 +134,7 @@ def test_used_rows_with_details(tmp_path: Path) -> None:
 
 def test_no_row_is_used(tmp_path: Path) -> None:
     file = write_file(tmp_path / "r.csv", b"1,77,3.0,1\n")
-    none = MovieTable(np.array([1]), np.zeros(2, np.int32), np.empty(0, np.int32), 3)
+    none = ItemTable(np.array([1]), np.zeros(2, np.int32), np.empty(0, np.int32), 3)
     rows, summary = read_used_rows(split(file), none)
     assert (len(rows), summary.used, summary.unmapped) == (0, 0, 1)
     statistics, summary = aggregate_partition(split(file), none)
@@ -179,7 +179,7 @@ def test_memory_of_a_partition_with_one_rating_per_user(
         users = np.random.default_rng(0).permutation(users)
     text = b"".join(b"%d,1,4.5,1\n" % user for user in users)
     fragments = split(write_file(tmp_path / "r.csv", text))
-    table = MovieTable(np.array([1]), np.array([0, 1]), np.zeros(1, np.int32), 20)
+    table = ItemTable(np.array([1]), np.array([0, 1]), np.zeros(1, np.int32), 20)
     aggregate_partition(fragments, table)
     tracemalloc.start()
     statistics, _ = aggregate_partition(fragments, table)

@@ -13,7 +13,7 @@ STATISTICS = aggregate([(7, 1, 4.0), (7, 2, 2.0), (7, 5, 0.5)]).statistics
 
 
 def test_genre_means() -> None:
-    np.testing.assert_array_equal(presets.genre_means(STATISTICS), [[4.0, 3.0, np.nan]])
+    np.testing.assert_array_equal(presets.category_means(STATISTICS), [[4.0, 3.0, np.nan]])
 
 
 @pytest.mark.parametrize("preset", ["engagement", "original"])

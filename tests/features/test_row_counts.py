@@ -37,7 +37,7 @@ SUMMARIES = [
 
 def test_sum_counts() -> None:
     counts = row_counts.sum_counts(SUMMARIES)
-    assert (counts.used, counts.unmapped, counts.movies) == (11, 1, 2)
+    assert (counts.used, counts.unmapped, counts.items) == (11, 1, 2)
     assert counts.record() == {"read": 16, "used": 11, "unmapped": 1, "rejected": 4}
     # Line 1 of a.csv is the header, and its second partition starts at line 12.
     places = [(row.file, row.line) for row in counts.rejected]

@@ -15,7 +15,7 @@ from segmentation.datasets import catalogue, layouts, partitions
 from segmentation.datasets.identifiers import STRING_DTYPE
 from segmentation.features import presets, sketches, user_statistics
 from segmentation.features.partition_reader import aggregate_partition
-from segmentation.schema import MOVIE, RATING, USER, MovieTable, UserStatistics
+from segmentation.schema import ITEM, RATING, USER, ItemTable, UserStatistics
 from tests import oracles
 from tests.features.helpers import aggregate, assert_equal, expected_statistics, to_frame
 
@@ -24,7 +24,7 @@ def test_four_rows_by_hand() -> None:
     chunk = aggregate([(7, 1, 4.0), (7, 2, 2.0), (3, 5, 1.0), (3, 77, 5.0)])
     assert (chunk.used, chunk.unmapped, chunk.lines) == (3, 1, 4)
     assert chunk.statistics.users.tolist() == [3, 7]
-    assert chunk.statistics.movies.tolist() == [1, 2]
+    assert chunk.statistics.items.tolist() == [1, 2]
     assert chunk.statistics.rating_sum.tolist() == [1.0, 6.0]
     assert chunk.statistics.sums.tolist() == [[0, 0, 0], [4.0, 6.0, 0]]
     assert chunk.statistics.counts.tolist() == [[0, 0, 0], [1, 2, 0]]
@@ -37,7 +37,7 @@ def test_users_without_used_ratings_are_left_out() -> None:
 
 def test_a_second_rating_counts_like_any_other() -> None:
     statistics = aggregate([(1, 1, 5.0), (1, 1, 2.0)]).statistics
-    assert statistics.movies.tolist() == [2]
+    assert statistics.items.tolist() == [2]
     assert statistics.counts.tolist() == [[2, 2, 0]]
 
 
@@ -93,27 +93,27 @@ def test_a_few_users_do_not_keep_all_in_memory() -> None:
 @pytest.mark.parametrize(
     "ids", [np.array([3, 2**40]), np.array([-5, 3]), np.array([3, 8]), np.empty(0, np.int64)]
 )
-def test_look_up_movies(ids: np.ndarray) -> None:
+def test_look_up_items(ids: np.ndarray) -> None:
     """By a table, or by binary search where ids are too large or negative."""
-    table = MovieTable(ids, np.zeros(len(ids) + 1, np.int32), np.empty(0, np.int32), 1)
+    table = ItemTable(ids, np.zeros(len(ids) + 1, np.int32), np.empty(0, np.int32), 1)
     searched = [2**40, 3, 4, 2**41, -1, -5, 8, 0]
-    rows = user_statistics.look_up_movies(table, np.array(searched))
+    rows = user_statistics.look_up_items(table, np.array(searched))
     assert rows.tolist() == [ids.tolist().index(i) if i in ids else -1 for i in searched]
 
 
 def test_movies_with_string_ids() -> None:
     ids = np.array([b"a", b"bb"])
-    table = MovieTable(ids, np.array([0, 1, 1], np.int32), np.zeros(1, np.int32), 1)
+    table = ItemTable(ids, np.array([0, 1, 1], np.int32), np.zeros(1, np.int32), 1)
     ratings = to_frame([(1, 0, 3.0), (1, 0, 4.0), (2, 0, 5.0)])
-    ratings[MOVIE] = pd.array(["bb", "x", "a"], dtype=STRING_DTYPE)
-    rows = user_statistics.map_movies(ratings, table)
-    assert rows[[USER, MOVIE, RATING]].values.tolist() == [[1, 1, 3.0], [2, 0, 5.0]]
+    ratings[ITEM] = pd.array(["bb", "x", "a"], dtype=STRING_DTYPE)
+    rows = user_statistics.map_items(ratings, table)
+    assert rows[[USER, ITEM, RATING]].values.tolist() == [[1, 1, 3.0], [2, 0, 5.0]]
 
 
 def test_parts_that_cannot_be_merged() -> None:
     one = aggregate([(1, 1, 5.0)]).statistics
     other = one._replace(sums=one.sums[:, :2], counts=one.counts[:, :2])
-    with pytest.raises(ValueError, match=r"different numbers of genres: \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"different numbers of categories: \[2, 3\]"):
         user_statistics.merge([one, other])
     with pytest.raises(ValueError, match="nothing to merge"):
         user_statistics.merge([])
@@ -144,10 +144,12 @@ def test_real_means_equal_pandas(
         else oracles.grouplens_movies(real_data / folder)
     )
     expected = oracles.user_genre_means(pd.read_csv(layout.ratings), genres)
-    means = pd.DataFrame(presets.genre_means(merged), index=merged.users, columns=movies.genres)
+    means = pd.DataFrame(
+        presets.category_means(merged), index=merged.users, columns=movies.categories
+    )
     assert means.index.tolist() == expected.index.tolist()
     np.testing.assert_allclose(
-        means, expected.reindex(columns=list(movies.genres)), atol=1e-9, equal_nan=True
+        means, expected.reindex(columns=list(movies.categories)), atol=1e-9, equal_nan=True
     )
 
 

@@ -13,7 +13,7 @@ from jobs import options, segment
 from segmentation.datasets import layouts
 from segmentation.datasets.catalogue import load_catalogue
 from segmentation.features import aggregate
-from segmentation.features.presets import genre_means
+from segmentation.features.presets import category_means
 from segmentation.pipeline.settings import Settings
 
 Result = tuple[pd.DataFrame, dict[str, Any]]
@@ -44,13 +44,13 @@ def read(client: Client, data: Path | str, *arguments: str) -> Result:
     for block in client.gather(blocks.statistics):
         is_string = block.users.dtype.kind == "S"
         users = [user.decode() for user in block.users] if is_string else block.users
-        frame = pd.DataFrame({"userId": users, "movies": block.movies})
-        frame["mean_rating"] = np.divide(block.rating_sum, block.movies, dtype=np.float64)
-        means = pd.DataFrame(genre_means(block), columns=list(catalogue.genres))
+        frame = pd.DataFrame({"userId": users, "items": block.items})
+        frame["mean_rating"] = np.divide(block.rating_sum, block.items, dtype=np.float64)
+        means = pd.DataFrame(category_means(block), columns=list(catalogue.categories))
         frames.append(pd.concat([frame, means], axis=1))
     record = {
         "rows": counts.record(),
-        "movies": counts.movies,
+        "items": counts.items,
         "data": {"fingerprint": layouts.fingerprint(layout.files)},
     }
     return pd.concat(frames, ignore_index=True), record
@@ -60,7 +60,7 @@ def assert_same_users(actual: Result, expected: Result) -> None:
     """Compare what comes from the ratings: users, counts and means, and the counts of rows."""
     frame, other = actual[0], expected[0]
     genres = list(other.columns)[list(other.columns).index("mean_rating") + 1 :]
-    for name in ("userId", "movies"):
+    for name in ("userId", "items"):
         np.testing.assert_array_equal(frame[name], other[name])
     for name in ("mean_rating", *genres):
         np.testing.assert_allclose(frame[name].astype(float), other[name].astype(float), atol=1e-6)

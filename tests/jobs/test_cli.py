@@ -133,7 +133,7 @@ def test_resume_continues_from_the_last_finished_stage(capsys, tmp_path: Path, m
     )
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
     assert (out / "rejected" / "ratings.csv").read_text().count("\n") == 2
-    for name in ("rows", "kmeans", "pca", "movies"):
+    for name in ("rows", "kmeans", "pca", "items"):
         one, other = (json.loads((f / "run.json").read_text())[name] for f in (out, whole))
         assert one == other
 

@@ -103,8 +103,8 @@ def test_a_hand_edited_state_is_not_used(
     shutil.copytree(unfinished, tmp_path / "out")
     state = tmp_path / "out" / ".work" / "state.json"
     text = state.read_text()
-    assert '"movies": ' in text
-    state.write_text(text.replace('"movies": ', '"movies": 1', 1))
+    assert '"items": ' in text
+    state.write_text(text.replace('"items": ', '"items": 1', 1))
     assert run(tmp_path / "out", "--resume") == 0
     assert "is damaged, so none of them is used" in capsys.readouterr().err
     pd.testing.assert_frame_equal(read_results(tmp_path / "out")[0], expected[0])

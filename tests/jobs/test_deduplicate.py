@@ -113,7 +113,7 @@ def test_four_rows_by_hand(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assignments, manifest = run(folder, out, *OPTIONS, "--k", "2")
     rows = assignments.set_index("userId")
-    assert rows["movies"].to_dict() == {1: 2, 2: 2}
+    assert rows["items"].to_dict() == {1: 2, 2: 2}
     assert rows["mean_rating"].to_dict() == {1: 3.0, 2: 2.0}
     assert manifest["rows"] == {
         "read": 4,
@@ -188,7 +188,7 @@ def test_timestamps_of_other_forms(
     expected = latest.groupby("userId")["rating"].agg(["size", "sum"])
     users = run(folder, tmp_path / "out", *OPTIONS)[0].set_index("userId")
     pd.testing.assert_series_equal(
-        users["movies"], expected["size"], check_names=False, check_dtype=False
+        users["items"], expected["size"], check_names=False, check_dtype=False
     )
     np.testing.assert_allclose(users["mean_rating"], expected["sum"] / expected["size"], rtol=1e-6)
 

@@ -74,7 +74,7 @@ def check(folder: Path | str, out: Path, *options: str) -> pd.DataFrame:
     found = pd.read_parquet(out / "assignments.parquet").set_index("userId")
     expected = expected_table()
     assert found.index.astype(str).str.lstrip("0").astype(int).tolist() == expected.index.tolist()
-    np.testing.assert_array_equal(found["movies"], expected["size"])
+    np.testing.assert_array_equal(found["items"], expected["size"])
     np.testing.assert_allclose(found["mean_rating"], expected["mean"])
     for genre in expected.columns[2:]:
         np.testing.assert_allclose(found[genre], expected[genre], rtol=1e-6)
@@ -348,12 +348,12 @@ def test_forms_of_categories(tmp_path: Path, form: str) -> None:
     movies = "movieId,title,genres\n" + "".join(
         f"{movie},Film,{CATALOGUES[form](genres)}\n" for movie, genres in held.items()
     )
-    check(write(tmp_path / "data", text_of(), movies=movies), tmp_path / "out")
+    check(write(tmp_path / "data", text_of(), items=movies), tmp_path / "out")
 
 
 @pytest.mark.parametrize("form", ["long", "flags", "delimited"])
 def test_an_own_catalogue(tmp_path: Path, form: str) -> None:
-    folder = write(tmp_path / "data", text_of(), "log.csv", movies=None)
+    folder = write(tmp_path / "data", text_of(), "log.csv", items=None)
     held = {m: [g for g in GENRES.get(m, "Western").split("|") if g] for m in range(101, 117, 3)}
     names = ["Western", "Drama", "Crime", "Comedy", "Action"]
     table = io.StringIO()
@@ -385,7 +385,7 @@ def test_categories_of_ones_own(tmp_path: Path) -> None:
         for movie in range(101, 117, 3)
     )
     movies = movies.replace("Segment", "segment")
-    folder, out = write(tmp_path / "data", text_of(), movies=movies), tmp_path / "out"
+    folder, out = write(tmp_path / "data", text_of(), items=movies), tmp_path / "out"
     assert segment.main(["--data", str(folder), "--out", str(out), "--k", "2", "--quiet"]) == 0
     columns = pd.read_parquet(out / "assignments.parquet").columns.tolist()
     assert columns[-3:] == ["Drama", "Rowing", "segment (category)"]
@@ -465,7 +465,7 @@ def test_one_log_in_any_form(
     )
     layout = detect_layout(str(folder), reading=reading)
     catalogue = load_catalogue(layout)
-    files = probe_files(layout, string_movie_ids=False)
+    files = probe_files(layout, string_item_ids=False)
     parts = [
         aggregate_partition(fragments, catalogue.table())
         for fragments in plan_partitions(files, partition_bytes)
@@ -479,7 +479,7 @@ def test_one_log_in_any_form(
     assert found.movies.tolist() == expected["size"].tolist()
     assert found.rating_sum.tolist() == expected["sum"].tolist()
     for genre, held in {"a": [1, 5], "b": [2], "c": [5]}.items():
-        code = catalogue.genres.index(genre)
+        code = catalogue.categories.index(genre)
         sums = table[table["movieId"].isin(held)].groupby("userId")["rating"].sum()
         wanted = sums.reindex(expected.index, fill_value=0.0)
         assert found.sums[:, code].tolist() == wanted.tolist()

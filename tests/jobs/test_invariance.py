@@ -98,7 +98,7 @@ def test_random_order_by_a_shuffle(
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["rows"].pop("rejected") == 3
     manifest["rows"] = {**manifest["rows"], "read": manifest["rows"]["read"] - 3, "rejected": 0}
-    assert manifest["movies"] == reference[1]["movies"]
+    assert manifest["items"] == reference[1]["items"]
     assert_same((pd.read_parquet(out / "assignments.parquet"), manifest), reference)
 
 

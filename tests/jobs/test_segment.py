@@ -36,7 +36,7 @@ FIXED = [
     "margin",
     "pc1",
     "pc2",
-    "movies",
+    "items",
     "mean_rating",
 ]
 
@@ -79,7 +79,7 @@ class TestRealData:
             "unmapped": 194,
             "rejected": 0,
         }
-        assert (real.manifest["users"], real.manifest["movies"]) == (671, 9_025)
+        assert (real.manifest["users"], real.manifest["items"]) == (671, 9_025)
         assert not (real.folder / "rejected").exists()
 
     def test_genre_means_equal_pandas(self, real: Run, real_data: Path) -> None:
@@ -91,13 +91,13 @@ class TestRealData:
         assert sorted(expected.columns) == sorted(KAGGLE_GENRES)
         np.testing.assert_allclose(actual, expected[list(KAGGLE_GENRES)], atol=1e-6)
         used = ratings[ratings["movieId"].isin(movies)].groupby("userId")["rating"]
-        np.testing.assert_array_equal(real.assignments["movies"], used.size())
+        np.testing.assert_array_equal(real.assignments["items"], used.size())
         np.testing.assert_allclose(real.assignments["mean_rating"], used.mean())
 
     def test_five_personas_each_once(self, real: Run) -> None:
         assert {s["persona"] for s in real.segments} == PERSONAS
         assert [s["segment"] for s in real.segments] == [0, 1, 2, 3, 4]
-        movies = [s["movies_per_user"] for s in real.segments]
+        movies = [s["items_per_user"] for s in real.segments]
         assert movies == sorted(movies)
 
     def test_inertia_against_the_best_of_many_starts(self, real: Run) -> None:
@@ -112,18 +112,18 @@ class TestRealData:
             assert (own["persona"].astype(str) == record["persona"]).all()
             assert record["users"] == len(own)
             assert record["share"] == pytest.approx(len(own) / len(frame))
-            assert record["movies_per_user"] == pytest.approx(own["movies"].mean())
+            assert record["items_per_user"] == pytest.approx(own["items"].mean())
             assert record["mean_rating"] == pytest.approx(own["mean_rating"].mean())
             means = own[list(KAGGLE_GENRES)].astype(float)
             for genre in KAGGLE_GENRES:
-                values = record["genres"][genre]
+                values = record["categories"][genre]
                 assert values["mean"] == pytest.approx(means[genre].fillna(0).mean(), abs=1e-6)
                 assert values["coverage"] == pytest.approx(means[genre].notna().mean())
                 rated = means[genre].mean()
                 assert values["mean_rated"] == (
                     pytest.approx(rated, abs=1e-6) if np.isfinite(rated) else None
                 )
-            high = {g for g, v in record["genres"].items() if v["mean"] >= 3}
+            high = {g for g, v in record["categories"].items() if v["mean"] >= 3}
             assert set(record["high_rated"]) == high
 
     def test_stability_of_each_segment(self, real: Run) -> None:
@@ -153,9 +153,9 @@ class TestRealData:
     def test_original_preset(self, original: Run, real_data: Path) -> None:
         manifest = original.manifest
         assert manifest["rows"]["used"] == 44_989
-        assert manifest["movies"] == 2_830
+        assert manifest["items"] == 2_830
         assert manifest["settings"]["join"] == "direct"
-        movies = [s["movies_per_user"] for s in original.segments]
+        movies = [s["items_per_user"] for s in original.segments]
         high = [len(s["high_rated"]) for s in original.segments]
         # Several optima lie within 0.05 % of one another; all of them have this staircase.
         assert movies == pytest.approx([12.7, 28.9, 30.2, 82.6, 149.0], rel=0.05)
@@ -263,20 +263,20 @@ def test_the_contract_of_a_runs_folder(tmp_path: Path) -> None:
         "persona",
         "users",
         "share",
-        "movies_per_user",
+        "items_per_user",
         "mean_rating",
         "high_rated",
         "stability",
-        "genres",
+        "categories",
         "summary",
         "product_strategy",
         "marketing_actions",
     } <= set(record)
-    assert set(record["genres"]["Drama"]) == {"mean", "mean_rated", "coverage", "lift"}
+    assert set(record["categories"]["Drama"]) == {"mean", "mean_rated", "coverage", "lift"}
     table = pd.read_csv(actual.folder / "segments.csv")
     assert table["persona"].tolist() == [s["persona"] for s in actual.segments]
     assert table["mean:Drama"].tolist() == pytest.approx(
-        [s["genres"]["Drama"]["mean"] for s in actual.segments]
+        [s["categories"]["Drama"]["mean"] for s in actual.segments]
     )
 
 
@@ -290,10 +290,10 @@ def test_four_rows_by_hand(tmp_path: Path) -> None:
     # A second rating of a movie counts like any other; a movie without genres counts as a movie.
     assert rows.loc[2, ["Drama", "Crime"]].tolist() == [4.0, 4.0]
     assert pd.isna(rows.loc[2, "Comedy"])
-    assert rows["movies"].tolist() == [2, 3]
+    assert rows["items"].tolist() == [2, 3]
     assert rows["mean_rating"].tolist() == [3.0, 3.0]
     assert actual.manifest["kmeans"]["inertia"] == 0.0
-    assert actual.manifest["movies"] == 3
+    assert actual.manifest["items"] == 3
 
 
 def test_synthetic_data_says_so_everywhere(tmp_path: Path, capsys) -> None:

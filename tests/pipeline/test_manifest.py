@@ -16,7 +16,7 @@ MANIFEST = RunManifest(
     cluster={"kind": "threads"},
     versions={"python": "3.11"},
     users=2,
-    movies=0,
+    items=0,
     warnings=[],
     kmeans={"inertia": np.float64(1.5), "silhouette": float("nan")},
 )
@@ -26,7 +26,7 @@ def test_it_comes_back_as_it_was_written() -> None:
     values = json.loads(json.dumps(MANIFEST.to_json()))
     assert values["status"] == "complete"
     assert values["kmeans"] == {"inertia": 1.5, "silhouette": None}
-    assert values["movies"] == 0
+    assert values["items"] == 0
     assert values["warnings"] == []
     assert RunManifest.from_json(values).to_json() == values
 

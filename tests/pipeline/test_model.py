@@ -28,7 +28,7 @@ MODEL = SavedModel(
 def test_comes_back_equal(tmp_path: Path) -> None:
     MODEL.save(tmp_path)
     loaded = load_model(tmp_path)
-    for name in ("preset", "join", "layout", "genres", "personas", "synthetic"):
+    for name in ("preset", "join", "layout", "categories", "personas", "synthetic"):
         assert getattr(loaded, name) == getattr(MODEL, name)
     np.testing.assert_array_equal(loaded.centers, MODEL.centers)
     np.testing.assert_array_equal(loaded.distance_p99, MODEL.distance_p99)

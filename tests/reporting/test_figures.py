@@ -48,7 +48,7 @@ def test_dollar_signs_are_no_mathematics() -> None:
     profiles = [profile(0, 5, 0), profile(1, 9, 2)]
     points, labels = np.zeros((4, 2)), np.array([0, 1, 0, 1], np.int32)
     assert figures.draw_pca_scatter(points, labels, 4, names, [0.0, 0.0], 0).startswith(b"\x89PNG")
-    assert figures.draw_genre_heatmap(profiles, KAGGLE_GENRES, names).startswith(b"\x89PNG")
+    assert figures.draw_category_heatmap(profiles, KAGGLE_GENRES, names).startswith(b"\x89PNG")
     assert figures.draw_segment_sizes(profiles, names).startswith(b"\x89PNG")
 
 
@@ -67,7 +67,7 @@ def test_heatmap_and_sizes(k: int) -> None:
     profiles = [profile(s, 5 * 2**s, s) for s in range(k)]
     names = [f"Expanding Enthusiasts ({KAGGLE_GENRES[s]})" for s in range(k)]
     for png in (
-        figures.draw_genre_heatmap(profiles, KAGGLE_GENRES, names),
+        figures.draw_category_heatmap(profiles, KAGGLE_GENRES, names),
         figures.draw_segment_sizes(profiles, names),
     ):
         assert png.startswith(b"\x89PNG")

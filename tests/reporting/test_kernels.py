@@ -15,8 +15,8 @@ from tests import naive
 N_SEGMENTS, N_GENRES = 3, 4
 
 
-def zeros(n_segments: int, n_genres: int) -> list[np.ndarray]:
-    shape = n_segments, n_genres
+def zeros(n_segments: int, n_categories: int) -> list[np.ndarray]:
+    shape = n_segments, n_categories
     return [
         np.zeros(n_segments, np.int64),
         np.zeros(n_segments, np.int64),
@@ -39,13 +39,13 @@ def test_three_users_by_hand(add_users: Callable[..., None]) -> None:
         np.array([[1, 1], [1, 0], [0, 3]], np.int32),
         *outputs,
     )
-    users, movies, rating_means, genre_means, covered, genre_ratings = outputs
+    users, movies, rating_means, category_means, covered, category_ratings = outputs
     np.testing.assert_array_equal(users, [1, 2, 0])
     np.testing.assert_array_equal(movies, [1, 5, 0])
     np.testing.assert_array_equal(rating_means, [4.0, 3.5 + 2.0, 0.0])
-    np.testing.assert_array_equal(genre_means, [[4.0, 0.0], [3.0, 4.0 + 2.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(category_means, [[4.0, 0.0], [3.0, 4.0 + 2.0], [0.0, 0.0]])
     np.testing.assert_array_equal(covered, [[1, 0], [1, 2], [0, 0]])
-    np.testing.assert_array_equal(genre_ratings, [[1, 0], [1, 4], [0, 0]])
+    np.testing.assert_array_equal(category_ratings, [[1, 0], [1, 4], [0, 0]])
 
 
 @given(

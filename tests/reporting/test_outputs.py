@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -15,28 +16,33 @@ import pytest
 import segmentation.reporting
 from segmentation.errors import DataError
 from segmentation.reporting import outputs
-from segmentation.schema import KFigures, KSearch, Persona, SegmentProfile
+from segmentation.schema import KFigures, KSearch, Persona, SegmentProfile, Words
 from segmentation.storage.run_folder import RunFolder, RunOutputs
 
 GENRES = ("Drama", "Comedy", "War")
+#: What the layouts of films call things.
+WORDS = Words("movie", "movies", "genre", "genres", unit="stars")
 PROFILES = [
     SegmentProfile(
         segment=0,
         users=3,
         share=0.75,
-        movies_per_user=4.5,
+        items_per_user=4.5,
+        median_items_per_user=4.0,
         mean_rating=3.25,
         mean=np.array([3.5, 4.0, 0.0]),
         mean_rated=np.array([3.5, 4.5, np.nan]),
         coverage=np.array([1.0, 0.5, 0.0]),
         lift=np.array([1.2, 0.8, np.nan]),
         stability=0.9,
+        words=WORDS,
     ),
     SegmentProfile(
         segment=1,
         users=1,
         share=0.25,
-        movies_per_user=9.0,
+        items_per_user=9.0,
+        median_items_per_user=9.0,
         mean_rating=2.0,
         mean=np.array([1.0, 2.0, 3.0]),
         mean_rated=np.array([1.0, 2.0, 3.0]),
@@ -78,7 +84,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         },
         "rows": {"read": 12_345, "used": 12_000, "unmapped": 340, "rejected": 5},
         "users": 4,
-        "movies": 99,
+        "items": 99,
         "kmeans": {
             "n_clusters": 2,
             "inertia": 1234.56,
@@ -109,12 +115,14 @@ def test_segments_json(folder: RunFolder) -> None:
         "tagline": "tag 0",
         "users": 3,
         "share": 0.75,
-        "movies_per_user": 4.5,
+        "items_per_user": 4.5,
+        "median_items_per_user": 4.0,
         "mean_rating": 3.25,
         "stability": 0.9,
         "scale": [0.5, 5.0],
+        "words": dataclasses.asdict(WORDS),
         "high_rated": ["Comedy", "Drama"],
-        "genres": {
+        "categories": {
             "Drama": {"mean": 3.5, "mean_rated": 3.5, "coverage": 1.0, "lift": 1.2},
             "Comedy": {"mean": 4.0, "mean_rated": 4.5, "coverage": 0.5, "lift": 0.8},
             "War": {"mean": 0.0, "mean_rated": None, "coverage": 0.0, "lift": None},
@@ -131,7 +139,8 @@ def test_segments_csv(folder: RunFolder) -> None:
     outputs.write_segments(folder, PROFILES, PERSONAS, GENRES)
     table = pd.read_csv(folder.result_path("segments.csv"))
     assert list(table.columns) == [
-        *("segment", "persona", "tagline", "users", "share", "movies_per_user", "mean_rating"),
+        *("segment", "persona", "tagline", "users", "share"),
+        *("items_per_user", "median_items_per_user", "mean_rating"),
         *("stability", "scale", "high_rated", "summary", "product_strategy", "marketing_actions"),
         *("mean:Drama", "mean_rated:Drama", "coverage:Drama", "lift:Drama"),
         *("mean:Comedy", "mean_rated:Comedy", "coverage:Comedy", "lift:Comedy"),
@@ -160,8 +169,8 @@ def test_segments_are_read_back(folder: RunFolder) -> None:
         (None, "FileNotFoundError"),
         ("[{", "JSONDecodeError"),
         ("[]", "IndexError"),
-        ('[{"genres": {}}]', "KeyError"),
-        ('[{"genres": 1}]', "TypeError"),
+        ('[{"categories": {}}]', "KeyError"),
+        ('[{"categories": 1}]', "TypeError"),
     ],
 )
 def test_damaged_segments(tmp_path: Path, content: str | None, error: str) -> None:
@@ -209,7 +218,7 @@ def test_reports_show_the_figures_of_the_run(folder: RunFolder, search: KSearch 
 
 
 def test_facts_by_hand() -> None:
-    facts = outputs.collect_report_facts(manifest())
+    facts = outputs.collect_report_facts(manifest(), WORDS)
     assert facts.source == "Ratings from ratings.csv (kaggle layout)"
     assert facts.headline == (
         ("Users", "4"),
@@ -257,11 +266,11 @@ def test_facts_of_a_synthetic_run_and_of_a_search() -> None:
     run["data"].update(synthetic=True, source="synthetic:1000", layout="ml-latest")
     run["kmeans"]["planted_ari"] = 0.5
     run["pca"]["angle_to_exact_degrees"] = None
-    facts = outputs.collect_report_facts(run)
+    facts = outputs.collect_report_facts(run, WORDS)
     assert facts.synthetic
     assert facts.source.startswith("Synthetic ratings")
     assert dict(facts.tables["Data"])["source"] == "synthetic:1000 (synthetic)"
-    assert dict(facts.tables["Data"])["join"] == "by movieId"
+    assert dict(facts.tables["Data"])["join"] == "by id"
     assert dict(facts.tables["Quality"])["adjusted Rand index, planted segments"] == "0.500"
     assert dict(facts.tables["Quality"])["angle to exact PCA"] == "–"
     assert dict(facts.tables["Run"])["segments (k)"] == "2, chosen from 2 to 9"

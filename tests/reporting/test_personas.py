@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from segmentation.errors import UsageError
 from segmentation.reporting import personas
-from segmentation.schema import KAGGLE_GENRES, SegmentProfile
+from segmentation.schema import KAGGLE_GENRES, SegmentProfile, Words
 
 ORIGINAL_FIVE = [
     "Quiet Viewers",
@@ -21,6 +22,9 @@ ORIGINAL_FIVE = [
     "Loyalists",
     "Premium Loyalists",
 ]
+
+#: What the layouts of films call things.
+FILM_WORDS = Words("movie", "movies", "genre", "genres", unit="stars")
 
 
 def profile(
@@ -34,7 +38,9 @@ def profile(
     lifts = np.ones(n)
     lifts[lift] = 2.0
     return SegmentProfile(
-        segment, 100, 0.2, movies, 3.4, mean, np.maximum(mean, 0.5), np.ones(n), lifts
+        *(segment, 100, 0.2, movies, movies // 2, 3.4),
+        *(mean, np.maximum(mean, 0.5), np.ones(n), lifts),
+        words=FILM_WORDS,
     )
 
 
@@ -99,7 +105,7 @@ def test_placeholders_are_filled_with_the_figures_of_the_run() -> None:
         assert not any("$" in text for text in texts)
         assert len(persona.product_strategy) >= 2
         assert len(persona.marketing_actions) >= 2
-    assert "100 people (20% of the audience) with 5.0 movies each" in low.summary
+    assert "100 people (20% of the audience) with 5.0 ratings each (median 2.0)" in low.summary
     assert "the fewest of the 2 segments" in low.summary
     assert "no genre reaches a mean of 3 stars" in low.summary
     assert "10 of 20 genres" in high.summary
@@ -114,7 +120,7 @@ def test_placeholders_are_filled_with_the_figures_of_the_run() -> None:
         (3, "the most of the 4 segments"),
     ],
 )
-def test_rank_by_movies_per_user(segment: int, text: str) -> None:
+def test_rank_by_items_per_user(segment: int, text: str) -> None:
     profiles = [profile(s, 5 * 3**s, 3 * s) for s in range(4)]
     playbook = personas.load_playbook()
     assert text in personas.assign_personas(profiles, KAGGLE_GENRES, playbook)[segment].summary
@@ -124,7 +130,7 @@ PERSONA = """
 [[persona]]
 name = "Us"
 tagline = "t"
-recognised_by = { movies_per_user = 5, high_rated_share = 0.0, satisfaction = 1.5 }
+recognised_by = { items_per_user = 5, high_rated_share = 0.0, satisfaction = 1.5 }
 summary = "We are $users."
 product_strategy = ["a"]
 marketing_actions = ["b"]
@@ -154,8 +160,19 @@ def test_custom_playbook(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"needs at least one \[\[persona\]\] and one \[everyone\]"),
-        (PERSONA, r"needs at least one \[\[persona\]\] and one \[everyone\]"),
+        ("persona = []", "write at least one"),
+        ("persona = 1", "write at least one"),
+        ("everyone = 1", "missing or unknown: marketing_actions, name"),
+        ("words = 1", r"\[words\] may have item, items, category"),
+        ("[words]\nmovie = 'film'", r"\[words\] may have item, items, category"),
+        ("[words]\nitem = 3", r"\[words\] item: write one or a few words"),
+        ("[words]\nitem = ''", r"\[words\] item: write one or a few words"),
+        ('[words]\nitem = "a\\nb"', r"\[words\] item: write one or a few words"),
+        (f"[words]\nitem = '{'x' * 41}'", "has more than 40 characters"),
+        (PERSONA + "limits = { activity = [0, 2] }", "limits may give activity and rating"),
+        (PERSONA + "limits = { activity = [1, 0] }", "limits may give activity and rating"),
+        (PERSONA + "limits = { taste = [0, 1] }", "limits may give activity and rating"),
+        (PERSONA + "limits = 5", "limits may give activity and rating"),
         ("not = toml = at all", "can't be read as a playbook"),
         (PERSONA + PERSONA + EVERYONE, "two personas share a name: make each unique"),
         (PERSONA.replace("tagline", "tag") + EVERYONE, "'Us': missing or unknown: tag, tagline"),
@@ -166,7 +183,7 @@ def test_custom_playbook(tmp_path: Path) -> None:
         ),
         (
             PERSONA.replace("= 5,", "= 0,") + EVERYONE,
-            "needs finite numbers, and movies_per_user above 0",
+            "needs finite numbers, and items_per_user above 0",
         ),
         (PERSONA.replace("= 5,", "= nan,") + EVERYONE, "needs finite numbers"),
         (PERSONA.replace('"Us"', '""') + EVERYONE, "a text is empty or holds a line break"),
@@ -224,10 +241,61 @@ def test_equal_activity_is_called_equal() -> None:
 
 
 def test_another_scale() -> None:
-    high = dataclasses.replace(profile(0, 10, 3, 2.5), scale=(1.0, 10.0))
-    assert (high.high_rating, high.unit) == (6.0, "points")
+    words = Words("book", "books", "genre", "genres")
+    high = dataclasses.replace(profile(0, 10, 3, 2.5), scale=(1.0, 10.0), words=words)
+    assert high.high_rating == 6.0
     assert high.high_rated(KAGGLE_GENRES) == []
     (persona,) = personas.assign_personas([high], KAGGLE_GENRES, personas.load_playbook())
     assert "points" in persona.summary
     assert "star" not in persona.summary
     assert "no genre reaches a mean of 6 points" in persona.summary
+
+
+def test_no_persona_whose_text_the_figures_contradict() -> None:
+    """Few ratings that are all high are no sign of people who drift away."""
+    few, many = profile(0, 5, 0, 1.5), profile(1, 50, 10, 3)
+    playbook = personas.load_playbook()
+    assert names([few, many]) == ["Quiet Viewers", "Premium Loyalists"]
+    happy = dataclasses.replace(few, mean_rating=4.7)
+    assert "Quiet Viewers" not in names([happy, many])
+    assert "Premium Loyalists" not in names([few, dataclasses.replace(many, items_per_user=5)])
+    # Rated lowest and most active: no happy habit, and only one of the two can be the most active.
+    sad = [dataclasses.replace(many, segment=i, mean_rating=0.8) for i in (0, 1)]
+    assert names(sad) == ["Other Viewers", "Quiet Viewers"] or "Other Viewers" in names(
+        [few, *(dataclasses.replace(p, items_per_user=60 + p.segment) for p in sad)] * 2
+    )
+    other = personas._fill_texts(playbook.other, "x", happy, KAGGLE_GENRES, "the fewest")
+    assert "contradict" in other.summary
+
+
+def test_words_of_a_playbook(tmp_path: Path) -> None:
+    path = tmp_path / "words.toml"
+    path.write_text('[words]\nitem = "book"\nitems = "books"\nratings = "loans"\n')
+    playbook = personas.load_playbook(path, films=False)
+    words = playbook.choose_words(Words(unit="points"))
+    assert words == Words("book", "books", "category", "categories", "loans", "points")
+    segments = [
+        dataclasses.replace(profile(i, 10 + i, 3 * i), words=words)
+        for i in range(len(ORIGINAL_FIVE))
+    ]
+    assigned = personas.assign_personas(segments, KAGGLE_GENRES, playbook)
+    text = " ".join(
+        " ".join((p.summary, *p.product_strategy, *p.marketing_actions)) for p in assigned
+    )
+    assert "loans each" in text
+    assert "books" in text
+    assert not re.search("movie|film|watch|genre|star|rating", re.sub("start", "", text).lower())
+
+
+def test_each_row_counts_one() -> None:
+    """Without ratings, no text may speak of them."""
+    words = Words("product", "products", "department", "departments", "purchases", unit="")
+    bought = dataclasses.replace(profile(0, 10, 3, 2.5), scale=(0.0, 1.0), words=words)
+    bought = dataclasses.replace(bought, mean=bought.mean / 5, mean_rating=1.0)
+    segments = [bought, dataclasses.replace(bought, segment=1, items_per_user=20)]
+    for persona in personas.assign_personas(
+        segments, KAGGLE_GENRES, personas.load_playbook(films=False)
+    ):
+        assert "3 of 20 departments reach 56% of them" in persona.summary
+        assert "no ratings to tell how much they like the products" in persona.summary
+        assert "1.00" not in persona.summary

@@ -26,8 +26,9 @@ def users() -> UserStatistics:
 
 def test_two_segments_by_hand() -> None:
     sums = profiles.block_sums(users(), np.array([0, 0, 1, 1], np.int32), 2)
-    low, high = profiles.build_profiles(sums, np.array([1.0, 2.0]))
-    assert (low.users, low.share, low.movies_per_user) == (2, 0.5, 1.5)
+    low, high = profiles.build_profiles(sums, np.array([1.5, 3.0]), np.array([1.0, 2.0]))
+    assert (low.users, low.share, low.items_per_user) == (2, 0.5, 1.5)
+    assert (low.median_items_per_user, high.median_items_per_user) == (1.5, 3.0)
     assert low.mean_rating == pytest.approx((3.0 + 5.0) / 2)
     np.testing.assert_allclose(low.mean, [4.5, 1.0, 0.0])
     np.testing.assert_allclose(low.mean_rated, [4.5, 2.0, np.nan])
@@ -41,9 +42,23 @@ def test_two_segments_by_hand() -> None:
     assert high.distance_p99 == 2.0
 
 
-def test_order_is_by_rising_movies_per_user() -> None:
+def test_order_is_by_rising_items_per_user() -> None:
     sums = profiles.block_sums(users(), np.array([2, 2, 0, 1], np.int32), 3)
     assert profiles.order_by_activity(sums) == [2, 0, 1]
+
+
+@given(
+    users=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), min_size=1, max_size=40),
+    cut=st.integers(0, 40),
+)
+def test_medians_against_numpy(users: list[tuple[int, int]], cut: int) -> None:
+    labels, items = (np.array(column, np.int32) for column in zip(*users, strict=True))
+    parts = [profiles.count_ratings(items[part], labels[part]) for part in np.s_[:cut, cut:]]
+    counts = profiles.merge_rating_counts(parts)
+    segments, places = np.unique(labels, return_inverse=True)
+    counts = counts._replace(segments=np.searchsorted(segments, counts.segments))
+    expected = [np.median(items[places == s]) for s in range(len(segments))]
+    assert profiles.median_ratings(counts, len(segments)).tolist() == expected
 
 
 @given(labels=st.lists(st.integers(0, 2), min_size=4, max_size=4), cut=st.integers(0, 4))
@@ -70,5 +85,5 @@ def test_activity_agrees_with_the_sums() -> None:
     sums = profiles.block_sums(users(), labels, 3)
     activity = profiles.merge_activity([profiles.block_activity(users(), labels, 3)])
     np.testing.assert_array_equal(activity.users, sums.users)
-    np.testing.assert_array_equal(activity.movies, sums.movies)
+    np.testing.assert_array_equal(activity.items, sums.items)
     assert profiles.order_by_activity(activity) == profiles.order_by_activity(sums)

@@ -90,7 +90,7 @@ def test_markdown_is_escaped() -> None:
     assert "A\\|B \\<script\\>" in text
     assert "\\[x\\](javascript:y)" in text
     rows = [line for line in text.splitlines() if line.startswith("| 0 |")]
-    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 9
+    assert len(re.findall(r"(?<!\\)\|", rows[0])) == 10
 
 
 def test_both_forms_report_synthetic_data_and_warnings() -> None:
@@ -135,4 +135,4 @@ def test_segment_table() -> None:
     assert lines[0].split("  ")[0] == "#"
     assert len(lines) == 4
     assert "0 of 20" in lines[2]
-    assert "10 of 20: Action, Adventure, Animation …" in lines[3]
+    assert "10 of 20: Action, Adventure …" in lines[3]

@@ -16,7 +16,7 @@ from segmentation.datasets.synthetic import MARKER, PLANTED, calibration, kernel
 from segmentation.datasets.synthetic.catalogue import format_links, format_metadata
 from segmentation.datasets.synthetic.model import MovieTables, Plan, make_plan
 from segmentation.errors import DataError, UsageError
-from segmentation.schema import MOVIE, RATING, TIMESTAMP, USER
+from segmentation.schema import ITEM, RATING, TIMESTAMP, USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ VERSION = 1
 #: Average size of a row, to check the free disk space.
 _BYTES_PER_ROW = 27
 _PARTIAL = ".partial"
-_HEADER = f"{USER},{MOVIE},{RATING},{TIMESTAMP}\n".encode()
+_HEADER = f"{USER},{ITEM},{RATING},{TIMESTAMP}\n".encode()
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
