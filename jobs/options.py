@@ -114,7 +114,7 @@ def add_form(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--columns",
         metavar="LIST",
-        help="user=NAME,item=NAME,rating=NAME[,time=NAME]; with --no-header, numbers from 1",
+        help="user=NAME,item=NAME[,rating=NAME][,time=NAME]; with --no-header, numbers from 1",
     )
     group.add_argument("--no-header", action="store_true", help="the first line is a rating")
     group.add_argument(
@@ -139,7 +139,8 @@ def add_form(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--catalogue",
         metavar="FILE",
-        help="your own table of items; --item and --category name its columns",
+        help="your own table of items; --item and --category name its columns, or number them from "
+        "1 if it has no header",
     )
     group.add_argument("--item", metavar="COLUMN", help="the column with the item's id")
     group.add_argument(
@@ -275,6 +276,12 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="users with fewer ratings are assigned to segments, and don't shape them (default: 1)",
     )
     parser.add_argument(
+        "--implicit",
+        action="store_true",
+        help="the rows are no ratings but plays, visits or purchases: each counts one, or "
+        "--columns names a column of counts as rating=NAME",
+    )
+    parser.add_argument(
         "--deduplicate",
         action="store_true",
         help="keep only the latest rating of each item by each user; the others are "
@@ -385,6 +392,7 @@ def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
         "preset": arguments.preset,
         "join": arguments.join,
         "deduplicate": arguments.deduplicate,
+        "implicit": arguments.implicit,
         "min_ratings": arguments.min_ratings,
         **({} if arguments.k_range is None else {"k_range": arguments.k_range}),
     }

@@ -8,6 +8,7 @@ remains available, with a warning.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -308,14 +309,21 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
     """Yield the records of a catalogue whose columns the user names."""
     options, path = layout.catalogue, layout.items
     assert options is not None
-    records = csv_records.read_records(path, (options.item,))
-    header = [name.strip() for name in next(records, [])]
+    records = _without_blank(
+        csv_records.read_records(path, (options.item,), has_header=not options.is_numbered)
+    )
+    first = next(records, [])
+    if options.is_numbered:
+        header = [str(number) for number in range(1, len(first) + 1)]
+        records = itertools.chain([first], records)
+    else:
+        header = [name.strip() for name in first]
     is_wide = options.category not in header and "," in options.category
     names = [name.strip() for name in options.category.split(",")] if is_wide else []
     columns = [options.item, *(names or [options.category])]
     item, *places = _find_columns(path, header, columns)
     title = next((header.index(name) for name in _TITLES if name in header), item)
-    for number, record in enumerate(_without_blank(records), 2):
+    for number, record in enumerate(records, 1 if options.is_numbered else 2):
         if not _fits(record, header):
             yield None, "", ()
             continue

@@ -24,6 +24,7 @@ from segmentation.datasets.format import (
     ParsedChunk,
     RatingsFormat,
     append_rejects,
+    convert_counts,
 )
 from segmentation.datasets.text_form import split_fields
 from segmentation.schema import ITEM, LINE, RATING, RATING_DTYPES, TIMESTAMP, USER
@@ -95,11 +96,14 @@ def _make_chunk(
 ) -> ParsedChunk:
     names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
     ratings = identifiers.to_frame(dict(zip(names, columns, strict=True)))
-    if not file.unrated:
-        return ParsedChunk(ratings, rejected, n_lines, unlisted)
-    is_rating = ~ratings[RATING].isin(file.unrated)
-    n_unrated = len(ratings) - int(is_rating.sum())
-    return ParsedChunk(ratings[is_rating], rejected, n_lines, unlisted, n_unrated)
+    n_unrated = 0
+    if file.unrated:
+        is_rating = ~ratings[RATING].isin(file.unrated)
+        n_unrated = len(ratings) - int(is_rating.sum())
+        ratings = ratings[is_rating]
+    if file.has_counts:
+        ratings = ratings.assign(**{RATING: convert_counts(ratings[RATING].to_numpy())})
+    return ParsedChunk(ratings, rejected, n_lines, unlisted, n_unrated)
 
 
 def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | bytes, float] | str:
@@ -119,9 +123,8 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
             return "a quoted field spans lines, or its quote is not closed"
         plural = "s" if len(fields) != 1 else ""
         return f"{len(fields)} field{plural}, expected {len(file.columns)}"
-    user_index, item_index, rating_index = file.positions
     ids = []
-    for name, index in ((USER, user_index), (ITEM, item_index)):
+    for name, index in zip((USER, ITEM), file.positions, strict=False):
         if name in file.string_columns:
             value: int | bytes | str = identifiers.parse_string(fields[index])
         else:
@@ -129,7 +132,11 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
         if isinstance(value, str):
             return f"{name} {value}"
         ids.append(value)
-    field = fields[rating_index]
+    rating = _parse_rating(file, fields[file.positions[2]]) if file.has_ratings else 1.0
+    return rating if isinstance(rating, str) else (ids[0], ids[1], rating)
+
+
+def _parse_rating(file: RatingsFormat, field: bytes) -> float | str:
     if file.decimal_comma:
         field = field.replace(b",", b".", 1)
     if not _RATING.match(field):
@@ -137,8 +144,8 @@ def parse_line(file: RatingsFormat, line: bytes) -> tuple[int | bytes, int | byt
     rating = float(field)
     low, high = file.scale
     if not low <= rating <= high and rating not in file.unrated:
-        return f"{RATING} is outside {low:g} to {high:g}"
-    return ids[0], ids[1], rating
+        return file.describe_outside()
+    return rating
 
 
 def split_line(file: RatingsFormat, line: bytes) -> list[bytes]:
@@ -205,13 +212,15 @@ def _parse_strictly(
 ) -> Columns | None:
     """Parse lines with pyarrow; return None if it can't, or if a line is not a rating."""
     has_timestamps = detailed and TIMESTAMP in file.columns
-    names = [*RATING_DTYPES, *([TIMESTAMP] if has_timestamps else [])]
+    names = [*file.required, *([TIMESTAMP] if has_timestamps else [])]
     table = _read_table(file, data, names)
     if table is None:
         return None
     columns = tuple(_to_column(file, name, table[name]) for name in names)
     if any(column is None for column in columns):
         return None
+    if not file.has_ratings:
+        columns = (*columns[:2], np.ones(table.num_rows), *columns[2:])
     ratings = columns[2]
     low, high = file.scale
     is_outside = ~((ratings >= low) & (ratings <= high))

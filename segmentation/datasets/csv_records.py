@@ -36,7 +36,11 @@ _SENTINEL = "the last record"
 
 
 def read_records(
-    path: str, required: Sequence[str] = (), *, separator: str | None = None
+    path: str,
+    required: Sequence[str] = (),
+    *,
+    separator: str | None = None,
+    has_header: bool = True,
 ) -> Iterator[list[str]]:
     """Yield the records of a CSV file, the header first.
 
@@ -47,14 +51,18 @@ def read_records(
     required
         Columns that the header has to name; they tell the separator.
     separator
-        The separator of a file without a header; None to recognize it.
+        The separator of a file without quotes; None to recognize it.
+    has_header
+        Whether the first record names the columns.
 
     Raises
     ------
     DataError
         If the file is missing or is not CSV.
     """
-    yield from _parse_records(path, _read_text(path), required, separator)
+    has_header = has_header and separator is None
+    data = _read_text(path)
+    yield from _parse_records(path, data, required, separator, has_header=has_header)
 
 
 def read_columns(path: str, names: Sequence[str]) -> Iterator[list[str]]:
@@ -97,14 +105,19 @@ def _read_text(path: str) -> bytes:
 
 
 def _parse_records(
-    path: str, data: bytes, required: Sequence[str] = (), separator: str | None = None
+    path: str,
+    data: bytes,
+    required: Sequence[str] = (),
+    separator: str | None = None,
+    *,
+    has_header: bool = True,
 ) -> Iterator[list[str]]:
     head = data[:HEAD_BYTES]
     check_content(path, head)
     form = recognize_form(
         path,
         head,
-        TextOptions(has_header=separator is None),
+        TextOptions(has_header=has_header),
         required,
         separator=separator.encode() if separator else None,
         is_whole=len(data) == len(head),

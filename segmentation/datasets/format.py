@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.schema import ITEM, RATING, USER
+from segmentation.schema import COUNT_SCALE, ITEM, RATING, USER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ class RatingsFormat:
     header_lines
         Number of lines before the first row.
     scale
-        The lowest and the highest rating, in stars.
+        The lowest and the highest rating; of counts, the lowest and infinity.
     codec
         None for plain text, else ``gzip``, ``zstd`` or ``parquet``.
     is_streamed
@@ -67,6 +68,8 @@ class RatingsFormat:
         Whether numbers have a decimal comma.
     unrated
         Ratings that stand for "not rated"; their rows are left out.
+    has_counts
+        Whether ratings are counts, which :func:`convert_counts` makes points of.
     is_cut
         Whether the last line has no line end.
     source_columns
@@ -96,6 +99,7 @@ class RatingsFormat:
     encoding: str = "utf-8"
     decimal_comma: bool = False
     unrated: tuple[float, ...] = ()
+    has_counts: bool = False
     is_cut: bool = False
     source_columns: tuple[str, ...] = ()
     has_datetime_timestamps: bool = False
@@ -118,10 +122,26 @@ class RatingsFormat:
         return notes
 
     @property
-    def positions(self) -> tuple[int, int, int]:
-        """Indices of the fields of user, item and rating, from 0."""
-        index = self.columns.index
-        return index(USER), index(ITEM), index(RATING)
+    def has_ratings(self) -> bool:
+        """Whether there is a column of ratings, or of counts; if not, each row counts 1."""
+        return RATING in self.columns
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns that every row needs."""
+        return (USER, ITEM, RATING) if self.has_ratings else (USER, ITEM)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Indices of the fields of user and item, from 0, and of the rating if there is one."""
+        return tuple(self.columns.index(name) for name in self.required)
+
+    def describe_outside(self) -> str:
+        """Return why a rating outside the scale is rejected."""
+        low, high = self.scale
+        if math.isinf(high):
+            return f"{RATING} is outside counts from {low:g} on"
+        return f"{RATING} is outside {low:g} to {high:g}"
 
 
 class LineReject(NamedTuple):
@@ -161,6 +181,18 @@ class ParsedChunk(NamedTuple):
     lines: int
     unlisted: int = 0
     unrated: int = 0
+
+
+def convert_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert counts to points: 1 for a count of 1, one more per factor of ten, at most 5.
+
+    Examples
+    --------
+    >>> convert_counts(np.array([1.0, 10.0, 316.2277, 1e9])).round(3).tolist()
+    [1.0, 2.0, 3.5, 5.0]
+    """
+    low, high = COUNT_SCALE
+    return np.asarray(np.clip(low + np.log10(counts), low, high))
 
 
 def is_exact_integer(values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ that the user names is a layout of its own.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zipfile
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,7 @@ from segmentation.datasets.filesystem import (
 from segmentation.datasets.reading import CatalogueOptions, ReadingOptions
 from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
-from segmentation.schema import GROUPLENS_GENRES, KAGGLE_GENRES, SCALE, Words
+from segmentation.schema import COUNT_SCALE, GROUPLENS_GENRES, KAGGLE_GENRES, SCALE, Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,16 +136,27 @@ class Layout:
 
     @property
     def effective_scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating: what the user says, or the layout's."""
+        """The lowest and the highest rating; with ``implicit``, points of counts, or 0 and 1."""
+        if self.reading.has_counts:
+            return COUNT_SCALE
+        return (0.0, 1.0) if self.reading.implicit else self.recorded_scale
+
+    @property
+    def recorded_scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating or count that the files may hold."""
+        if self.reading.has_counts:
+            return 1.0, math.inf
         return self.reading.scale or self.scale
 
     @property
     def words(self) -> Words:
         """What texts for people call items and categories."""
-        unit = "stars" if self.effective_scale[1] <= SCALE[1] else "points"
+        unit, ratings = "stars" if self.effective_scale[1] <= SCALE[1] else "points", "ratings"
+        if self.reading.implicit:
+            unit, ratings = "points" if self.reading.has_counts else "", "interactions"
         if self.catalogue is not None:
-            return Words(unit=unit)
-        return Words("movie", "movies", "genre", "genres", unit=unit)
+            return Words(ratings=ratings, unit=unit)
+        return Words("movie", "movies", "genre", "genres", ratings, unit)
 
     @property
     def files(self) -> list[str]:

@@ -15,12 +15,13 @@ from segmentation.datasets.format import (
     LineReject,
     ParsedChunk,
     RatingsFormat,
+    convert_counts,
     is_exact_integer,
 )
 from segmentation.datasets.reading import ReadingOptions, name_columns
 from segmentation.datasets.retry import describe_error
 from segmentation.errors import DataError
-from segmentation.schema import ITEM, LINE, RATING, TIMESTAMP, USER, ByteRange
+from segmentation.schema import ITEM, LINE, RATING, RATING_DTYPES, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
 
-_REQUIRED = (USER, ITEM, RATING)
 #: Rows per batch.
 _BATCH_ROWS = 1 << 18
 
@@ -59,7 +59,7 @@ def probe_parquet(
     with _open_parquet(path, None) as file:
         schema = file.schema_arrow
         n_rows = file.metadata.num_rows
-        columns = name_columns(path, schema.names, reading.columns)
+        columns = name_columns(path, schema.names, reading.roles)
         types = {name: schema.field(i).type for i, name in enumerate(columns) if name}
         _check_types(path, types)
         string_columns = tuple(
@@ -76,6 +76,7 @@ def probe_parquet(
         data_start=0 if n_rows else size,
         header_lines=0,
         scale=reading.scale or scale,
+        has_counts=reading.has_counts,
         codec="parquet",
         string_columns=string_columns,
         has_datetime_timestamps=TIMESTAMP in types and _is_datetime_type(types[TIMESTAMP]),
@@ -112,7 +113,7 @@ def plan_row_groups(file: RatingsFormat, size: int) -> Iterator[tuple[ByteRange,
     The bytes are compressed ones of the user, item and rating columns. The ``start`` and ``stop``
     of a range are indices of row groups.
     """
-    required = {file.source_columns[file.columns.index(name)] for name in _REQUIRED}
+    required = {file.source_columns[file.columns.index(name)] for name in file.required}
     with _open_parquet(file.path, file.size) as source:
         metadata = source.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -155,7 +156,7 @@ def read_row_groups(
     import pyarrow as pa
 
     has_timestamps = detailed and TIMESTAMP in file.columns
-    names = [*_REQUIRED, *([TIMESTAMP] if has_timestamps else [])]
+    names = [*file.required, *([TIMESTAMP] if has_timestamps else [])]
     sources = [file.source_columns[file.columns.index(name)] for name in names]
     groups = list(range(part.start, part.stop))
     # A string that repeats is kept once.
@@ -185,19 +186,21 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
             reason = f"{name} is not a 64-bit integer"
         masks[reason] = ~is_id
         columns = (*columns, values)
-    ratings, is_number = _parse_ratings(batch.column(RATING))
+    ratings, is_number = _parse_ratings(batch, file)
     low, high = file.scale
     masks[f"{RATING} is not a number"] = ~is_number
     is_unrated = np.isin(ratings, file.unrated)
     is_inside = (ratings >= low) & (ratings <= high)
-    masks[f"{RATING} is outside {low:g} to {high:g}"] = ~(is_inside | is_unrated)
+    masks[file.describe_outside()] = ~(is_inside | is_unrated)
+    if file.has_counts:
+        ratings = convert_counts(np.maximum(ratings, low))
     columns = (*columns, ratings)
     if detailed:
         columns = (*columns, _parse_timestamps(batch), np.arange(batch.num_rows))
     is_rejected = np.logical_or.reduce(list(masks.values()))
     rejected = []
     for row in np.flatnonzero(is_rejected):
-        cells = {name: _read_cell(batch.column(name), int(row)) for name in _REQUIRED}
+        cells = {name: _read_cell(batch.column(name), int(row)) for name in file.required}
         text = b",".join(cells.values())
         reason = next(reason for reason, mask in masks.items() if mask[row])
         name, _, _ = reason.partition(" ")
@@ -213,7 +216,7 @@ def _parse_batch(batch: pa.RecordBatch, file: RatingsFormat, *, detailed: bool) 
             column[is_kept] if isinstance(column, np.ndarray) else column.filter(pa.array(is_kept))
             for column in columns
         )
-    names = (*_REQUIRED, TIMESTAMP, LINE)[: len(columns)]
+    names = (*RATING_DTYPES, TIMESTAMP, LINE)[: len(columns)]
     frame = identifiers.to_frame(dict(zip(names, columns, strict=True)))
     n_unrated = int((is_unrated & ~is_rejected).sum())
     return ParsedChunk(frame, tuple(rejected), batch.num_rows, unrated=n_unrated)
@@ -233,11 +236,16 @@ def _read_cell(column: pa.Array, row: int) -> bytes:
     return str(value.as_py()).encode()
 
 
-def _parse_ratings(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return a column of ratings as float64, and a mask of the finite ones."""
+def _parse_ratings(
+    batch: pa.RecordBatch, file: RatingsFormat
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the ratings as float64, and a mask of the finite ones; without ratings, ones."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if not file.has_ratings:
+        return np.ones(batch.num_rows), np.ones(batch.num_rows, np.bool_)
+    column = batch.column(RATING)
     is_valid = column.is_valid().to_numpy(zero_copy_only=False)
     values = pc.cast(column.fill_null(0), pa.float64()).to_numpy(zero_copy_only=False)
     return values, is_valid & np.isfinite(values)
@@ -308,7 +316,7 @@ def _parse_integers_in_strings(
 def _check_types(path: str, types: Mapping[str, pa.DataType]) -> None:
     import pyarrow as pa
 
-    for name in _REQUIRED:
+    for name in (USER, ITEM, *([RATING] if RATING in types else [])):
         dtype = types[name]
         is_number = (
             pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)

@@ -33,7 +33,7 @@ from segmentation.datasets.text_form import (
     split_fields,
 )
 from segmentation.errors import DataError
-from segmentation.schema import ITEM, RATING, TIMESTAMP, USER, ByteRange
+from segmentation.schema import ITEM, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     import io
@@ -125,7 +125,7 @@ def _probe_file(path: str, layout: Layout, first: RatingsFormat | None) -> Ratin
         head = _read_head(file)
     check_content(path, head)
     if head.startswith(_PARQUET_MAGIC):
-        return parquet_reader.probe_parquet(path, size, layout.scale, layout.reading)
+        return parquet_reader.probe_parquet(path, size, layout.recorded_scale, layout.reading)
     codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
     if codec is not None:
         with open_file(path) as file:
@@ -168,18 +168,20 @@ def _parse_head(
 ) -> RatingsFormat:
     """Return the format of a text file from its first bytes, decompressed."""
     reading = layout.reading
-    options, roles = reading.text, reading.columns
+    options, roles = reading.text, reading.roles
     is_dat = re.search(r"\.dat(\.gz|\.zst)?\Z", path) and b"::" in head.split(b"\n", 1)[0]
     separator = b"::" if is_dat else layout.separator
-    if separator and not roles:
+    if separator and not reading.columns:
         # Files of GroupLens without a header: user, item, rating and time.
         options = replace(options, has_header=False)
         roles = dict(zip(ROLES, "1234", strict=True))
+        if reading.implicit:
+            del roles["rating"]
     form = recognize_form(
         path,
         head,
         options,
-        tuple(roles.values()) or (USER, ITEM, RATING),
+        tuple(roles.values()),
         separator=separator,
         is_whole=is_whole,
     )
@@ -216,11 +218,12 @@ def _parse_head(
         columns,
         start,
         form.header_lines,
-        layout.effective_scale,
+        layout.recorded_scale,
         codec,
         is_streamed,
         encoding=form.encoding,
         unrated=reading.unrated,
+        has_counts=reading.has_counts,
     )
     return replace(
         file,
@@ -281,6 +284,8 @@ def _has_decimal_commas(
 ) -> bool:
     if options.decimal is not None:
         return options.decimal == ","
+    if not file.has_ratings:
+        return False
     return has_decimal_commas([row[file.positions[2]] for row in rows])
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 IdKind = Literal["auto", "integer", "text"]
 #: The parts of a rating as ``--columns`` calls them → the columns of a partition.
 ROLES = {"user": USER, "item": ITEM, "rating": RATING, "time": TIMESTAMP}
-_REQUIRED = ("user", "item", "rating")
+_REQUIRED = ("user", "item")
 #: A file with more columns may be a matrix.
 _MATRIX_COLUMNS = 50
 #: Names that columns often have, in lower case and without marks, to propose them in a message.
@@ -48,6 +48,9 @@ class ReadingOptions:
         Ratings that stand for "not rated".
     ids
         Whether ids are integers or texts; ``auto`` decides by what the files hold.
+    implicit
+        Whether the rows are no ratings: each counts one, or has a count in the column that
+        ``columns`` names for the rating.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +58,20 @@ class ReadingOptions:
     scale: tuple[float, float] | None = None
     unrated: tuple[float, ...] = ()
     ids: IdKind = "auto"
+    implicit: bool = False
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether the rows have counts in place of ratings."""
+        return self.implicit and "rating" in self.columns
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The column of each role: what the user says, or those of GroupLens."""
+        if self.columns:
+            return dict(self.columns)
+        names = (*_REQUIRED, *(() if self.implicit else ("rating",)))
+        return {role: ROLES[role] for role in names}
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,9 @@ class CatalogueOptions:
     path
         The file.
     item, category
-        The names of the columns with the item's id, and with its category or categories. Several
-        names with commas between them are columns of flags, one per category.
+        The names of the columns with the item's id, and with its category or categories; in a table
+        without a header, their numbers from 1. Several names with commas between them are columns
+        of flags, one per category.
     separator
         The characters between two categories of one item; None for what is recognized.
     top
@@ -80,6 +98,11 @@ class CatalogueOptions:
     separator: str | None = None
     top: int | None = None
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the table has no header, so that its columns are numbered."""
+        return re.fullmatch("[1-9][0-9]{0,3}", self.item) is not None
+
 
 def parse_columns(text: str) -> dict[str, str]:
     """Return the column of each role.
@@ -87,7 +110,7 @@ def parse_columns(text: str) -> dict[str, str]:
     Raises
     ------
     UsageError
-        If it is not of the form ``user=NAME,item=NAME,rating=NAME[,time=NAME]``.
+        If it is not of the form ``user=NAME,item=NAME[,rating=NAME][,time=NAME]``.
 
     Examples
     --------
@@ -118,7 +141,7 @@ def name_columns(place: str, header: Sequence[str], roles: Mapping[str, str]) ->
     header
         The names in the file; ``""`` for each column without one.
     roles
-        The columns that the user names, see :class:`ReadingOptions`.
+        See :class:`ReadingOptions`.
 
     Raises
     ------
@@ -131,7 +154,7 @@ def name_columns(place: str, header: Sequence[str], roles: Mapping[str, str]) ->
     >>> name_columns("a.csv, line 1", ["id", "who", "what", "stars"], roles)
     ('id', 'userId', 'movieId', 'rating')
     """
-    names = dict(roles) or {role: ROLES[role] for role in _REQUIRED}
+    names = dict(roles)
     if "time" not in names and header.count(TIMESTAMP) == 1:
         names["time"] = TIMESTAMP
     places: dict[int, str] = {}
@@ -167,7 +190,7 @@ def _missing_columns_error(place: str, header: Sequence[str], missing: Sequence[
         for role, names in _COMMON_NAMES.items()
     }
     listed = ", ".join(header)
-    if all(guesses[role] for role in _REQUIRED):
+    if all(guesses[role] for role in (*_REQUIRED, "rating")):
         pairs = ",".join(f"{role}={name}" for role, name in guesses.items() if name)
         remedy = f"if these are the ones, pass {{columns}} {pairs}"
     elif _looks_like_data(header):

@@ -38,7 +38,7 @@ from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
 from segmentation.features.worker_memory import MemoryBudget, WorkerMemory
 from segmentation.progress import Progress
 from segmentation.redaction import redact
-from segmentation.schema import TIMESTAMP
+from segmentation.schema import COUNTS_NOTE, TIMESTAMP
 from segmentation.tasks import copy_item, map_tasks, submit_value
 
 if TYPE_CHECKING:
@@ -452,6 +452,9 @@ def report_form(layout: Layout, files: Sequence[RatingsFormat], progress: Progre
     for notes, paths in forms.items():
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
         progress.say(f"  note: {paths[0]}{more}: recognized {notes}")
+    if layout.reading.implicit:
+        values = COUNTS_NOTE if layout.reading.has_counts else "each row counts 1"
+        progress.say(f"  note: the rows are no ratings: {values}")
     if layout.empty_files:
         progress.say(
             f"  note: {_plural(len(layout.empty_files), 'empty part')} left out, the first is "

@@ -260,6 +260,8 @@ def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return a file's grammar for the compiled reader; None if that can't read the file."""
     if file.positions != (0, 1, 2) or file.string_columns or len(file.unrated) > 1:
         return None
+    if file.has_counts:
+        return None
     return compiled_reader.Grammar(
         len(file.columns),
         file.delimiter[0],

@@ -116,6 +116,13 @@ def _explain_scale(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) 
         return None
     low, high = files[0].scale
     smallest, largest = min(ratings), max(ratings)
+    if files[0].has_counts:
+        values = ",".join(f"{value:g}" for value in sorted(set(ratings))[:3])
+        return Cause(
+            f"counts begin at {low:g}, and these are {values}: pass {{unrated}} {values} to leave "
+            "such rows out",
+            ("unrated",),
+        )
     scale = f"the scale is {low:g} to {high:g}"
     if largest <= high:
         if set(ratings) <= _USUALLY_UNRATED:

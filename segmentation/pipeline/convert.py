@@ -14,7 +14,7 @@ import numpy as np
 from segmentation.datasets import filesystem, format
 from segmentation.datasets.partitions import plan_partitions, probe_files
 from segmentation.datasets.synthetic import MARKER, PLANTED
-from segmentation.errors import DataError
+from segmentation.errors import DataError, UsageError
 from segmentation.features.aggregate import report_form
 from segmentation.features.partition_reader import FragmentReport, PartitionSummary, read_rows
 from segmentation.features.row_counts import RowCounts, collect_summaries, sum_counts
@@ -163,6 +163,8 @@ def run_convert(
     SegmentationError
         If the settings, the data or the cluster can't be used.
     """
+    if settings.implicit:
+        raise UsageError("{implicit}: a copy holds ratings: leave it out", "implicit")
     with open_run(OUTPUTS, settings, out, execution, progress) as run:
         finished = load_finished(run, settings.stage_key("convert"))
         if finished is not None:

@@ -25,6 +25,7 @@ COMPARED_K = 5
 
 _FORM = {
     *("columns", "separator", "decimal", "encoding", "has_header", "scale", "unrated", "ids"),
+    "implicit",
     *("item", "category", "category_separator", "top_categories"),
 }
 _RATINGS = {"join", "max_rejected", "deduplicate", *_FORM}
@@ -69,7 +70,7 @@ class Settings:
     columns, separator, decimal, encoding, has_header
         The form of text files, see :class:`segmentation.datasets.reading.ReadingOptions`; None for
         what is recognized.
-    scale, unrated, ids
+    scale, unrated, ids, implicit
         How ratings and ids are read, see there.
     catalogue, item, category, category_separator, top_categories
         An own table of items, see :class:`segmentation.datasets.reading.CatalogueOptions`.
@@ -102,6 +103,7 @@ class Settings:
     scale: tuple[float, float] | None = None
     unrated: tuple[float, ...] = ()
     ids: IdKind = "auto"
+    implicit: bool = False
     catalogue: str | None = None
     item: str | None = None
     category: str | None = None
@@ -176,6 +178,27 @@ class Settings:
                 low=self.scale[0],
                 high=self.scale[1],
             )
+        has_ratings = not self.implicit if self.columns is None else "rating" in self.columns
+        if not self.implicit and not has_ratings:
+            raise UsageError(
+                "{columns}: names no column of ratings: add rating=NAME, or pass {implicit} if "
+                "each row counts one",
+                "columns",
+                "implicit",
+            )
+        if self.implicit and self.scale is not None:
+            raise UsageError(
+                "{scale} is for ratings, and with {implicit} there are none: leave one of them out",
+                "scale",
+                "implicit",
+            )
+        if not has_ratings and (self.unrated or self.preset == "taste"):
+            raise UsageError(
+                "{implicit}: without a column of ratings there are no rows to leave out as "
+                "{unrated}, and no taste for {preset}: leave them out, or name a column of counts "
+                "with {columns} user=NAME,item=NAME,rating=NAME",
+                *("implicit", "unrated", "preset", "columns"),
+            )
         if self.decimal is not None:
             _check_choice("decimal", self.decimal, (".", ","))
         if not self.has_header and self.columns is None:
@@ -207,7 +230,9 @@ class Settings:
     def reading(self) -> ReadingOptions:
         """What the user says about the ratings."""
         text = TextOptions(self.separator, self.decimal, self.encoding, self.has_header)
-        return ReadingOptions(self.columns or {}, text, self.scale, self.unrated, self.ids)
+        return ReadingOptions(
+            self.columns or {}, text, self.scale, self.unrated, self.ids, self.implicit
+        )
 
     @property
     def catalogue_options(self) -> CatalogueOptions | None:

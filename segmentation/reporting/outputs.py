@@ -11,7 +11,7 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.reporting import k_selection, report
 from segmentation.reporting.wording import capitalize, make_phrases
-from segmentation.schema import Persona, SegmentProfile, Words
+from segmentation.schema import COUNTS_NOTE, Persona, SegmentProfile, Words
 from segmentation.storage import atomic, integrity
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def collect_report_facts(manifest: Mapping[str, Any], words: Words) -> report.Re
     data = manifest["data"]
     return report.ReportFacts(
         title="Audience segments",
-        source=_describe_source(data),
+        source=_describe_source(data, words),
         synthetic=bool(data["synthetic"]),
         created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
         headline=(
@@ -229,15 +229,21 @@ def _list_data_facts(manifest: Mapping[str, Any], words: Words) -> list[tuple[st
     settings, data, rows = manifest["settings"], manifest["data"], manifest["rows"]
     return [
         ("source", data["source"] + (" (synthetic)" if data["synthetic"] else "")),
-        ("ratings file", data["ratings"].rsplit("/", 1)[-1]),
+        ("file", data["ratings"].rsplit("/", 1)[-1]),
         ("layout", data["layout"]),
         ("join", settings["join"] if data["layout"] == "kaggle" else "by id"),
+        *([("ratings", _describe_implicit(settings))] if settings["implicit"] else []),
         ("rows read", f"{rows['read']:,}"),
         ("rows used", f"{rows['used']:,}"),
         (f"rows of {words.items} not in the catalogue", f"{rows['unmapped']:,}"),
         ("rows rejected", f"{rows['rejected']:,}"),
         ("fingerprint", data["fingerprint"][:16]),
     ]
+
+
+def _describe_implicit(settings: Mapping[str, Any]) -> str:
+    has_counts = "rating" in (settings["columns"] or {})
+    return COUNTS_NOTE if has_counts else "none: each row counts 1"
 
 
 def _list_quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -293,10 +299,10 @@ def _describe_k(manifest: Mapping[str, Any]) -> str:
     return f"{k}, chosen from {low} to {high}"
 
 
-def _describe_source(data: Mapping[str, Any]) -> str:
+def _describe_source(data: Mapping[str, Any], words: Words) -> str:
     if data["synthetic"]:
         return "Synthetic ratings modelled on MovieLens"
-    return f"Ratings from {data['ratings'].rsplit('/', 1)[-1]} ({data['layout']} layout)"
+    return f"{capitalize(words.ratings)} from {data['ratings'].rsplit('/', 1)[-1]} ({data['layout']} layout)"
 
 
 def _count(n: int, noun: str) -> str:

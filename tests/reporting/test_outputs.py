@@ -229,7 +229,7 @@ def test_facts_by_hand() -> None:
     assert facts.warnings == ("half of the catalogue is missing",)
     assert dict(facts.tables["Data"]) == {
         "source": "kaggle",
-        "ratings file": "ratings.csv",
+        "file": "ratings.csv",
         "layout": "kaggle",
         "join": "links",
         "rows read": "12,345",
