@@ -75,7 +75,7 @@ def read_ratings(folder: Path) -> None:
     files = partitions.probe_files(layout, string_item_ids=movies.has_text_ids)
     for fragments in partitions.plan_partitions(files, 1 << 16):
         statistics, summary = aggregate_partition(fragments, table)
-        assert int(statistics.movies.sum()) == summary.used
+        assert int(statistics.items.sum()) == summary.used
         assert (np.diff(statistics.users) > 0).all() if len(statistics.users) > 1 else True
 
 

@@ -76,7 +76,7 @@ _OTHER_COLUMNS = {
     "margin",
     "pc1",
     "pc2",
-    "movies",
+    "items",
     "mean_rating",
 }
 

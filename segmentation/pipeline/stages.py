@@ -170,7 +170,7 @@ def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
 
 def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUsers) -> list[str]:
     """Report what is odd about the data on the terminal, and return it for the manifest."""
-    layout, rows = run.layout, users.rows
+    layout, words, rows = run.layout, run.layout.words, users.rows
     warnings = []
     if run.settings.min_ratings == 1:
         single = user_blocks.count_single(run.cluster.client, users.blocks) / users.blocks.users
@@ -185,8 +185,8 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUse
         share = rows["unmapped"] / max(rows["used"] + rows["unmapped"], 1)
         if share > _UNMAPPED_WARNING:
             warnings.append(
-                f"{share:.1%} of the ratings are of items that the catalogue lacks: check that "
-                "it is complete and belongs to these ratings"
+                f"{share:.1%} of the {words.ratings} are of {words.items} that the catalogue "
+                "lacks: check that it is complete and belongs to these ratings"
             )
     warnings += catalogues.catalogue_warnings(catalogue)
     if layout.ignored_files:

@@ -302,7 +302,8 @@ def _describe_k(manifest: Mapping[str, Any]) -> str:
 def _describe_source(data: Mapping[str, Any], words: Words) -> str:
     if data["synthetic"]:
         return "Synthetic ratings modelled on MovieLens"
-    return f"{capitalize(words.ratings)} from {data['ratings'].rsplit('/', 1)[-1]} ({data['layout']} layout)"
+    name = data["ratings"].rsplit("/", 1)[-1]
+    return f"{capitalize(words.ratings)} from {name} ({data['layout']} layout)"
 
 
 def _count(n: int, noun: str) -> str:

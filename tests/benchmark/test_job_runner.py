@@ -94,7 +94,7 @@ def test_rounds_rotate_and_slow_jobs_run_once(data: job_runner.JobData, monkeypa
         entry.seconds.append(400.0 if entry.name == "duckdb" else 1.0)
 
     monkeypatch.setattr(job_runner, "_time_job", time_job)
-    monkeypatch.setattr(job_runner, "read_category_means", lambda path: means(Drama=[1.0, 2.0]))
+    monkeypatch.setattr(job_runner, "read_genre_means", lambda path: means(Drama=[1.0, 2.0]))
     monkeypatch.setattr(job_runner.importlib.util, "find_spec", lambda module: module)
     job_runner.time_jobs(data, ["threads", "duckdb", "floor"], 3, ignore)
     assert runs == ["threads", "duckdb", "floor", "floor", "threads", "floor", "threads"]
@@ -130,7 +130,7 @@ def test_means_from_the_assignments_of_any_job(tmp_path: Path) -> None:
     )
     table.to_parquet(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(
-        job_runner.read_category_means(tmp_path / "a.parquet"),
+        job_runner.read_genre_means(tmp_path / "a.parquet"),
         means(Crime=[3.0, 0.0], Drama=[1.0, 4.0]),
     )
 

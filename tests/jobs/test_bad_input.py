@@ -131,7 +131,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path, capsys) -> None:
 def test_a_catalogue_that_matches_no_rating(tmp_path: Path, capsys) -> None:
     folder = write_tiny(tmp_path / "tiny", HEADER + "1,77,4.0,1\n2,78,3.0,2\n")
     line = refused(capsys, folder, tmp_path / "out")
-    assert "none of its 2 ratings is of a movie in" in line
+    assert "none of its 2 ratings is of an item in" in line
 
 
 @pytest.mark.parametrize("missing", ["movies_metadata.csv", "links.csv", "ratings.csv"])
@@ -212,7 +212,7 @@ def test_quiet_runs_warn_about_a_damaged_catalogue(tmp_path: Path, capsys) -> No
     (folder / "movies_metadata.csv").write_text(text.replace("[{'id': 35", "[{id: 35"))
     assert call(folder, tmp_path / "out", "--k", "1") == 0
     output = capsys.readouterr().err
-    assert "1 catalogue records have unreadable genres" in output
+    assert "1 catalogue records have unreadable categories" in output
     assert "16.7% of the ratings are of movies that the catalogue lacks" in output
     warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
     assert [w.split()[0] for w in warnings] == ["16.7%", "1", "fewer"]

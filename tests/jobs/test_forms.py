@@ -348,12 +348,12 @@ def test_forms_of_categories(tmp_path: Path, form: str) -> None:
     movies = "movieId,title,genres\n" + "".join(
         f"{movie},Film,{CATALOGUES[form](genres)}\n" for movie, genres in held.items()
     )
-    check(write(tmp_path / "data", text_of(), items=movies), tmp_path / "out")
+    check(write(tmp_path / "data", text_of(), movies=movies), tmp_path / "out")
 
 
 @pytest.mark.parametrize("form", ["long", "flags", "delimited"])
 def test_an_own_catalogue(tmp_path: Path, form: str) -> None:
-    folder = write(tmp_path / "data", text_of(), "log.csv", items=None)
+    folder = write(tmp_path / "data", text_of(), "log.csv", movies=None)
     held = {m: [g for g in GENRES.get(m, "Western").split("|") if g] for m in range(101, 117, 3)}
     names = ["Western", "Drama", "Crime", "Comedy", "Action"]
     table = io.StringIO()
@@ -385,7 +385,7 @@ def test_categories_of_ones_own(tmp_path: Path) -> None:
         for movie in range(101, 117, 3)
     )
     movies = movies.replace("Segment", "segment")
-    folder, out = write(tmp_path / "data", text_of(), items=movies), tmp_path / "out"
+    folder, out = write(tmp_path / "data", text_of(), movies=movies), tmp_path / "out"
     assert segment.main(["--data", str(folder), "--out", str(out), "--k", "2", "--quiet"]) == 0
     columns = pd.read_parquet(out / "assignments.parquet").columns.tolist()
     assert columns[-3:] == ["Drama", "Rowing", "segment (category)"]
@@ -476,7 +476,7 @@ def test_one_log_in_any_form(
     expected = table.groupby("userId")["rating"].agg(["size", "sum"])
     users = [int(user) for user in found.users]
     assert users == expected.index.tolist()
-    assert found.movies.tolist() == expected["size"].tolist()
+    assert found.items.tolist() == expected["size"].tolist()
     assert found.rating_sum.tolist() == expected["sum"].tolist()
     for genre, held in {"a": [1, 5], "b": [2], "c": [5]}.items():
         code = catalogue.categories.index(genre)

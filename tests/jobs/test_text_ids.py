@@ -73,7 +73,7 @@ def copy_data(data: Path, folder: Path) -> Path:
 
 def test_only_users_have_strings(data: Path, reference, client, tmp_path: Path) -> None:
     """An x in the strings must not make the numbers next to them hexadecimal."""
-    folder = rename_ids(copy_data(data, tmp_path / "data"), items=False)
+    folder = rename_ids(copy_data(data, tmp_path / "data"), movies=False)
     assert_equal(read(client, folder), reference, "text")
 
 

@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 def manifest(**changes: Any) -> dict[str, Any]:
     return {
-        "settings": {"join": "links", "preset": "engagement", "seed": 7},
+        "settings": {"join": "links", "implicit": False, "preset": "engagement", "seed": 7},
         "data": {
             "source": "kaggle",
             "ratings": "/data/ratings.csv",
