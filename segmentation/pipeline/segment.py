@@ -95,7 +95,7 @@ def run_segment(
             segments = stages.describe_segments(
                 run, X, users, clusters, axes, catalogue.categories, playbook
             )
-            warnings += stages.warn_of_small_segments(run, segments)
+            warnings += stages.check_segments(run, segments, k)
             stages.write_assignments(run, X, users, clusters, axes, segments, catalogue.categories)
             renderer.submit(_figure_data(run, users.blocks.users, segments, axes, catalogue))
             # Last of what is computed: the assignments do not wait for it.

@@ -206,19 +206,29 @@ def feature_matrix(run: RunContext, blocks: UserBlocks, n_categories: int) -> da
     return presets.feature_matrix(run.cluster.client, blocks, run.settings.preset, n_categories)
 
 
-def warn_of_small_segments(run: RunContext, segments: Segments) -> list[str]:
-    """Report segments of a few users on the terminal, and return that for the manifest."""
+def check_segments(run: RunContext, segments: Segments, k: int) -> list[str]:
+    """Report what is odd about the segments on the terminal, and return it for the manifest.
+
+    ``k`` is the number of segments that was asked for.
+    """
+    warnings = []
+    n_segments = len(segments.profiles)
+    if n_segments < k:
+        warnings.append(
+            f"{n_segments} segment{'s' if n_segments > 1 else ''} in place of {k}: no more users "
+            "differ from each other in their categories"
+        )
     small = [profile for profile in segments.profiles if profile.users < SMALL_SEGMENT]
-    if not small:
-        return []
-    listed = ", ".join(f"{profile.segment} ({profile.users:,})" for profile in small)
-    plural = "s" if len(small) > 1 else ""
-    warning = (
-        f"fewer than {SMALL_SEGMENT} users in segment{plural} {listed}: the figures are those of "
-        "single people, and may be chance"
-    )
-    run.progress.warn(f"  warning: {warning}")
-    return [warning]
+    if small:
+        listed = ", ".join(f"{profile.segment} ({profile.users:,})" for profile in small)
+        plural = "s" if len(small) > 1 else ""
+        warnings.append(
+            f"fewer than {SMALL_SEGMENT} users in segment{plural} {listed}: the figures are those "
+            "of single people, and may be chance"
+        )
+    for warning in warnings:
+        run.progress.warn(f"  warning: {warning}")
+    return warnings
 
 
 def select_active(run: RunContext, users: AggregatedUsers) -> UserBlocks:
@@ -314,6 +324,8 @@ def fit_k_means(
 ) -> Clustering:
     """Fit K-Means, and number the segments by rising items per user.
 
+    Where fewer profiles of users are distinct, there are as many segments as these.
+
     Parameters
     ----------
     X_active
@@ -324,7 +336,7 @@ def fit_k_means(
     Raises
     ------
     DataError
-        If the audience has fewer distinct users than segments.
+        If the audience has fewer users than segments.
     """
     result = run.stage_result("kmeans")
     if result is not None:
@@ -335,29 +347,27 @@ def fit_k_means(
 
     with run.progress.stage("kmeans", "K-Means") as stage:
         if X_active.shape[0] < k:
-            raise _too_few_users("user", X_active.shape[0], k)
-        try:
-            model = KMeans(n_clusters=k, random_state=run.settings.seed).fit(X_active)
-        except TooFewDistinctRowsError as error:
-            raise _too_few_users("distinct user", error.n_distinct, k) from error
+            raise DataError(
+                "{what} for {k} {value}: pass {k} {n_users} or lower",
+                "k",
+                what="1 user" if X_active.shape[0] == 1 else f"{X_active.shape[0]} users",
+                value=k,
+                n_users=X_active.shape[0],
+            )
+        n_clusters, model = k, None
+        while model is None:
+            try:
+                model = KMeans(n_clusters, random_state=run.settings.seed).fit(X_active)
+            except TooFewDistinctRowsError as error:
+                n_clusters = error.n_distinct
         activity = _measure_activity(run.cluster.client, X, users.blocks, model.cluster_centers_)
         model.reorder(profiles.order_by_activity(activity))
-        stage.note = f"k = {k}, {model.n_iter_} pass{'es' if model.n_iter_ > 1 else ''}"
-    record = {"n_clusters": k, "inertia": model.inertia_, "n_iter": model.n_iter_}
+        stage.note = f"k = {n_clusters}, {model.n_iter_} pass{'es' if model.n_iter_ > 1 else ''}"
+    record = {"n_clusters": n_clusters, "inertia": model.inertia_, "n_iter": model.n_iter_}
     clusters = Clustering(model.cluster_centers_, record)
     run.finish_stage("kmeans", clusters._asdict())
     run.cluster.trim_memory()
     return clusters
-
-
-def _too_few_users(noun: str, n_users: int, k: int) -> DataError:
-    return DataError(
-        "{what} for {k} {value}: pass {k} {n_users} or lower",
-        "k",
-        what=f"{n_users} {noun}" + "s" * (n_users != 1),
-        value=k,
-        n_users=n_users,
-    )
 
 
 def _measure_activity(

@@ -529,6 +529,25 @@ def test_users_with_few_ratings_do_not_shape_the_segments(tmp_path: Path, capsys
     assert "warning: 75% of the users have a single rating, which says little about them" in error
 
 
+@pytest.mark.parametrize("n_profiles", [1, 3])
+def test_fewer_distinct_users_than_segments(tmp_path: Path, n_profiles: int, capsys) -> None:
+    """Users who can't be told apart are one segment, and the report says why."""
+    movies = [101, 110, 116][:n_profiles]
+    rows = [(user, movies[user % n_profiles], 4.0, user) for user in range(60)]
+    folder = write(tmp_path / "data", text_of(rows))
+    assert segment.main(["--data", str(folder), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    plural = "s" if n_profiles > 1 else ""
+    warning = f"{n_profiles} segment{plural} in place of 5: no more users differ from each other"
+    assert warning in capsys.readouterr().err
+    assert warning in (tmp_path / "out/report.md").read_text()
+    manifest = json.loads((tmp_path / "out/run.json").read_text())
+    assert manifest["kmeans"]["n_clusters"] == n_profiles
+    users = pd.read_parquet(tmp_path / "out/assignments.parquet")
+    assert users.groupby(users["userId"] % n_profiles)["segment"].nunique().tolist() == (
+        [1] * n_profiles
+    )
+
+
 def test_a_segment_of_a_few_people_is_called_small(tmp_path: Path, capsys) -> None:
     folder = write(tmp_path / "data", text_of())
     arguments = ["--data", str(folder), "--out", str(tmp_path / "out"), "--k", "2", "--quiet"]

@@ -120,7 +120,7 @@ def test_how_rows_count_is_told(tmp_path: Path, products: Path, capsys) -> None:
     assert "note: the rows are no ratings: each row counts 1" in capsys.readouterr().err
 
 
-def test_no_report_speaks_of_films_or_ratings(tmp_path: Path, products: Path, capsys) -> None:
+def test_reports_speak_of_the_data_alone(tmp_path: Path, products: Path, capsys) -> None:
     log, options = write_log(tmp_path, "plain")
     (tmp_path / "words.toml").write_text(WORDS)
     run(tmp_path / "out", log, products, *options, "--playbook", str(tmp_path / "words.toml"))
