@@ -143,7 +143,7 @@ def k_means_path(
     max_clusters = max(n_clusters)
     if rows.n_rows == 0:
         raise TooFewDistinctRowsError(0, max_clusters, 0)
-    scan = scan_rows(rows, max(_SELECTION_FACTOR * sample_size, max_clusters), seed)
+    scan = scan_rows(rows, _SELECTION_FACTOR * sample_size, seed, max_clusters)
     n_distinct = len(scan.sample.rows)
     if n_distinct < max_clusters:
         raise TooFewDistinctRowsError(n_distinct, max_clusters, rows.n_rows)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _MAX_HASH = np.iinfo(np.uint64).max
 #: Rows requested per row needed, so that one pass is enough if rows are distinct.
 _OVERSAMPLING = 1.3
+#: Bytes of a sample's rows: 80,000 rows of 200 features. The limit binds with more features.
+_MAX_SAMPLE_BYTES = 128_000_000
 
 
 class Sample(NamedTuple):
@@ -68,8 +70,11 @@ class Scan(NamedTuple):
     sample: Sample
 
 
-def scan_rows(X: RowBlocks, size: int, seed: int) -> Scan:
+def scan_rows(X: RowBlocks, size: int, seed: int, min_size: int = 1) -> Scan:
     """Compute the features' statistics and a sample of at most ``size`` distinct rows.
+
+    With hundreds of features it has fewer, as many as :data:`_MAX_SAMPLE_BYTES` hold, and at least
+    ``min_size``.
 
     The sample holds the rows with the smallest hashes: a bottom-k sample (Cohen & Kaplan 2007).
     It depends on the rows' content and on ``seed`` only: not on their order or chunking, and not on
@@ -82,6 +87,7 @@ def scan_rows(X: RowBlocks, size: int, seed: int) -> Scan:
         If the rows hold NaN or infinity, or a weight is negative, NaN or infinite, or every weight
         is 0.
     """
+    size = max(min(size, _MAX_SAMPLE_BYTES // (8 * max(X.n_features, 1))), min_size)
     salt = make_salt(seed)
     threshold = _to_threshold(_OVERSAMPLING * size / max(X.n_rows, 1))
     while True:

@@ -62,7 +62,8 @@ class KMeans(ClusterMixin, dask_ml.cluster.KMeans):  # type: ignore[misc]
         192 on a small sample), of which only the best continues; 10 for ``random`` and callables;
         1 for ``k-means||`` and arrays.
     sample_size : int, default 20000
-        Maximum number of distinct rows that ``k-means++`` restarts on.
+        Maximum number of distinct rows that ``k-means++`` restarts on. With more than 200 features
+        it restarts on fewer.
 
     Attributes
     ----------

@@ -35,6 +35,7 @@ from segmentation.features.row_counts import (
 )
 from segmentation.features.sketches import estimate_n_users
 from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
+from segmentation.features.user_statistics import relative_width
 from segmentation.features.worker_memory import MemoryBudget, WorkerMemory
 from segmentation.progress import Progress
 from segmentation.redaction import redact
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 #: Overlapping partial sums may take the workers' memory divided by this.
 _SUMS_DIVISOR = 8
+#: With many categories, partitions and blocks don't get smaller than this.
+_MIN_PARTITION_BYTES, _MIN_BLOCK_USERS = 1 << 20, 1_024
 
 
 class AggregatedRatings(NamedTuple):
@@ -142,8 +145,11 @@ def aggregate_ratings(
     files = probe_files(layout, string_item_ids=catalogue.has_text_ids, versions=versions)
     if deduplicate:
         _require_timestamps(files)
+    # The budget is for as many categories as films have; with more, a user takes more memory.
+    width = relative_width(len(catalogue.categories))
     if partition_bytes is None:
         partition_bytes = memory.detailed_partition_bytes if deduplicate else memory.partition_bytes
+        partition_bytes = max(int(partition_bytes / width), _MIN_PARTITION_BYTES)
     with progress.stage("ratings", "ratings") as stage:
         report_form(layout, files, progress)
         _note_unsplittable(files, n_threads, progress)
@@ -180,7 +186,7 @@ def aggregate_ratings(
                 partial.sketches,
                 partial.n_users,
                 n_threads,
-                memory.block_users,
+                max(int(memory.block_users / width), _MIN_BLOCK_USERS),
             )
         stage.note = (
             f"{counts.read:,} rows in {_plural(len(partial.summaries), 'partition')}"

@@ -19,6 +19,7 @@ from segmentation.features.user_statistics import (
     downcast,
     make_lookup_table,
     merge,
+    relative_width,
     zero_statistics,
 )
 from segmentation.schema import UserStatistics
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from segmentation.schema import ItemTable
 
-#: Users to allocate for at first, doubled when there are more, and at most. A new part begins then.
+#: Users to allocate for at first, doubled when there are more, and at most, which is less with many
+#: categories. A new part begins then.
 _INITIAL_USERS, _MAX_USERS = 1 << 12, 1 << 17
 #: Ids with more digits might not fit into 64 bits.
 _MAX_DIGITS = np.uint64(18)
@@ -110,11 +112,12 @@ def aggregate_lines(
 
 
 def _read_parts(arguments: tuple[Any, ...], n_categories: int) -> list[UserStatistics] | None:
-    """Return the statistics of all lines in parts of at most ``_MAX_USERS`` users.
+    """Return the statistics of all lines in parts of a limited number of users.
 
     ``arguments`` are those of :func:`_read_lines`, without the hash table and the statistics.
     """
     state = arguments[-1]
+    max_users = max(_INITIAL_USERS, int(_MAX_USERS / relative_width(n_categories)))
     parts = []
     totals = zero_statistics(np.zeros(_INITIAL_USERS, np.int64), n_categories)
     # A hash table with open addressing: slots hold a user's row plus one, or zero.
@@ -124,7 +127,7 @@ def _read_parts(arguments: tuple[Any, ...], n_categories: int) -> list[UserStati
         if status == _OUTSIDE_GRAMMAR:
             return None
         n = int(state[1])
-        if status == _FULL and n < _MAX_USERS:
+        if status == _FULL and n < max_users:
             larger = zero_statistics(np.zeros(2 * n, np.int64), n_categories)
             columns: Any = zip(larger, totals, strict=True)
             for new, old in columns:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segmentation.features.user_statistics import relative_width
 from segmentation.schema import UserStatistics
 from segmentation.tasks import map_tasks
 
@@ -23,7 +24,7 @@ PRESETS = ("engagement", "taste", "original")
 
 #: Weight of the prior, in items: a deviation is halved if the user rated this many of the category.
 SHRINKAGE_RATINGS = 5.0
-#: Users whose features are computed at a time.
+#: Users whose features are computed at a time, fewer with many categories.
 _CHUNK_USERS = 8_192
 
 
@@ -67,8 +68,9 @@ def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.floa
         raise ValueError(f"unknown preset {preset!r}: use one of {', '.join(PRESETS)}")
     features = np.empty(statistics.counts.shape, np.float32)
     # In chunks, since the float64 arrays in between are several times as large.
-    for start in range(0, len(features), _CHUNK_USERS):
-        rows = slice(start, start + _CHUNK_USERS)
+    n_users = max(1, int(_CHUNK_USERS / relative_width(statistics.counts.shape[1])))
+    for start in range(0, len(features), n_users):
+        rows = slice(start, start + n_users)
         columns: Any = (column[rows] for column in statistics)
         features[rows] = _chunk_features(UserStatistics(*columns), preset)
     return features

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Items are looked up in a table of 4 bytes per id if all ids are below this, else by bisection.
 MAX_TABLE_ID = 1 << 22
+#: The number of categories that sizes of partitions and blocks are meant for.
+_USUAL_CATEGORIES = 20
 
 
 class ChunkStatistics(NamedTuple):
@@ -156,6 +158,22 @@ def aggregate_rows(
 def empty_statistics(n_categories: int) -> UserStatistics:
     """Return statistics without users."""
     return zero_statistics(np.empty(0, np.int64), n_categories)
+
+
+def relative_width(n_categories: int) -> float:
+    """Return how many times the memory of a user with 20 categories a user takes, at least 1.
+
+    Examples
+    --------
+    >>> relative_width(20), round(relative_width(1_000))
+    (1.0, 44)
+    """
+    return max(1.0, _user_bytes(n_categories) / _user_bytes(_USUAL_CATEGORIES))
+
+
+def _user_bytes(n_categories: int) -> int:
+    """Return the bytes of a user's statistics in the smallest dtypes."""
+    return 16 + 6 * n_categories
 
 
 def zero_statistics(users: NDArray[Any], n_categories: int) -> UserStatistics:
