@@ -46,7 +46,11 @@ def job(arguments: argparse.Namespace) -> None:
         f"{options.format_rejected(rows, run.folder)}"
     )
     entrypoint.print_result(options.format_cost(run.manifest))
-    entrypoint.print_result(f"data: {run.folder} (for --data)")
+    if run.manifest.data["layout"] == "own":
+        copied = f"ratings: {run.folder}/ratings.parquet (for --ratings; name the same table again)"
+    else:
+        copied = f"data: {run.folder} (for --data)"
+    entrypoint.print_result(copied)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +30,11 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments; the job's own parser reports those that it does not know."""
+        args = _join_negative_values(sys.argv[1:] if args is None else args)
         arguments, unknown = self.parse_known_args(args, namespace)
         if not unknown and arguments.config is not None:
             # After the job's name, and before the options, which win.
-            options = list(sys.argv[1:] if args is None else args)
+            options = list(args)
             place = 1 if hasattr(arguments, "parser") else 0
             options[place:place] = read_config(arguments.config)
             arguments, unknown = self.parse_known_args(options, namespace)
@@ -45,6 +47,23 @@ class OneLineParser(argparse.ArgumentParser):
         """Print the error and exit with the status of wrong usage."""
         line = " ".join(make_printable(message).split())
         self.exit(WRONG_USAGE, f"error: {line}: see {self.prog} --help\n")
+
+
+def _join_negative_values(args: Sequence[str]) -> list[str]:
+    """Join options and values that begin with a minus sign, which argparse takes for options.
+
+    Examples
+    --------
+    >>> _join_negative_values(["--unrated", "-1,0", "--scale", "-10:10", "--quiet"])
+    ['--unrated=-1,0', '--scale=-10:10', '--quiet']
+    """
+    joined: list[str] = []
+    for arg in args:
+        if joined and re.match(r"-[0-9.]", arg) and re.fullmatch(r"--[a-z-]+", joined[-1]):
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    return joined
 
 
 def new_parser(name: str, description: str) -> argparse.ArgumentParser:

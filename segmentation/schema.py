@@ -29,7 +29,7 @@ SCALE = (0.5, 5.0)
 
 #: The lowest and the highest points that a count can have, and how they are made.
 COUNT_SCALE = 1.0, 5.0
-COUNTS_NOTE = "counts as points: 1 for 1, one more per factor of ten, 5 at most"
+COUNTS_NOTE = "counts as points: 1 up to 1, one more per factor of ten, 5 at most"
 
 #: A category is one of a segment's high-rated ones from this mean on, on the scale :data:`SCALE`;
 #: on another, from the same position.

@@ -45,7 +45,9 @@ _ITEM_CATEGORIES = (
 )
 #: Columns that may hold an item's title, in the order of preference.
 _TITLES = ("title", "name", "book_title", "item_name", "product_title")
-_FALSE = frozenset(("", "0", "0.0", "false", "no", "f", "n", "nan"))
+#: What a column of flags may hold besides numbers.
+_TRUE = frozenset(("true", "yes", "t", "y", "x"))
+_FALSE = frozenset(("", "false", "no", "f", "n", "nan", "na", "n/a", "null", "none", "-"))
 #: Keys of :attr:`Catalogue.notes`; Kaggle's layout and its links file add more.
 _NOTES = (
     "records",
@@ -57,6 +59,8 @@ _NOTES = (
 #: Key of :attr:`Catalogue.notes` → warning if the counter is not zero.
 _WARNINGS = {
     "categories_unreadable": "catalogue records have unreadable categories",
+    "categories_unsplit": "categories hold a comma, semicolon or slash and were not divided there: "
+    "if they are several each, pass --category-separator",
     "malformed_set_aside": "malformed catalogue records were skipped",
     "links_malformed": "malformed records of the links file were skipped",
 }
@@ -330,10 +334,25 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
         _check_lines(path, number, [record[i] for i in (item, title, *places)])
         if is_wide:
             flags = zip(names, places, strict=True)
-            fields = tuple(name for name, i in flags if record[i].strip().lower() not in _FALSE)
+            place = f"{path}, record {number}"
+            fields = tuple(name for name, i in flags if _parse_flag(record[i], name, place))
             yield record[item], record[title], fields
         else:
             yield record[item], record[title], (record[places[0]],)
+
+
+def _parse_flag(field: str, name: str, place: str) -> bool:
+    """Return whether an item belongs to the category of a column of flags."""
+    text = field.strip().lower()
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    try:
+        return float(text.replace(",", ".")) != 0
+    except ValueError:
+        raise DataError(
+            f"{place}: column {name} holds {field[:40]!r}, which is neither true nor false; write "
+            "1 or 0"
+        ) from None
 
 
 def _check_lines(path: str, number: int, fields: Sequence[str]) -> None:
@@ -465,6 +484,7 @@ def _parse_categories(
     texts = {text for item in items for text in item.fields}
     separator = layout.catalogue.separator if layout.catalogue else None
     form = categories.recognize_form(texts, separator, layout.categories)
+    notes["categories_unsplit"] = categories.count_unsplit(texts, form)
     parsed: dict[str, list[str]] = {}
     unreadable: set[str] = set()
     for text in sorted(texts):

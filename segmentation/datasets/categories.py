@@ -89,6 +89,20 @@ def _separates(mark: str, texts: Collection[str], known: Collection[str]) -> boo
     return 2 * sum(n_texts[key] > 1 or key in known for key in pieces) > len(pieces)
 
 
+def count_unsplit(texts: Collection[str], form: CategoryForm) -> int:
+    """Return how many texts hold a mark that may separate names, if that is most of them.
+
+    Examples
+    --------
+    >>> count_unsplit(["Folk / Jazz", "Soul / Pop", "Rock"], CategoryForm(False, None))
+    2
+    """
+    if form.has_lists or form.separator is not None:
+        return 0
+    n_marked = sum(re.search(r"[,;/|]", html.unescape(text)) is not None for text in texts)
+    return n_marked if 2 * n_marked > len(texts) else 0
+
+
 def _normalize(name: str) -> str:
     return " ".join(name.split())
 
@@ -227,4 +241,12 @@ def _make_key(name: str) -> str:
 
 def _rename_reserved(categories: tuple[str, ...]) -> tuple[str, ...]:
     """Rename categories that are called like a column of the outputs."""
-    return tuple(f"{name} (category)" if name in RESERVED_COLUMNS else name for name in categories)
+    taken = {*RESERVED_COLUMNS, *categories}
+    renamed = []
+    for name in categories:
+        new = name
+        while name in RESERVED_COLUMNS and new in taken:
+            new += " (category)"
+        taken.add(new)
+        renamed.append(new)
+    return tuple(renamed)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from segmentation.datasets.content import check_content
 from segmentation.datasets.filesystem import read_bytes
+from segmentation.datasets.format import CODECS
 from segmentation.datasets.layouts import require_file
+from segmentation.datasets.retry import describe_error
 from segmentation.datasets.text_form import (
     HEAD_BYTES,
     TextOptions,
@@ -94,7 +96,9 @@ def _read_text(path: str) -> bytes:
             f"{path}: has {size / 1e6:,.0f} MB, and a catalogue is read as a whole, up to "
             f"{_MAX_BYTES / 1e6:,.0f} MB; leave out the columns that are not needed"
         )
-    data = read_bytes(path)
+    data = _decompress(path, read_bytes(path))
+    if data.startswith(b"PAR1"):
+        raise DataError(f"{path}: is Parquet, and a catalogue is read as text: write it as CSV")
     nul = data.find(b"\0")
     if nul >= 0 and keeps_ascii(recognize_encoding(data[:HEAD_BYTES])):
         raise DataError(
@@ -102,6 +106,29 @@ def _read_text(path: str) -> bytes:
             "or write it again"
         )
     return data
+
+
+def _decompress(path: str, data: bytes) -> bytes:
+    """Return the content of a file that may be compressed with gzip or zstd."""
+    codec = next((codec for magic, codec in CODECS.items() if data.startswith(magic)), None)
+    if codec is None:
+        return data
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(data), codec) as stream:
+            content = bytes(stream.read(_MAX_BYTES + 1))
+    except OSError as error:
+        raise DataError(
+            f"{path}: can't be decompressed ({describe_error(error)}); download or compress it "
+            "again"
+        ) from error
+    if len(content) > _MAX_BYTES:
+        raise DataError(
+            f"{path}: has more than {_MAX_BYTES / 1e6:,.0f} MB when decompressed, and a catalogue "
+            "is read as a whole; leave out the columns that are not needed"
+        )
+    return content
 
 
 def _parse_records(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +21,9 @@ _EXACT_INTEGERS = 2**53
 #: How many rejected lines are listed of one fragment and of all files, the first ones, and how many
 #: bytes of each. Further ones are only counted.
 MAX_FRAGMENT_REJECTS, MAX_LISTED_REJECTS, MAX_REJECT_BYTES = 100_000, 500_000, 1_000
+
+#: First bytes of a compressed file → pyarrow's name of the codec.
+CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 _SEPARATOR_NAMES = {b";": "semicolons", b"\t": "tabs", b"|": "bars between fields"}
 
@@ -53,7 +55,7 @@ class RatingsFormat:
     header_lines
         Number of lines before the first row.
     scale
-        The lowest and the highest rating; of counts, the lowest and infinity.
+        The lowest and the highest rating; of counts, the least above 0 and infinity.
     codec
         None for plain text, else ``gzip``, ``zstd`` or ``parquet``.
     is_streamed
@@ -139,8 +141,8 @@ class RatingsFormat:
     def describe_outside(self) -> str:
         """Return why a rating outside the scale is rejected."""
         low, high = self.scale
-        if math.isinf(high):
-            return f"{RATING} is outside counts from {low:g} on"
+        if self.has_counts:
+            return f"{RATING} is outside the counts above 0"
         return f"{RATING} is outside {low:g} to {high:g}"
 
 
@@ -184,7 +186,7 @@ class ParsedChunk(NamedTuple):
 
 
 def convert_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Convert counts to points: 1 for a count of 1, one more per factor of ten, at most 5.
+    """Convert counts to points: 1 for a count up to 1, one more per factor of ten, at most 5.
 
     Examples
     --------

@@ -28,8 +28,10 @@ STRING_DTYPE = "string[pyarrow]"
 #: A whole number, up to the maximum length of an id: `int` refuses thousands of digits. pandas
 #: writes integers as floats if the column has missing values.
 _INTEGER = re.compile(rb"[ \t]*(-?\d{1,256})(?:\.0*)?[ \t]*\Z")
-#: R writes 100000 as 1e+05.
-_EXPONENT = re.compile(rb"[ \t]*\d(?:\.\d{1,17})?[eE]\+?\d{1,2}[ \t]*\Z")
+#: R writes 100000 as 1e+05. Without the sign, 1E5 may be a text.
+_EXPONENT = re.compile(rb"[ \t]*\d(?:\.\d{1,17})?[eE]\+\d{1,2}[ \t]*\Z")
+#: Numbers that marks join, such as 77-5.
+_JOINED = re.compile(r"\d+(?:[-_:/]\d+)+\Z")
 #: Zeros before a number tell that it is a string of digits.
 _PADDED = re.compile(rb"[ \t]*-?0\d")
 #: Fields that stand for a missing id.
@@ -37,7 +39,7 @@ _MISSING = frozenset((b"", b"na", b"n/a", b"nan", b"none", b"null", b"nil", b"-"
 #: A larger share of fields that are no integers, or exceed 64 bits, is ids, not damage.
 _MAX_DAMAGED = 0.02
 #: Why an integer column rejects an id that may be one of a string column.
-LEADING_ZEROS, IS_TEXT = "has leading zeros", "is text"
+LEADING_ZEROS, IS_TEXT, IS_TOO_LARGE = "has leading zeros", "is text", "does not fit in 64 bits"
 _INT64 = range(-(2**63), 2**63)
 _BLANKS = " \t"
 
@@ -67,7 +69,7 @@ def parse_integer(field: bytes, *, allow_padding: bool = False) -> int | str:
     if not allow_padding and _PADDED.match(field):
         return LEADING_ZEROS
     value = int(match[1])
-    return value if value in _INT64 else "does not fit in 64 bits"
+    return value if value in _INT64 else IS_TOO_LARGE
 
 
 def _parse_exponent(field: bytes) -> int | None:
@@ -84,15 +86,17 @@ def _is_text(field: bytes) -> bool:
     if value.lower() in _MISSING or isinstance(parse_string(value), str):
         return False
     text = value.decode()
-    return text.isprintable() and any(c.isalpha() for c in text) and not _is_float(text)
+    has_letters = any(c.isalpha() for c in text) and not _is_damaged_number(text)
+    return text.isprintable() and (has_letters or _JOINED.match(text) is not None)
 
 
-def _is_float(text: str) -> bool:
+def _is_damaged_number(text: str) -> bool:
+    """Return whether a text is infinite or no integer, as in 1.5e3; 1E5 may be an id."""
     try:
         float(text)
     except ValueError:
         return False
-    return True
+    return re.fullmatch(r"\d+[eE]\d+", text) is None
 
 
 def parse_string(field: bytes) -> bytes | str:

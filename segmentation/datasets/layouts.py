@@ -145,7 +145,7 @@ class Layout:
     def recorded_scale(self) -> tuple[float, float]:
         """The lowest and the highest rating or count that the files may hold."""
         if self.reading.has_counts:
-            return 1.0, math.inf
+            return math.ulp(0.0), math.inf
         return self.reading.scale or self.scale
 
     @property

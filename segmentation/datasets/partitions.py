@@ -20,9 +20,9 @@ from segmentation.datasets import identifiers, parquet_reader
 from segmentation.datasets.content import check_content
 from segmentation.datasets.csv_reader import parse_line, parse_timestamp
 from segmentation.datasets.filesystem import check_version, open_file
-from segmentation.datasets.format import NO_TIMESTAMP, ParsedChunk, RatingsFormat
+from segmentation.datasets.format import CODECS, NO_TIMESTAMP, ParsedChunk, RatingsFormat
 from segmentation.datasets.layouts import require_file
-from segmentation.datasets.reading import ROLES, name_columns
+from segmentation.datasets.reading import ROLES, looks_like_header, name_columns
 from segmentation.datasets.retry import describe_error
 from segmentation.datasets.text_form import (
     HEAD_BYTES,
@@ -33,7 +33,7 @@ from segmentation.datasets.text_form import (
     split_fields,
 )
 from segmentation.errors import DataError
-from segmentation.schema import ITEM, TIMESTAMP, USER, ByteRange
+from segmentation.schema import ITEM, RATING, TIMESTAMP, USER, ByteRange
 
 if TYPE_CHECKING:
     import io
@@ -55,8 +55,6 @@ _OVERREAD_BYTES = 4096
 #: Buffers for reuse: allocating new memory takes several times as long as reading into it.
 _buffers: list[bytearray] = []
 _PARQUET_MAGIC = b"PAR1"
-#: First bytes of a compressed file → pyarrow's name of the codec.
-_CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class Fragment(NamedTuple):
@@ -126,7 +124,7 @@ def _probe_file(path: str, layout: Layout, first: RatingsFormat | None) -> Ratin
     check_content(path, head)
     if head.startswith(_PARQUET_MAGIC):
         return parquet_reader.probe_parquet(path, size, layout.recorded_scale, layout.reading)
-    codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
+    codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
     if codec is not None:
         with open_file(path) as file:
             head = next(_decompress(file, codec, path, HEAD_BYTES), b"")
@@ -203,6 +201,8 @@ def _parse_head(
         columns = name_columns(f"{path}, line {max(form.header_lines, 1)}", header, roles)
     if form.header:
         columns = _fit_columns(columns, rows)
+    elif roles and not options.has_header:
+        _check_no_header(path, columns, rows)
     rows = [fields for fields in rows if len(fields) == len(columns)]
     start = form.start
     is_streamed = not keeps_ascii(form.encoding)
@@ -247,6 +247,26 @@ def _check_line_ends(path: str, head: bytes, form: TextForm, *, is_whole: bool) 
         )
     if keeps_ascii(form.encoding) and b"\r" in line.rstrip(b"\r"):
         raise DataError(f"{path}: its lines end in CR alone; convert it with mac2unix")
+
+
+def _check_no_header(path: str, columns: tuple[str, ...], rows: Sequence[Sequence[bytes]]) -> None:
+    """Check that the first line of a file without a header is none."""
+    if len(rows) < 2 or not len(rows[0]) == len(rows[1]) == len(columns):
+        return
+    first = [field.decode("utf-8", "replace") for field in rows[0]]
+    has_name = False
+    if RATING in columns:
+        place = columns.index(RATING)
+        name = first[place].strip().lower()
+        is_missing = name in ("na", "nan", "null", "none")
+        has_name = name.isalpha() and not is_missing and rows[1][place].strip()[:1].isdigit()
+    if has_name or looks_like_header(first, columns):
+        raise DataError(
+            "{path}, line 1: looks like a header (it reads {line!r}): leave out {no_header}",
+            "no_header",
+            path=path,
+            line=", ".join(first)[:80],
+        )
 
 
 def _repeats_columns(form: TextForm, first: RatingsFormat) -> bool:

@@ -21,7 +21,10 @@ _REQUIRED = ("user", "item")
 _MATRIX_COLUMNS = 50
 #: Names that columns often have, in lower case and without marks, to propose them in a message.
 _COMMON_NAMES = {
-    "user": {"user", "userid", "reviewerid", "customerid", "custid", "memberid", "memberno", "uid"},
+    "user": {
+        *("user", "userid", "reviewerid", "customerid", "customer", "custid", "memberid", "member"),
+        *("membernumber", "memberno", "uid"),
+    },
     "item": {
         *("item", "itemid", "movieid", "movie", "productid", "product", "asin", "parentasin"),
         *("isbn", "bookid", "artistid", "itemdescription", "businessid", "tmdbid", "iid"),
@@ -155,6 +158,15 @@ def name_columns(place: str, header: Sequence[str], roles: Mapping[str, str]) ->
     ('id', 'userId', 'movieId', 'rating')
     """
     names = dict(roles)
+    is_numbered = all(name.isdigit() for name in names.values())
+    if is_numbered and any(header) and _looks_like_data(header):
+        raise DataError(
+            "{place}: is no header (it reads {header!r}), and {columns} has numbers: pass "
+            "{no_header}",
+            *("columns", "no_header"),
+            place=place,
+            header=", ".join(header)[:80],
+        )
     if "time" not in names and header.count(TIMESTAMP) == 1:
         names["time"] = TIMESTAMP
     places: dict[int, str] = {}
@@ -190,6 +202,15 @@ def _missing_columns_error(place: str, header: Sequence[str], missing: Sequence[
         for role, names in _COMMON_NAMES.items()
     }
     listed = ", ".join(header)
+    if not any(header):
+        return DataError(
+            "{place}: no column {missing}; its rows have {n_columns} columns: give {columns} their "
+            "numbers, from 1",
+            "columns",
+            place=place,
+            missing=" and no ".join(missing),
+            n_columns=len(header),
+        )
     if all(guesses[role] for role in (*_REQUIRED, "rating")):
         pairs = ",".join(f"{role}={name}" for role, name in guesses.items() if name)
         remedy = f"if these are the ones, pass {{columns}} {pairs}"
@@ -212,6 +233,24 @@ def _missing_columns_error(place: str, header: Sequence[str], missing: Sequence[
         place=place,
         missing=" and no ".join(missing),
         header=listed[:80],
+    )
+
+
+def looks_like_header(fields: Sequence[str], columns: Sequence[str]) -> bool:
+    """Return whether a field is a name that its column often has.
+
+    Examples
+    --------
+    >>> columns = ("userId", "movieId", "rating")
+    >>> looks_like_header(["Member", "thing", "points"], columns)
+    True
+    >>> looks_like_header(["7", "42", "8"], columns)
+    False
+    """
+    names = {ROLES[role]: common for role, common in _COMMON_NAMES.items()}
+    return any(
+        re.sub(r"[\W_]", "", field).lower() in names.get(column, ())
+        for field, column in zip(fields, columns, strict=True)
     )
 
 

@@ -241,13 +241,15 @@ def decode_text(path: str, data: bytes, encoding: str, *, is_whole: bool = True)
     """
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(data, is_whole)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        # UTF-16 without a byte-order mark has no place.
+        start = getattr(error, "start", 0)
         raise DataError(
             "{path}: is not in {name} at byte {byte:,}: set {encoding} to its encoding",
             "encoding",
             path=path,
             name=encoding,
-            byte=error.start,
+            byte=start,
         ) from error
     return text.removeprefix("\N{BYTE ORDER MARK}").encode()
 

@@ -149,7 +149,7 @@ def aggregate_ratings(
     width = relative_width(len(catalogue.categories))
     if partition_bytes is None:
         partition_bytes = memory.detailed_partition_bytes if deduplicate else memory.partition_bytes
-        partition_bytes = max(int(partition_bytes / width), _MIN_PARTITION_BYTES)
+        partition_bytes = _narrow(partition_bytes, width, _MIN_PARTITION_BYTES)
     with progress.stage("ratings", "ratings") as stage:
         report_form(layout, files, progress)
         _note_unsplittable(files, n_threads, progress)
@@ -186,7 +186,7 @@ def aggregate_ratings(
                 partial.sketches,
                 partial.n_users,
                 n_threads,
-                max(int(memory.block_users / width), _MIN_BLOCK_USERS),
+                _narrow(memory.block_users, width, _MIN_BLOCK_USERS),
             )
         stage.note = (
             f"{counts.read:,} rows in {_plural(len(partial.summaries), 'partition')}"
@@ -194,6 +194,11 @@ def aggregate_ratings(
             + f" → {blocks.users:,} users"
         )
     return AggregatedRatings(blocks, counts)
+
+
+def _narrow(size: int, width: float, least: int) -> int:
+    """Divide a size by the relative width of a user, down to ``least``."""
+    return max(int(size / width), min(size, least))
 
 
 def choose_method(

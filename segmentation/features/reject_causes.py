@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from segmentation.datasets.csv_reader import split_line
-from segmentation.datasets.identifiers import IS_TEXT, LEADING_ZEROS
+from segmentation.datasets.identifiers import IS_TEXT, IS_TOO_LARGE, LEADING_ZEROS
 from segmentation.redaction import redact
 from segmentation.schema import ITEM, RATING, USER
 
@@ -68,12 +68,20 @@ def find_cause(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) -> C
             f"they have {match[1]} fields, and the file has {match[2]} columns: write the same "
             "columns in each row, or put fields that hold a separator in quotes"
         )
+    if reason == f"{ITEM} {LEADING_ZEROS}":
+        return Cause(
+            "ids have leading zeros, and those of the catalogue have none: pass {ids} integer to "
+            "drop them",
+            ("ids",),
+        )
     return next((cause for end, cause in _CAUSES.items() if end in reason), None)
 
 
 def find_odd_id(rows: Sequence[RejectedRow]) -> RejectedRow | None:
     """Return the first row whose id may be one of a column of texts; None without one."""
-    return next((row for row in rows if row.reason.endswith((IS_TEXT, LEADING_ZEROS))), None)
+    return next(
+        (row for row in rows if row.reason.endswith((IS_TEXT, LEADING_ZEROS, IS_TOO_LARGE))), None
+    )
 
 
 def id_in_row(row: RejectedRow, files: Sequence[RatingsFormat]) -> str:
@@ -114,15 +122,10 @@ def _explain_scale(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) 
             continue
     if not ratings:
         return None
+    if files[0].has_counts:
+        return _explain_counts(ratings)
     low, high = files[0].scale
     smallest, largest = min(ratings), max(ratings)
-    if files[0].has_counts:
-        values = ",".join(f"{value:g}" for value in sorted(set(ratings))[:3])
-        return Cause(
-            f"counts begin at {low:g}, and these are {values}: pass {{unrated}} {values} to leave "
-            "such rows out",
-            ("unrated",),
-        )
     scale = f"the scale is {low:g} to {high:g}"
     if largest <= high:
         if set(ratings) <= _USUALLY_UNRATED:
@@ -145,3 +148,14 @@ def _explain_scale(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) 
         )
         return Cause(f"ratings reach {largest:g}, and {scale}: {advice}", ("scale", "unrated"))
     return Cause(f"ratings reach {largest:g}, and {scale}: {advice}", ("scale",))
+
+
+def _explain_counts(counts: Sequence[float]) -> Cause:
+    values = ",".join(f"{value:g}" for value in sorted(set(counts))[:3])
+    if len(set(counts)) > 1:
+        return Cause(f"counts are above 0, and these are {values}: name the column of counts")
+    return Cause(
+        f"counts are above 0, and these are {values}: pass {{unrated}} {values} to leave such rows "
+        "out",
+        ("unrated",),
+    )

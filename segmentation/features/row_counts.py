@@ -165,7 +165,9 @@ class RowCounts:
         if self.used == 0:
             raise DataError(
                 f"{path}: none of its {self.read:,} ratings is of an item in {catalogue_path}: "
-                "use the catalogue that belongs to the ratings"
+                "use the catalogue that belongs to the ratings; if ids differ in zeros before them "
+                "alone, set {ids} to integer",
+                "ids",
             )
 
     def check_timestamps(self, path: str, max_missing: float) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -113,13 +113,47 @@ def select_active(client: Client, blocks: UserBlocks, min_ratings: int) -> UserB
     return UserBlocks([block for block, _ in filled], [size for _, size in filled])
 
 
-def count_single(client: Client, blocks: UserBlocks) -> int:
-    """Return the number of users with one rating."""
-    return sum(client.gather(map_tasks(client, "single", _count_single, blocks.statistics)))
+class UserSurvey(NamedTuple):
+    """What is odd about users.
+
+    Attributes
+    ----------
+    single, uncategorized
+        Number of users with one rating, and of those without a rating in any category.
+    whole, decimal
+        A text id of digits, and one of digits with ".0" after them; empty without one.
+    """
+
+    single: int
+    uncategorized: int
+    whole: str
+    decimal: str
 
 
-def _count_single(block: UserStatistics) -> int:
-    return int((block.items == 1).sum())
+def survey_users(client: Client, blocks: UserBlocks) -> UserSurvey:
+    """Return what is odd about the users of all blocks."""
+    surveys = client.gather(map_tasks(client, "survey", _survey_block, blocks.statistics))
+    return UserSurvey(
+        sum(survey.single for survey in surveys),
+        sum(survey.uncategorized for survey in surveys),
+        max(survey.whole for survey in surveys),
+        max(survey.decimal for survey in surveys),
+    )
+
+
+def _survey_block(block: UserStatistics) -> UserSurvey:
+    whole = decimal = ""
+    if block.users.dtype.kind == "S":
+        endings = block.users[np.char.endswith(block.users, b".0")]
+        decimal = next((user.decode() for user in endings if user[:-2].isdigit()), "")
+        digits = block.users[np.char.isdigit(block.users)]
+        whole = digits[0].decode() if len(digits) else ""
+    return UserSurvey(
+        int((block.items == 1).sum()),
+        int((~(block.counts > 0).any(axis=1)).sum()),
+        whole,
+        decimal,
+    )
 
 
 def _select_active_users(block: UserStatistics, min_ratings: int) -> UserStatistics:

@@ -159,7 +159,7 @@ class RunContext:
     def describe_data(self) -> dict[str, Any]:
         """Return what the manifest records of the data."""
         return {
-            "source": self.settings.data,
+            "source": self.settings.effective_source,
             "layout": self.layout.name,
             "ratings": self.layout.ratings,
             "synthetic": ground_truth.synthetic_folder(self.layout) is not None,

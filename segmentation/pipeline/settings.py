@@ -168,7 +168,12 @@ class Settings:
                 raise UsageError(
                     f"{{{field}}}: its name is not valid UTF-8: rename it, or link to it", field
                 )
-        parse_synthetic_rows(self.data)
+        if parse_synthetic_rows(self.data) and self.ratings and not self.catalogue:
+            raise UsageError(
+                "{ratings}: synthetic data have no catalogue for it: name the folder that has one "
+                "as {data}, or a table of items as {catalogue}",
+                *("ratings", "data", "catalogue"),
+            )
 
     def _check_form(self) -> None:
         if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
@@ -181,8 +186,8 @@ class Settings:
         has_ratings = not self.implicit if self.columns is None else "rating" in self.columns
         if not self.implicit and not has_ratings:
             raise UsageError(
-                "{columns}: names no column of ratings: add rating=NAME, or pass {implicit} if "
-                "each row counts one",
+                "{columns}: names no column of ratings: add rating=NAME; segment and choose-k read "
+                "rows without ratings with {implicit}",
                 "columns",
                 "implicit",
             )
@@ -242,6 +247,17 @@ class Settings:
         return CatalogueOptions(
             self.catalogue, self.item, self.category, self.category_separator, self.top_categories
         )
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether both ratings and items are files of one's own, so that ``data`` has no part."""
+        default = parse_synthetic_rows(self.data) is not None
+        return bool(self.catalogue and self.ratings) and default
+
+    @property
+    def effective_source(self) -> str:
+        """Where the data come from."""
+        return str(self.ratings) if self.has_own_files else self.data
 
     @property
     def effective_join(self) -> Literal["links", "direct"]:

@@ -29,8 +29,7 @@ def resolve_data(settings: Settings, cluster: Cluster, progress: Progress) -> La
     Workers on other machines get absolute paths, since their working directory is another.
     """
     rows = parse_synthetic_rows(settings.data)
-    if settings.catalogue and settings.ratings and rows is not None:
-        # Both files are named, and the default data have no part in it.
+    if settings.has_own_files:
         folder = "."
     elif rows is not None:
         folder = _generate_synthetic(rows, settings.seed, cluster, progress)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 FIGURE_USERS = 100_000
 #: From this share of unmapped ratings a run warns about its catalogue.
 _UNMAPPED_WARNING = 0.05
+#: The same for items without a category, and for users without any.
+_UNCATEGORIZED_WARNING = 0.1
 #: The same for users with a single rating.
 _SINGLE_WARNING = 0.5
 #: A segment of fewer users is too small to describe.
@@ -172,13 +174,33 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUse
     """Report what is odd about the data on the terminal, and return it for the manifest."""
     layout, words, rows = run.layout, run.layout.words, users.rows
     warnings = []
-    if run.settings.min_ratings == 1:
-        single = user_blocks.count_single(run.cluster.client, users.blocks) / users.blocks.users
-        if single > _SINGLE_WARNING:
-            warnings.append(
-                f"{single:.0%} of the users have a single rating, which says little about them: "
-                "with --min-ratings 2 they are assigned to segments, and don't shape them"
-            )
+    survey = user_blocks.survey_users(run.cluster.client, users.blocks)
+    if survey.whole and survey.decimal and run.settings.ids == "auto":
+        raise DataError(
+            "{path}: its users are texts, and some numbers among them end in .0 and others don't, "
+            "such as {decimal!r} and {whole!r}: write them one way, or pass {ids} text to keep all "
+            "as they are",
+            "ids",
+            path=layout.ratings,
+            whole=survey.whole,
+            decimal=survey.decimal,
+        )
+    single = survey.single / users.blocks.users
+    if single > _SINGLE_WARNING and run.settings.min_ratings == 1:
+        warnings.append(
+            f"{single:.0%} of the users have a single rating, which says little about them: "
+            "with --min-ratings 2 they are assigned to segments, and don't shape them"
+        )
+    n_items, without = len(catalogue.item_ids), catalogue.notes["without_category"]
+    uncategorized = survey.uncategorized / users.blocks.users
+    if max(without / n_items, uncategorized) > _UNCATEGORIZED_WARNING:
+        empty = (
+            f", and {uncategorized:.0%} of the users have nothing in any: their profiles are empty"
+        )
+        warnings.append(
+            f"{without:,} of {n_items:,} {words.items} have no {words.category} that counts"
+            + (empty if survey.uncategorized else "")
+        )
     if layout.name == "kaggle" and run.settings.effective_join == "direct":
         warnings.append(catalogues.direct_join_warning(catalogue))
     else:

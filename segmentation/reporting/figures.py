@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentation.reporting.wording import make_phrases
+from segmentation.reporting.wording import format_number, make_phrases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -243,8 +243,11 @@ def draw_category_heatmap(
     bar.set_label(phrases.mean, fontsize=8.5)
     subtitle = f"{phrases.mean}, {phrases.footnote}bold: {high:g} or more"
     if len(order) < len(categories):
-        subtitle += f"\nthe {len(order)} of {len(categories):,} {words.categories} with the highest"
-    set_title(axes, f"The {words.categories} of each segment", subtitle)
+        subtitle = f"the {len(order)} highest of {len(categories):,} {words.categories}\n{subtitle}"
+    lines = subtitle.count("\n")
+    set_title(
+        axes, f"The {words.categories} of each segment", subtitle, offsets=(24 + 12 * lines, 7)
+    )
     return render_png(figure)
 
 
@@ -274,7 +277,10 @@ def draw_segment_sizes(profiles: Sequence[SegmentProfile], names: Sequence[str])
         (
             f"{words.ratings} per user (median)",
             [p.items_per_user for p in profiles],
-            [f"{p.items_per_user:,.0f}  ({p.median_items_per_user:,.0f})" for p in profiles],
+            [
+                f"{format_number(p.items_per_user)}  ({format_number(p.median_items_per_user)})"
+                for p in profiles
+            ],
         ),
     ]
     if words.has_ratings:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 #: The playbook of films, and that of any other items.
 _FILMS, _ITEMS = "playbook.toml", "playbook_items.toml"
 _TRAITS = ("items_per_user", "high_rated_share", "satisfaction")
-_LIMITS = ("activity", "rating")
+#: What a persona's texts may depend on, and the highest value of each; the lowest is 0.
+_LIMITS = {"activity": 1.0, "rating": 1.0, "median": math.inf}
 _TEXTS = ("name", "tagline", "summary", "product_strategy", "marketing_actions")
 #: The placeholders that texts of a playbook may use.
 _PLACEHOLDERS = (
@@ -37,8 +38,9 @@ _PLACEHOLDERS = (
 )
 #: Cost of each reuse of a prototype; small compared with distances between traits (0 to 1).
 _REUSE_COST = 0.02
-#: Cost of a prototype that the figures contradict; larger than all others together.
-_CONTRADICTION_COST = 1_000.0
+#: Costs of a prototype once more than needed, and of one that the figures contradict; each larger
+#: than all lower ones together.
+_EXTRA_COST, _CONTRADICTION_COST = 1_000.0, 1e6
 
 #: Most characters of a word, of a persona's name, and of another text.
 _MAX_WORD, _MAX_NAME, _MAX_TEXT = 40, 60, 5_000
@@ -50,7 +52,8 @@ class Prototype:
 
     ``traits`` are the typical items per user, share of high-rated categories and satisfaction; None
     for an entry that is not matched. The texts hold between ``limits``: the lowest and the highest
-    rank of a segment by items per user, and place of its mean rating on the scale, from 0 to 1.
+    rank of a segment by items per user, place of its mean rating on the scale, both from 0 to 1,
+    and median number of items.
     """
 
     name: str
@@ -59,7 +62,7 @@ class Prototype:
     product_strategy: tuple[str, ...]
     marketing_actions: tuple[str, ...]
     traits: tuple[float, float, float] | None = None
-    limits: tuple[tuple[float, float], ...] = ((0.0, 1.0), (0.0, 1.0))
+    limits: tuple[tuple[float, float], ...] = tuple((0.0, highest) for highest in _LIMITS.values())
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,17 @@ def load_playbook(path: str | Path | None = None, *, films: bool = True) -> Play
     >>> [prototype.name for prototype in load_playbook().prototypes][:2]
     ['Quiet Viewers', 'New Explorers']
     """
-    own = _FILMS if films else _ITEMS
-    raw = _parse_playbook(own, _read_playbook(None, films=films))
-    file = str(path) if path else own
+    changes: dict[str, Any] = {}
     if path is not None:
         try:
             content = _read_playbook(path, films=films)
         except OSError as error:
-            raise UsageError(f"{file}: can't be read as a playbook: {error}") from error
-        raw |= _parse_playbook(file, content)
+            raise UsageError(f"{path}: can't be read as a playbook: {error}") from error
+        changes = _parse_playbook(str(path), content)
+    # Other words don't fit the texts for films.
+    own = _FILMS if films and "words" not in changes else _ITEMS
+    file = str(path) if path else own
+    raw = _parse_playbook(own, _read_playbook(None, films=own == _FILMS)) | changes
     entries = raw["persona"]
     if not isinstance(entries, list) or not entries:
         raise UsageError(f"{file}: persona: write at least one [[persona]], or leave it out")
@@ -236,14 +241,14 @@ def _parse_limits(limits: Any, where: str) -> tuple[tuple[float, float], ...]:
     """Return the limits in the order of ``_LIMITS``."""
     try:
         pairs = {name: (float(low), float(high)) for name, (low, high) in limits.items()}
-        if not {*pairs} <= {*_LIMITS} or not all(0 <= a <= b <= 1 for a, b in pairs.values()):
+        if not all(0 <= low <= high <= _LIMITS[name] for name, (low, high) in pairs.items()):
             raise ValueError
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UsageError(
-            f"{where}: limits may give {' and '.join(_LIMITS)}, each as the lowest and the highest "
-            "value, from 0 to 1"
+            f"{where}: limits may give {join_names([*_LIMITS])}, each as the lowest and the "
+            "highest value; activity and rating go from 0 to 1"
         ) from None
-    return tuple(pairs.get(name, (0.0, 1.0)) for name in _LIMITS)
+    return tuple(pairs.get(name, (0.0, highest)) for name, highest in _LIMITS.items())
 
 
 def assign_personas(
@@ -296,7 +301,9 @@ def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) ->
         [[_is_contradicted(p, profiles, entry) for entry in playbook.prototypes] for p in profiles]
     )
     distance += _CONTRADICTION_COST * contradicted
-    cost = np.concatenate([distance + _REUSE_COST * copy for copy in range(copies)], axis=1)
+    costs = [distance + _REUSE_COST * copy for copy in range(copies)]
+    # A persona once more rather than one that the figures contradict.
+    cost = np.concatenate([*costs, distance + _EXTRA_COST, distance + 2 * _EXTRA_COST], axis=1)
     rows, columns = linear_sum_assignment(cost)
     return [
         playbook.other if contradicted[row, p] else playbook.prototypes[p]
@@ -308,12 +315,31 @@ def _is_contradicted(
     profile: SegmentProfile, profiles: Sequence[SegmentProfile], prototype: Prototype
 ) -> bool:
     """Return whether a segment is outside the limits between which a persona's texts hold."""
-    n_below = sum(p.items_per_user < profile.items_per_user for p in profiles)
-    (lowest, highest), (worst, best) = prototype.limits
-    is_rated_so = worst <= profile.rating_position <= best
-    return not lowest <= n_below / (len(profiles) - 1) <= highest or (
-        profile.words.has_ratings and not is_rated_so
+    n_others = len(profiles) - 1
+    ranks = [below / n_others for below, _ in _rank_activity(profile, profiles)]
+    values = [ranks, [profile.rating_position], [profile.median_items_per_user]]
+    if not profile.words.has_ratings:
+        values[1] = []
+    return any(
+        not low <= value <= high
+        for (low, high), checked in zip(prototype.limits, values, strict=True)
+        for value in checked
     )
+
+
+def _rank_activity(
+    profile: SegmentProfile, profiles: Sequence[SegmentProfile]
+) -> list[tuple[int, int]]:
+    """Return how many segments have fewer ratings per user, and more, by mean and by median.
+
+    Figures that look the same in a text are the same.
+    """
+    ranks = []
+    for name in ("items_per_user", "median_items_per_user"):
+        own = wording.round_number(getattr(profile, name))
+        others = [wording.round_number(getattr(other, name)) for other in profiles]
+        ranks.append((sum(v < own for v in others), sum(v > own for v in others)))
+    return ranks
 
 
 def _min_max_scale(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
@@ -388,22 +414,23 @@ def _describe_profile(profile: SegmentProfile, categories: tuple[str, ...]) -> d
 
 def _describe_activity(profile: SegmentProfile, profiles: Sequence[SegmentProfile]) -> str:
     """Describe the rank of a segment by items per user."""
-    above = sum(p.items_per_user > profile.items_per_user for p in profiles)
-    below = sum(p.items_per_user < profile.items_per_user for p in profiles)
     if len(profiles) == 1:
         return "on average"
+    by_mean, by_median = _rank_activity(profile, profiles)
+    below, above = by_mean
     n_same = len(profiles) - above - below - 1
     if n_same == len(profiles) - 1:
         return "as many as in every other segment"
     if n_same:
         return f"as many as in {n_same} other segment{'s' if n_same > 1 else ''}"
+    which = f"of the {len(profiles)} segments" + (" by the mean" if by_mean != by_median else "")
     if above == 0:
-        return f"the most of the {len(profiles)} segments"
+        return f"the most {which}"
     if below == 0:
-        return f"the fewest of the {len(profiles)} segments"
+        return f"the fewest {which}"
     extreme, rank = ("most", above) if above <= below else ("fewest", below)
     nth = {1: "second", 2: "third", 3: "fourth", 4: "fifth"}.get(rank, _format_ordinal(rank + 1))
-    return f"the {nth} {extreme} of the {len(profiles)} segments"
+    return f"the {nth} {extreme} {which}"
 
 
 def _format_ordinal(n: int) -> str:

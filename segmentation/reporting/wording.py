@@ -67,15 +67,17 @@ def make_phrases(profile: SegmentProfile) -> Phrases:
             caption=f"Share of each segment's users who have any {words.ratings} in a "
             f"{words.category}.",
         )
+    # Counts are points, too, but nobody has rated anything.
+    verb = "rated" if words.ratings == "ratings" else "with"
     return Phrases(
-        high_heading=f"{capitalize(words.categories)} rated {high:g} {words.unit} or better",
-        high_column=f"{words.categories} rated ≥ {high:g}",
-        high_title=f"High-rated {words.categories}",
+        high_heading=f"{capitalize(words.categories)} {verb} {high:g} {words.unit} or better",
+        high_column=f"{words.categories} {verb} ≥ {high:g}",
+        high_title=f"{capitalize(words.categories)} {verb} {high:g} {words.unit} or better",
         none_high=f"No {words.category} reaches {high:g} {words.unit} on average.",
         mean=f"mean {words.unit}",
         footnote="none counts as 0; ",
-        caption=f"Mean rating per {words.category} and segment. A {words.category} that a user has "
-        "never rated counts as 0.",
+        caption=f"Mean {words.unit} per {words.category} and segment. A {words.category} without "
+        f"{words.ratings} of a user counts as 0.",
     )
 
 
@@ -133,3 +135,8 @@ def format_number(value: float) -> str:
     ('3.1', '1,234')
     """
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def round_number(value: float) -> float:
+    """Return the number that :func:`format_number` shows."""
+    return float(format_number(value).replace(",", ""))

@@ -189,6 +189,7 @@ def test_grouplens_csv_and_dat(tmp_path: Path) -> None:
         "duplicates": 1,
         "without_category": 1,
         "categories_unreadable": 0,
+        "categories_unsplit": 0,
     }
     dat = tmp_path / "d"
     dat.mkdir()

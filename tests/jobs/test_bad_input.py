@@ -215,7 +215,7 @@ def test_quiet_runs_warn_about_a_damaged_catalogue(tmp_path: Path, capsys) -> No
     assert "1 catalogue records have unreadable categories" in output
     assert "16.7% of the ratings are of movies that the catalogue lacks" in output
     warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
-    assert [w.split()[0] for w in warnings] == ["16.7%", "1", "fewer"]
+    assert [w.split()[0] for w in warnings] == ["2", "16.7%", "1", "fewer"]
 
 
 def test_file_content_does_not_control_the_terminal(tmp_path: Path, capsys) -> None:

@@ -21,7 +21,7 @@ from jobs import convert, segment
 from segmentation.datasets.catalogue import load_catalogue
 from segmentation.datasets.layouts import detect_layout
 from segmentation.datasets.partitions import plan_partitions, probe_files
-from segmentation.datasets.reading import ReadingOptions
+from segmentation.datasets.reading import CatalogueOptions, ReadingOptions
 from segmentation.datasets.text_form import TextOptions
 from segmentation.errors import DataError
 from segmentation.features.partition_reader import aggregate_partition
@@ -81,6 +81,10 @@ def check(folder: Path | str, out: Path, *options: str) -> pd.DataFrame:
     rows = json.loads((out / "run.json").read_text())["rows"]
     assert (rows["used"], rows["unmapped"], rows["rejected"]) == (len(ROWS), 0, 0)
     return found
+
+
+def zstd_compress(data: bytes) -> bytes:
+    return pa.compress(data, "zstd", asbytes=True)
 
 
 def european(row) -> list[str]:
@@ -554,3 +558,154 @@ def test_a_segment_of_a_few_people_is_called_small(tmp_path: Path, capsys) -> No
     assert segment.main(arguments) == 0
     assert "warning: fewer than 10 users in segments 0 (" in (capsys.readouterr().err)
     assert "fewer than 10 users in segments 0 (" in (tmp_path / "out" / "report.md").read_text()
+
+
+def run(
+    tmp_path: Path, log: str, *options: str, table: str | None = None, item: str = "movieId"
+) -> int:
+    """Run the job on an own log and an own table of items."""
+    (tmp_path / "log.csv").write_text(log)
+    (tmp_path / "items.csv").write_text(MOVIES if table is None else table)
+    catalogue = ["--catalogue", str(tmp_path / "items.csv"), "--item", item]
+    category = [] if "--category" in options else ["--category", "genres"]
+    arguments = ["--ratings", str(tmp_path / "log.csv"), "--out", str(tmp_path / "out"), "--k", "2"]
+    return segment.main([*arguments, *catalogue, *category, "--quiet", *options])
+
+
+@pytest.mark.parametrize("true", ["1", "TRUE", "yes", "1.0", "2"])
+@pytest.mark.parametrize("false", ["0", "0.00", "N/A", "-", "NULL", "0,0", "No", ""])
+def test_flags_in_any_form(tmp_path: Path, true: str, false: str) -> None:
+    names = ("Action", "Comedy", "Crime", "Drama", "Western")
+    lines = [";".join(("movieId", *names))]
+    for movie in range(101, 117, 3):
+        own = GENRES.get(movie, "Western").split("|")
+        lines.append(";".join((str(movie), *(true if name in own else false for name in names))))
+    table = "\n".join(lines) + "\n"
+    (tmp_path / "items.csv").write_text(table)
+    layout = detect_layout(
+        str(tmp_path),
+        str(tmp_path / "items.csv"),
+        catalogue=CatalogueOptions(str(tmp_path / "items.csv"), "movieId", ",".join(names)),
+    )
+    catalogue = load_catalogue(layout)
+    for row, movie in enumerate(catalogue.item_ids):
+        codes = catalogue.codes[catalogue.offsets[row] : catalogue.offsets[row + 1]]
+        found = {catalogue.categories[code] for code in codes}
+        assert found == {*GENRES.get(int(movie), "Western").split("|")} - {""}
+
+
+@pytest.mark.parametrize(
+    ("log", "options", "message"),
+    [
+        (
+            text_of(
+                form=lambda r: [
+                    f"{r[0]}{'.0' * (r[1] % 2)}" if r[0] > 1 else "007",
+                    *map(str, r[1:]),
+                ]
+            ),
+            (),
+            "its users are texts, and some numbers among them end in .0 and others don't",
+        ),
+        (
+            text_of() + "77-0,101,4.0,1\n",
+            (),
+            "userId '77-0' is text, and the ids before are numbers: pass --ids text",
+        ),
+        (
+            text_of() + f"{'9' * 26},101,4.0,1\n",
+            (),
+            "does not fit in 64 bits, and the ids before are numbers: pass --ids text",
+        ),
+        (
+            text_of(),
+            ("--no-header", "--columns", "user=1,item=2,rating=3"),
+            "line 1: looks like a header (it reads 'userId, movieId, rating, timestamp')",
+        ),
+        (
+            text_of(header=("who", "what", "stars", "when")),
+            ("--no-header", "--columns", "user=1,item=2,rating=3"),
+            "looks like a header (it reads 'who, what, stars, when'): leave out --no-header",
+        ),
+        (
+            text_of(header=()),
+            ("--columns", "user=1,item=2,rating=3"),
+            "line 1: is no header (it reads '1, 101, 4.0, 1100000060'), and --columns has numbers: "
+            "pass --no-header",
+        ),
+        (
+            text_of(header=()),
+            ("--no-header", "--columns", "user=1,item=2,rating=9"),
+            "no column 9; its rows have 4 columns: give --columns their numbers, from 1",
+        ),
+        (
+            text_of(form=lambda r: [str(r[0]), f"000{r[1]}", str(r[2]), str(r[3])]),
+            (),
+            "ids have leading zeros, and those of the catalogue have none: pass --ids integer",
+        ),
+        (text_of(), ("--encoding", "utf-16"), "is not in utf-16 at byte 1,178: set --encoding"),
+    ],
+)
+def test_what_can_not_be_meant(
+    tmp_path: Path, log: str, options: tuple[str, ...], message: str, capsys
+) -> None:
+    assert run(tmp_path, log, *options) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out/run.json").exists()
+
+
+def test_the_advice_helps(tmp_path: Path, capsys) -> None:
+    """Options whose values begin with a minus sign, and ids without their zeros."""
+    log = text_of(rows=[*ROWS, *((user, 101, value, 5) for user in (1, 2) for value in (-1, 0))])
+    assert run(tmp_path, log, "--unrated", "-1,0") == 0
+    log = text_of(form=lambda r: [str(r[0]), f"000{r[1]}", str(r[2] - 3), str(r[3])])
+    assert run(tmp_path, log, "--ids", "integer", "--scale", "-3:3", "--overwrite") == 0
+    manifest = json.loads((tmp_path / "out/run.json").read_text())
+    assert manifest["rows"]["used"] == len(ROWS)
+    assert manifest["data"]["source"] == str(tmp_path / "log.csv")
+    assert "synthetic" not in (tmp_path / "out/report.md").read_text().lower()
+
+
+def test_texts_that_look_like_numbers_come_back(tmp_path: Path) -> None:
+    log = text_of(form=lambda r: [f"{r[0]}E{r[0] % 3}", *map(str, r[1:])])
+    assert run(tmp_path, log) == 0
+    users = pd.read_parquet(tmp_path / "out/assignments.parquet")["userId"]
+    assert sorted(users) == sorted(f"{user}E{user % 3}" for user in {row[0] for row in ROWS})
+
+
+def test_ratings_without_a_catalogue(capsys, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(text_of())
+    assert segment.main(["--ratings", str(tmp_path / "log.csv"), "--out", str(tmp_path / "o")]) == 2
+    assert "--ratings: synthetic data have no catalogue for it" in capsys.readouterr().err
+
+
+def test_what_has_no_category_is_told(tmp_path: Path, capsys) -> None:
+    table = MOVIES.replace("Western", "").replace("Comedy", "")
+    assert run(tmp_path, text_of(), table=table) == 0
+    error = capsys.readouterr().err
+    assert "3 of 6 items have no category that counts\n" in error
+    rows = [row for row in ROWS if row[0] > 6 or row[1] in (107, 110, 116)]
+    assert run(tmp_path, text_of(rows=rows), "--overwrite", table=table) == 0
+    error = capsys.readouterr().err
+    n_users = len({row[0] for row in rows})
+    n_empty = n_users - len({row[0] for row in rows if row[1] not in (107, 110, 116)})
+    assert f"{n_empty / n_users:.0%} of the users have nothing in any: their profiles" in error
+
+
+def test_names_that_are_not_divided_are_told(tmp_path: Path, capsys) -> None:
+    table = "movieId,genres\n" + "".join(f"{m},Tag {m} / More {m}\n" for m in range(101, 117, 3))
+    assert run(tmp_path, text_of(), table=table) == 0
+    assert "6 categories hold a comma, semicolon or slash and were not divided" in (
+        capsys.readouterr().err
+    )
+    assert run(tmp_path, text_of(), "--category-separator", "/", "--overwrite", table=table) == 0
+    assert "were not divided" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd_compress])
+def test_a_compressed_catalogue(tmp_path: Path, compress) -> None:
+    (tmp_path / "log.csv").write_text(text_of())
+    (tmp_path / "items.csv.z").write_bytes(compress(MOVIES.encode()))
+    options = ["--catalogue", str(tmp_path / "items.csv.z"), "--item", "movieId"]
+    check(tmp_path / "log.csv", tmp_path / "out", *options, "--category", "genres")

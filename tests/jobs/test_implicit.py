@@ -109,7 +109,7 @@ def test_counts_become_points(tmp_path: Path, products: Path, form: str, capsys)
         assert users.loc[member, name] == pytest.approx(value, rel=1e-6)
     assert "points" in capsys.readouterr().out
     text = (tmp_path / "out/report.md").read_text()
-    assert "ratings: counts as points: 1 for 1, one more per factor of ten, 5 at most" in text
+    assert "ratings: counts as points: 1 up to 1, one more per factor of ten, 5 at most" in text
 
 
 def test_how_rows_count_is_told(tmp_path: Path, products: Path, capsys) -> None:
@@ -185,6 +185,6 @@ def test_counts_of_nothing(tmp_path: Path, products: Path, form: str, capsys) ->
     arguments = ["--data", str(path), "--out", str(tmp_path / "out"), "--implicit", *table]
     assert segment.main([*arguments, "--columns", columns]) == 3
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "counts begin at 1, and these are 0: pass --unrated 0 to leave such rows out" in message
+    assert "counts are above 0, and these are 0: pass --unrated 0 to leave such rows out" in message
     users = run(tmp_path / "out", path, products, "--columns", columns, "--unrated", "0")
     assert users["items"].sum() == (log["plays"] > 0).sum()

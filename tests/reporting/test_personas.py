@@ -169,10 +169,10 @@ def test_custom_playbook(tmp_path: Path) -> None:
         ("[words]\nitem = ''", r"\[words\] item: write one or a few words"),
         ('[words]\nitem = "a\\nb"', r"\[words\] item: write one or a few words"),
         (f"[words]\nitem = '{'x' * 41}'", "has more than 40 characters"),
-        (PERSONA + "limits = { activity = [0, 2] }", "limits may give activity and rating"),
-        (PERSONA + "limits = { activity = [1, 0] }", "limits may give activity and rating"),
-        (PERSONA + "limits = { taste = [0, 1] }", "limits may give activity and rating"),
-        (PERSONA + "limits = 5", "limits may give activity and rating"),
+        (PERSONA + "limits = { activity = [0, 2] }", "limits may give activity, rating and median"),
+        (PERSONA + "limits = { activity = [1, 0] }", "limits may give activity, rating and median"),
+        (PERSONA + "limits = { taste = [0, 1] }", "limits may give activity, rating and median"),
+        (PERSONA + "limits = 5", "limits may give activity, rating and median"),
         ("not = toml = at all", "can't be read as a playbook"),
         (PERSONA + PERSONA + EVERYONE, "two personas share a name: make each unique"),
         (PERSONA.replace("tagline", "tag") + EVERYONE, "'Us': missing or unknown: tag, tagline"),
@@ -253,19 +253,57 @@ def test_another_scale() -> None:
 
 def test_no_persona_whose_text_the_figures_contradict() -> None:
     """Few ratings that are all high are no sign of people who drift away."""
-    few, many = profile(0, 5, 0, 1.5), profile(1, 50, 10, 3)
-    playbook = personas.load_playbook()
+    few, many = profile(0, 6, 0, 1.5), profile(1, 50, 10, 3)
+    change = dataclasses.replace
     assert names([few, many]) == ["Quiet Viewers", "Premium Loyalists"]
-    happy = dataclasses.replace(few, mean_rating=4.7)
-    assert "Quiet Viewers" not in names([happy, many])
-    assert "Premium Loyalists" not in names([few, dataclasses.replace(many, items_per_user=5)])
-    # Rated lowest and most active: no happy habit, and only one of the two can be the most active.
-    sad = [dataclasses.replace(many, segment=i, mean_rating=0.8) for i in (0, 1)]
-    assert names(sad) == ["Other Viewers", "Quiet Viewers"] or "Other Viewers" in names(
-        [few, *(dataclasses.replace(p, items_per_user=60 + p.segment) for p in sad)] * 2
+    assert "Quiet Viewers" not in names([change(few, mean_rating=4.7), many])
+    # Nobody is the most active where another segment is as active, by what is shown.
+    same = change(many, items_per_user=6.04, median_items_per_user=3)
+    assert "Premium Loyalists" not in names([few, same])
+    # A mean that a few people make: most of the segment have as little as the others.
+    assert "Premium Loyalists" not in names([few, change(many, median_items_per_user=2)])
+    # Who rates everything low is no premium loyalist, however active.
+    assert names([few, change(many, mean_rating=0.9)]) == ["Quiet Viewers", "Other Viewers"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 300), st.integers(1, 300), st.floats(0.5, 5), st.integers(0, 20)),
+        min_size=2,
+        max_size=8,
     )
-    other = personas._fill_texts(playbook.other, "x", happy, KAGGLE_GENRES, "the fewest")
-    assert "contradict" in other.summary
+)
+def test_limits_hold_for_any_segments(figures: list[tuple[int, int, float, int]]) -> None:
+    playbook = personas.load_playbook()
+    profiles = [
+        dataclasses.replace(
+            profile(s, items, high), median_items_per_user=median, mean_rating=rating
+        )
+        for s, (items, median, rating, high) in enumerate(sorted(figures))
+    ]
+    limits = {prototype.name: prototype.limits for prototype in playbook.prototypes}
+    for name, segment in zip(names(profiles), profiles, strict=True):
+        persona = name.split(" (")[0]
+        if persona == "Other Viewers":
+            continue
+        activity, rating, median = limits[persona]
+        assert rating[0] <= (segment.mean_rating - 0.5) / 4.5 <= rating[1]
+        assert median[0] <= segment.median_items_per_user <= median[1]
+        for of in ("items_per_user", "median_items_per_user"):
+            own = getattr(segment, of)
+            below = sum(getattr(other, of) < own for other in profiles) / (len(profiles) - 1)
+            assert activity[0] <= below <= activity[1]
+
+
+def test_a_rank_that_the_median_contradicts() -> None:
+    few, many = profile(0, 5, 3), profile(1, 50, 3)
+    outlier = dataclasses.replace(many, median_items_per_user=2)
+    ranks = [personas._describe_activity(p, [few, outlier]) for p in (few, outlier)]
+    assert ranks == [f"the {which} of the 2 segments by the mean" for which in ("fewest", "most")]
+    shown_alike = dataclasses.replace(many, items_per_user=5.04)
+    assert (
+        personas._describe_activity(few, [few, shown_alike]) == "as many as in every other segment"
+    )
 
 
 def test_words_of_a_playbook(tmp_path: Path) -> None:
