@@ -74,7 +74,7 @@ def run_choose_k(
         with run.open_folder():
             catalogue = stages.load_catalogue(run)
             users = stages.aggregate_ratings(run, catalogue)
-            warnings = stages.collect_warnings(run, catalogue, users)
+            warnings = stages.collect_warnings(run, catalogue, users, run.layout.words)
             active = stages.select_active(run, users)
             X = stages.feature_matrix(run, active, len(catalogue.categories))
             search = stages.choose_k(run, X)

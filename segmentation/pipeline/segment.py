@@ -82,7 +82,8 @@ def run_segment(
             users = stages.aggregate_ratings(run, catalogue)
             if run.has_spare_memory(REQUIRED_MEMORY):
                 renderer.start()
-            warnings = stages.collect_warnings(run, catalogue, users)
+            words = playbook.choose_words(run.layout.words)
+            warnings = stages.collect_warnings(run, catalogue, users, words)
             X = stages.feature_matrix(run, users.blocks, len(catalogue.categories))
             active = stages.select_active(run, users)
             X_active = X

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from segmentation.pipeline.context import RunContext
     from segmentation.reporting.personas import Playbook
     from segmentation.reporting.profiles import Activity
-    from segmentation.schema import Catalogue, Persona, SegmentProfile, UserStatistics
+    from segmentation.schema import Catalogue, Persona, SegmentProfile, UserStatistics, Words
 
 #: Users from whom the figure takes its centres and outline, and some of whom it draws.
 FIGURE_USERS = 100_000
@@ -170,9 +170,11 @@ def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
         )
 
 
-def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUsers) -> list[str]:
+def collect_warnings(
+    run: RunContext, catalogue: Catalogue, users: AggregatedUsers, words: Words
+) -> list[str]:
     """Report what is odd about the data on the terminal, and return it for the manifest."""
-    layout, words, rows = run.layout, run.layout.words, users.rows
+    layout, rows = run.layout, users.rows
     warnings = []
     survey = user_blocks.survey_users(run.cluster.client, users.blocks)
     if survey.whole and survey.decimal and run.settings.ids == "auto":
@@ -199,7 +201,7 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUse
         )
         warnings.append(
             f"{without:,} of {n_items:,} {words.items} have no {words.category} that counts"
-            + (empty if survey.uncategorized else "")
+            + (empty if uncategorized >= 0.005 else "")
         )
     if layout.name == "kaggle" and run.settings.effective_join == "direct":
         warnings.append(catalogues.direct_join_warning(catalogue))
@@ -208,7 +210,7 @@ def collect_warnings(run: RunContext, catalogue: Catalogue, users: AggregatedUse
         if share > _UNMAPPED_WARNING:
             warnings.append(
                 f"{share:.1%} of the {words.ratings} are of {words.items} that the catalogue "
-                "lacks: check that it is complete and belongs to these ratings"
+                f"lacks: check that it is complete and belongs to these {words.ratings}"
             )
     warnings += catalogues.catalogue_warnings(catalogue)
     if layout.ignored_files:
