@@ -19,6 +19,8 @@ PAGE = "https://www.kaggle.com/datasets/rounakbanik/the-movies-dataset"
 
 CATALOGUE_FILES = ("movies_metadata.csv", "links.csv")
 DEFAULT_RATINGS = "ratings.csv"
+#: Rows of the files of this version.
+N_ROWS = {DEFAULT_RATINGS: 26_024_289, "ratings_small.csv": 100_004}
 
 _MANUAL_DOWNLOAD = "download it from {page} and set {data} to its folder"
 
@@ -50,6 +52,21 @@ def download(ratings: str | None = DEFAULT_RATINGS, *, quiet: bool = False) -> s
     for name in (*CATALOGUE_FILES, *([ratings] if ratings else [])):
         folder = os.path.dirname(_download_file(name))
     return folder
+
+
+def check_rows(path: str, n_rows: int) -> str | None:
+    """Return a warning if a downloaded file has another number of rows than Kaggle's.
+
+    Examples
+    --------
+    >>> check_rows("v7/ratings_small.csv", 100_004)
+    >>> print(check_rows("v7/ratings_small.csv", 99))
+    v7/ratings_small.csv: has 99 rows, and Kaggle's 100,004: delete it and run again
+    """
+    expected = N_ROWS.get(os.path.basename(path), n_rows)
+    if n_rows == expected:
+        return None
+    return f"{path}: has {n_rows:,} rows, and Kaggle's {expected:,}: delete it and run again"
 
 
 def _download_file(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.datasets import catalogue as catalogues
+from segmentation.datasets import kaggle
 from segmentation.errors import DataError
 from segmentation.features import aggregate, presets, user_blocks
 from segmentation.pipeline import assignments
@@ -212,6 +213,9 @@ def collect_warnings(
                 f"{share:.1%} of the {words.ratings} are of {words.items} that the catalogue "
                 f"lacks: check that it is complete and belongs to these {words.ratings}"
             )
+    if run.settings.data == "kaggle" and layout.ratings.startswith(layout.folder):
+        other_size = kaggle.check_rows(layout.ratings, rows["read"])
+        warnings += [other_size] if other_size else []
     warnings += catalogues.catalogue_warnings(catalogue)
     if layout.ignored_files:
         n_more = len(layout.ignored_files) - 1

@@ -177,6 +177,8 @@ def test_the_whole_job_from_kaggle(server: KaggleServer, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert (out / "report.html").exists()
     assert "Kaggle" in done.stderr
+    # The server's file is not the one of 26 million rows.
+    assert "ratings.csv: has 6 rows, and Kaggle's 26,024,289: delete it and run" in done.stderr
     again = subprocess.run(
         [sys.executable, "-m", "jobs.segment", "--data", "kaggle", "--ratings", "none.csv"],
         env={**os.environ},
