@@ -153,6 +153,12 @@ def add_form(parser: argparse.ArgumentParser) -> None:
         "--category-separator", metavar="TEXT", help="what separates categories, as in '|'"
     )
     group.add_argument(
+        "--category-weight",
+        metavar="COLUMN",
+        help="the column of weights in a table with one row per item and category: those below a "
+        "tenth of the item's largest don't count",
+    )
+    group.add_argument(
         "--top-categories",
         type=int,
         metavar="N",
@@ -216,6 +222,7 @@ def parse_form(arguments: argparse.Namespace) -> dict[str, Any]:
         "item": arguments.item,
         "category": arguments.category,
         "category_separator": arguments.category_separator,
+        "category_weight": arguments.category_weight,
         "top_categories": arguments.top_categories,
     }
 

@@ -9,7 +9,8 @@ remains available, with a warning.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ _ITEM_CATEGORIES = (
 )
 #: Columns that may hold an item's title, in the order of preference.
 _TITLES = ("title", "name", "book_title", "item_name", "product_title")
+#: Where categories have weights, those below this share of an item's largest weight don't count.
+_MIN_WEIGHT = 0.1
 #: What a column of flags may hold besides numbers.
 _TRUE = frozenset(("true", "yes", "t", "y", "x"))
 _FALSE = frozenset(("", "false", "no", "f", "n", "nan", "na", "n/a", "null", "none", "-"))
@@ -325,7 +328,9 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
     is_wide = options.category not in header and "," in options.category
     names = [name.strip() for name in options.category.split(",")] if is_wide else []
     columns = [options.item, *(names or [options.category])]
+    columns += [options.weight] if options.weight else []
     item, *places = _find_columns(path, header, columns)
+    weights: dict[tuple[str, str], dict[str, float]] = {}
     title = next((header.index(name) for name in _TITLES if name in header), item)
     for number, record in enumerate(records, 1 if options.is_numbered else 2):
         if not _fits(record, header):
@@ -337,8 +342,26 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
             place = f"{path}, record {number}"
             fields = tuple(name for name, i in flags if _parse_flag(record[i], name, place))
             yield record[item], record[title], fields
+        elif options.weight:
+            category, weight = (record[i] for i in places)
+            by_category = weights.setdefault((record[item], record[title]), defaultdict(float))
+            by_category[category] += _parse_weight(weight, f"{path}, record {number}")
         else:
             yield record[item], record[title], (record[places[0]],)
+    for (item_id, name), by_category in weights.items():
+        least = _MIN_WEIGHT * max(by_category.values())
+        kept = (category for category, weight in by_category.items() if weight >= least > 0)
+        yield item_id, name, tuple(kept)
+
+
+def _parse_weight(field: str, place: str) -> float:
+    try:
+        weight = float(field.replace(",", "."))
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise DataError(f"{place}: the weight {field[:40]!r} is no number from 0 on; fix it")
+    return weight
 
 
 def _parse_flag(field: str, name: str, place: str) -> bool:

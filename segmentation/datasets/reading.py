@@ -93,6 +93,8 @@ class CatalogueOptions:
         The characters between two categories of one item; None for what is recognized.
     top
         Keep only so many categories, those of the most items; None keeps all.
+    weight
+        The column of weights in a table with one row per item and category.
     """
 
     path: str
@@ -100,6 +102,7 @@ class CatalogueOptions:
     category: str
     separator: str | None = None
     top: int | None = None
+    weight: str | None = None
 
     @property
     def is_numbered(self) -> bool:

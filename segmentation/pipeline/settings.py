@@ -26,7 +26,7 @@ COMPARED_K = 5
 _FORM = {
     *("columns", "separator", "decimal", "encoding", "has_header", "scale", "unrated", "ids"),
     "implicit",
-    *("item", "category", "category_separator", "top_categories"),
+    *("item", "category", "category_separator", "category_weight", "top_categories"),
 }
 _RATINGS = {"join", "max_rejected", "deduplicate", *_FORM}
 _SEARCH = {*_RATINGS, "preset", "seed", "k_range", "min_ratings"}
@@ -72,7 +72,7 @@ class Settings:
         what is recognized.
     scale, unrated, ids, implicit
         How ratings and ids are read, see there.
-    catalogue, item, category, category_separator, top_categories
+    catalogue, item, category, category_separator, category_weight, top_categories
         An own table of items, see :class:`segmentation.datasets.reading.CatalogueOptions`.
     partition_bytes, memory_limit
         Bytes per partition and for the whole run; None leaves them to the memory budget. Results
@@ -108,6 +108,7 @@ class Settings:
     item: str | None = None
     category: str | None = None
     category_separator: str | None = None
+    category_weight: str | None = None
     top_categories: int | None = None
     partition_bytes: int | None = None
     memory_limit: int | None = None
@@ -221,10 +222,12 @@ class Settings:
                 "item",
                 "category",
             )
-        if not any(table) and (self.category_separator or self.top_categories):
+        details = (self.category_separator, self.category_weight, self.top_categories)
+        if not any(table) and any(details):
             raise UsageError(
-                "{category_separator} and {top_categories} need {catalogue}",
+                "{category_separator}, {category_weight} and {top_categories} need {catalogue}",
                 "category_separator",
+                "category_weight",
                 "top_categories",
                 "catalogue",
             )
@@ -245,7 +248,12 @@ class Settings:
         if self.catalogue is None or self.item is None or self.category is None:
             return None
         return CatalogueOptions(
-            self.catalogue, self.item, self.category, self.category_separator, self.top_categories
+            self.catalogue,
+            self.item,
+            self.category,
+            self.category_separator,
+            self.top_categories,
+            self.category_weight,
         )
 
     @property

@@ -709,3 +709,36 @@ def test_a_compressed_catalogue(tmp_path: Path, compress) -> None:
     (tmp_path / "items.csv.z").write_bytes(compress(MOVIES.encode()))
     options = ["--catalogue", str(tmp_path / "items.csv.z"), "--item", "movieId"]
     check(tmp_path / "log.csv", tmp_path / "out", *options, "--category", "genres")
+
+
+def test_weights_of_categories(tmp_path: Path, capsys) -> None:
+    """Tags that few people gave an item don't count; several rows of a tag are added."""
+    tags = {101: {"Drama": 9, "Crime": 1, "Polka": 0.5}, 104: {"Crime": 2}, 107: {"Polka": 0}}
+    rows = [(m, name, weight) for m, by in tags.items() for name, weight in by.items()]
+    rows += [(101, "Drama", 1), (110, "Comedy", 3), (110, "Polka", 0.2), (110, "Polka", 0.2)]
+    table = "movieId,tag,n\n" + "".join(f"{m},{name},{weight}\n" for m, name, weight in rows)
+    (tmp_path / "items.csv").write_text(table)
+    place = str(tmp_path / "items.csv")
+    options = CatalogueOptions(place, "movieId", "tag", weight="n")
+    catalogue = load_catalogue(detect_layout(str(tmp_path), place, catalogue=options))
+    found = {
+        int(movie): {catalogue.categories[code] for code in catalogue.codes[start:stop]}
+        for movie, start, stop in zip(
+            catalogue.item_ids, catalogue.offsets[:-1], catalogue.offsets[1:], strict=True
+        )
+    }
+    # 110: Polka has 0.4 of 3, which is more than a tenth.
+    assert found == {101: {"Drama", "Crime"}, 104: {"Crime"}, 107: set(), 110: {"Comedy", "Polka"}}
+    weight = ("--category", "tag", "--category-weight", "n")
+    assert run(tmp_path, text_of(), *weight, table=table) == 0
+    capsys.readouterr()
+    for bad in ("x", "-1", "nan", "inf"):
+        assert (
+            run(tmp_path, text_of(), *weight, "--overwrite", table=f"{table}113,Drama,{bad}\n") == 3
+        )
+        message = f"items.csv, record 11: the weight {bad!r} is no number from 0 on"
+        assert message in capsys.readouterr().err
+    assert (
+        segment.main(["--data", "x", "--category-weight", "n", "--out", str(tmp_path / "o")]) == 2
+    )
+    assert "--category-weight" in capsys.readouterr().err
