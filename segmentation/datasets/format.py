@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from segmentation.datasets.reading import ReadingOptions
 from segmentation.schema import COUNT_SCALE, ITEM, RATING, USER
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class RatingsFormat:
         The names of the columns in a Parquet file, if they are not ``columns``.
     has_datetime_timestamps
         Whether timestamps are dates or datetimes, which are read as microseconds.
+    reading
+        What the user says about the ratings.
     version
         The version of the file that tasks must read; empty for any.
 
@@ -105,6 +108,7 @@ class RatingsFormat:
     is_cut: bool = False
     source_columns: tuple[str, ...] = ()
     has_datetime_timestamps: bool = False
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
     version: str = ""
 
     @property

@@ -104,6 +104,7 @@ def probe_files(
             file,
             string_columns=tuple(sorted(string_columns)),
             allow_padding=id_kind == "integer",
+            reading=layout.reading,
             version=versions.get(file.path, ""),
         )
         for file in files

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from segmentation.datasets.csv_reader import split_line
 from segmentation.datasets.identifiers import IS_TEXT, IS_TOO_LARGE, LEADING_ZEROS
+from segmentation.datasets.reading import ROLES
 from segmentation.redaction import redact
 from segmentation.schema import ITEM, RATING, USER
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from segmentation.datasets.format import RatingsFormat
+    from segmentation.datasets.reading import ReadingOptions
     from segmentation.schema import RejectedRow
 
 #: Number of rejected rows that are looked at.
@@ -75,6 +77,23 @@ def find_cause(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) -> C
             ("ids",),
         )
     return next((cause for end, cause in _CAUSES.items() if end in reason), None)
+
+
+def label_column(reason: str, reading: ReadingOptions) -> str:
+    """Return a reason with the user's name for the column that it begins with.
+
+    Examples
+    --------
+    >>> from segmentation.datasets.reading import ReadingOptions
+    >>> label_column("userId is empty", ReadingOptions({"user": "who", "item": "what"}))
+    'who is empty'
+    """
+    for role, label in reading.columns.items():
+        name = ROLES[role]
+        if reason.startswith(f"{name} "):
+            shown = f"column {label}" if label.isdigit() else label
+            return shown + reason.removeprefix(name)
+    return reason
 
 
 def find_odd_id(rows: Sequence[RejectedRow]) -> RejectedRow | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from segmentation.datasets.format import MAX_LISTED_REJECTS
 from segmentation.errors import DataError
-from segmentation.features.reject_causes import find_cause, find_odd_id, id_in_row
+from segmentation.features.reject_causes import find_cause, find_odd_id, id_in_row, label_column
 from segmentation.schema import TIMESTAMP, RejectedRow
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ class RowCounts:
                 "ids as they are written, or {ids} integer to read numbers and reject the rest",
                 "ids",
                 place=f"{row.file}, line {row.line:,}",
-                reason=row.reason.replace(" ", f" {_shorten(id_in_row(row, files))!r} ", 1),
+                reason=label_column(
+                    row.reason.replace(" ", f" {_shorten(id_in_row(row, files))!r} ", 1),
+                    files[0].reading,
+                ),
             )
 
     def check_rejected(
@@ -150,7 +153,7 @@ class RowCounts:
             share=self.n_rejected / self.read,
             limit=max_rejected,
             place=f"line {first.line}" + ("" if first.file == path else f" of {first.file}"),
-            reason=first.reason,
+            reason=label_column(first.reason, files[0].reading) if files else first.reason,
             text=_shorten(first.text),
         )
 

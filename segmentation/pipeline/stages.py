@@ -18,6 +18,7 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import kaggle
 from segmentation.errors import DataError
 from segmentation.features import aggregate, presets, user_blocks
+from segmentation.features.reject_causes import label_column
 from segmentation.pipeline import assignments
 from segmentation.pipeline.context import RESUMABLE_FILES, USER_STATISTICS
 from segmentation.reporting import k_selection, percentiles, personas, profiles
@@ -161,7 +162,9 @@ def _imports_in_background() -> Iterator[None]:
 
 def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
     """Write the rejected rows, if any, with their place and reason."""
-    if rows := counts.listed:
+    reading = run.layout.reading
+    rows = [row._replace(reason=label_column(row.reason, reading)) for row in counts.listed]
+    if rows:
         path = run.folder.result_path("rejected/ratings.csv")
         atomic.write_csv(path, ("file", "line", "reason", "text"), rows)
     if counts.unlisted:

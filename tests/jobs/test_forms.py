@@ -643,6 +643,21 @@ def test_flags_in_any_form(tmp_path: Path, true: str, false: str) -> None:
             (),
             "ids have leading zeros, and those of the catalogue have none: pass --ids integer",
         ),
+        (
+            text_of(header=("who", "what", "stars", "when")) + "A5,101,4.0,1\n",
+            ("--columns", "user=who,item=what,rating=stars"),
+            "who 'A5' is text, and the ids before are numbers",
+        ),
+        (
+            text_of(header=()) + "A5,101,4.0,1\n",
+            ("--no-header", "--columns", "user=1,item=2,rating=3"),
+            "column 1 'A5' is text, and the ids before are numbers",
+        ),
+        (
+            text_of(header=("who", "what", "stars", "when")),
+            ("--columns", "user=who,item=what,rating=stars", "--scale", "1:3"),
+            "the first is line 2: stars is outside 1 to 3",
+        ),
         (text_of(), ("--encoding", "utf-16"), "is not in utf-16 at byte 1,178: set --encoding"),
     ],
 )
@@ -653,6 +668,14 @@ def test_what_can_not_be_meant(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "out/run.json").exists()
+
+
+def test_rejected_rows_name_the_columns_of_the_log(tmp_path: Path) -> None:
+    log = text_of(header=("who", "what", "stars", "when")) + "7,101,five,1\n"
+    columns = ("--columns", "user=who,item=what,rating=stars", "--max-rejected", "0.1")
+    assert run(tmp_path, log, *columns) == 0
+    rejected = pd.read_csv(tmp_path / "out/rejected/ratings.csv")
+    assert rejected["reason"].tolist() == ["stars is not a number"]
 
 
 def test_the_advice_helps(tmp_path: Path, capsys) -> None:
