@@ -176,7 +176,7 @@ def test_identical_users(tmp_path: Path, capsys) -> None:
     (data / "ratings.csv").write_text("\n".join(rows) + "\n")
     out = tmp_path / "out"
     assert choose_k.main(["--data", str(data), "--out", str(out), "--quiet"]) == 3
-    warning, line = capsys.readouterr().err.splitlines()
+    warning, _, line = capsys.readouterr().err.splitlines()
     assert warning.startswith("  warning: 100% of the users have a single rating, which says")
     assert line == (
         "error: 2 distinct users for --k-range 2-10: there is nothing to choose from: "

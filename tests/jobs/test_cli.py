@@ -252,7 +252,8 @@ def test_output_into_a_closed_pipe(tmp_path: Path) -> None:
     done = command("bash", "-c", line)
     assert done.returncode == 0
     # Even --quiet shows that the tiny catalogue lacks a movie, and that the audience is tiny.
-    first, second = done.stderr.splitlines()
+    empty, first, second = done.stderr.splitlines()
+    assert empty.startswith("  warning: 1 of 3 movies have no genre that counts")
     assert first.startswith("  warning: 16.7% of the ratings are of movies")
     assert second.startswith("  warning: fewer than 10 users in segments 0 (1), 1 (1): ")
 

@@ -39,7 +39,7 @@ def test_comes_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(format=99), "has format 99, and this program reads format 2"),
+        (lambda v: v.update(format=99), "has format 99, and this program reads format 3"),
         (lambda v: v.pop("segments"), "is damaged"),
         (lambda v: v["segments"][0].update(center="x"), "is damaged"),
     ],
