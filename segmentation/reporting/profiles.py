@@ -75,13 +75,10 @@ class RatingCounts(NamedTuple):
 
 def count_ratings(items: NDArray[np.integer[Any]], labels: NDArray[np.int32]) -> RatingCounts:
     """Count the users of one block by segment and number of ratings, both of shape (n_users,)."""
-    return merge_rating_counts(
-        [
-            RatingCounts(
-                labels.astype(np.int64), items.astype(np.int64), np.ones(len(labels), np.int64)
-            )
-        ]
-    )
+    ratings = items.astype(np.int64)
+    n_values = int(ratings.max(initial=0)) + 1
+    pairs, users = np.unique(labels * n_values + ratings, return_counts=True)
+    return RatingCounts(*np.divmod(pairs, n_values), users)
 
 
 def merge_rating_counts(parts: Sequence[RatingCounts]) -> RatingCounts:
