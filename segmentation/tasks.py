@@ -52,9 +52,11 @@ def map_tasks(
 def submit_value(client: Client, name: str, value: Any) -> Future:
     """Put a value on the cluster as the result of a task, which is run again where it is lost.
 
-    ``Client.scatter`` would keep it only as long as the worker that holds it.
+    ``Client.scatter`` would keep it only as long as the worker that holds it. Dask warns of such
+    values from 10 MB on.
     """
-    return client.submit(_identity, value, key=f"{name}-{uuid.uuid4().hex[:8]}")
+    with set_dask_config({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
+        return client.submit(_identity, value, key=f"{name}-{uuid.uuid4().hex[:8]}")
 
 
 def _identity(value: _T) -> _T:

@@ -1,4 +1,4 @@
-"""Dask's configuration is restored, however blocks in threads overlap."""
+"""Dask's configuration is restored, however blocks in threads overlap; large values are sent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import itertools
 from contextlib import ExitStack
 
 import dask
+import numpy as np
 import pytest
+from distributed import Client
 
-from segmentation.tasks import set_dask_config
+from segmentation.tasks import set_dask_config, submit_value
 
 KEYS = ("test-only.present", "test-only.sub.absent", "absent")
 
@@ -34,3 +36,9 @@ def test_a_value_of_the_caller_within_a_block_stays_elsewhere() -> None:
         assert dask.config.get("test-only.a") == 1
         assert dask.config.get("test-only.b") == 2
     assert dask.config.get("test-only.a", None) is None
+
+
+def test_large_values_are_sent_without_a_warning(client: Client) -> None:
+    """Dask would warn on stderr of what the user can't change; here a warning is an error."""
+    value = np.arange(3_000_000)
+    assert submit_value(client, "large", value).result()[-1] == len(value) - 1

@@ -12,7 +12,7 @@ from segmentation.features import user_statistics
 from segmentation.features.sketches import block_boundaries
 from segmentation.schema import USER, UserStatistics
 from segmentation.storage import parquet
-from segmentation.tasks import map_tasks, set_dask_config, submit_value
+from segmentation.tasks import map_tasks, submit_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,8 +200,7 @@ def load_blocks(
     if shared:
         statistics = map_tasks(client, "load", read_statistics, paths)
     else:
-        with set_dask_config({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
-            statistics = [submit_value(client, "load", read_statistics(part)) for part in paths]
+        statistics = [submit_value(client, "load", read_statistics(part)) for part in paths]
     return UserBlocks(statistics, list(sizes))
 
 
