@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,9 +49,11 @@ _ITEM_CATEGORIES = (
 _TITLES = ("title", "name", "book_title", "item_name", "product_title")
 #: Where categories have weights, those below this share of an item's largest weight don't count.
 _MIN_WEIGHT = 0.1
+#: A number with commas between its thousands.
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+")
 #: What a column of flags may hold besides numbers.
-_TRUE = frozenset(("true", "yes", "t", "y", "x"))
-_FALSE = frozenset(("", "false", "no", "f", "n", "nan", "na", "n/a", "null", "none", "-"))
+_TRUE = frozenset(("true", "yes", "t", "y", "x", "on"))
+_FALSE = frozenset(("", "false", "no", "f", "n", "off", "nan", "na", "n/a", "null", "none", "-"))
 #: Keys of :attr:`Catalogue.notes`; Kaggle's layout and its links file add more.
 _NOTES = (
     "records",
@@ -67,6 +70,12 @@ _WARNINGS = {
     "malformed_set_aside": "malformed catalogue records were skipped",
     "links_malformed": "malformed records of the links file were skipped",
 }
+
+
+class _Name(str):
+    """The name of a category as it is, from a column of flags."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -330,7 +339,15 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
     columns = [options.item, *(names or [options.category])]
     columns += [options.weight] if options.weight else []
     item, *places = _find_columns(path, header, columns)
-    weights: dict[tuple[str, str], dict[str, float]] = {}
+    weights: dict[str, dict[str, float]] = {}
+    titles: dict[str, str] = {}
+    if is_wide and options.weight:
+        raise DataError(
+            "{path}: {category_weight} is for a table with one row per item and category; leave it "
+            "out for columns of flags",
+            "category_weight",
+            path=path,
+        )
     title = next((header.index(name) for name in _TITLES if name in header), item)
     for number, record in enumerate(records, 1 if options.is_numbered else 2):
         if not _fits(record, header):
@@ -340,21 +357,24 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
         if is_wide:
             flags = zip(names, places, strict=True)
             place = f"{path}, record {number}"
-            fields = tuple(name for name, i in flags if _parse_flag(record[i], name, place))
+            fields = tuple(_Name(name) for name, i in flags if _parse_flag(record[i], name, place))
             yield record[item], record[title], fields
         elif options.weight:
             category, weight = (record[i] for i in places)
-            by_category = weights.setdefault((record[item], record[title]), defaultdict(float))
+            titles.setdefault(record[item], record[title])
+            by_category = weights.setdefault(record[item], defaultdict(float))
             by_category[category] += _parse_weight(weight, f"{path}, record {number}")
         else:
             yield record[item], record[title], (record[places[0]],)
-    for (item_id, name), by_category in weights.items():
+    for item_id, by_category in weights.items():
         least = _MIN_WEIGHT * max(by_category.values())
         kept = (category for category, weight in by_category.items() if weight >= least > 0)
-        yield item_id, name, tuple(kept)
+        yield item_id, titles[item_id], tuple(kept)
 
 
 def _parse_weight(field: str, place: str) -> float:
+    if _THOUSANDS.fullmatch(field.strip()):
+        field = field.replace(",", "")
     try:
         weight = float(field.replace(",", "."))
     except ValueError:
@@ -370,12 +390,15 @@ def _parse_flag(field: str, name: str, place: str) -> bool:
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     try:
-        return float(text.replace(",", ".")) != 0
+        value = float(text.replace(",", "."))
     except ValueError:
+        value = math.nan
+    if not value >= 0:
         raise DataError(
             f"{place}: column {name} holds {field[:40]!r}, which is neither true nor false; write "
             "1 or 0"
-        ) from None
+        )
+    return value > 0
 
 
 def _check_lines(path: str, number: int, fields: Sequence[str]) -> None:
@@ -418,10 +441,16 @@ def _iterate_flags(
 
 def _find_columns(path: str, header: Sequence[str], names: Sequence[str]) -> list[int]:
     missing = [name for name in names if name not in header]
+    if missing and names[0].isdigit():
+        raise DataError(
+            f"{path}: no column {' and no '.join(missing)}; its {len(header)} columns are numbered "
+            "from 1"
+        )
     if missing:
         raise DataError(
             f"{path}, line 1: no column {' and no '.join(missing)} (it reads "
             f"{', '.join(header)[:80]!r}); the header must name {', '.join(names)}"
+            + ("; without a header, number the columns" if any(map(str.isdigit, header)) else "")
         )
     return [list(header).index(name) for name in names]
 
@@ -482,7 +511,9 @@ def _build_catalogue(
     np.cumsum([len(row) for row in coded], out=offsets[1:])
     if not offsets[-1]:
         raise DataError(
-            f"{layout.items}: no item has a readable category; fix its column of categories"
+            f"{layout.items}: no item has a readable category"
+            + (" with a weight above 0" if layout.catalogue and layout.catalogue.weight else "")
+            + "; fix its column of categories"
         )
     return Catalogue(
         np.array(item_ids, np.int64 if isinstance(item_ids[0], int) else np.bytes_),
@@ -505,10 +536,12 @@ def _parse_categories(
         If too many fields can't be read.
     """
     texts = {text for item in items for text in item.fields}
+    names = {text for text in texts if isinstance(text, _Name)}
+    texts -= names
     separator = layout.catalogue.separator if layout.catalogue else None
     form = categories.recognize_form(texts, separator, layout.categories)
     notes["categories_unsplit"] = categories.count_unsplit(texts, form)
-    parsed: dict[str, list[str]] = {}
+    parsed: dict[str, list[str]] = {name: [name] for name in names}
     unreadable: set[str] = set()
     for text in sorted(texts):
         try:

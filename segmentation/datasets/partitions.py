@@ -55,6 +55,8 @@ _OVERREAD_BYTES = 4096
 #: Buffers for reuse: allocating new memory takes several times as long as reading into it.
 _buffers: list[bytearray] = []
 _PARQUET_MAGIC = b"PAR1"
+#: A number with commas between its thousands.
+_THOUSANDS = re.compile(rb"[1-9][0-9]{0,2}(,[0-9]{3})+")
 
 
 class Fragment(NamedTuple):
@@ -307,7 +309,17 @@ def _has_decimal_commas(
         return options.decimal == ","
     if not file.has_ratings:
         return False
-    return has_decimal_commas([row[file.positions[2]] for row in rows])
+    fields = [row[file.positions[2]].strip() for row in rows]
+    marked = [field for field in fields if b"," in field]
+    if file.has_counts and marked and all(map(_THOUSANDS.fullmatch, marked)):
+        raise DataError(
+            "{path}: counts such as {count!r} may have commas between thousands: write them "
+            "without, or set {decimal} to , if it is a decimal mark",
+            "decimal",
+            path=file.path,
+            count=marked[0].decode("utf-8", "replace"),
+        )
+    return has_decimal_commas(fields)
 
 
 def _has_datetimes(columns: tuple[str, ...], rows: Sequence[Sequence[bytes]]) -> bool:

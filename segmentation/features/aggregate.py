@@ -436,8 +436,8 @@ def _require_timestamps(files: Sequence[RatingsFormat]) -> None:
         if TIMESTAMP not in file.columns:
             raise DataError(
                 "{path}: has no column {column}, which {deduplicate} needs to find the latest "
-                "rating: add it, or leave {deduplicate} out",
-                "deduplicate",
+                "rating: add it, name it with {columns} time=NAME, or leave {deduplicate} out",
+                *("deduplicate", "columns"),
                 path=file.path,
                 column=TIMESTAMP,
             )

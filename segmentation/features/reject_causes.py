@@ -32,7 +32,14 @@ class Cause(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
+_EMPTY_RATINGS = Cause("their field for it is empty: fill it in, or leave such rows out")
+#: The end of a reason → its cause. The first match counts.
 _CAUSES = {
+    f"{ITEM} {LEADING_ZEROS}": Cause(
+        "ids have leading zeros, and those of the catalogue have none: pass {ids} integer to drop "
+        "them",
+        ("ids",),
+    ),
     IS_TEXT: Cause(
         "ids are text: pass {ids} text to keep them as they are written",
         ("ids",),
@@ -70,12 +77,10 @@ def find_cause(rows: Sequence[RejectedRow], files: Sequence[RatingsFormat]) -> C
             f"they have {match[1]} fields, and the file has {match[2]} columns: write the same "
             "columns in each row, or put fields that hold a separator in quotes"
         )
-    if reason == f"{ITEM} {LEADING_ZEROS}":
-        return Cause(
-            "ids have leading zeros, and those of the catalogue have none: pass {ids} integer to "
-            "drop them",
-            ("ids",),
-        )
+    if reason == f"{RATING} is not a number":
+        by_path = _by_path(files)
+        fields = {_get_field(row, by_path, RATING) for row in rows if row.reason == reason}
+        return _EMPTY_RATINGS if fields == {""} else None
     return next((cause for end, cause in _CAUSES.items() if end in reason), None)
 
 

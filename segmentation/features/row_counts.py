@@ -98,6 +98,13 @@ class RowCounts:
             If one was.
         """
         row = find_odd_id(self.rejected)
+        if row is not None and row.line == 1 and not files[0].reading.text.has_header:
+            raise DataError(
+                "{place}, line 1: looks like a header (it reads {text!r}): leave out {no_header}",
+                "no_header",
+                place=row.file,
+                text=_shorten(row.text),
+            )
         if row is not None:
             raise DataError(
                 "{place}: {reason}, and the ids before are numbers: pass {ids} text to keep all "

@@ -42,6 +42,9 @@ _REUSE_COST = 0.02
 #: than all lower ones together.
 _EXTRA_COST, _CONTRADICTION_COST = 1_000.0, 1e6
 
+#: Largest number of a prototype's traits.
+_MAX_TRAIT = 1e9
+
 #: Most characters of a word, of a persona's name, and of another text.
 _MAX_WORD, _MAX_NAME, _MAX_TEXT = 40, 60, 5_000
 
@@ -80,7 +83,9 @@ class Playbook:
 
     def choose_words(self, words: Words) -> Words:
         """Return a layout's words, replaced by those that the playbook has."""
-        return replace(words, **self.words)
+        # Without ratings there is nothing to count in a unit.
+        changes = {k: v for k, v in self.words.items() if k != "unit" or words.has_ratings}
+        return replace(words, **changes)
 
 
 def load_playbook(path: str | Path | None = None, *, films: bool = True) -> Playbook:
@@ -232,18 +237,25 @@ def _parse_traits(traits: Any, where: str) -> tuple[float, float, float]:
         raise UsageError(
             f"{where}: recognised_by needs the numbers {', '.join(_TRAITS)} alone"
         ) from None
-    if not (items > 0 and all(map(math.isfinite, (items, share, satisfaction)))):
+    if not (items > 0 and all(abs(trait) <= _MAX_TRAIT for trait in (items, share, satisfaction))):
         raise UsageError(f"{where}: recognised_by needs finite numbers, and items_per_user above 0")
     return items, share, satisfaction
+
+
+def _to_number(value: object) -> float:
+    """Return a number; raise TypeError for text and truth values."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
 
 
 def _parse_limits(limits: Any, where: str) -> tuple[tuple[float, float], ...]:
     """Return the limits in the order of ``_LIMITS``."""
     try:
-        pairs = {name: (float(low), float(high)) for name, (low, high) in limits.items()}
+        pairs = {name: (_to_number(low), _to_number(high)) for name, (low, high) in limits.items()}
         if not all(0 <= low <= high <= _LIMITS[name] for name, (low, high) in pairs.items()):
             raise ValueError
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise UsageError(
             f"{where}: limits may give {join_names([*_LIMITS])}, each as the lowest and the "
             "highest value; activity and rating go from 0 to 1"

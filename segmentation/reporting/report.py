@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segmentation.reporting.figures import segment_color
 from segmentation.reporting.text import format_table
-from segmentation.reporting.wording import capitalize, make_phrases
+from segmentation.reporting.wording import capitalize, format_number, make_phrases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,7 +122,7 @@ def format_segment_table(
                 f"{profile.users:,}",
                 f"{profile.share:.1%}",
                 f"{profile.items_per_user:,.1f}",
-                f"{profile.median_items_per_user:,.0f}",
+                format_number(profile.median_items_per_user),
                 *([f"{profile.mean_rating:.2f}"] if words.has_ratings else []),
                 f"{len(high)} of {len(categories)}"
                 + (f": {', '.join(high[:_SHOWN_ON_TERMINAL])}" if high else "")
@@ -169,7 +169,7 @@ def _build_segment_rows(
                 "users": f"{profile.users:,}",
                 "share": f"{profile.share:.1%}",
                 "ratings": f"{profile.items_per_user:,.1f}",
-                "median": f"{profile.median_items_per_user:,.0f}",
+                "median": format_number(profile.median_items_per_user),
                 "rating": f"{profile.mean_rating:.2f}",
                 "high": high[:_SHOWN_ON_CARD],
                 "high_rest": max(0, len(high) - _SHOWN_ON_CARD),

@@ -127,16 +127,16 @@ def capitalize(text: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """Return a number per user, with a decimal place if it is small.
+    """Return a number per user, with a decimal place if it is not whole.
 
     Examples
     --------
-    >>> format_number(3.14), format_number(1234.5)
+    >>> format_number(3.14), format_number(1234.0)
     ('3.1', '1,234')
     """
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def round_number(value: float) -> float:
     """Return the number that :func:`format_number` shows."""
-    return float(format_number(value).replace(",", ""))
+    return round(value, 1)

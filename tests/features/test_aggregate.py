@@ -160,7 +160,7 @@ def test_deduplication_needs_timestamps(plain_client: Client, tmp_path: Path) ->
         aggregate_ratings(plain_client, layout, movies, deduplicate=True)
     assert str(caught.value) == (
         f"{folder}/ratings.csv: has no column timestamp, which deduplicate needs to find the "
-        "latest rating: add it, or leave deduplicate out"
+        "latest rating: add it, name it with columns time=NAME, or leave deduplicate out"
     )
 
 

@@ -218,7 +218,8 @@ def test_without_timestamps(tmp_path: Path, capsys) -> None:
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         f"error: {folder}/ratings.csv: has no column timestamp, which --deduplicate needs to "
-        "find the latest rating: add it, or leave --deduplicate out"
+        "find the latest rating: add it, "
+        "name it with --columns time=NAME, or leave --deduplicate out"
     )
 
 

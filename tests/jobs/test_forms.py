@@ -765,3 +765,58 @@ def test_weights_of_categories(tmp_path: Path, capsys) -> None:
         segment.main(["--data", "x", "--category-weight", "n", "--out", str(tmp_path / "o")]) == 2
     )
     assert "--category-weight" in capsys.readouterr().err
+
+
+def test_weights_whatever_the_columns_are_called(tmp_path: Path) -> None:
+    """A column that could hold titles beside the weights, and commas between thousands."""
+    table = 'movieId,name,n\n101,Drama,"1,000"\n101,Polka,50\n104,Crime,150\n'
+    (tmp_path / "items.csv").write_text(table)
+    place = str(tmp_path / "items.csv")
+    options = CatalogueOptions(place, "movieId", "name", weight="n")
+    catalogue = load_catalogue(detect_layout(str(tmp_path), place, catalogue=options))
+    assert catalogue.categories == ("Crime", "Drama")
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (
+            "movieId,A,B\n101,1,-1\n",
+            ("--category", "A,B"),
+            "record 2: column B holds '-1', which is neither true nor false; write 1 or 0",
+        ),
+        (
+            "movieId,A,B,n\n101,1,1,5\n",
+            ("--category", "A,B", "--category-weight", "n"),
+            "--category-weight is for a table with one row per item and category",
+        ),
+        (
+            "movieId,tag,n\n101,A,0\n",
+            ("--category", "tag", "--category-weight", "n"),
+            "no item has a readable category with a weight above 0",
+        ),
+        ("101,A\n104,B\n", ("--item", "1", "--category", "3"), "no column 3; its 2 columns are"),
+        ("101,A\n104,B\n", ("--category", "tag"), "without a header, number the columns"),
+    ],
+)
+def test_tables_that_can_not_be_meant(
+    tmp_path: Path, table: str, options: tuple[str, ...], message: str, capsys
+) -> None:
+    assert run(tmp_path, text_of(), *options, table=table) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_flags_keep_their_names(tmp_path: Path) -> None:
+    table = "movieId,Unknown,[Rock],R&B/Soul\n" + "".join(f"{m},1,on,0\n" for m in GENRES)
+    assert run(tmp_path, text_of(), "--category", "Unknown,[Rock],R&B/Soul", table=table) == 0
+    users = pd.read_parquet(tmp_path / "out/assignments.parquet")
+    assert users["Unknown"].notna().all()
+    assert users["[Rock]"].notna().all()
+
+
+def test_empty_ratings_are_called_so(tmp_path: Path, capsys) -> None:
+    log = text_of(form=lambda r: [*map(str, r[:2]), "" if r[1] == 101 else str(r[2]), str(r[3])])
+    assert run(tmp_path, log) == 3
+    message = capsys.readouterr().err
+    assert "their field for it is empty: fill it in, or leave such rows out" in message

@@ -188,3 +188,20 @@ def test_counts_of_nothing(tmp_path: Path, products: Path, form: str, capsys) ->
     assert "counts are above 0, and these are 0: pass --unrated 0 to leave such rows out" in message
     users = run(tmp_path / "out", path, products, "--columns", columns, "--unrated", "0")
     assert users["items"].sum() == (log["plays"] > 0).sum()
+
+
+def test_counts_with_commas_between_thousands(tmp_path: Path, products: Path, capsys) -> None:
+    log = LOG.assign(plays=[f"{count:,}" for count in LOG["plays"]])
+    log.to_csv(tmp_path / "log.csv", index=False)
+    columns = ["--columns", "user=member,item=product,rating=plays"]
+    table = ["--catalogue", str(products), "--item", "product", "--category", "department"]
+    arguments = ["--data", str(tmp_path / "log.csv"), "--out", str(tmp_path / "out"), "--implicit"]
+    assert segment.main([*arguments, *columns, *table]) == 3
+    assert "may have commas between thousands: write them without" in capsys.readouterr().err
+
+
+def test_a_unit_is_for_ratings(tmp_path: Path, products: Path, capsys) -> None:
+    log, options = write_log(tmp_path, "plain")
+    (tmp_path / "words.toml").write_text(WORDS + 'unit = "plays"\n')
+    run(tmp_path / "out", log, products, *options, "--playbook", str(tmp_path / "words.toml"))
+    assert "departments of ≥ 56%" in capsys.readouterr().out

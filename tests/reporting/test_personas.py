@@ -105,7 +105,7 @@ def test_placeholders_are_filled_with_the_figures_of_the_run() -> None:
         assert not any("$" in text for text in texts)
         assert len(persona.product_strategy) >= 2
         assert len(persona.marketing_actions) >= 2
-    assert "100 people (20% of the audience) with 5.0 ratings each (median 2.0)" in low.summary
+    assert "100 people (20% of the audience) with 5 ratings each (median 2)" in low.summary
     assert "the fewest of the 2 segments" in low.summary
     assert "no genre reaches a mean of 3 stars" in low.summary
     assert "10 of 20 genres" in high.summary
@@ -172,6 +172,13 @@ def test_custom_playbook(tmp_path: Path) -> None:
         (PERSONA + "limits = { activity = [0, 2] }", "limits may give activity, rating and median"),
         (PERSONA + "limits = { activity = [1, 0] }", "limits may give activity, rating and median"),
         (PERSONA + "limits = { taste = [0, 1] }", "limits may give activity, rating and median"),
+        (
+            PERSONA + f"limits = {{ median = [0, 1{'0' * 400}] }}",
+            "limits may give activity, rating",
+        ),
+        (PERSONA + "limits = { activity = '01' }", "limits may give activity, rating"),
+        (PERSONA + "limits = { rating = [false, true] }", "limits may give activity, rating"),
+        (PERSONA.replace("= 1.5", "= 1e308") + EVERYONE, "needs finite numbers"),
         (PERSONA + "limits = 5", "limits may give activity, rating and median"),
         ("not = toml = at all", "can't be read as a playbook"),
         (PERSONA + PERSONA + EVERYONE, "two personas share a name: make each unique"),
