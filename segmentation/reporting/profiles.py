@@ -77,7 +77,7 @@ def count_ratings(items: NDArray[np.integer[Any]], labels: NDArray[np.int32]) ->
     """Count the users of one block by segment and number of ratings, both of shape (n_users,)."""
     ratings = items.astype(np.int64)
     n_values = int(ratings.max(initial=0)) + 1
-    pairs, users = np.unique(labels * n_values + ratings, return_counts=True)
+    pairs, users = np.unique(labels.astype(np.int64) * n_values + ratings, return_counts=True)
     return RatingCounts(*np.divmod(pairs, n_values), users)
 
 
