@@ -79,12 +79,17 @@ def job(arguments: argparse.Namespace) -> None:
         entrypoint.print_result(textwrap.fill(manifest.choose_k["reason"], 96))
     rows, words = manifest.rows, run.profiles[0].words
     entrypoint.print_result(
-        f"\n{rows['used']:,} {words.ratings} by {manifest.users or 0:,} users of "
-        f"{manifest.items or 0:,} {words.items}; {rows['unmapped']:,} of other {words.items}, "
+        f"\n{rows['used']:,} {words.ratings} by {_count(manifest.users, 'user', 'users')} of "
+        f"{_count(manifest.items, words.item, words.items)}; "
+        f"{rows['unmapped']:,} of other {words.items}, "
         f"{options.format_rejected(rows, run.folder)}"
     )
     entrypoint.print_result(options.format_cost(manifest))
     entrypoint.print_result(f"report: {run.folder}/report.html")
+
+
+def _count(n: int | None, one: str, several: str) -> str:
+    return f"{n or 0:,} {one if n == 1 else several}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 Kaggle's ``movies_metadata.csv`` is keyed by TMDB ids, while a rating's ``movieId`` is a MovieLens
 id; ``links.csv`` maps MovieLens ids to TMDB ids. The original notebook compared the two ids
-directly, which drops most ratings and assigns nearly all others to the wrong item. That join
+directly, which drops most ratings and assigns nearly all others to the wrong movie. That join
 remains available, with a warning.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from segmentation.datasets import categories, csv_records, identifiers
 from segmentation.datasets.filesystem import join_path
+from segmentation.datasets.text_form import has_thousands
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from segmentation.datasets.layouts import Layout
+    from segmentation.datasets.reading import CatalogueOptions
 
 #: Two movies of every MovieLens data set. If their ids map to others, the join is wrong.
 ANCHORS = {296: "Pulp Fiction", 318: "Shawshank Redemption"}
@@ -49,8 +50,6 @@ _ITEM_CATEGORIES = (
 _TITLES = ("title", "name", "book_title", "item_name", "product_title")
 #: Where categories have weights, those below this share of an item's largest weight don't count.
 _MIN_WEIGHT = 0.1
-#: A number with commas between its thousands.
-_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(,[0-9]{3})+")
 #: What a column of flags may hold besides numbers.
 _TRUE = frozenset(("true", "yes", "t", "y", "x", "on"))
 _FALSE = frozenset(("", "false", "no", "f", "n", "off", "nan", "na", "n/a", "null", "none", "-"))
@@ -200,7 +199,7 @@ def _read_metadata(path: str) -> tuple[dict[int, _Item], dict[str, int]]:
         if item_id is None:
             # A stray line break split the previous record; this is its second half, from the
             # middle of the overview on. Only the title is usable: production companies are where
-            # the categories should be.
+            # the genres should be.
             index = len(record) if overview_index is None else title_index - overview_index
             if previous is not None and not previous.title and len(record) > index:
                 previous.title = record[index].strip()
@@ -325,22 +324,12 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
     """Yield the records of a catalogue whose columns the user names."""
     options, path = layout.catalogue, layout.items
     assert options is not None
-    records = _without_blank(
-        csv_records.read_records(path, (options.item,), has_header=not options.is_numbered)
-    )
-    first = next(records, [])
-    if options.is_numbered:
-        header = [str(number) for number in range(1, len(first) + 1)]
-        records = itertools.chain([first], records)
-    else:
-        header = [name.strip() for name in first]
+    header, records = _open_table(path, options)
     is_wide = options.category not in header and "," in options.category
     names = [name.strip() for name in options.category.split(",")] if is_wide else []
     columns = [options.item, *(names or [options.category])]
     columns += [options.weight] if options.weight else []
     item, *places = _find_columns(path, header, columns)
-    weights: dict[str, dict[str, float]] = {}
-    titles: dict[str, str] = {}
     if is_wide and options.weight:
         raise DataError(
             "{path}: {category_weight} is for a table with one row per item and category; leave it "
@@ -349,36 +338,56 @@ def _iterate_custom(layout: Layout) -> Iterator[tuple[str | None, str, tuple[str
             path=path,
         )
     title = next((header.index(name) for name in _TITLES if name in header), item)
-    for number, record in enumerate(records, 1 if options.is_numbered else 2):
+    weights: dict[str, dict[str, float]] = {}
+    titles: dict[str, str] = {}
+    for number, record in records:
         if not _fits(record, header):
             yield None, "", ()
             continue
         _check_lines(path, number, [record[i] for i in (item, title, *places)])
+        place = f"{path}, record {number}"
         if is_wide:
             flags = zip(names, places, strict=True)
-            place = f"{path}, record {number}"
             fields = tuple(_Name(name) for name, i in flags if _parse_flag(record[i], name, place))
             yield record[item], record[title], fields
         elif options.weight:
             category, weight = (record[i] for i in places)
             titles.setdefault(record[item], record[title])
             by_category = weights.setdefault(record[item], defaultdict(float))
-            by_category[category] += _parse_weight(weight, f"{path}, record {number}")
+            by_category[category] += _parse_weight(weight, place)
         else:
             yield record[item], record[title], (record[places[0]],)
     for item_id, by_category in weights.items():
         least = _MIN_WEIGHT * max(by_category.values())
-        kept = (category for category, weight in by_category.items() if weight >= least > 0)
-        yield item_id, titles[item_id], tuple(kept)
+        heavy = (category for category, weight in by_category.items() if weight >= least > 0)
+        yield item_id, titles[item_id], tuple(heavy)
+
+
+def _open_table(
+    path: str, options: CatalogueOptions
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the columns of a user's table, numbered without a header, and its numbered records."""
+    records = _without_blank(
+        csv_records.read_records(path, (options.item,), has_header=not options.is_numbered)
+    )
+    first = next(records, [])
+    if options.is_numbered:
+        header = [str(number) for number in range(1, len(first) + 1)]
+        return header, enumerate(itertools.chain([first], records), 1)
+    return [name.strip() for name in first], enumerate(records, 2)
+
+
+def _parse_number(field: str) -> float:
+    """Return a number, which may have commas between thousands or a decimal one; NaN for text."""
+    field = field.strip()
+    try:
+        return float(field.replace(",", "" if has_thousands(field.encode()) else "."))
+    except ValueError:
+        return math.nan
 
 
 def _parse_weight(field: str, place: str) -> float:
-    if _THOUSANDS.fullmatch(field.strip()):
-        field = field.replace(",", "")
-    try:
-        weight = float(field.replace(",", "."))
-    except ValueError:
-        weight = math.nan
+    weight = _parse_number(field)
     if not 0 <= weight < math.inf:
         raise DataError(f"{place}: the weight {field[:40]!r} is no number from 0 on; fix it")
     return weight
@@ -389,10 +398,7 @@ def _parse_flag(field: str, name: str, place: str) -> bool:
     text = field.strip().lower()
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = math.nan
+    value = _parse_number(text)
     if not value >= 0:
         raise DataError(
             f"{place}: column {name} holds {field[:40]!r}, which is neither true nor false; write "

@@ -22,9 +22,9 @@ MAX_CATEGORIES = 1_000
 _SEPARATORS = ("|", ";", ",")
 #: Names that stand for no category, in lower case.
 _MISSING = frozenset(("", "(no genres listed)", "nan", "none", "null", "n/a", "na", "unknown"))
-#: MovieLens 100K and 1M spell one category differently from later data sets.
+#: MovieLens 100K and 1M spell one genre differently from later data sets.
 _SYNONYMS = {"children's": "children"}
-#: The form of nearly all of Kaggle's category lists; matching it is ten times as fast as
+#: The form of nearly all of Kaggle's genre lists; matching it is ten times as fast as
 #: `ast.literal_eval`.
 _PLAIN_NAME = re.compile(r"\{'id': (?:0|[1-9][0-9]{0,17}), 'name': '([^'\\\r\n]*)'\}")
 _PLAIN_LIST = re.compile(rf"\[(?:{_PLAIN_NAME.pattern}(?:, (?=\{{)|(?=\])))*\]")

@@ -71,8 +71,6 @@ class RatingsFormat:
         Whether numbers have a decimal comma.
     unrated
         Ratings that stand for "not rated"; their rows are left out.
-    has_counts
-        Whether ratings are counts, which :func:`convert_counts` makes points of.
     is_cut
         Whether the last line has no line end.
     source_columns
@@ -104,7 +102,6 @@ class RatingsFormat:
     encoding: str = "utf-8"
     decimal_comma: bool = False
     unrated: tuple[float, ...] = ()
-    has_counts: bool = False
     is_cut: bool = False
     source_columns: tuple[str, ...] = ()
     has_datetime_timestamps: bool = False
@@ -128,6 +125,11 @@ class RatingsFormat:
         return notes
 
     @property
+    def has_counts(self) -> bool:
+        """Whether ratings are counts, which :func:`convert_counts` makes points of."""
+        return self.reading.has_counts
+
+    @property
     def has_ratings(self) -> bool:
         """Whether there is a column of ratings, or of counts; if not, each row counts 1."""
         return RATING in self.columns
@@ -144,9 +146,9 @@ class RatingsFormat:
 
     def describe_outside(self) -> str:
         """Return why a rating outside the scale is rejected."""
-        low, high = self.scale
         if self.has_counts:
             return f"{RATING} is outside the counts above 0"
+        low, high = self.scale
         return f"{RATING} is outside {low:g} to {high:g}"
 
 

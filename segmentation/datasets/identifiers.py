@@ -72,6 +72,11 @@ def parse_integer(field: bytes, *, allow_padding: bool = False) -> int | str:
     return value if value in _INT64 else IS_TOO_LARGE
 
 
+def is_missing(field: bytes) -> bool:
+    """Return whether a field stands for a missing value."""
+    return field.strip().lower() in _MISSING
+
+
 def _parse_exponent(field: bytes) -> int | None:
     """Return the whole number in scientific notation; None if it is not one."""
     if not _EXPONENT.match(field):
@@ -83,7 +88,7 @@ def _parse_exponent(field: bytes) -> int | None:
 def _is_text(field: bytes) -> bool:
     """Return whether a field that is no number may be an id rather than damage."""
     value = field.strip(_BLANKS.encode())
-    if value.lower() in _MISSING or isinstance(parse_string(value), str):
+    if is_missing(value) or isinstance(parse_string(value), str):
         return False
     text = value.decode()
     has_letters = any(c.isalpha() for c in text) and not _is_damaged_number(text)
@@ -139,7 +144,7 @@ def is_string_column(fields: Sequence[bytes], *, max_damaged: float = _MAX_DAMAG
     """
     n_strings = n_fields = 0
     for field in fields:
-        if field.strip().lower() in _MISSING:
+        if is_missing(field):
             continue
         n_fields += 1
         value = parse_integer(field)

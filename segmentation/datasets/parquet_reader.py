@@ -76,7 +76,7 @@ def probe_parquet(
         data_start=0 if n_rows else size,
         header_lines=0,
         scale=reading.scale or scale,
-        has_counts=reading.has_counts,
+        reading=reading,
         codec="parquet",
         string_columns=string_columns,
         has_datetime_timestamps=TIMESTAMP in types and _is_datetime_type(types[TIMESTAMP]),

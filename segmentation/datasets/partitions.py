@@ -28,6 +28,7 @@ from segmentation.datasets.text_form import (
     HEAD_BYTES,
     decode_text,
     has_decimal_commas,
+    has_thousands,
     keeps_ascii,
     recognize_form,
     split_fields,
@@ -55,8 +56,6 @@ _OVERREAD_BYTES = 4096
 #: Buffers for reuse: allocating new memory takes several times as long as reading into it.
 _buffers: list[bytearray] = []
 _PARQUET_MAGIC = b"PAR1"
-#: A number with commas between its thousands.
-_THOUSANDS = re.compile(rb"[1-9][0-9]{0,2}(,[0-9]{3})+")
 
 
 class Fragment(NamedTuple):
@@ -106,7 +105,6 @@ def probe_files(
             file,
             string_columns=tuple(sorted(string_columns)),
             allow_padding=id_kind == "integer",
-            reading=layout.reading,
             version=versions.get(file.path, ""),
         )
         for file in files
@@ -226,7 +224,7 @@ def _parse_head(
         is_streamed,
         encoding=form.encoding,
         unrated=reading.unrated,
-        has_counts=reading.has_counts,
+        reading=reading,
     )
     return replace(
         file,
@@ -260,9 +258,8 @@ def _check_no_header(path: str, columns: tuple[str, ...], rows: Sequence[Sequenc
     has_name = False
     if RATING in columns:
         place = columns.index(RATING)
-        name = first[place].strip().lower()
-        is_missing = name in ("na", "nan", "null", "none")
-        has_name = name.isalpha() and not is_missing and rows[1][place].strip()[:1].isdigit()
+        is_name = first[place].strip().isalpha() and not identifiers.is_missing(rows[0][place])
+        has_name = is_name and rows[1][place].strip()[:1].isdigit()
     if has_name or looks_like_header(first, columns):
         raise DataError(
             "{path}, line 1: looks like a header (it reads {line!r}): leave out {no_header}",
@@ -311,7 +308,7 @@ def _has_decimal_commas(
         return False
     fields = [row[file.positions[2]].strip() for row in rows]
     marked = [field for field in fields if b"," in field]
-    if file.has_counts and marked and all(map(_THOUSANDS.fullmatch, marked)):
+    if file.has_counts and marked and all(map(has_thousands, marked)):
         raise DataError(
             "{path}: counts such as {count!r} may have commas between thousands: write them "
             "without, or set {decimal} to , if it is a decimal mark",

@@ -107,7 +107,12 @@ class CatalogueOptions:
     @property
     def is_numbered(self) -> bool:
         """Whether the table has no header, so that its columns are numbered."""
-        return re.fullmatch("[1-9][0-9]{0,3}", self.item) is not None
+        return _is_number(self.item)
+
+
+def _is_number(name: str) -> bool:
+    """Return whether a name may be the number of a column."""
+    return re.fullmatch("[1-9][0-9]{0,3}", name) is not None
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -161,8 +166,7 @@ def name_columns(place: str, header: Sequence[str], roles: Mapping[str, str]) ->
     ('id', 'userId', 'movieId', 'rating')
     """
     names = dict(roles)
-    is_numbered = all(name.isdigit() for name in names.values())
-    if is_numbered and any(header) and _looks_like_data(header):
+    if all(map(_is_number, names.values())) and any(header) and _looks_like_data(header):
         raise DataError(
             "{place}: is no header (it reads {header!r}), and {columns} has numbers: pass "
             "{no_header}",
@@ -180,7 +184,7 @@ def name_columns(place: str, header: Sequence[str], roles: Mapping[str, str]) ->
             raise DataError(f"{place}: names column {name} twice; keep one of them")
         if n_columns:
             index = header.index(name)
-        elif re.fullmatch(r"[1-9][0-9]{0,3}", name) and int(name) <= len(header):
+        elif _is_number(name) and int(name) <= len(header):
             index = int(name) - 1
         else:
             missing.append(name)

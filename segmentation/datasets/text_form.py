@@ -35,6 +35,7 @@ _SAMPLE_LINES = 50
 _SEPARATOR_LINE = re.compile(rb"sep=([^\r\n])\r?\n", re.IGNORECASE)
 #: A number as Excel writes it where the decimal mark is a comma.
 _COMMA_NUMBER = re.compile(rb"[ \t]*-?\d+,\d+[ \t]*\Z")
+_THOUSANDS = re.compile(rb"[1-9][0-9]{0,2}(?:,[0-9]{3})+")
 _BLANK = b' \t"'
 #: Longest field, in bytes.
 _FIELD_LIMIT = 1 << 24
@@ -242,7 +243,7 @@ def decode_text(path: str, data: bytes, encoding: str, *, is_whole: bool = True)
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(data, is_whole)
     except UnicodeError as error:
-        # UTF-16 without a byte-order mark has no place.
+        # The error about a missing byte-order mark has no position.
         start = getattr(error, "start", 0)
         raise DataError(
             "{path}: is not in {name} at byte {byte:,}: set {encoding} to its encoding",
@@ -272,6 +273,17 @@ def has_decimal_commas(fields: Sequence[bytes]) -> bool:
     n_commas = sum(bool(_COMMA_NUMBER.match(field)) for field in fields)
     n_points = sum(b"." in field for field in fields)
     return n_commas > n_points
+
+
+def has_thousands(field: bytes) -> bool:
+    """Return whether a number may have commas between its thousands.
+
+    Examples
+    --------
+    >>> has_thousands(b"7,263"), has_thousands(b"7,5"), has_thousands(b"0,125")
+    (True, False, False)
+    """
+    return _THOUSANDS.fullmatch(field.strip()) is not None
 
 
 def _recognize_separator(lines: Sequence[bytes], required: Sequence[str]) -> bytes:

@@ -87,7 +87,7 @@ def scan_rows(X: RowBlocks, size: int, seed: int, min_size: int = 1) -> Scan:
         If the rows hold NaN or infinity, or a weight is negative, NaN or infinite, or every weight
         is 0.
     """
-    size = max(min(size, _MAX_SAMPLE_BYTES // (8 * max(X.n_features, 1))), min_size)
+    size = max(min(size, _MAX_SAMPLE_BYTES // (8 * X.n_features)), min_size)
     salt = make_salt(seed)
     threshold = _to_threshold(_OVERSAMPLING * size / max(X.n_rows, 1))
     while True:

@@ -258,9 +258,8 @@ def _aggregate_chunk(
 
 def strict_grammar(file: RatingsFormat) -> compiled_reader.Grammar | None:
     """Return a file's grammar for the compiled reader; None if that can't read the file."""
-    if file.positions != (0, 1, 2) or file.string_columns or len(file.unrated) > 1:
-        return None
-    if file.has_counts:
+    is_plain = file.positions == (0, 1, 2) and not file.string_columns
+    if not is_plain or file.has_counts or len(file.unrated) > 1:
         return None
     return compiled_reader.Grammar(
         len(file.columns),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: original notebook's matrix, which is the first with the direct join.
 PRESETS = ("engagement", "taste", "original")
 
-#: Weight of the prior, in items: a deviation is halved if the user rated this many of the category.
+#: Weight of the prior, in ratings: a deviation is halved with this many in the category.
 SHRINKAGE_RATINGS = 5.0
 #: Users whose features are computed at a time, fewer with many categories.
 _CHUNK_USERS = 8_192
@@ -39,7 +39,7 @@ def category_means(statistics: UserStatistics) -> NDArray[np.float64]:
 def compute_features(statistics: UserStatistics, preset: str) -> NDArray[np.float32]:
     """Return the feature matrix of a preset.
 
-    For ``taste`` the deviation of a category with ``n`` items is multiplied by
+    For ``taste`` the deviation of a category with ``n`` ratings is multiplied by
     ``n / (n + SHRINKAGE_RATINGS)``, the posterior mean of a normal deviation with a prior at 0.
 
     Returns

@@ -184,7 +184,7 @@ class Settings:
                 low=self.scale[0],
                 high=self.scale[1],
             )
-        has_ratings = not self.implicit if self.columns is None else "rating" in self.columns
+        has_ratings = "rating" in self.reading.roles
         if not self.implicit and not has_ratings:
             raise UsageError(
                 "{columns}: names no column of ratings: add rating=NAME; segment and choose-k read "

@@ -177,20 +177,18 @@ def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
 def collect_warnings(
     run: RunContext, catalogue: Catalogue, users: AggregatedUsers, words: Words
 ) -> list[str]:
-    """Report what is odd about the data on the terminal, and return it for the manifest."""
+    """Report what is odd about the data on the terminal, and return it for the manifest.
+
+    Raises
+    ------
+    DataError
+        If text ids may be numbers that are written in two ways.
+    """
     layout, rows = run.layout, users.rows
     warnings = []
     survey = user_blocks.survey_users(run.cluster.client, users.blocks)
-    if survey.whole and survey.decimal and run.settings.ids == "auto":
-        raise DataError(
-            "{path}: its users are texts, and some numbers among them end in .0 and others don't, "
-            "such as {decimal!r} and {whole!r}: write them one way, or pass {ids} text to keep all "
-            "as they are",
-            "ids",
-            path=layout.ratings,
-            whole=survey.whole,
-            decimal=survey.decimal,
-        )
+    if run.settings.ids == "auto":
+        _check_text_ids(layout.ratings, survey)
     single = survey.single / users.blocks.users
     if single > _SINGLE_WARNING and run.settings.min_ratings == 1:
         warnings.append(
@@ -230,6 +228,19 @@ def collect_warnings(
     for warning in warnings:
         run.progress.warn(f"  warning: {warning}")
     return warnings
+
+
+def _check_text_ids(path: str, survey: user_blocks.UserSurvey) -> None:
+    if survey.whole and survey.decimal:
+        raise DataError(
+            "{path}: its users are texts, and some numbers among them end in .0 and others don't, "
+            "such as {decimal!r} and {whole!r}: write them one way, or pass {ids} text to keep all "
+            "as they are",
+            "ids",
+            path=path,
+            whole=survey.whole,
+            decimal=survey.decimal,
+        )
 
 
 def feature_matrix(run: RunContext, blocks: UserBlocks, n_categories: int) -> da.Array:

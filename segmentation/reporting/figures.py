@@ -210,7 +210,7 @@ def _label_centers(axes: Axes, centers: Sequence[NDArray[np.float64]]) -> None:
 def draw_category_heatmap(
     profiles: Sequence[SegmentProfile], categories: Sequence[str], names: Sequence[str]
 ) -> bytes:
-    """Draw the means per category and segment, where an unseen category counts as 0.
+    """Draw the means per category and segment, 0 for an unseen category; return a PNG.
 
     Categories are sorted by their mean over all users, highest first.
     """

@@ -117,9 +117,10 @@ def load_playbook(path: str | Path | None = None, *, films: bool = True) -> Play
             raise UsageError(f"{path}: can't be read as a playbook: {error}") from error
         changes = _parse_playbook(str(path), content)
     # Other words don't fit the texts for films.
-    own = _FILMS if films and "words" not in changes else _ITEMS
-    file = str(path) if path else own
-    raw = _parse_playbook(own, _read_playbook(None, films=own == _FILMS)) | changes
+    films = films and "words" not in changes
+    default = _FILMS if films else _ITEMS
+    file = str(path) if path else default
+    raw = _parse_playbook(default, _read_playbook(None, films=films)) | changes
     entries = raw["persona"]
     if not isinstance(entries, list) or not entries:
         raise UsageError(f"{file}: persona: write at least one [[persona]], or leave it out")
@@ -329,9 +330,8 @@ def _is_contradicted(
     """Return whether a segment is outside the limits between which a persona's texts hold."""
     n_others = len(profiles) - 1
     ranks = [below / n_others for below, _ in _rank_activity(profile, profiles)]
-    values = [ranks, [profile.rating_position], [profile.median_items_per_user]]
-    if not profile.words.has_ratings:
-        values[1] = []
+    ratings = [profile.rating_position] if profile.words.has_ratings else []
+    values = [ranks, ratings, [profile.median_items_per_user]]
     return any(
         not low <= value <= high
         for (low, high), checked in zip(prototype.limits, values, strict=True)
@@ -348,9 +348,9 @@ def _rank_activity(
     """
     ranks = []
     for name in ("items_per_user", "median_items_per_user"):
-        own = wording.round_number(getattr(profile, name))
+        value = wording.round_number(getattr(profile, name))
         others = [wording.round_number(getattr(other, name)) for other in profiles]
-        ranks.append((sum(v < own for v in others), sum(v > own for v in others)))
+        ranks.append((sum(v < value for v in others), sum(v > value for v in others)))
     return ranks
 
 

@@ -535,7 +535,7 @@ def test_users_with_few_ratings_do_not_shape_the_segments(tmp_path: Path, capsys
 
 @pytest.mark.parametrize("n_profiles", [1, 3])
 def test_fewer_distinct_users_than_segments(tmp_path: Path, n_profiles: int, capsys) -> None:
-    """Users who can't be told apart are one segment, and the report says why."""
+    """Users who are alike are one segment, and the report says why."""
     movies = [101, 110, 116][:n_profiles]
     rows = [(user, movies[user % n_profiles], 4.0, user) for user in range(60)]
     folder = write(tmp_path / "data", text_of(rows))
@@ -768,7 +768,7 @@ def test_weights_of_categories(tmp_path: Path, capsys) -> None:
 
 
 def test_weights_whatever_the_columns_are_called(tmp_path: Path) -> None:
-    """A column that could hold titles beside the weights, and commas between thousands."""
+    """A column that could hold titles next to the weights, and commas between thousands."""
     table = 'movieId,name,n\n101,Drama,"1,000"\n101,Polka,50\n104,Crime,150\n'
     (tmp_path / "items.csv").write_text(table)
     place = str(tmp_path / "items.csv")
