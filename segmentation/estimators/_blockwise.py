@@ -13,7 +13,7 @@ import numpy as np
 from segmentation import tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import dask.array as da
     from dask.delayed import Delayed
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Partial results that one task of the tree combines; the caller combines the last ones.
 _FAN_IN = 16
+#: Results of blocks that are held at once.
+_RESULTS_BYTES = 128 * 2**20
 _UNWEIGHTED = np.empty(0)
 
 T = TypeVar("T")
@@ -165,9 +167,18 @@ def _split_weights(
     return np.split(sample_weight, starts[1:-1])
 
 
-def compute_blocks(X: RowBlocks, function: Callable[..., T], *arguments: Any) -> list[T]:
-    """Compute ``function(block, weights, *arguments)`` for each block, in block order."""
-    return list(dask.compute(*_map_blocks(X, function, *arguments)))
+def iterate_blocks(
+    X: RowBlocks, function: Callable[..., T], *arguments: Any, result_bytes: int
+) -> Iterator[T]:
+    """Yield ``function(block, weights, *arguments)`` for each block, in block order.
+
+    Only as many blocks are computed at once as have results of 128 MiB together, where one result
+    takes ``result_bytes``: neither the workers nor the caller hold them all.
+    """
+    parts = _map_blocks(X, function, *arguments)
+    size = max(1, _RESULTS_BYTES // result_bytes)
+    for start in range(0, len(parts), size):
+        yield from dask.compute(*parts[start : start + size])
 
 
 def reduce_blocks(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from segmentation.estimators._blockwise import (
     check_array,
     check_finite,
-    compute_blocks,
+    iterate_blocks,
     split_rows,
 )
 from segmentation.estimators._covariance import Moments, compute_moments, merge_moments
@@ -88,13 +87,15 @@ def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256
             f"n_components={n_components} must be between 1 and "
             f"min(n_samples, n_features) = {limit}"
         )
-    batches = compute_blocks(split_rows(X), condense_block)
-    exact = functools.reduce(merge_moments, [batch.moments for batch in batches])
-    check_finite(exact.scatter)
     rank = min(n_features, max(rank, n_components))
-    n_samples, mean = batches[0].moments.n, batches[0].moments.mean
-    singular_values, axes = truncated_svd(batches[0].factor, rank)
-    for batch in batches[1:]:
+    # A batch is two matrices of (n_features, n_features) in float64.
+    batches = iterate_blocks(split_rows(X), condense_block, result_bytes=16 * n_features**2)
+    batch = next(batches)
+    exact = batch.moments
+    n_samples, mean = batch.moments.n, batch.moments.mean
+    singular_values, axes = truncated_svd(batch.factor, rank)
+    for batch in batches:
+        exact = merge_moments(exact, batch.moments)
         n_batch, batch_mean = batch.moments.n, batch.moments.mean
         total = n_samples + n_batch
         correction = np.sqrt(n_samples * n_batch / total) * (mean - batch_mean)
@@ -102,6 +103,7 @@ def fit_incremental_pca(X: Any, n_components: int | None = None, rank: int = 256
         singular_values, axes = truncated_svd(stacked, rank)
         mean = mean + (batch_mean - mean) * (n_batch / total)
         n_samples = total
+    check_finite(exact.scatter)
     return _summarize(mean, singular_values, axes, exact, n_components)
 
 

@@ -33,7 +33,7 @@ from segmentation.features.row_counts import (
     first_line_numbers,
     sum_counts,
 )
-from segmentation.features.sketches import estimate_n_users
+from segmentation.features.sketches import estimate_n_users, quantile_sketch
 from segmentation.features.user_blocks import UserBlocks, merge_by_user_range
 from segmentation.features.user_statistics import relative_width
 from segmentation.features.worker_memory import MemoryBudget, WorkerMemory
@@ -184,6 +184,7 @@ def aggregate_ratings(
                 client,
                 partial.parts,
                 partial.sketches,
+                partial.sizes,
                 partial.n_users,
                 n_threads,
                 _narrow(memory.block_users, width, _MIN_BLOCK_USERS),
@@ -244,18 +245,21 @@ class _PartialStatistics(NamedTuple):
         Futures of tuples, the statistics first.
     sketches
         A quantile sketch of the users of each part.
+    sizes
+        Number of users in each part.
     summaries
         The summaries of the partitions that were read, in the order of the files.
     n_users
-        Estimated number of users; None if unknown.
+        Estimated number of users.
     superseded
         The rows that deduplication left out.
     """
 
     parts: list[Future]
     sketches: list[NDArray[Any]]
+    sizes: list[int]
     summaries: Sequence[PartitionSummary]
-    n_users: int | None
+    n_users: int
     superseded: pd.DataFrame | None = None
 
 
@@ -312,7 +316,8 @@ class _Aggregation:
             self.client.cancel(parts)
             return None
         sketches = [summary.sketch for summary in summaries]
-        partial = _PartialStatistics(parts, sketches, summaries, _estimate_users(summaries))
+        sizes = [summary.n_users for summary in summaries]
+        partial = _PartialStatistics(parts, sketches, sizes, summaries, _estimate_users(summaries))
         return self._add_edges(partial) if self.deduplicate else partial
 
     def _must_shuffle(self, summaries: Sequence[PartitionSummary]) -> bool:
@@ -339,7 +344,8 @@ class _Aggregation:
         )
         if len(statistics.users):
             partial.parts.append(submit_value(self.client, "edges", (statistics, None)))
-            partial.sketches.append(statistics.users[[0, -1]])
+            partial.sketches.append(quantile_sketch(statistics.users))
+            partial.sizes.append(len(statistics.users))
         superseded = self._concat([*(rows.superseded for rows in leftovers), superseded])
         return partial._replace(superseded=superseded)
 
@@ -356,7 +362,8 @@ class _Aggregation:
         )
         summaries = self._collect(tasks)
         sketches = self.client.gather(map_tasks(self.client, "sketch", copy_item, parts, 1))
-        partial = _PartialStatistics(parts, sketches, summaries, None)
+        sizes = self.client.gather(map_tasks(self.client, "count", _count_part_users, parts))
+        partial = _PartialStatistics(parts, sketches, sizes, summaries, sum(sizes))
         if not self.deduplicate:
             return partial
         superseded = self.client.gather(map_tasks(self.client, "superseded", copy_item, parts, 2))
@@ -399,12 +406,16 @@ class _Aggregation:
         return pd.concat([empty, *frames], ignore_index=True)
 
 
-def _estimate_users(summaries: Sequence[PartitionSummary]) -> int | None:
-    """Estimate the number of distinct users; None if there are no users."""
+def _count_part_users(part: tuple[Any, ...]) -> int:
+    return len(part[0].users)
+
+
+def _estimate_users(summaries: Sequence[PartitionSummary]) -> int:
+    """Estimate the number of distinct users of all partitions."""
     # The sum is exact if partitions share no users; the estimate from samples may exceed it.
     upper_bound = sum(summary.n_users for summary in summaries)
     estimate = estimate_n_users([summary.sample for summary in summaries])
-    return min(upper_bound, estimate) or None
+    return min(upper_bound, estimate)
 
 
 @contextmanager

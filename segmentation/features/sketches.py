@@ -63,15 +63,30 @@ def estimate_n_users(samples: Sequence[NDArray[np.uint64]]) -> int:
     return _SAMPLING_INTERVAL * (len(np.unique(np.concatenate(samples))) + 1)
 
 
-def block_boundaries(sketches: Sequence[NDArray[Any]], n_blocks: int) -> list[Any]:
+def block_boundaries(
+    sketches: Sequence[NDArray[Any]], sizes: Sequence[int], n_blocks: int
+) -> list[Any]:
     """Return at most ``n_blocks - 1`` user ids that split the users into blocks of similar size.
 
     The sketches only balance the blocks: results are the same for any boundaries.
+
+    Parameters
+    ----------
+    sketches
+        A quantile sketch of each partition's users.
+    sizes
+        The number of users of each partition, for which the ids in its sketch stand.
+    n_blocks
+        The number of blocks.
     """
     # An empty sketch is an int64 array, and would change the dtype of byte strings.
-    ids = [sketch for sketch in sketches if len(sketch)]
-    pool = np.sort(np.concatenate(ids)) if ids else np.empty(0, np.int64)
-    if n_blocks <= 1 or len(pool) == 0:
+    filled = [(ids, size) for ids, size in zip(sketches, sizes, strict=True) if len(ids)]
+    if n_blocks <= 1 or not filled:
         return []
-    positions = (np.arange(1, n_blocks) * len(pool)) // n_blocks
+    pool = np.concatenate([ids for ids, _ in filled])
+    weights = np.concatenate([np.full(len(ids), size / len(ids)) for ids, size in filled])
+    order = np.argsort(pool, kind="stable")
+    pool, ends = pool[order], np.cumsum(weights[order])
+    targets = np.arange(1, n_blocks) * (ends[-1] / n_blocks)
+    positions = np.searchsorted(ends, targets, side="right")
     return [user.item() for user in np.unique(pool[positions]) if user > pool[0]]

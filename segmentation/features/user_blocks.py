@@ -51,7 +51,8 @@ def merge_by_user_range(
     client: Client,
     parts: list[Future],
     sketches: Sequence[NDArray[Any]],
-    n_users: int | None,
+    sizes: Sequence[int],
+    n_users: int,
     n_threads: int,
     block_users: int,
 ) -> UserBlocks:
@@ -66,18 +67,18 @@ def merge_by_user_range(
         released as soon as the blocks that its users belong to are complete.
     sketches
         One quantile sketch of the users per part.
+    sizes
+        Number of users in each part.
     n_users
-        Estimated number of users; None for the sum over the parts.
+        Estimated number of users in all parts.
     n_threads
         Threads of all workers together: about one block per thread is made, or more to respect
         ``block_users``, or fewer if blocks would get too small.
     block_users
         Approximate maximum number of users per block.
     """
-    if n_users is None:
-        n_users = sum(client.gather(map_tasks(client, "count", _count_part_users, parts)))
     n_blocks = max(min(n_threads, n_users // _MIN_USERS), -(-n_users // block_users), 1)
-    bounds: list[Any] = [None, *block_boundaries(sketches, n_blocks), None]
+    bounds: list[Any] = [None, *block_boundaries(sketches, sizes, n_blocks), None]
     pairs = [(part, sketch) for part, sketch in zip(parts, sketches, strict=True) if len(sketch)]
     # Compare in NumPy: the number of comparisons is parts × blocks.
     first = np.array([sketch[0] for _, sketch in pairs])
@@ -245,10 +246,6 @@ def _slice_part(part: tuple[Any, ...], low: Any, high: Any) -> UserStatistics:
 
 def _merge_slices(slices: list[UserStatistics]) -> UserStatistics:
     return user_statistics.downcast(user_statistics.merge(slices))
-
-
-def _count_part_users(part: tuple[Any, ...]) -> int:
-    return len(part[0].users)
 
 
 def _count_users(block: UserStatistics) -> int:

@@ -46,8 +46,11 @@ def add_up(block: np.ndarray, weights: np.ndarray, factor: int) -> list[tuple[in
     return [(len(block), float(block.sum()), len(weights) * factor)]
 
 
-@given(chunks=st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(any))
-def test_every_block_is_reduced_once_and_in_order(chunks: list[int]) -> None:
+@given(
+    chunks=st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(any),
+    result_bytes=st.sampled_from([8, 2**25, 2**30]),
+)
+def test_every_block_is_reduced_once_and_in_order(chunks: list[int], result_bytes: int) -> None:
     """Lists that are concatenated show the order; up to 40 blocks need a tree."""
     X = np.arange(2.0 * sum(chunks)).reshape(-1, 2)
     rows = split_rows(da.from_array(X, chunks=(tuple(chunks), 2)))
@@ -64,7 +67,8 @@ def test_every_block_is_reduced_once_and_in_order(chunks: list[int]) -> None:
         return [item for part in parts for item in part]
 
     assert _blockwise.reduce_blocks(rows, add_up, concatenate, 3) == expected
-    assert _blockwise.compute_blocks(rows, add_up, 3) == [[item] for item in expected]
+    blocks = _blockwise.iterate_blocks(rows, add_up, 3, result_bytes=result_bytes)
+    assert list(blocks) == [[item] for item in expected]
 
 
 @pytest.mark.parametrize("as_dask", [True, False])
@@ -72,7 +76,9 @@ def test_weights_are_cut_like_the_rows(as_dask: bool) -> None:
     weights = np.arange(10)
     X = da.zeros((10, 1), chunks=((3, 0, 5, 2), 1))
     rows = split_rows(X, da.from_array(weights, chunks=4) if as_dask else weights.tolist())
-    blocks = _blockwise.compute_blocks(rows, lambda block, part: part.tolist())
+    blocks = list(
+        _blockwise.iterate_blocks(rows, lambda block, part: part.tolist(), result_bytes=8)
+    )
     assert blocks == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0, 7.0], [8.0, 9.0]]
     with pytest.raises(ValueError, match=r"sample_weight.shape == \(9,\), expected \(10,\)"):
         split_rows(X, weights[:9])
@@ -108,7 +114,10 @@ def test_rows_in_memory_stay_on_the_cluster_while_they_are_needed(client) -> Non
     rows = split_rows(check_array(np.ones((50, 2))))
     gc.collect()
     time.sleep(0.2)  # a release would have reached the scheduler
-    assert _blockwise.compute_blocks(rows, lambda block, weights: float(block.sum())) == [100.0]
+    sums = _blockwise.iterate_blocks(
+        rows, lambda block, weights: float(block.sum()), result_bytes=8
+    )
+    assert list(sums) == [100.0]
 
 
 def test_a_shared_value_is_a_task(client) -> None:

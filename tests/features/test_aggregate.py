@@ -190,8 +190,8 @@ def test_users_in_several_partitions_are_counted_once() -> None:
     assert aggregate._estimate_users(shared) == pytest.approx(64_000, rel=0.16)
     # If partitions share no users, it is never more than their sum.
     apart = [summarize(users) for users in np.split(np.arange(64_000), 10)]
-    assert 64_000 * 0.84 < (aggregate._estimate_users(apart) or 0) <= 64_000
-    assert aggregate._estimate_users([summarize(np.empty(0, np.int64))]) is None
+    assert 64_000 * 0.84 < aggregate._estimate_users(apart) <= 64_000
+    assert aggregate._estimate_users([summarize(np.empty(0, np.int64))]) == 0
 
 
 def test_a_copy_of_a_part_does_not_keep_the_whole_in_memory() -> None:

@@ -65,7 +65,7 @@ def test_estimate_n_users(kind: str) -> None:
 )
 def test_block_boundaries(partitions: list[list[int]], n_blocks: int) -> None:
     samples = [np.array(sorted(set(ids)), np.int64) for ids in partitions]
-    boundaries = sketches.block_boundaries(samples, n_blocks)
+    boundaries = sketches.block_boundaries(samples, [len(ids) for ids in samples], n_blocks)
     users = sorted(key for sample in samples for key in sample.tolist())
     assert boundaries == sorted(set(boundaries))
     assert len(boundaries) < n_blocks
@@ -79,11 +79,21 @@ def test_block_boundaries(partitions: list[list[int]], n_blocks: int) -> None:
 def test_blocks_are_balanced() -> None:
     users = np.random.default_rng(0).permutation(10_000)
     partitions = [sketches.quantile_sketch(np.sort(part)) for part in np.array_split(users, 10)]
-    bounds = [0, *sketches.block_boundaries(partitions, 4), 10_000]
+    bounds = [0, *sketches.block_boundaries(partitions, [1_000] * 10, 4), 10_000]
     np.testing.assert_allclose(np.diff(bounds), 2_500, rtol=0.05)
+
+
+def test_blocks_are_balanced_where_partitions_hold_few_or_many_users() -> None:
+    """A log sorted by user whose first users are the most active."""
+    users = np.arange(10_000)
+    parts = np.split(users, [50, 100, 200, 400, 1_000])
+    samples = [sketches.quantile_sketch(part) for part in parts]
+    bounds = [0, *sketches.block_boundaries(samples, [len(part) for part in parts], 4), 10_000]
+    # Each of the last partition's 64 ids stands for 141 users.
+    np.testing.assert_allclose(np.diff(bounds), 2_500, atol=150)
 
 
 def test_boundaries_of_strings_next_to_an_empty_partition() -> None:
     sample = np.array([b"anna", b"bo", b"carl"])
     empty = np.empty(0, np.int64)
-    assert sketches.block_boundaries([empty, sample], 2) == [b"bo"]
+    assert sketches.block_boundaries([empty, sample], [0, 3], 2) == [b"bo"]

@@ -25,19 +25,20 @@ def ratings(n: int, n_users: int) -> list[tuple[int, int, float]]:
     return list(zip(users.tolist(), movies.tolist(), (halves / 2).tolist(), strict=True))
 
 
-def merge(client, partitions, n_users: int | None, n_threads: int, block_users: int) -> UserBlocks:
+def merge(client, partitions, n_users: int, n_threads: int, block_users: int) -> UserBlocks:
     """Merge partitions of ratings."""
     statistics = [aggregate(rows).statistics for rows in partitions]
     sketches = [quantile_sketch(part.users) for part in statistics]
     parts = client.scatter([(part, None) for part in statistics], hash=False)
-    blocks = merge_by_user_range(client, parts, sketches, n_users, n_threads, block_users)
+    sizes = [len(part.users) for part in statistics]
+    blocks = merge_by_user_range(client, parts, sketches, sizes, n_users, n_threads, block_users)
     assert parts == []
     return blocks
 
 
 @pytest.mark.parametrize("is_sorted", [False, True])
-@pytest.mark.parametrize("n_users", [600, None])
-def test_merge_by_user_range(client, is_sorted: bool, n_users: int | None) -> None:
+@pytest.mark.parametrize("n_users", [600, 1_500])
+def test_merge_by_user_range(client, is_sorted: bool, n_users: int) -> None:
     rows = ratings(3_000, 600)
     if is_sorted:
         rows.sort()
@@ -45,9 +46,7 @@ def test_merge_by_user_range(client, is_sorted: bool, n_users: int | None) -> No
     blocks = merge(client, partitions, n_users, 3, 100)
     statistics = client.gather(blocks.statistics)
     assert [len(block.users) for block in statistics] == blocks.sizes
-    # Without an estimate, users count once per partition.
-    n_counted = sum(len({user for user, _, _ in part}) for part in partitions)
-    assert len(blocks.sizes) == -(-(n_users or n_counted) // 100)
+    assert len(blocks.sizes) == -(-n_users // 100)
     # The sketches hold up to 64 users per partition.
     assert max(blocks.sizes) < 150
     for left, right in itertools.pairwise(statistics):

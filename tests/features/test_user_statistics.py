@@ -71,7 +71,11 @@ def test_any_partitions_in_any_order(rows, cuts, random) -> None:
 def test_ranges_of_users_are_disjoint_and_complete(rows, n_blocks) -> None:
     parts = [aggregate(rows[i : i + 9]).statistics for i in range(0, max(len(rows), 1), 9)]
     samples = [sketches.quantile_sketch(part.users) for part in parts]
-    bounds = [None, *sketches.block_boundaries(samples, n_blocks), None]
+    bounds = [
+        None,
+        *sketches.block_boundaries(samples, [len(part.users) for part in parts], n_blocks),
+        None,
+    ]
     blocks = [
         user_statistics.merge([user_statistics.take_range(part, low, high) for part in parts])
         for low, high in itertools.pairwise(bounds)
