@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 JOBS = {
     "segment": "ratings → named audience segments and a report",
     "choose-k": "how many segments: quality and stability for a range of k",
+    "score": "the users of new ratings → the segments of an earlier run, and whether these hold",
     "convert": "ratings as text → Parquet, for every job",
     "synthesize": "a MovieLens-shaped data set of any size",
     "certificates": "certificates for a cluster that speaks TLS",

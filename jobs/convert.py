@@ -32,7 +32,7 @@ def job(arguments: argparse.Namespace) -> None:
 
     out = options.parse_out(arguments)
     run = run_convert(
-        Settings(**options.parse_source(arguments)),
+        Settings(**options.parse_source(arguments), seed=arguments.seed),
         out,
         options.parse_execution(arguments),
         TerminalProgress(sys.stderr, quiet=arguments.quiet),

@@ -22,7 +22,8 @@ from segmentation.redaction import make_printable
 DEFECT, WRONG_USAGE = 1, 2
 INTERRUPTED, TERMINATED = 130, 143
 
-Job = Callable[[argparse.Namespace], None]
+#: What a job does with its arguments; it returns an exit status, or None for 0.
+Job = Callable[[argparse.Namespace], int | None]
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -122,7 +123,7 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         with persistent_interrupts():
             arguments = parser.parse_args(argv)
             debug, resumable = arguments.debug, hasattr(arguments, "resume")
-            job(arguments)
+            status = job(arguments) or 0
         if sys.stdout is not None:
             with _name_stdout():
                 sys.stdout.flush()
@@ -149,7 +150,7 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         remedy = "please report it" if debug else "run again with --debug and report it"
         _print_error(f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}")
         return DEFECT
-    return 0
+    return status
 
 
 def _print_error(message: str) -> None:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from segmentation.pipeline.manifest import RunManifest
     from segmentation.pipeline.settings import Execution
 
+_PRESETS = ("engagement", "taste", "original")
+#: The exit status where drift is beyond what --fail-on allows.
+DRIFTED = 5
 #: Field → its option, where the names differ.
 _OPTION_NAMES = {"partition_bytes": "--partition-size", "has_header": "--no-header"}
 
@@ -77,7 +80,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         default="engagement",
-        choices=("engagement", "taste", "original"),
+        choices=_PRESETS,
         help="what is clustered: means per category with 0 for none (engagement), deviations "
         "from the user's own mean (taste), or the original notebook's matrix (original) "
         "(default: engagement)",
@@ -90,13 +93,59 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
+def add_new_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options for data that are read as those of an earlier run were."""
+    add_source(parser, default=None)
+    parser.add_argument("--preset", choices=_PRESETS, help="that of the earlier run, or an error")
+    parser.add_argument(
+        "--join", choices=("links", "direct"), help="that of the earlier run, or an error"
+    )
+
+
+def parse_new_data(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that the user chose; what was left out is missing, or None.
+
+    An option with its default counts as left out: the earlier run's holds then.
+    """
+    from segmentation.pipeline.settings import Settings
+
+    chosen = {
+        **parse_reading(arguments),
+        "preset": arguments.preset,
+        "join": arguments.join,
+    }
+    fixed = ("data", "ratings", "preset", "join")
+    defaults = Settings.__dataclass_fields__
+    return {
+        field: value
+        for field, value in chosen.items()
+        if field in fixed or value != defaults[field].default
+    }
+
+
+def add_fail_on(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the exit status on drift."""
+    parser.add_argument(
+        "--fail-on",
+        choices=("watch", "refit"),
+        help="end with status 5, after everything is written, if the verdict is this or worse",
+    )
+
+
+def drift_status(fail_on: str | None, verdict: str) -> int:
+    """Return the exit status for a verdict."""
+    from segmentation.reporting.drift import LEVELS
+
+    return DRIFTED if fail_on and LEVELS.index(verdict) >= LEVELS.index(fail_on) else 0
+
+
+def add_source(parser: argparse.ArgumentParser, default: str | None = "synthetic") -> None:
     """Add the options for the data and the output folder."""
     parser.add_argument(
         "--data",
-        default="synthetic",
+        default=default,
         help="kaggle; synthetic or synthetic:ROWS; or a folder, zip archive or URL in Kaggle's or "
-        "GroupLens' layout (default: synthetic)",
+        f"GroupLens' layout (default: {default or 'the catalogue of the earlier run'})",
     )
     parser.add_argument(
         "--ratings",
@@ -380,27 +429,34 @@ def parse_execution(arguments: argparse.Namespace) -> Execution:
 
 
 def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of the options for the data, its form, the seed and the limits."""
+    """Return the settings of the options for the data, its form and the limits."""
     return {
         **parse_form(arguments),
         "data": arguments.data,
         "ratings": arguments.ratings,
-        "seed": arguments.seed,
         "max_rejected": arguments.max_rejected,
         "partition_bytes": parse_size("partition_bytes", arguments.partition_size),
         "memory_limit": parse_size("memory_limit", arguments.memory_limit),
     }
 
 
-def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of a job that computes features: those of the data, features and k."""
+def parse_reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a job that aggregates ratings."""
     return {
         **parse_source(arguments),
-        "preset": arguments.preset,
-        "join": arguments.join,
         "deduplicate": arguments.deduplicate,
         "implicit": arguments.implicit,
         "min_ratings": arguments.min_ratings,
+    }
+
+
+def parse_data(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of a job that computes features: those of the data, features and k."""
+    return {
+        **parse_reading(arguments),
+        "seed": arguments.seed,
+        "preset": arguments.preset,
+        "join": arguments.join,
         **({} if arguments.k_range is None else {"k_range": arguments.k_range}),
     }
 

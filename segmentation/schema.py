@@ -166,9 +166,10 @@ class Catalogue:
         """Whether ids are strings rather than integers."""
         return self.item_ids.dtype.kind == "S"
 
-    def table(self) -> ItemTable:
+    def table(self, *, keep_all_users: bool = False) -> ItemTable:
         """Return the part that travels to the workers, without titles."""
-        return ItemTable(self.item_ids, self.offsets, self.codes, len(self.categories))
+        n_categories = len(self.categories)
+        return ItemTable(self.item_ids, self.offsets, self.codes, n_categories, keep_all_users)
 
     def title_of(self, item_id: int) -> str | None:
         """Return the title of one item, or None where the catalogue lacks it."""
@@ -179,12 +180,16 @@ class Catalogue:
 
 
 class ItemTable(NamedTuple):
-    """The part of a :class:`Catalogue` that travels to the workers; fields as there."""
+    """The part of a :class:`Catalogue` that travels to the workers; fields as there.
+
+    With ``keep_all_users``, a user who only rated other items is counted as one with no rating.
+    """
 
     item_ids: NDArray[Any]
     offsets: NDArray[np.int32]
     codes: NDArray[np.int32]
     n_categories: int
+    keep_all_users: bool = False
 
 
 class ByteRange(NamedTuple):
@@ -241,6 +246,71 @@ class Axes(NamedTuple):
     mean: NDArray[np.float64]
     components: NDArray[np.float64]
     explained_variance_ratio: NDArray[np.float64]
+
+
+class Grid(NamedTuple):
+    """Cells that features are counted in: one for 0, then 40 of equal width from low to high.
+
+    Zero has a cell of its own, since that is what a user without the category has.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def n_cells(self) -> int:
+        """The number of cells, that of 0 first."""
+        return 41
+
+    @property
+    def width(self) -> float:
+        """The width of a cell."""
+        return (self.high - self.low) / (self.n_cells - 1)
+
+    @property
+    def midpoints(self) -> NDArray[np.float64]:
+        """The middle of each cell, of shape (n_cells,)."""
+        middles = self.low + self.width * (np.arange(self.n_cells - 1) + 0.5)
+        return np.concatenate([[0.0], middles])
+
+
+class Population(NamedTuple):
+    """Counts and sums over the users of an audience that is in its segments.
+
+    Attributes
+    ----------
+    users, outliers
+        Number of users, and of those beyond the 99th percentile of the distances that the segment
+        had when it was fitted; int64 of shape (n_segments,).
+    squares
+        Sum of the squared distances to the centre, float64 of shape (n_segments,).
+    sums
+        Sum of the features, float64 of shape (n_segments, n_features).
+    cells
+        Number of users per feature and cell, int64 of shape (n_features, n_cells).
+    """
+
+    users: NDArray[np.int64]
+    outliers: NDArray[np.int64]
+    squares: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    cells: NDArray[np.int64]
+
+
+class Moves(NamedTuple):
+    """Users by the segment that they were in and the one that they are in.
+
+    Attributes
+    ----------
+    flows
+        Users of both runs, int64 of shape (n_before, n_now).
+    entered, left
+        Number of users of the later run only, and of the earlier run only.
+    """
+
+    flows: NDArray[np.int64]
+    entered: int
+    left: int
 
 
 @dataclass(frozen=True)

@@ -505,8 +505,10 @@ def _build_catalogue(
         n_items.update(dict.fromkeys(names[fields], count))
     top = layout.catalogue.top if layout.catalogue else None
     category_names, codes = categories.name_categories(
-        layout.items, n_items, layout.categories, top=top
+        layout.items, n_items, layout.categories, top=top, is_closed=layout.is_closed
     )
+    if layout.is_closed:
+        notes["categories_unknown"] = len(n_items.keys() - codes.keys())
     codes_of = {
         fields: sorted({codes[name] for name in names_in_fields if name in codes})
         for fields, names_in_fields in names.items()

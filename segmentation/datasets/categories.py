@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Largest number of categories.
 MAX_CATEGORIES = 1_000
+#: What a category that is called like a column of the outputs gets.
+_SUFFIX = " (category)"
 #: Separators that are recognized, in the order of preference.
 _SEPARATORS = ("|", ";", ",")
 #: Names that stand for no category, in lower case.
@@ -164,7 +166,12 @@ def _parse_list(text: str) -> list[str]:
 
 
 def name_categories(
-    path: str, names: Mapping[str, int], known: Sequence[str], *, top: int | None = None
+    path: str,
+    names: Mapping[str, int],
+    known: Sequence[str],
+    *,
+    top: int | None = None,
+    is_closed: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Choose one spelling per category, and their order.
 
@@ -181,6 +188,8 @@ def name_categories(
         The layout's categories.
     top
         Keep only so many, those of the most items; None keeps all.
+    is_closed
+        Whether the categories are ``known``, as an earlier call returned them, and no others.
 
     Returns
     -------
@@ -206,6 +215,10 @@ def name_categories(
         sizes = {key: sum(counter.values()) for key, counter in spellings.items()}
         largest = sorted(sizes, key=lambda key: (-sizes[key], key))[:top]
         spellings = {key: spellings[key] for key in largest}
+    if is_closed:
+        codes_by_key = {_make_key(_restore_reserved(name)): i for i, name in enumerate(known)}
+        codes = {n: codes_by_key[key] for n in names if (key := _make_key(n)) in codes_by_key}
+        return tuple(known), codes
     if len(spellings) > MAX_CATEGORIES:
         raise DataError(
             "{path}: has {found:,} categories, and at most {most:,} can be used: keep those of the "
@@ -246,7 +259,15 @@ def _rename_reserved(categories: tuple[str, ...]) -> tuple[str, ...]:
     for name in categories:
         new = name
         while name in RESERVED_COLUMNS and new in taken:
-            new += " (category)"
+            new += _SUFFIX
         taken.add(new)
         renamed.append(new)
     return tuple(renamed)
+
+
+def _restore_reserved(name: str) -> str:
+    """Return what :func:`_rename_reserved` renamed; other names as they are."""
+    original = name
+    while original.endswith(_SUFFIX):
+        original = original.removesuffix(_SUFFIX)
+    return original if original in RESERVED_COLUMNS else name

@@ -113,6 +113,8 @@ class Layout:
         What the user says about the ratings.
     catalogue
         What the user says about a catalogue of their own.
+    is_closed
+        Whether ``categories`` are those of a model, and others are left out.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Layout:
     separator: bytes | None = None
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     catalogue: CatalogueOptions | None = None
+    is_closed: bool = False
 
     @property
     def ratings_files(self) -> tuple[str, ...]:

@@ -69,6 +69,13 @@ class ReadingOptions:
         return self.implicit and "rating" in self.columns
 
     @property
+    def kind(self) -> str:
+        """What ratings are: ``ratings``, ``counts``, or ``rows``, each of which counts one."""
+        if self.has_counts:
+            return "counts"
+        return "rows" if self.implicit else "ratings"
+
+    @property
     def roles(self) -> dict[str, str]:
         """The column of each role: what the user says, or those of GroupLens."""
         if self.columns:

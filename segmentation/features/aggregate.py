@@ -76,6 +76,7 @@ def aggregate_ratings(
     *,
     deduplicate: bool = False,
     max_rejected: float = 0.01,
+    keep_all_users: bool = False,
     partition_bytes: int | None = None,
     memory: MemoryBudget | None = None,
     n_threads: int | None = None,
@@ -98,6 +99,8 @@ def aggregate_ratings(
         Whether only a user's latest rating of an item counts.
     max_rejected
         Largest share of the rows that may be rejected.
+    keep_all_users
+        Whether users who only rated other items are among the users, with no rating.
     partition_bytes
         Bytes of text that one task reads; None for what ``memory`` allows.
     memory
@@ -157,7 +160,7 @@ def aggregate_ratings(
             client,
             layout.ratings,
             files,
-            catalogue.table(),
+            catalogue.table(keep_all_users=keep_all_users),
             stage,
             deduplicate=deduplicate,
             max_rejected=max_rejected,

@@ -96,12 +96,13 @@ def aggregate_lines(
     if grammar.unrated is not None and float(2 * grammar.unrated).is_integer():
         skipped = int(2 * grammar.unrated)
     form = (grammar.n_fields - 3, grammar.delimiter, grammar.width, grammar.point, *scale, skipped)
+    items = (item_rows, table.keep_all_users, table.offsets, table.codes, seen)
     text = np.frombuffer(data, np.uint8)
     if len(text) and text[-1] != _LF:
         # A byte then follows every number, and no loop has to check for the end of the text.
         text = np.append(text, _LF)
     state = np.zeros(5, np.int64)
-    arguments = (text, *form, item_rows, table.offsets, table.codes, seen, state)
+    arguments = (text, *form, *items, state)
     parts = _read_parts(arguments, table.n_categories)
     if parts is None:
         return None
@@ -169,6 +170,7 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
     high: int,
     skipped: int,
     item_rows: NDArray[np.int32],
+    keep_all_users: bool,
     offsets: NDArray[np.int32],
     codes: NDArray[np.int32],
     seen: NDArray[np.bool_],
@@ -331,19 +333,19 @@ def _read_lines(  # noqa: PLR0912, PLR0915 - one loop, for the reason above
             status = _DONE
             continue
         item_row = item_rows[item] if item < np.uint64(len(item_rows)) else -1
+        if (item_row >= 0 or keep_all_users) and np.int64(user) != last_user:
+            slot = _find_slot(user, slots, users)
+            row = int(slots[slot]) - 1
+            if row < 0:
+                if n == len(users):
+                    status, pos = _FULL, line
+                    break
+                row = int(n)
+                users[n] = user
+                n += 1
+                slots[slot] = n
+            last_user = np.int64(user)
         if item_row >= 0:
-            if np.int64(user) != last_user:
-                slot = _find_slot(user, slots, users)
-                row = int(slots[slot]) - 1
-                if row < 0:
-                    if n == len(users):
-                        status, pos = _FULL, line
-                        break
-                    row = int(n)
-                    users[n] = user
-                    n += 1
-                    slots[slot] = n
-                last_user = np.int64(user)
             stars = 0.5 * halves
             used += 1
             items[row] += 1

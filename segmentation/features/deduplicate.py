@@ -86,7 +86,8 @@ def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
     Parameters
     ----------
     rows
-        Columns ``userId``, ``movieId``, ``rating``, ``timestamp``, ``fragment`` and ``line``.
+        Columns ``userId``, ``movieId``, ``rating``, ``timestamp``, ``fragment`` and ``line``. Rows
+        with a negative item are not superseded.
 
     Returns
     -------
@@ -104,7 +105,7 @@ def superseded_mask(rows: pd.DataFrame) -> NDArray[np.bool_]:
     order = np.lexsort([*(rows[key].to_numpy() for key in sort_keys), user_codes])
     users, items = user_codes[order], rows[ITEM].to_numpy()[order]
     # Sorted from the earliest to the latest rating of each item by each user.
-    has_later = (users[1:] == users[:-1]) & (items[1:] == items[:-1])
+    has_later = (users[1:] == users[:-1]) & (items[1:] == items[:-1]) & (items[1:] >= 0)
     mask = np.zeros(len(rows), np.bool_)
     mask[order[:-1]] = has_later
     return mask

@@ -31,8 +31,8 @@ def accumulate(
     Parameters
     ----------
     user_rows, item_rows, ratings : ndarray of shape (n_ratings,)
-        Per used rating, its user's row in the outputs, its item's row in the catalogue, and its
-        stars.
+        Per rating, its user's row in the outputs, its item's row in the catalogue, and its stars.
+        A rating with a negative item is not added.
     offsets, codes
         The catalogue's item × category matrix in compressed rows, as in
         :class:`segmentation.schema.ItemTable`.
@@ -46,6 +46,8 @@ def accumulate(
     for i in range(len(ratings)):
         user = user_rows[i]
         item = item_rows[i]
+        if item < 0:
+            continue
         rating = ratings[i]
         items[user] += 1
         rating_sum[user] += rating

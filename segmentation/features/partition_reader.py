@@ -278,7 +278,7 @@ def read_used_rows(
     detailed: bool = False,
     first_fragment: int = 0,
 ) -> tuple[pd.DataFrame, PartitionSummary]:
-    """Read the ratings of one partition whose item is in the catalogue.
+    """Read the rows of one partition that :func:`map_items` goes on with.
 
     Parameters
     ----------
@@ -307,24 +307,26 @@ def read_used_rows(
     import pandas as pd
 
     frames = [empty_rows(fragments[0].file.string_columns, detailed=detailed)]
-    unmapped = 0
+    n_used = unmapped = 0
     reader = read_rows(fragments, detailed=detailed)
     for index, first_line, chunk in reader:
-        used = user_statistics.map_items(chunk.ratings, table)
-        unmapped += len(chunk.ratings) - len(used)
+        chunk_rows, n_chunk = user_statistics.map_items(chunk.ratings, table)
+        n_used += n_chunk
+        unmapped += len(chunk.ratings) - n_chunk
         if detailed:
             details: dict[str, Any] = {
-                LINE: used[LINE] + first_line,
+                LINE: chunk_rows[LINE] + first_line,
                 FRAGMENT: np.int32(first_fragment + index),
             }
-            used = used.assign(**details)
-        frames.append(used)
+            chunk_rows = chunk_rows.assign(**details)
+        frames.append(chunk_rows)
     rows = pd.concat(frames, ignore_index=True)
     seen = np.zeros(len(table.item_ids), np.bool_)
-    seen[rows[ITEM].to_numpy()] = True
-    summary = PartitionSummary(tuple(reader.reports), len(rows), unmapped, np.packbits(seen))
+    items = rows[ITEM].to_numpy()
+    seen[items[items >= 0]] = True
+    summary = PartitionSummary(tuple(reader.reports), n_used, unmapped, np.packbits(seen))
     if detailed:
-        missing = rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP
+        missing = (rows[TIMESTAMP].to_numpy() == format.NO_TIMESTAMP) & (items >= 0)
         summary = summary._replace(without_timestamp=int(missing.sum()))
     return rows, summary
 

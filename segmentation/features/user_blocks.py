@@ -103,14 +103,16 @@ def merge_by_user_range(
 
 def select_active(client: Client, blocks: UserBlocks, min_ratings: int) -> UserBlocks:
     """Return the users with at least so many ratings."""
-    if min_ratings <= 1:
-        return blocks
-    n_blocks = len(blocks.statistics)
-    active = map_tasks(
-        client, "active", _select_active_users, blocks.statistics, [min_ratings] * n_blocks
-    )
-    sizes = client.gather(map_tasks(client, "count", _count_users, active))
-    filled = [(block, size) for block, size in zip(active, sizes, strict=True) if size]
+    return blocks if min_ratings <= 1 else select_users(client, blocks, min_ratings)
+
+
+def select_users(
+    client: Client, blocks: UserBlocks, least: int, below: int | None = None
+) -> UserBlocks:
+    """Return the users with ``least`` ratings or more, and fewer than ``below``."""
+    selected = map_tasks(client, "select", _select_block_users, blocks.statistics, least, below)
+    sizes = client.gather(map_tasks(client, "count", _count_users, selected))
+    filled = [(block, size) for block, size in zip(selected, sizes, strict=True) if size]
     return UserBlocks([block for block, _ in filled], [size for _, size in filled])
 
 
@@ -157,8 +159,10 @@ def _survey_block(block: UserStatistics) -> UserSurvey:
     )
 
 
-def _select_active_users(block: UserStatistics, min_ratings: int) -> UserStatistics:
-    rows = block.items >= min_ratings
+def _select_block_users(block: UserStatistics, least: int, below: int | None) -> UserStatistics:
+    rows = block.items >= least
+    if below is not None:
+        rows &= block.items < below
     columns: Any = (column[rows] for column in block)
     return UserStatistics(*columns)
 

@@ -73,12 +73,12 @@ def aggregate_chunk(chunk: ParsedChunk, table: ItemTable) -> ChunkStatistics:
     table
         The catalogue's items.
     """
-    rows = map_items(chunk.ratings, table)
+    rows, n_used = map_items(chunk.ratings, table)
     statistics, seen = aggregate_rows(rows, table)
     return ChunkStatistics(
         downcast(statistics),
-        len(rows),
-        len(chunk.ratings) - len(rows),
+        n_used,
+        len(chunk.ratings) - n_used,
         np.packbits(seen),
         chunk.lines,
         chunk.rejected,
@@ -87,8 +87,12 @@ def aggregate_chunk(chunk: ParsedChunk, table: ItemTable) -> ChunkStatistics:
     )
 
 
-def map_items(ratings: pd.DataFrame, table: ItemTable) -> pd.DataFrame:
-    """Return the used ratings, with ``movieId`` replaced by the item's row in the catalogue."""
+def map_items(ratings: pd.DataFrame, table: ItemTable) -> tuple[pd.DataFrame, int]:
+    """Replace ``movieId`` by the item's row in the catalogue; return the rows to go on with.
+
+    These are the used ratings, whose number is returned as well. With ``table.keep_all_users`` the
+    others stay among them, and their item is −1.
+    """
     if isinstance(ratings[ITEM].dtype, np.dtype):
         items = look_up_items(table, ratings[ITEM].to_numpy())
     else:
@@ -96,7 +100,9 @@ def map_items(ratings: pd.DataFrame, table: ItemTable) -> pd.DataFrame:
         items = look_up_items(table, ids)[codes]
     rows = ratings.assign(**{ITEM: items.astype(np.int32)})
     is_mapped = items >= 0
-    return rows if is_mapped.all() else rows[is_mapped]
+    n_used = int(is_mapped.sum())
+    keeps_all = table.keep_all_users or n_used == len(rows)
+    return rows if keeps_all else rows[is_mapped], n_used
 
 
 def look_up_items(table: ItemTable, ids: NDArray[Any]) -> NDArray[np.int64]:

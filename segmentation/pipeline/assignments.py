@@ -9,11 +9,12 @@ import numpy as np
 from segmentation.estimators._incremental_pca import project
 from segmentation.estimators._lloyd import assign_block
 from segmentation.features.kernels import mean_columns
+from segmentation.features.population import count_population
 from segmentation.reporting import percentiles
 from segmentation.reporting.percentiles import Histogram, build_histogram
 from segmentation.reporting.profiles import ProfileSums, RatingCounts, block_sums, count_ratings
-from segmentation.schema import USER, Axes, UserStatistics
-from segmentation.storage.parquet import arrow_array, arrow_strings
+from segmentation.schema import USER, Axes, Grid, Population, UserStatistics
+from segmentation.storage.parquet import arrow_array, arrow_booleans, arrow_strings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,8 @@ class BlockSummary(NamedTuple):
         For the profiles: sums, numbers of ratings per user, and distances to the centers.
     points, labels
         The users shown on the two axes, of shape (n_shown, 2), and their segments.
+    population
+        What is saved of the users to see a change later; nobody counts as an outlier.
     """
 
     sums: ProfileSums
@@ -64,6 +67,7 @@ class BlockSummary(NamedTuple):
     histogram: Histogram
     points: NDArray[np.float64]
     labels: NDArray[np.int32]
+    population: Population
 
 
 def summarize_block(
@@ -72,6 +76,7 @@ def summarize_block(
     shown: NDArray[np.int64],
     centers: NDArray[np.float64],
     axes: Axes,
+    grid: Grid,
 ) -> BlockSummary:
     """Summarize one block's users by segment, and project the users that the figure shows.
 
@@ -81,13 +86,26 @@ def summarize_block(
         The rows of the users that the figure shows.
     """
     nearest = assign_block(features, centers)
+    nobody = np.full(len(centers), np.inf)
     return BlockSummary(
         block_sums(statistics, nearest.labels, len(centers)),
         count_ratings(statistics.items, nearest.labels),
         build_histogram(nearest.labels, nearest.distance),
         project(features[shown], axes.mean, axes.components),
         nearest.labels[shown],
+        count_population(features, nearest.labels, nearest.distance, nobody, grid),
     )
+
+
+def count_block(
+    features: NDArray[np.float32],
+    centers: NDArray[np.float64],
+    distance_p99: NDArray[np.float64],
+    grid: Grid,
+) -> Population:
+    """Count the users of one block by segment, and their features."""
+    nearest = assign_block(features, centers)
+    return count_population(features, nearest.labels, nearest.distance, distance_p99, grid)
 
 
 def distances_in_bins(
@@ -105,8 +123,13 @@ def build_table(
     axes: Axes,
     personas: Sequence[str],
     categories: Sequence[str],
+    distance_p99: NDArray[np.float64] | None = None,
 ) -> pa.Table:
-    """Return one block as a table with the columns of ``assignments.parquet``."""
+    """Return one block as a table with the columns of ``assignments.parquet``.
+
+    With ``distance_p99``, the distance beyond which a user of each segment is an outlier, there is
+    the column ``is_outlier`` before those of the categories.
+    """
     import pyarrow as pa
 
     n_users, n_categories = statistics.counts.shape
@@ -130,6 +153,8 @@ def build_table(
             np.divide(statistics.rating_sum, statistics.items, dtype=np.float64)
         ),
     }
+    if distance_p99 is not None:
+        columns["is_outlier"] = arrow_booleans(assigned.distance > distance_p99[assigned.labels])
     for g, category in enumerate(categories):
         buffers = [pa.py_buffer(validity[g]), pa.py_buffer(means[g])]
         columns[category] = pa.Array.from_buffers(pa.float32(), n_users, buffers)

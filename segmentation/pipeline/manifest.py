@@ -37,8 +37,8 @@ _LIBRARIES = (
 class RunManifest:
     """The settings, data, results and costs of a finished run.
 
-    ``kmeans``, ``pca``, ``choose_k`` and ``parquet`` are None where the job has no such result;
-    such fields are left out of the file.
+    ``kmeans``, ``pca``, ``choose_k``, ``parquet``, ``scored`` and ``drift`` are None where the job
+    has no such result; such fields are left out of the file.
     """
 
     job: str
@@ -54,6 +54,8 @@ class RunManifest:
     pca: dict[str, Any] | None = None
     choose_k: dict[str, Any] | None = None
     parquet: dict[str, Any] | None = None
+    scored: dict[str, Any] | None = None
+    drift: dict[str, Any] | None = None
     stages: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     peak_memory_bytes: int = 0
@@ -119,7 +121,7 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
     values = run_folder.read_manifest(run.out)
     if values is None:
         return None
-    if not _is_manifest(values):
+    if not is_manifest(values):
         raise DataError(
             "{path}: is not what a finished run writes: pass {overwrite} instead of {resume}",
             "overwrite",
@@ -148,7 +150,7 @@ def load_finished(run: RunContext, key: Mapping[str, Any]) -> RunManifest | None
     return manifest
 
 
-def _is_manifest(values: Mapping[str, Any]) -> bool:
+def is_manifest(values: Mapping[str, Any]) -> bool:
     """Return whether a record with a valid checksum has the form of a manifest."""
     forms: dict[str, type | tuple[type, ...]] = {
         **dict.fromkeys(("settings", "data", "rows", "cluster", "versions", "files"), dict),
@@ -157,7 +159,7 @@ def _is_manifest(values: Mapping[str, Any]) -> bool:
         "job": str,
     }
     optional: dict[str, type] = {
-        **dict.fromkeys(("kmeans", "pca", "choose_k", "parquet"), dict),
+        **dict.fromkeys(("kmeans", "pca", "choose_k", "parquet", "scored", "drift"), dict),
         **dict.fromkeys(("users", "items"), int),
         "warnings": list,
     }

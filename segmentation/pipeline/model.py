@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segmentation.errors import DataError
-from segmentation.schema import Axes
+from segmentation.features.population import make_grid
+from segmentation.schema import Axes, Population, Words
 from segmentation.storage.atomic import write_json
 from segmentation.storage.integrity import add_checksum, read_json, verify_checksum
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-_FORMAT = 3
+    from segmentation.schema import Grid
+
+_FORMAT = 4
 _FILE = "model.json"
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """The centres and axes of a finished run.
+    """The centres and axes of a finished run, and the audience that they were fitted to.
 
     Parameters
     ----------
     preset, join, layout, categories
         What the feature matrix was made from; its columns follow ``categories``.
+    scale, ratings
+        The lowest and the highest rating, and what ratings are: ``ratings``, ``counts`` or
+        ``rows``, each of which counts one.
+    words
+        What texts call items, categories and ratings.
     personas
         The name of each segment.
     centers
@@ -38,6 +47,8 @@ class SavedModel:
         (n_segments,).
     axes
         The two axes of the picture.
+    population
+        What was counted of all users of the run.
     synthetic
         Whether the users were generated.
     """
@@ -46,11 +57,20 @@ class SavedModel:
     join: str
     layout: str
     categories: tuple[str, ...]
+    scale: tuple[float, float]
+    ratings: str
+    words: Words
     personas: tuple[str, ...]
     centers: NDArray[np.float64]
     distance_p99: NDArray[np.float64]
     axes: Axes
+    population: Population
     synthetic: bool
+
+    @property
+    def grid(self) -> Grid:
+        """The cells that the features of the population were counted in."""
+        return make_grid(self.preset, self.scale)
 
     def save(self, folder: Path) -> None:
         """Write the model into ``folder``."""
@@ -62,11 +82,15 @@ class SavedModel:
             "layout": self.layout,
             "synthetic": self.synthetic,
             "categories": list(self.categories),
+            "scale": list(self.scale),
+            "ratings": self.ratings,
+            "words": asdict(self.words),
             "segments": [
                 {"segment": s, "persona": name, "center": center, "distance_p99": distance}
                 for s, (name, center, distance) in enumerate(segments)
             ],
             "pca": self.axes._asdict(),
+            "population": self.population._asdict(),
         }
         write_json(folder / _FILE, add_checksum(values))
 
@@ -95,16 +119,31 @@ def load_model(folder: Path) -> SavedModel:
         if not verify_checksum(values):
             raise ValueError("it differs from what was written")
         segments, pca = values["segments"], values["pca"]
+        low, high = values["scale"]
         return SavedModel(
             preset=values["preset"],
             join=values["join"],
             layout=values["layout"],
             categories=tuple(values["categories"]),
+            scale=(float(low), float(high)),
+            ratings=values["ratings"],
+            words=Words(**values["words"]),
             personas=tuple(segment["persona"] for segment in segments),
             centers=np.array([segment["center"] for segment in segments], np.float64),
             distance_p99=np.array([segment["distance_p99"] for segment in segments], np.float64),
             axes=Axes(*(np.array(pca[name], np.float64) for name in Axes._fields)),
+            population=_parse_population(values["population"]),
             synthetic=bool(values["synthetic"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: is damaged ({error}): run segment again") from error
+
+
+def _parse_population(values: Mapping[str, Any]) -> Population:
+    return Population(
+        users=np.array(values["users"], np.int64),
+        outliers=np.array(values["outliers"], np.int64),
+        squares=np.array(values["squares"], np.float64),
+        sums=np.array(values["sums"], np.float64),
+        cells=np.array(values["cells"], np.int64),
+    )

@@ -97,7 +97,9 @@ def run_segment(
                 run, X, users, clusters, axes, catalogue.categories, playbook
             )
             warnings += stages.check_segments(run, segments, k)
-            stages.write_assignments(run, X, users, clusters, axes, segments, catalogue.categories)
+            stages.write_assignments(
+                run, X, users, clusters.centers, axes, segments.names, catalogue.categories
+            )
             renderer.submit(_figure_data(run, users.blocks.users, segments, axes, catalogue))
             # Last of what is computed: the assignments do not wait for it.
             quality = stages.evaluate_clustering(run, X_active, clusters)
@@ -179,10 +181,14 @@ def _save_model(
         join=run.settings.effective_join,
         layout=run.layout.name,
         categories=catalogue.categories,
+        scale=run.layout.effective_scale,
+        ratings=run.layout.reading.kind,
+        words=segments.profiles[0].words,
         personas=segments.names,
         centers=clusters.centers,
         distance_p99=segments.distance_p99,
         axes=axes,
+        population=segments.population,
         synthetic=is_synthetic,
     ).save(run.folder.result_path("model"))
 

@@ -38,6 +38,7 @@ _STAGE_KEYS = {
     "quality": {*_SEARCH, "k"},
     "pca": {*_RATINGS, "preset", "min_ratings"},
     "run": {*_SEARCH, "k", "playbook"},
+    "score": {*_RATINGS, "preset", "min_ratings"},
     "convert": {"max_rejected", *_FORM},
 }
 
@@ -288,6 +289,26 @@ class Settings:
         if "k" in fields and self.k != "auto":
             fields.discard("k_range")
         return {field: value for field, value in self.to_json().items() if field in fields}
+
+
+@dataclass(frozen=True)
+class ScoreSettings(Settings):
+    """What ``score`` is asked for: how the new data are read, and the run whose model is used.
+
+    Parameters
+    ----------
+    model
+        The folder of the run.
+    model_sha256
+        The digest of its model, on which all results depend.
+    """
+
+    model: str = ""
+    model_sha256: str = ""
+
+    def stage_key(self, stage: str) -> dict[str, Any]:
+        """Return the settings that the result of a stage depends on, the model among them."""
+        return {**super().stage_key(stage), "model_sha256": self.model_sha256}
 
 
 def _is_text(value: str) -> bool:

@@ -18,6 +18,7 @@ from segmentation.datasets import catalogue as catalogues
 from segmentation.datasets import kaggle
 from segmentation.errors import DataError
 from segmentation.features import aggregate, presets, user_blocks
+from segmentation.features.population import make_grid, merge_populations
 from segmentation.features.reject_causes import label_column
 from segmentation.pipeline import assignments
 from segmentation.pipeline.context import RESUMABLE_FILES, USER_STATISTICS
@@ -37,9 +38,17 @@ if TYPE_CHECKING:
     from segmentation.features.row_counts import RowCounts
     from segmentation.features.user_blocks import UserBlocks
     from segmentation.pipeline.context import RunContext
+    from segmentation.pipeline.model import SavedModel
     from segmentation.reporting.personas import Playbook
     from segmentation.reporting.profiles import Activity
-    from segmentation.schema import Catalogue, Persona, SegmentProfile, UserStatistics, Words
+    from segmentation.schema import (
+        Catalogue,
+        Persona,
+        Population,
+        SegmentProfile,
+        UserStatistics,
+        Words,
+    )
 
 #: Users from whom the figure takes its centres and outline, and some of whom it draws.
 FIGURE_USERS = 100_000
@@ -71,7 +80,7 @@ class Clustering(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """The segments as they are described, and some of their users for the figure.
+    """The segments as they are described, what was counted, and some users for the figure.
 
     ``points`` are those users on the two axes, of shape (n_shown, 2), and ``labels`` their
     segments.
@@ -80,6 +89,7 @@ class Segments(NamedTuple):
     profiles: list[SegmentProfile]
     personas: list[Persona]
     distance_p99: NDArray[np.float64]
+    population: Population
     points: NDArray[np.float64]
     labels: NDArray[np.int32]
 
@@ -107,8 +117,13 @@ def _load_users(run: RunContext, path: Path, result: dict[str, Any]) -> Aggregat
     return AggregatedUsers(blocks, rows, int(result["items"]))
 
 
-def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
-    """Stream the ratings into blocks of user statistics, and save them for a resumed run."""
+def aggregate_ratings(
+    run: RunContext, catalogue: Catalogue, *, keep_all_users: bool = False
+) -> AggregatedUsers:
+    """Stream the ratings into blocks of user statistics, and save them for a resumed run.
+
+    With ``keep_all_users``, those who only rated items that are not in the catalogue are kept.
+    """
     folder, cluster, settings = run.folder, run.cluster, run.settings
     path = folder.result_path(USER_STATISTICS)
     result = run.stage_result("ratings")
@@ -130,6 +145,7 @@ def aggregate_ratings(run: RunContext, catalogue: Catalogue) -> AggregatedUsers:
             catalogue,
             deduplicate=settings.deduplicate,
             max_rejected=settings.max_rejected,
+            keep_all_users=keep_all_users,
             partition_bytes=settings.partition_bytes,
             memory=cluster.budget,
             n_threads=cluster.threads,
@@ -175,9 +191,16 @@ def write_rejected_rows(run: RunContext, counts: RowCounts) -> None:
 
 
 def collect_warnings(
-    run: RunContext, catalogue: Catalogue, users: AggregatedUsers, words: Words
+    run: RunContext,
+    catalogue: Catalogue,
+    users: AggregatedUsers,
+    words: Words,
+    *,
+    shape_segments: bool = True,
 ) -> list[str]:
     """Report what is odd about the data on the terminal, and return it for the manifest.
+
+    ``shape_segments`` says whether segments will be made from these users.
 
     Raises
     ------
@@ -190,7 +213,7 @@ def collect_warnings(
     if run.settings.ids == "auto":
         _check_text_ids(layout.ratings, survey)
     single = survey.single / users.blocks.users
-    if single > _SINGLE_WARNING and run.settings.min_ratings == 1:
+    if shape_segments and single > _SINGLE_WARNING and run.settings.min_ratings == 1:
         warnings.append(
             f"{single:.0%} of the users have a single rating, which says little about them: "
             "with --min-ratings 2 they are assigned to segments, and don't shape them"
@@ -480,8 +503,11 @@ def describe_segments(
             shown,
             clusters.centers,
             axes,
+            make_grid(run.settings.preset, run.layout.effective_scale),
         )
-        sums, counts, histograms, points, labels = zip(*client.gather(tasks), strict=True)
+        sums, counts, histograms, points, labels, populations = zip(
+            *client.gather(tasks), strict=True
+        )
         distance_p99 = _distance_percentiles(client, features, clusters.centers, histograms)
         medians = profiles.median_ratings(
             profiles.merge_rating_counts(counts), len(clusters.centers)
@@ -499,6 +525,7 @@ def describe_segments(
         segment_profiles,
         segment_personas,
         distance_p99,
+        merge_populations(populations),
         np.concatenate(points),
         np.concatenate(labels),
     )
@@ -530,18 +557,41 @@ def _distance_percentiles(
     return percentiles.percentile_99(histogram, keys, client.gather(tasks), len(centers))
 
 
+def count_population(run: RunContext, X: da.Array, model: SavedModel) -> Population:
+    """Count users and features by the segments of a saved model."""
+    client = run.cluster.client
+    tasks = map_tasks(
+        client,
+        "population",
+        assignments.count_block,
+        _blocks(client, X),
+        model.centers,
+        model.distance_p99,
+        model.grid,
+    )
+    return merge_populations(client.gather(tasks))
+
+
 def write_assignments(
     run: RunContext,
     X: da.Array,
     users: AggregatedUsers,
-    clusters: Clustering,
+    centers: NDArray[np.float64],
     axes: Axes,
-    segments: Segments,
+    names: tuple[str, ...],
     categories: tuple[str, ...],
+    distance_p99: NDArray[np.float64] | None = None,
 ) -> None:
     """Write one row per user, built block by block on the workers.
 
     The user statistics are released on the way: no later stage needs them.
+
+    Parameters
+    ----------
+    names
+        The persona of each segment.
+    distance_p99
+        The distance beyond which a user is an outlier; None to leave out who is one.
     """
     cluster, blocks = run.cluster, users.blocks
 
@@ -557,10 +607,11 @@ def write_assignments(
             [
                 blocks.statistics,
                 _blocks(cluster.client, X),
-                clusters.centers,
+                centers,
                 axes,
-                segments.names,
+                names,
                 categories,
+                distance_p99,
             ],
             2 * cluster.threads,
             release,

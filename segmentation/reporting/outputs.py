@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from segmentation.reporting.drift import Drift
     from segmentation.schema import KSearch
     from segmentation.storage.run_folder import RunFolder
 
@@ -202,6 +203,47 @@ def write_reports(
     atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
 
 
+def write_drift_reports(
+    folder: RunFolder,
+    manifest: Mapping[str, Any],
+    drift: Drift,
+    names: Sequence[str],
+    words: Words,
+) -> None:
+    """Write ``report.html`` and ``report.md`` of users who were put into given segments."""
+    scored = manifest["scored"]
+    n_unscored = sum(scored["unscored"].values())
+    facts = report.ReportFacts(
+        title="Users in the segments of an earlier run",
+        source=_describe_source(manifest["data"], words),
+        synthetic=bool(manifest["data"]["synthetic"]),
+        created=_format_now(),
+        headline=(
+            ("Users with a segment", f"{manifest['users']:,}"),
+            ("Users without one", f"{n_unscored:,}"),
+            (f"{capitalize(words.ratings)} used", f"{manifest['rows']['used']:,}"),
+            ("Verdict", drift.verdict),
+        ),
+        warnings=tuple(manifest["warnings"]),
+        tables={
+            "Data": _list_data_facts(manifest, words),
+            "Run": [
+                ("segments of", scored["model"]),
+                ("preset", manifest["settings"]["preset"]),
+                *_list_cost_facts(manifest),
+            ],
+        },
+    )
+    page = report.render_drift_html(facts, drift, names, words)
+    atomic.write_bytes(folder.result_path("report.html"), page.encode("utf-8"))
+    text = report.render_drift_markdown(facts, drift, names, words)
+    atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
+
+
+def _format_now() -> str:
+    return datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0")
+
+
 def collect_report_facts(manifest: Mapping[str, Any], words: Words) -> report.ReportFacts:
     """Collect the facts about a run for its reports, from its manifest."""
     data = manifest["data"]
@@ -209,7 +251,7 @@ def collect_report_facts(manifest: Mapping[str, Any], words: Words) -> report.Re
         title="Audience segments",
         source=_describe_source(data, words),
         synthetic=bool(data["synthetic"]),
-        created=datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
+        created=_format_now(),
         headline=(
             ("Users", f"{manifest['users']:,}"),
             (f"{capitalize(words.ratings)} used", f"{manifest['rows']['used']:,}"),
@@ -274,12 +316,19 @@ def _list_quality_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _list_run_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    settings, cluster = manifest["settings"], manifest["cluster"]
-    libraries = ("segmentation", "dask", "dask-ml", "scikit-learn")
+    settings = manifest["settings"]
     return [
         ("preset", settings["preset"]),
         ("segments (k)", _describe_k(manifest)),
         ("seed", str(settings["seed"])),
+        *_list_cost_facts(manifest),
+    ]
+
+
+def _list_cost_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    cluster = manifest["cluster"]
+    libraries = ("segmentation", "dask", "dask-ml", "scikit-learn")
+    return [
         (
             "cluster",
             f"{cluster['kind']}: {_count(cluster['workers'], 'worker')}, "

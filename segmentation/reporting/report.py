@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from segmentation.reporting.drift import MEASURE_TEXTS
 from segmentation.reporting.figures import segment_color
+from segmentation.reporting.flow_figure import draw_flows
 from segmentation.reporting.text import format_table
 from segmentation.reporting.wording import capitalize, format_number, make_phrases
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 
     import jinja2
 
-    from segmentation.schema import Persona, SegmentProfile
+    from segmentation.reporting.drift import Drift
+    from segmentation.schema import Persona, SegmentProfile, Words
 
 #: How many of a segment's categories are listed in the table, on its card, and on the terminal.
 _SHOWN_IN_TABLE, _SHOWN_ON_CARD, _SHOWN_ON_TERMINAL = 6, 30, 2
@@ -89,6 +92,100 @@ def render_markdown(
             **_choose_words(profiles[0]),
         )
     )
+
+
+def render_drift_html(facts: ReportFacts, drift: Drift, names: Sequence[str], words: Words) -> str:
+    """Return the report on an audience in given segments as one HTML page; all text is escaped.
+
+    ``names`` are the personas of the segments.
+    """
+    values = _describe_drift(drift, names, words)
+    return str(_load_template("drift.html").render(facts=facts, **values))
+
+
+def render_drift_markdown(
+    facts: ReportFacts, drift: Drift, names: Sequence[str], words: Words
+) -> str:
+    """Return the same report as Markdown."""
+    values = _describe_drift(drift, names, words)
+    return str(_load_template("drift.md").render(facts=facts, **values))
+
+
+_VERDICTS = {
+    "stable": (
+        "The segments still hold",
+        "These users are spread over the segments as those were that the segments were made from.",
+    ),
+    "watch": (
+        "The segments hold, and are to be watched",
+        "The audience has begun to differ from the one that the segments were made from. Look at "
+        "the measures again with the next data.",
+    ),
+    "refit": (
+        "The segments should be made again",
+        "The audience differs so much from the one that the segments were made from that their "
+        "profiles no longer describe it. If these data hold only a part of what their users rated, "
+        "such as one month, that is the reason.",
+    ),
+}
+
+
+def _describe_drift(drift: Drift, names: Sequence[str], words: Words) -> dict[str, Any]:
+    """Return the fields that the templates of the drift report use."""
+    title, meaning = _VERDICTS[drift.verdict]
+    return {
+        "verdict": {"title": title, "reason": drift.reason, "meaning": meaning},
+        "segments": [
+            {
+                "number": entry["segment"],
+                "name": names[entry["segment"]],
+                "color": segment_color(entry["segment"]),
+                "users_before": f"{entry['users_before']:,}",
+                "share_before": f"{entry['share_before']:.1%}",
+                "users": f"{entry['users']:,}",
+                "share": f"{entry['share']:.1%}",
+                "outliers": f"{entry['outliers'] / entry['users']:.1%}" if entry["users"] else "–",
+            }
+            for entry in drift.segments
+        ],
+        "flows": _describe_moves(drift, names),
+        "measures": [
+            {
+                "text": capitalize(MEASURE_TEXTS[m.name].replace("category", words.category)),
+                "value": "–" if isnan(m.value) else f"{m.value:.3f}",
+                "where": m.where,
+                "level": m.level,
+                "watch": f"{m.watch:g}",
+                "refit": f"{m.refit:g}",
+                "source": m.source,
+            }
+            for m in drift.measures
+        ],
+    }
+
+
+def _describe_moves(drift: Drift, names: Sequence[str]) -> dict[str, Any] | None:
+    if drift.moves is None:
+        return None
+    flows, entered, left = drift.moves
+    n_shared, n_moved = int(flows.sum()), int(flows.sum() - flows.trace())
+    text = f"{n_shared:,} users are in both audiences, {entered:,} in this one only, and {left:,} "
+    text += "in the earlier one only."
+    if n_shared:
+        text += f" {n_moved:,} of those in both ({n_moved / n_shared:.1%}) changed their segment."
+    return {
+        "text": text,
+        "svg": draw_flows(flows, names, text) if n_shared else "",
+        "rows": [
+            {
+                "number": s,
+                "name": names[s],
+                "color": segment_color(s),
+                "cells": [f"{value:,}" for value in flows[s]],
+            }
+            for s in range(len(flows))
+        ],
+    }
 
 
 def _choose_words(profile: SegmentProfile) -> dict[str, Any]:

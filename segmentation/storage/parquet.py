@@ -148,6 +148,14 @@ def arrow_array(values: NDArray[Any], is_null: NDArray[np.bool_] | None = None) 
     return pa.Array.from_buffers(dtype, len(values), [validity, pa.py_buffer(values)])
 
 
+def arrow_booleans(values: NDArray[np.bool_]) -> pa.Array:
+    """Return booleans as an Arrow array, without importing pandas."""
+    import pyarrow as pa
+
+    bits = pa.py_buffer(np.packbits(values, bitorder="little"))
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, bits])
+
+
 def arrow_strings(values: Sequence[str]) -> pa.Array:
     """Return strings as an Arrow array, without importing pandas."""
     return _arrow_byte_strings(np.array([value.encode() for value in values], np.bytes_))

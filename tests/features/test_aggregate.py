@@ -111,6 +111,36 @@ def test_on_a_plain_client(
     assert ("they are shuffled first" in out.getvalue()) == must_shuffle
 
 
+@pytest.mark.parametrize("is_sorted", [True, False])
+@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize("memory", [None, NO_MEMORY])
+def test_users_of_other_items_only_are_kept(
+    plain_client: Client, tmp_path: Path, is_sorted: bool, deduplicate: bool, memory
+) -> None:
+    """They count as users without a rating, by each method; all else stays the same."""
+    ratings = make_ratings(2_000, is_sorted=is_sorted)
+    ratings.loc[ratings["userId"] % 3 == 0, "movieId"] = 40
+    folder = write_tiny(tmp_path / "data")
+    ratings.to_csv(folder / "ratings.csv", index=False)
+    layout, movies = load(folder)
+    options = {"deduplicate": deduplicate, "partition_bytes": 3_000, "memory": memory}
+    rated, counts = aggregate_ratings(plain_client, layout, movies, **options)
+    everyone, all_counts = aggregate_ratings(
+        plain_client, layout, movies, keep_all_users=True, **options
+    )
+    assert all_counts.record() == counts.record()
+    merged, expected = (
+        [np.concatenate(column) for column in zip(*plain_client.gather(blocks), strict=True)]
+        for blocks in (everyone.statistics, rated.statistics)
+    )
+    assert merged[0].tolist() == sorted(ratings["userId"].unique())
+    is_rated = merged[1] > 0
+    assert set(merged[0][~is_rated]) == set(ratings["userId"][ratings["userId"] % 3 == 0])
+    for column, rated_column in zip(merged, expected, strict=True):
+        np.testing.assert_array_equal(column[is_rated], rated_column)
+        assert (column[~is_rated] == 0).all() or column is merged[0]
+
+
 def test_defaults(plain_client: Client, tiny: Path) -> None:
     layout, movies = load(tiny)
     result = aggregate_ratings(plain_client, layout, movies)

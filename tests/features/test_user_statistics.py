@@ -110,7 +110,8 @@ def test_movies_with_string_ids() -> None:
     table = ItemTable(ids, np.array([0, 1, 1], np.int32), np.zeros(1, np.int32), 1)
     ratings = to_frame([(1, 0, 3.0), (1, 0, 4.0), (2, 0, 5.0)])
     ratings[ITEM] = pd.array(["bb", "x", "a"], dtype=STRING_DTYPE)
-    rows = user_statistics.map_items(ratings, table)
+    rows, n_used = user_statistics.map_items(ratings, table)
+    assert n_used == len(rows)
     assert rows[[USER, ITEM, RATING]].values.tolist() == [[1, 1, 3.0], [2, 0, 5.0]]
 
 

@@ -10,17 +10,27 @@ import pytest
 
 from segmentation.errors import DataError
 from segmentation.pipeline.model import SavedModel, load_model
-from segmentation.schema import Axes
+from segmentation.schema import Axes, Grid, Population, Words
 
 MODEL = SavedModel(
     "taste",
     "links",
     "kaggle",
     ("Drama", "War"),
+    (1.0, 10.0),
+    "ratings",
+    Words("book", "books", "subject", "subjects"),
     ("Quiet", "Loud"),
     np.array([[0.1, 1 / 3], [2.0, 4.0]]),
     np.array([1.0, 2.5]),
     Axes(np.array([1.0, 2.0]), np.eye(2), np.array([0.7, 0.2])),
+    Population(
+        np.array([3, 5]),
+        np.array([0, 1]),
+        np.array([1.5, 2.5]),
+        np.array([[0.1, 1.0], [2.0, 1 / 3]]),
+        np.arange(82).reshape(2, 41),
+    ),
     synthetic=True,
 )
 
@@ -28,18 +38,22 @@ MODEL = SavedModel(
 def test_comes_back_equal(tmp_path: Path) -> None:
     MODEL.save(tmp_path)
     loaded = load_model(tmp_path)
-    for name in ("preset", "join", "layout", "categories", "personas", "synthetic"):
+    for name in ("preset", "join", "layout", "categories", "scale", "ratings", "words"):
         assert getattr(loaded, name) == getattr(MODEL, name)
+    assert (loaded.personas, loaded.synthetic) == (MODEL.personas, MODEL.synthetic)
+    assert loaded.grid == Grid(-9.0, 9.0)
     np.testing.assert_array_equal(loaded.centers, MODEL.centers)
     np.testing.assert_array_equal(loaded.distance_p99, MODEL.distance_p99)
-    for one, other in zip(loaded.axes, MODEL.axes, strict=True):
+    pairs = zip((*loaded.axes, *loaded.population), (*MODEL.axes, *MODEL.population), strict=True)
+    for one, other in pairs:
+        assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(format=99), "has format 99, and this program reads format 3"),
+        (lambda v: v.update(format=99), "has format 99, and this program reads format 4"),
         (lambda v: v.pop("segments"), "is damaged"),
         (lambda v: v["segments"][0].update(center="x"), "is damaged"),
     ],

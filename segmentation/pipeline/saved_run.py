@@ -1,0 +1,138 @@
+"""Open a finished run for the jobs that go on from it, and take over how its data were read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segmentation.errors import DataError, UsageError
+from segmentation.pipeline.manifest import RunManifest, is_manifest
+from segmentation.pipeline.model import SavedModel, load_model
+from segmentation.storage import integrity, run_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MODEL = "model/model.json"
+#: Settings of the earlier run that hold for new data too, unless the user says otherwise.
+_INHERITED = (
+    *("columns", "separator", "decimal", "encoding", "has_header"),
+    *("scale", "unrated", "ids", "implicit", "deduplicate", "preset", "join", "seed"),
+    *("catalogue", "item", "category", "category_separator", "category_weight"),
+)
+#: Settings that a model fixes.
+_FIXED = ("preset", "join")
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A finished run: its folder, manifest and model, and the SHA-256 of the model's file."""
+
+    folder: Path
+    manifest: RunManifest
+    model: SavedModel
+    model_sha256: str
+
+    def inherit_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings for new data: those of ``options``, the others as in this run.
+
+        Parameters
+        ----------
+        options
+            The settings that the user asks for, by field. Without ``data``, ``ratings`` belong to
+            the catalogue of this run.
+
+        Raises
+        ------
+        UsageError
+            If neither ``data`` nor ``ratings`` is named, or a setting contradicts the model.
+        """
+        before = self.manifest.settings
+        if options.get("data") is None and options.get("ratings") is None:
+            raise UsageError("{data}: name the folder of the new ratings", "data")
+        for field in _FIXED:
+            if options.get(field) not in (None, before.get(field)):
+                raise UsageError(
+                    f"{{{field}}} {{value}}: the model of {{path}} has {{{field}}} {{before}}: "
+                    "leave it out, or run segment with the other",
+                    field,
+                    value=options[field],
+                    before=before.get(field),
+                    path=self.folder,
+                )
+        names = [*_INHERITED, *(["data"] if options.get("data") is None else [])]
+        inherited = {name: before[name] for name in names if before.get(name) is not None}
+        for name in ("scale", "unrated"):
+            if name in inherited:
+                inherited[name] = tuple(inherited[name])
+        return {**inherited, **{name: v for name, v in options.items() if v is not None}}
+
+
+def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
+    """Open the run in a folder, and check the files of it that are needed.
+
+    Parameters
+    ----------
+    path
+        The run's folder.
+    field
+        The setting that names it, for messages.
+    names
+        Further files that must be as they were written, besides the model.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no finished run, or a file is missing or damaged.
+    """
+    folder = Path(path)
+    try:
+        values = integrity.read_json(folder / run_folder.MANIFEST)
+    except FileNotFoundError:
+        raise DataError(
+            f"{{{field}}} {{path}}: holds no finished run: name the folder of one, which has a "
+            "{manifest}",
+            field,
+            path=folder,
+            manifest=run_folder.MANIFEST,
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _damaged_error(field, folder / run_folder.MANIFEST, str(reason)) from error
+    if not integrity.verify_checksum(values) or not is_manifest(values):
+        raise _damaged_error(
+            field, folder / run_folder.MANIFEST, "it differs from what was written"
+        )
+    digests = values["files"]
+    if MODEL not in digests:
+        raise DataError(
+            f"{{{field}}} {{path}}: is a run of {{job}}, which has no model: name one of segment",
+            field,
+            path=folder,
+            job=values["job"],
+        )
+    needed = {
+        name: digest
+        for name, digest in digests.items()
+        if name == MODEL or any(name == n or name.startswith(f"{n}/") for n in names)
+    }
+    damaged = integrity.find_damage(folder, needed)
+    if damaged is not None:
+        raise _damaged_error(field, damaged, "it is missing, or differs from what was written")
+    return SavedRun(
+        folder,
+        RunManifest.from_json(values),
+        load_model((folder / MODEL).parent),
+        str(digests[MODEL][1]),
+    )
+
+
+def _damaged_error(field: str, path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{{{field}}} {{path}}: can't be used ({{reason}}): restore it from a copy, or run segment "
+        "again",
+        field,
+        path=path,
+        reason=reason,
+    )
