@@ -18,6 +18,7 @@ JOBS = {
     "segment": "ratings → named audience segments and a report",
     "choose-k": "how many segments: quality and stability for a range of k",
     "score": "the users of new ratings → the segments of an earlier run, and whether these hold",
+    "refresh": "new ratings added to an earlier run, its segments fitted again under their names",
     "convert": "ratings as text → Parquet, for every job",
     "synthesize": "a MovieLens-shaped data set of any size",
     "certificates": "certificates for a cluster that speaks TLS",

@@ -17,7 +17,11 @@ _PRESETS = ("engagement", "taste", "original")
 #: The exit status where drift is beyond what --fail-on allows.
 DRIFTED = 5
 #: Field → its option, where the names differ.
-_OPTION_NAMES = {"partition_bytes": "--partition-size", "has_header": "--no-header"}
+_OPTION_NAMES = {
+    "partition_bytes": "--partition-size",
+    "has_header": "--no-header",
+    "from_run": "--from",
+}
 
 
 def option_names(fields: Iterable[str]) -> dict[str, str]:
@@ -366,6 +370,16 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="memory that the whole run may take, all its processes together, as in 2GiB; what "
         "does not fit is spilled to disk (default: half of what the machine or its cgroup has)",
+    )
+
+
+def add_playbook(parser: argparse.ArgumentParser) -> None:
+    """Add the option for names and advice."""
+    parser.add_argument(
+        "--playbook",
+        metavar="FILE",
+        help="your own names and advice for segments, in the form of "
+        "segmentation/reporting/playbook.toml",
     )
 
 

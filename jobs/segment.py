@@ -12,6 +12,8 @@ from jobs import entrypoint, options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from segmentation.pipeline.segment import SegmentRun
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the job's options."""
@@ -29,12 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     options.add_running_cluster(parser)
     options.add_seed(parser)
     options.add_reading(parser)
-    parser.add_argument(
-        "--playbook",
-        metavar="FILE",
-        help="your own names and advice for segments, in the form of "
-        "segmentation/reporting/playbook.toml",
-    )
+    options.add_playbook(parser)
     options.add_earlier_run(parser)
     return parser
 
@@ -62,7 +59,6 @@ def job(arguments: argparse.Namespace) -> None:
     # Imported after validation, so that a bad option fails at once.
     from segmentation.pipeline.segment import run_segment
     from segmentation.progress import TerminalProgress
-    from segmentation.reporting.report import format_segment_table
 
     run = run_segment(
         settings,
@@ -70,6 +66,13 @@ def job(arguments: argparse.Namespace) -> None:
         options.parse_execution(arguments),
         TerminalProgress(sys.stderr, quiet=arguments.quiet),
     )
+    print_run(run)
+
+
+def print_run(run: SegmentRun) -> None:
+    """Print the segments, the row counts and the cost of a finished run."""
+    from segmentation.reporting.report import format_segment_table
+
     manifest = run.manifest
     options.print_synthetic(manifest)
     entrypoint.print_result()

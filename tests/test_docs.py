@@ -87,7 +87,8 @@ def defaults_outside_the_parser() -> dict[str, str]:
 
 
 def shown_default(job: str, option: str, action: argparse.Action) -> str:
-    if job == "score" and option in ("--data", "--preset", "--join"):
+    own = ("--data", "--preset", "--join", "--playbook")
+    if job in ("score", "refresh") and option in own:
         return "the run's"
     if action.required:
         return "required"

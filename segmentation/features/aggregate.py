@@ -190,7 +190,7 @@ def aggregate_ratings(
                 partial.sizes,
                 partial.n_users,
                 n_threads,
-                _narrow(memory.block_users, width, _MIN_BLOCK_USERS),
+                limit_block_users(memory, len(catalogue.categories)),
             )
         stage.note = (
             f"{counts.read:,} rows in {_plural(len(partial.summaries), 'partition')}"
@@ -198,6 +198,11 @@ def aggregate_ratings(
             + f" → {blocks.users:,} users"
         )
     return AggregatedRatings(blocks, counts)
+
+
+def limit_block_users(memory: MemoryBudget, n_categories: int) -> int:
+    """Return the largest number of users of a block: fewer with many categories."""
+    return _narrow(memory.block_users, relative_width(n_categories), _MIN_BLOCK_USERS)
 
 
 def _narrow(size: int, width: float, least: int) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from distributed import Future
+    from numpy.typing import NDArray
 
     from segmentation.datasets.format import RatingsFormat
     from segmentation.features.partition_reader import PartitionSummary
@@ -41,6 +42,8 @@ class RowCounts:
         Number of rows left out because their rating stands for "not rated".
     items
         Number of the catalogue's items with a used rating.
+    seen
+        Which these are: a bitmap, eight items to a byte.
     without_timestamp
         Number of used ratings without a usable timestamp; counted only with deduplication.
     superseded
@@ -53,6 +56,7 @@ class RowCounts:
     unlisted: int = 0
     unrated: int = 0
     items: int = 0
+    seen: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     without_timestamp: int = 0
     superseded: list[RejectedRow] = field(default_factory=list)
 
@@ -219,6 +223,7 @@ def sum_counts(summaries: Sequence[PartitionSummary]) -> RowCounts:
         counts.unrated += summary.unrated
         counts.without_timestamp += summary.without_timestamp
         seen |= summary.seen
+    counts.seen = seen
     counts.items = int(np.unpackbits(seen).sum())
     reports = [report for summary in summaries for report in summary.fragments]
     for report, first_line in zip(reports, first_line_numbers(summaries), strict=True):

@@ -44,6 +44,12 @@ def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
     users : ndarray of shape (n_users,), int64 or S
         Distinct ids.
     """
+    hashes = hash_ids(users)
+    return np.asarray(hashes[hashes < np.uint64(2**64 // _SAMPLING_INTERVAL)])
+
+
+def hash_ids(users: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return the hash of each id, int64 or S, whatever the width of the array."""
     if users.dtype.kind == "S":
         # Zero bytes, with which shorter ids are padded, add nothing to the hash.
         width = users.dtype.itemsize
@@ -54,8 +60,12 @@ def hash_sample(users: NDArray[Any]) -> NDArray[np.uint64]:
             hashes += letters[:, position].astype(np.uint64) * weight
     else:
         hashes = users.astype(np.uint64) * _MULTIPLIER
-    hashes = (hashes ^ (hashes >> np.uint64(32))) * _MULTIPLIER
-    return np.asarray(hashes[hashes < np.uint64(2**64 // _SAMPLING_INTERVAL)])
+    return mix_bits(hashes)
+
+
+def mix_bits(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return values each of whose upper bits depends on all bits of the original."""
+    return np.asarray((values ^ (values >> np.uint64(32))) * _MULTIPLIER)
 
 
 def estimate_n_users(samples: Sequence[NDArray[np.uint64]]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.features import user_statistics
-from segmentation.features.sketches import block_boundaries
+from segmentation.features.sketches import block_boundaries, hash_ids, mix_bits, quantile_sketch
 from segmentation.schema import USER, UserStatistics
 from segmentation.storage import parquet
 from segmentation.tasks import map_tasks, submit_value
@@ -99,6 +99,35 @@ def merge_by_user_range(
     sizes = client.gather(map_tasks(client, "count", _count_users, blocks))
     filled = [(block, size) for block, size in zip(blocks, sizes, strict=True) if size]
     return UserBlocks([block for block, _ in filled], [size for _, size in filled])
+
+
+def merge_blocks(
+    client: Client, earlier: UserBlocks, new: UserBlocks, n_threads: int, block_users: int
+) -> UserBlocks:
+    """Add the statistics of new ratings to those of earlier ones.
+
+    ``n_threads`` and ``block_users`` are as in :func:`merge_by_user_range`. The lists of both
+    arguments are emptied, so that each block can be released as soon as it is merged.
+    """
+    statistics = [*earlier.statistics, *new.statistics]
+    sizes = [*earlier.sizes, *new.sizes]
+    earlier.statistics.clear()
+    new.statistics.clear()
+    sketches = client.gather(map_tasks(client, "sketch", _sketch_block, statistics))
+    parts = map_tasks(client, "part", _make_part, statistics)
+    statistics.clear()
+    n_users = max(sum(earlier.sizes), sum(new.sizes))
+    return merge_by_user_range(client, parts, sketches, sizes, n_users, n_threads, block_users)
+
+
+def digest_users(client: Client, blocks: UserBlocks) -> str:
+    """Return a digest of all users with the number and the sum of their ratings.
+
+    It depends neither on the blocks nor on how the ratings were stored, so that the same ratings
+    have the same digest in any file.
+    """
+    digests = client.gather(map_tasks(client, "digest", _digest_block, blocks.statistics))
+    return f"{blocks.users:x}-{sum(digests) % 2**64:016x}"
 
 
 def select_active(client: Client, blocks: UserBlocks, min_ratings: int) -> UserBlocks:
@@ -242,6 +271,22 @@ def read_statistics(path: Path) -> UserStatistics:
         np.column_stack(columns[3 : 3 + n_categories]),
         np.column_stack(columns[3 + n_categories :]),
     )
+
+
+def _sketch_block(block: UserStatistics) -> NDArray[Any]:
+    return quantile_sketch(block.users)
+
+
+def _make_part(block: UserStatistics) -> tuple[UserStatistics]:
+    return (block,)
+
+
+def _digest_block(block: UserStatistics) -> int:
+    hashes = hash_ids(block.users)
+    for column in (block.items.astype(np.int64), block.rating_sum.astype(np.float64)):
+        hashes = mix_bits(hashes ^ mix_bits(column.view(np.uint64)))
+    # Unsigned integers wrap around, so the sum is the same in any order.
+    return int(hashes.sum(dtype=np.uint64))
 
 
 def _slice_part(part: tuple[Any, ...], low: Any, high: Any) -> UserStatistics:

@@ -108,6 +108,16 @@ def count_block(
     return count_population(features, nearest.labels, nearest.distance, distance_p99, grid)
 
 
+def count_flows(
+    features: NDArray[np.float32], before: NDArray[np.float64], now: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Count one block's users by their nearest center of two sets, of shape (n_before, n_now)."""
+    one, other = (assign_block(features, centers).labels for centers in (before, now))
+    pairs = one.astype(np.int64) * len(now) + other
+    counts = np.bincount(pairs, minlength=len(before) * len(now))
+    return counts.reshape(len(before), len(now))
+
+
 def distances_in_bins(
     features: NDArray[np.float32], centers: NDArray[np.float64], keys: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: The statistics of all users, from which a run is resumed.
 USER_STATISTICS = "model/user_statistics.parquet"
+#: The items with a used rating, from which a refreshed run counts them.
+RATED_ITEMS = "model/items.parquet"
 #: Every file that the jobs which end in results may leave. One of these jobs may overwrite the run
 #: of another, and then removes all of them.
 RESULT_FILES = (
@@ -55,10 +57,11 @@ RESULT_FILES = (
     "choose_k.csv",
     "model/model.json",
     USER_STATISTICS,
+    RATED_ITEMS,
     "rejected/ratings.csv",
 )
 #: Those of them that the ratings stage leaves, and a resumed run reads again.
-RESUMABLE_FILES = (USER_STATISTICS, "rejected/ratings.csv")
+RESUMABLE_FILES = (USER_STATISTICS, RATED_ITEMS, "rejected/ratings.csv")
 
 
 @dataclass

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segmentation.errors import DataError, UsageError
+from segmentation.pipeline.context import RATED_ITEMS, USER_STATISTICS
 from segmentation.pipeline.manifest import RunManifest, is_manifest
 from segmentation.pipeline.model import SavedModel, load_model
 from segmentation.storage import integrity, run_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MODEL = "model/model.json"
+#: What ``refresh`` needs of a run besides its model.
+REFRESHED_FILES = (USER_STATISTICS, RATED_ITEMS, "assignments.parquet")
+#: In place of a folder: the last of the runs next to the new one.
+LATEST = "latest"
 #: Settings of the earlier run that hold for new data too, unless the user says otherwise.
 _INHERITED = (
     *("columns", "separator", "decimal", "encoding", "has_header"),
@@ -27,14 +32,22 @@ _FIXED = ("preset", "join")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A finished run: its folder, manifest and model, and the SHA-256 of the model's file."""
+    """A finished run: its folder, manifest and model, and the SHA-256 of the two files."""
 
     folder: Path
     manifest: RunManifest
     model: SavedModel
     model_sha256: str
+    manifest_sha256: str
 
-    def inherit_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    @property
+    def merged(self) -> list[dict[str, Any]]:
+        """The ratings that the run was made of: their source, fingerprint and digest."""
+        return list(self.manifest.data["merged"])
+
+    def inherit_settings(
+        self, options: Mapping[str, Any], more: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Return settings for new data: those of ``options``, the others as in this run.
 
         Parameters
@@ -42,6 +55,8 @@ class SavedRun:
         options
             The settings that the user asks for, by field. Without ``data``, ``ratings`` belong to
             the catalogue of this run.
+        more
+            Further settings that are taken over.
 
         Raises
         ------
@@ -61,12 +76,33 @@ class SavedRun:
                     before=before.get(field),
                     path=self.folder,
                 )
-        names = [*_INHERITED, *(["data"] if options.get("data") is None else [])]
+        names = [*_INHERITED, *more, *(["data"] if options.get("data") is None else [])]
         inherited = {name: before[name] for name in names if before.get(name) is not None}
         for name in ("scale", "unrated"):
             if name in inherited:
                 inherited[name] = tuple(inherited[name])
         return {**inherited, **{name: v for name, v in options.items() if v is not None}}
+
+
+def find_latest(out: str | Path) -> Path:
+    """Return the last by name of the finished runs with a model in the folder that holds ``out``.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    parent = Path(out).absolute().parent
+    folders = sorted(parent.iterdir(), reverse=True) if parent.is_dir() else []
+    for folder in folders:
+        is_other = folder.resolve() != Path(out).resolve()
+        if is_other and (folder / run_folder.MANIFEST).is_file() and (folder / MODEL).is_file():
+            return folder
+    raise DataError(
+        "{from_run} latest: {parent} holds no finished run with a model: run segment there first",
+        "from_run",
+        parent=parent,
+    )
 
 
 def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
@@ -125,6 +161,7 @@ def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
         RunManifest.from_json(values),
         load_model((folder / MODEL).parent),
         str(digests[MODEL][1]),
+        str(values[integrity.CHECKSUM]),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from segmentation.errors import DataError
 from segmentation.features import user_blocks
 from segmentation.pipeline import movement, stages
-from segmentation.pipeline.context import USER_STATISTICS, open_run
+from segmentation.pipeline.context import RESUMABLE_FILES, open_run
 from segmentation.pipeline.manifest import build_manifest, load_finished
 from segmentation.reporting import drift, outputs
 from segmentation.schema import USER
@@ -36,10 +36,10 @@ OUTPUTS = RunOutputs(
     "score",
     (
         *("assignments.parquet", UNSCORED, "drift.json", "report.html", "report.md"),
-        *(USER_STATISTICS, "rejected/ratings.csv"),
+        *RESUMABLE_FILES,
     ),
     required=("assignments.parquet", "drift.json", "report.html", "report.md"),
-    resumable=(USER_STATISTICS, "rejected/ratings.csv"),
+    resumable=RESUMABLE_FILES,
 )
 #: A new catalogue may lack this share of the model's categories; with fewer it is another one.
 _MAX_MISSING = 0.1
@@ -86,7 +86,7 @@ def run_score(
         if finished is not None:
             record = integrity.read_json(run.out / "drift.json")
             return ScoreRun(run.out, model.personas, record, finished)
-        check_layout(model, run.layout, saved.folder)
+        check_layout(model, run.layout, saved.folder, "model")
         with run.open_folder():
             catalogue = load_model_catalogue(run, model)
             users = stages.aggregate_ratings(run, catalogue, keep_all_users=True)
@@ -148,8 +148,10 @@ def run_score(
             return ScoreRun(run.out, model.personas, atomic.jsonable(measured.to_json()), manifest)
 
 
-def check_layout(model: SavedModel, layout: Layout, folder: Path) -> None:
+def check_layout(model: SavedModel, layout: Layout, folder: Path, field: str) -> None:
     """Check that ratings mean in new data what they meant in those of the model.
+
+    ``field`` is the setting that names its folder, for messages.
 
     Raises
     ------
@@ -160,9 +162,9 @@ def check_layout(model: SavedModel, layout: Layout, folder: Path) -> None:
     if kind != model.ratings:
         texts = {"ratings": "ratings", "counts": "counts", "rows": "rows that count one each"}
         raise DataError(
-            "{model} {path}: was fitted to {before}, and the new data hold {now}: read them alike, "
-            "with or without {implicit}",
-            "model",
+            f"{{{field}}} {{path}}: was fitted to {{before}}, and the new data hold {{now}}: read "
+            "them alike, with or without {implicit}",
+            field,
             "implicit",
             path=folder,
             before=texts[model.ratings],
@@ -171,9 +173,9 @@ def check_layout(model: SavedModel, layout: Layout, folder: Path) -> None:
     if layout.effective_scale != model.scale:
         before, now = (f"{low:g}:{high:g}" for low, high in (model.scale, layout.effective_scale))
         raise DataError(
-            "{model} {path}: was fitted to ratings on {before}, and the new ones are on {now}: "
-            "pass {scale} {before} if that is their scale, or convert them",
-            "model",
+            f"{{{field}}} {{path}}: was fitted to ratings on {{before}}, and the new ones are on "
+            "{now}: pass {scale} {before} if that is their scale, or convert them",
+            field,
             "scale",
             path=folder,
             before=before,

@@ -311,6 +311,26 @@ class ScoreSettings(Settings):
         return {**super().stage_key(stage), "model_sha256": self.model_sha256}
 
 
+@dataclass(frozen=True)
+class RefreshSettings(Settings):
+    """What ``refresh`` is asked for: how the new data are read, and the run that they are added to.
+
+    Parameters
+    ----------
+    from_run
+        The folder of the run.
+    from_sha256
+        The digest of its manifest, on which all results depend.
+    """
+
+    from_run: str = ""
+    from_sha256: str = ""
+
+    def stage_key(self, stage: str) -> dict[str, Any]:
+        """Return the settings that the result of a stage depends on, the run among them."""
+        return {**super().stage_key(stage), "from_sha256": self.from_sha256}
+
+
 def _is_text(value: str) -> bool:
     """Return whether a name can be written to a file: the system may have passed other bytes."""
     try:

@@ -21,7 +21,7 @@ from segmentation.features import aggregate, presets, user_blocks
 from segmentation.features.population import make_grid, merge_populations
 from segmentation.features.reject_causes import label_column
 from segmentation.pipeline import assignments
-from segmentation.pipeline.context import RESUMABLE_FILES, USER_STATISTICS
+from segmentation.pipeline.context import RATED_ITEMS, RESUMABLE_FILES, USER_STATISTICS
 from segmentation.reporting import k_selection, percentiles, personas, profiles
 from segmentation.schema import Axes, KFigures, KSearch
 from segmentation.storage import atomic, parquet
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from segmentation.features.user_blocks import UserBlocks
     from segmentation.pipeline.context import RunContext
     from segmentation.pipeline.model import SavedModel
+    from segmentation.pipeline.saved_run import SavedRun
     from segmentation.reporting.personas import Playbook
     from segmentation.reporting.profiles import Activity
     from segmentation.schema import (
@@ -65,11 +66,15 @@ _ESTIMATOR_MODULES = ("segmentation.estimators.kmeans", "segmentation.estimators
 
 
 class AggregatedUsers(NamedTuple):
-    """The result of reading the ratings: statistics per user, and counts of rows and items."""
+    """The result of reading the ratings: statistics per user, and counts of rows and items.
+
+    ``digest`` is that of the ratings that were read, without those of an earlier run.
+    """
 
     blocks: UserBlocks
     rows: dict[str, int]
     n_items: int
+    digest: str
 
 
 class Clustering(NamedTuple):
@@ -114,15 +119,24 @@ def _load_users(run: RunContext, path: Path, result: dict[str, Any]) -> Aggregat
     shared = run.cluster.sees_folder(path.parent)
     client = run.cluster.client
     blocks = user_blocks.load_blocks(client, path, result["blocks"], shared=shared)
-    return AggregatedUsers(blocks, rows, int(result["items"]))
+    return AggregatedUsers(blocks, rows, int(result["items"]), str(result["digest"]))
 
 
 def aggregate_ratings(
-    run: RunContext, catalogue: Catalogue, *, keep_all_users: bool = False
+    run: RunContext,
+    catalogue: Catalogue,
+    *,
+    keep_all_users: bool = False,
+    earlier: SavedRun | None = None,
 ) -> AggregatedUsers:
     """Stream the ratings into blocks of user statistics, and save them for a resumed run.
 
-    With ``keep_all_users``, those who only rated items that are not in the catalogue are kept.
+    Parameters
+    ----------
+    keep_all_users
+        Whether users who only rated items that are not in the catalogue are kept.
+    earlier
+        A run to whose statistics the new ones are added.
     """
     folder, cluster, settings = run.folder, run.cluster, run.settings
     path = folder.result_path(USER_STATISTICS)
@@ -156,14 +170,98 @@ def aggregate_ratings(
         )
         run.check_input()
         write_rejected_rows(run, counts)
+        is_seen = np.unpackbits(counts.seen, count=len(catalogue.item_ids)).astype(np.bool_)
+        items = catalogue.item_ids[is_seen]
+        digest = user_blocks.digest_users(cluster.client, blocks)
+        users = AggregatedUsers(blocks, counts.record(), len(items), digest)
+        if earlier is not None:
+            users, items = _merge_earlier(run, earlier, users, items)
         user_blocks.save_blocks(
-            cluster.client, path, blocks, catalogue.categories, 2 * cluster.threads
+            cluster.client, path, users.blocks, catalogue.categories, 2 * cluster.threads
         )
+        parquet.write_column(folder.result_path(RATED_ITEMS), "item", items)
     cluster.trim_memory()
-    rows = counts.record()
-    result = {"rows": rows, "items": counts.items, "blocks": blocks.sizes}
+    result = {**users._asdict(), "items": users.n_items, "blocks": users.blocks.sizes}
     run.finish_stage("ratings", result, RESUMABLE_FILES)
-    return AggregatedUsers(blocks, rows, counts.items)
+    return users
+
+
+def _merge_earlier(
+    run: RunContext, earlier: SavedRun, new: AggregatedUsers, items: NDArray[Any]
+) -> tuple[AggregatedUsers, NDArray[Any]]:
+    """Add new statistics to those of an earlier run; return all users and all rated items.
+
+    Raises
+    ------
+    DataError
+        If the same ratings were merged before, or ids are texts in the one and numbers in the
+        other.
+    """
+    client, path = run.cluster.client, earlier.folder / USER_STATISTICS
+    for merged in earlier.merged:
+        if merged["digest"] == new.digest:
+            raise _merged_before_error(run, earlier, merged)
+    with run.progress.stage("merge", "merge") as stage:
+        rated = parquet.read_column(earlier.folder / RATED_ITEMS)
+        sizes = [parquet.count_rows(part) for part in parquet.list_parts(path)]
+        shared = run.cluster.sees_folder(path.parent)
+        blocks = user_blocks.load_blocks(client, path, sizes, shared=shared)
+        kinds = client.gather(
+            map_tasks(client, "kind", _id_kind, [blocks.statistics[0], new.blocks.statistics[0]])
+        )
+        if kinds[0] != kinds[1] or (len(rated) and rated.dtype.kind != items.dtype.kind):
+            raise DataError(
+                "{path}: its ids are {now}, and those of {before} are not: pass {ids} to read them "
+                "alike",
+                "ids",
+                path=run.layout.ratings,
+                now="texts" if "S" in (kinds[1], items.dtype.kind) else "numbers",
+                before=earlier.folder,
+            )
+        merged_blocks = user_blocks.merge_blocks(
+            client,
+            blocks,
+            new.blocks,
+            run.cluster.threads,
+            aggregate.limit_block_users(run.cluster.budget, len(earlier.model.categories)),
+        )
+        names = {**earlier.manifest.rows, **new.rows}
+        rows = {name: earlier.manifest.rows.get(name, 0) + new.rows.get(name, 0) for name in names}
+        all_items = np.union1d(rated, items)
+        n_new = merged_blocks.users - sum(sizes)
+        stage.note = f"{merged_blocks.users:,} users, {n_new:,} of them new"
+    return AggregatedUsers(merged_blocks, rows, len(all_items), new.digest), all_items
+
+
+def _id_kind(block: UserStatistics) -> str:
+    return block.users.dtype.kind
+
+
+def _merged_before_error(
+    run: RunContext, earlier: SavedRun, merged: Mapping[str, Any]
+) -> DataError:
+    return DataError(
+        "{path}: the same ratings are in {before} already ({source}): name others as {data} or "
+        "{ratings}",
+        "data",
+        "ratings",
+        path=run.layout.ratings,
+        before=earlier.folder,
+        source=merged["source"],
+    )
+
+
+def check_not_merged(run: RunContext, earlier: SavedRun) -> None:
+    """Check, before reading anything, that these files were not merged into an earlier run.
+
+    Raises
+    ------
+    DataError
+        If they were.
+    """
+    for merged in earlier.merged:
+        if merged["fingerprint"] == run.fingerprint:
+            raise _merged_before_error(run, earlier, merged)
 
 
 @contextmanager
@@ -435,6 +533,47 @@ def fit_k_means(
     return clusters
 
 
+def refit_k_means(
+    run: RunContext, X_active: da.Array, X: da.Array, model: SavedModel
+) -> tuple[Clustering, NDArray[np.int64]]:
+    """Fit K-Means from the centres of an earlier run, in the order of these.
+
+    Returns
+    -------
+    clusters : Clustering
+    flows : ndarray of shape (n_segments, n_segments), int64
+        Number of users by the segment that they are in under the earlier centres, and the refitted.
+    """
+    from segmentation.estimators.kmeans import KMeans
+
+    with run.progress.stage("kmeans", "K-Means") as stage:
+        k = len(model.centers)
+        fitted = KMeans(k, init=model.centers, n_init=1, random_state=run.settings.seed)
+        fitted.fit(X_active)
+        client = run.cluster.client
+        tasks = map_tasks(
+            client,
+            "flows",
+            assignments.count_flows,
+            _blocks(client, X),
+            model.centers,
+            fitted.cluster_centers_,
+        )
+        flows = np.sum(client.gather(tasks), axis=0)
+        plural = "es" if fitted.n_iter_ > 1 else ""
+        stage.note = f"k = {k}, {fitted.n_iter_} pass{plural} from the earlier centres"
+    record = {"n_clusters": k, "inertia": fitted.inertia_, "n_iter": fitted.n_iter_}
+    return Clustering(fitted.cluster_centers_, record), flows
+
+
+def measure_agreement(flows: NDArray[np.int64]) -> float:
+    """Return the adjusted Rand index of two assignments from the users that share each pair."""
+    from segmentation.estimators.stability import adjusted_rand_score
+
+    before, now = np.nonzero(flows)
+    return adjusted_rand_score(before, now, flows[before, now].astype(np.float64))
+
+
 def _measure_activity(
     client: Client, X: da.Array, blocks: UserBlocks, centers: NDArray[np.float64]
 ) -> Activity:
@@ -488,8 +627,12 @@ def describe_segments(
     axes: Axes,
     categories: tuple[str, ...],
     playbook: Playbook,
+    names: Sequence[str | None] | None = None,
 ) -> Segments:
-    """Profile and name the segments, one task per block and pass."""
+    """Profile and name the segments, one task per block and pass.
+
+    ``names`` are those that segments have already, None for a new one.
+    """
     client, blocks = run.cluster.client, users.blocks
     with run.progress.stage("profiles", "profiles"):
         features = _blocks(client, X)
@@ -519,7 +662,7 @@ def describe_segments(
             run.layout.effective_scale,
             playbook.choose_words(run.layout.words),
         )
-        segment_personas = personas.assign_personas(segment_profiles, categories, playbook)
+        segment_personas = personas.assign_personas(segment_profiles, categories, playbook, names)
     run.cluster.trim_memory()
     return Segments(
         segment_profiles,

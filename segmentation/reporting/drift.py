@@ -97,7 +97,7 @@ class Drift:
 #: Name → the thresholds of watch and refit, and their source.
 _THRESHOLDS = {
     "segment_psi": (0.1, 0.25, _SIDDIQI),
-    "segment_shift": (0.03, 0.15, _OWN),
+    "segment_shift": (0.02, 0.15, _OWN),
     "category_psi": (0.1, 0.25, _SIDDIQI),
     "category_mean_shift": (0.05, 0.15, _OWN),
     "outliers": (0.02, 0.05, _OWN),

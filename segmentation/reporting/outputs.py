@@ -240,6 +240,42 @@ def write_drift_reports(
     atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
 
 
+def write_refresh_drift(
+    folder: RunFolder,
+    manifest: Mapping[str, Any],
+    drift: Drift,
+    names: Sequence[str],
+    words: Words,
+) -> None:
+    """Write ``drift.html`` and ``drift.md``: what changed since the run before."""
+    facts = report.ReportFacts(
+        title="What has changed since the earlier run",
+        source=_describe_source(manifest["data"], words),
+        synthetic=bool(manifest["data"]["synthetic"]),
+        created=_format_now(),
+        headline=(
+            ("Users before", f"{drift.users_before:,}"),
+            ("Users now", f"{drift.users_now:,}"),
+            (f"{capitalize(words.ratings)} in all", f"{manifest['rows']['used']:,}"),
+            ("Verdict", drift.verdict),
+        ),
+        warnings=tuple(manifest["warnings"]),
+        tables={
+            "Data": [
+                ("segments of", manifest["settings"]["from_run"]),
+                *(
+                    (f"{words.ratings} {i}", m["source"])
+                    for i, m in enumerate(manifest["data"]["merged"], 1)
+                ),
+            ],
+        },
+    )
+    page = report.render_drift_html(facts, drift, names, words)
+    atomic.write_bytes(folder.result_path("drift.html"), page.encode("utf-8"))
+    text = report.render_drift_markdown(facts, drift, names, words)
+    atomic.write_bytes(folder.result_path("drift.md"), text.encode("utf-8"))
+
+
 def _format_now() -> str:
     return datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0")
 
@@ -264,6 +300,7 @@ def collect_report_facts(manifest: Mapping[str, Any], words: Words) -> report.Re
             "Quality": _list_quality_facts(manifest),
             "Run": _list_run_facts(manifest),
         },
+        drift=manifest.get("drift", {}).get("verdict", ""),
     )
 
 

@@ -265,7 +265,10 @@ def _parse_limits(limits: Any, where: str) -> tuple[tuple[float, float], ...]:
 
 
 def assign_personas(
-    profiles: Sequence[SegmentProfile], categories: tuple[str, ...], playbook: Playbook
+    profiles: Sequence[SegmentProfile],
+    categories: tuple[str, ...],
+    playbook: Playbook,
+    names: Sequence[str | None] | None = None,
 ) -> list[Persona]:
     """Assign a persona with a unique name to each segment, at the lowest total cost.
 
@@ -284,16 +287,36 @@ def assign_personas(
         Category names, in the order of the profiles' arrays.
     playbook
         The prototypes.
+    names
+        The names that segments have already, and keep, even where their texts become others; None
+        for a new segment.
     """
+    earlier = names or [None] * len(profiles)
     if len(profiles) == 1:
-        names, prototypes = [playbook.everyone.name], [playbook.everyone]
+        prototypes = [playbook.everyone]
     else:
-        prototypes = _match_prototypes(profiles, playbook)
-        names = _make_unique_names(profiles, categories, prototypes)
+        prototypes = [
+            match if name is None else _find_prototype(name, profile, profiles, playbook)
+            for name, profile, match in zip(
+                earlier, profiles, _match_prototypes(profiles, playbook), strict=True
+            )
+        ]
+    unique_names = _make_unique_names(profiles, categories, prototypes, earlier)
     return [
         _fill_texts(prototype, name, profile, categories, _describe_activity(profile, profiles))
-        for prototype, name, profile in zip(prototypes, names, profiles, strict=True)
+        for prototype, name, profile in zip(prototypes, unique_names, profiles, strict=True)
     ]
+
+
+def _find_prototype(
+    name: str, profile: SegmentProfile, profiles: Sequence[SegmentProfile], playbook: Playbook
+) -> Prototype:
+    """Return the prototype with this name; that for other segments if the figures contradict it."""
+    for prototype in playbook.prototypes:
+        is_meant = name == prototype.name or name.startswith(f"{prototype.name} (")
+        if is_meant and not _is_contradicted(profile, profiles, prototype):
+            return prototype
+    return playbook.other
 
 
 def _match_prototypes(profiles: Sequence[SegmentProfile], playbook: Playbook) -> list[Prototype]:
@@ -361,17 +384,21 @@ def _min_max_scale(rows: Sequence[tuple[float, ...]]) -> NDArray[np.float64]:
 
 
 def _make_unique_names(
-    profiles: Sequence[SegmentProfile], categories: tuple[str, ...], prototypes: Sequence[Prototype]
+    profiles: Sequence[SegmentProfile],
+    categories: tuple[str, ...],
+    prototypes: Sequence[Prototype],
+    earlier: Sequence[str | None],
 ) -> list[str]:
     names: list[str] = []
-    for profile, prototype in zip(profiles, prototypes, strict=True):
-        name = prototype.name
-        if name in names:
+    for profile, prototype, earlier_name in zip(profiles, prototypes, earlier, strict=True):
+        name = earlier_name or prototype.name
+        if earlier_name is None and (name in names or name in earlier):
             lift = np.nan_to_num(profile.lift, nan=0.0)
             by_lift = [categories[g] for g in np.argsort(-lift, kind="stable")]
             candidates = [f"{name} ({category})" for category in by_lift]
             candidates += [f"{name} ({number})" for number in range(2, len(profiles) + 2)]
-            name = next(candidate for candidate in candidates if candidate not in names)
+            taken = {*names, *earlier}
+            name = next(candidate for candidate in candidates if candidate not in taken)
         names.append(name)
     return names
 

@@ -41,6 +41,9 @@ class ReportFacts:
         The warnings of the run, one sentence each.
     tables
         Rows of (name, value) by heading.
+    drift
+        The verdict on what has changed since an earlier run, which ``drift.html`` shows; empty if
+        there is none.
     """
 
     title: str
@@ -50,6 +53,7 @@ class ReportFacts:
     headline: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     tables: Mapping[str, Sequence[tuple[str, str]]]
+    drift: str = ""
 
 
 def render_html(

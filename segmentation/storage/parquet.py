@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.storage.atomic import remove
+from segmentation.storage.atomic import open_atomic, remove
 from segmentation.tasks import map_tasks
 
 if TYPE_CHECKING:
@@ -51,6 +51,40 @@ def count_rows(part: Path) -> int:
         return int(pq.read_metadata(part).num_rows)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{part}: can't be read: {error}") from error
+
+
+def write_column(path: Path, name: str, values: NDArray[Any]) -> None:
+    """Write one column as a file, atomically; ids as integers or, from byte strings, as texts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_atomic(path) as file:
+        pq.write_table(
+            pa.table({name: arrow_array(values)}),
+            file,
+            compression="zstd",
+            write_page_checksum=True,
+        )
+
+
+def read_column(path: Path) -> NDArray[Any]:
+    """Read what :func:`write_column` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it can't be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        values = pq.ParquetFile(path, page_checksum_verification=True).read().column(0).to_numpy()
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: can't be read: {error}") from error
+    if values.dtype.kind == "O":
+        values = np.array([value.encode() for value in values], np.bytes_)
+    return np.asarray(values)
 
 
 def write_parts(

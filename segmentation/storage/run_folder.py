@@ -39,7 +39,12 @@ WORK = ".work"
 _STATE = "state.json"
 _LOCK = "lock"
 #: What the manifest records in place of a setting.
-_FIELDS = {"fingerprint": "data", "playbook_sha256": "playbook", "model_sha256": "model"}
+_FIELDS = {
+    "fingerprint": "data",
+    "playbook_sha256": "playbook",
+    "model_sha256": "model",
+    "from_sha256": "from_run",
+}
 #: The new results until all are complete; then the same, on their way into place; and the earlier
 #: run's results on their way out.
 _RESULTS, _COMPLETE, _REPLACED = "products", "complete", "replaced"

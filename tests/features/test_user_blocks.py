@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segmentation.features import user_blocks, user_statistics
 from segmentation.features.sketches import quantile_sketch
@@ -92,3 +94,36 @@ def test_string_ids_in_arrow(tmp_path: Path) -> None:
     assert table["count:a"].to_pylist() == [1, 0]
     pq.write_table(table, tmp_path / "block.parquet")
     assert_equal(user_blocks.read_statistics(tmp_path / "block.parquet"), block)
+
+
+rating_rows = st.lists(
+    st.tuples(st.integers(0, 30), st.sampled_from([1, 2, 5, 9]), st.integers(1, 10)), min_size=1
+).map(lambda rows: [(user, movie, halves / 2) for user, movie, halves in rows])
+
+
+@settings(max_examples=20)
+@given(earlier=rating_rows, new=rating_rows, sizes=st.integers(1, 20))
+def test_new_statistics_are_added_to_earlier_ones(client, earlier, new, sizes: int) -> None:
+    """Whatever users they share, the sums are those of all rows at once."""
+
+    def block(rows: list[tuple[int, int, float]]) -> UserBlocks:
+        return merge(client, [rows[::2], rows[1::2]], 30, 2, sizes)
+
+    blocks = user_blocks.merge_blocks(client, block(earlier), block(new), 2, sizes)
+    parts = client.gather(blocks.statistics)
+    assert blocks.sizes == [len(part.users) for part in parts]
+    merged = UserStatistics(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    assert_equal(merged, expected_statistics([*earlier, *new]))
+
+
+@settings(max_examples=20)
+@given(rows=rating_rows, other=rating_rows, size=st.integers(1, 20))
+def test_a_digest_is_of_the_ratings_alone(client, rows, other, size: int) -> None:
+    whole = user_blocks.digest_users(client, merge(client, [rows], 30, 1, 1_000))
+    cut = merge(client, [rows[1::2], rows[::2]], 30, 2, size)
+    assert user_blocks.digest_users(client, cut) == whole
+    others = expected_statistics(other)
+    mine = expected_statistics(rows)
+    is_same = all(np.array_equal(a, b) for a, b in zip(mine[:3], others[:3], strict=True))
+    different = user_blocks.digest_users(client, merge(client, [other], 30, 1, 1_000))
+    assert (different == whole) == is_same

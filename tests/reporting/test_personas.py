@@ -65,6 +65,19 @@ def test_traits_are_scaled_over_the_segments() -> None:
     assert names(profiles) == ["Quiet Viewers", "Premium Loyalists"]
 
 
+def test_segments_keep_names_that_they_have() -> None:
+    """Even where figures now fit another persona; only texts that they contradict are left out."""
+    profiles = [profile(0, 149, 19, 3.4), profile(1, 12.7, 3, 1.2), profile(2, 60, 13, 3.1)]
+    earlier = ["Quiet Viewers", "Premium Loyalists (Drama)", None]
+    playbook = personas.load_playbook()
+    assigned = personas.assign_personas(profiles, KAGGLE_GENRES, playbook, earlier)
+    assert [persona.name for persona in assigned][:2] == earlier[:2]
+    assert assigned[2].name not in earlier
+    # The most active are not described as quiet.
+    other = playbook.other.summary.split("$", maxsplit=1)[0]
+    assert assigned[0].summary.startswith(other)
+
+
 @pytest.mark.parametrize("k", range(1, 13))
 def test_any_number_of_segments(k: int) -> None:
     profiles = [profile(s, 5 * 1.6**s, min(19, 2 * s), 1.2 + 0.15 * s, s % 20) for s in range(k)]
