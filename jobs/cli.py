@@ -19,6 +19,7 @@ JOBS = {
     "choose-k": "how many segments: quality and stability for a range of k",
     "score": "the users of new ratings → the segments of an earlier run, and whether these hold",
     "refresh": "new ratings added to an earlier run, its segments fitted again under their names",
+    "export": "a run → one list of users per segment, a database, or the model as SQL",
     "convert": "ratings as text → Parquet, for every job",
     "synthesize": "a MovieLens-shaped data set of any size",
     "certificates": "certificates for a cluster that speaks TLS",

@@ -1,6 +1,7 @@
 """Out-of-core audience segmentation of ratings logs on Dask.
 
-The jobs are in the package ``jobs``. The two estimators that they fit work on any Dask array:
+The jobs are in the package ``jobs``, and :func:`load_model` reads the model of a run. The two
+estimators that they fit work on any Dask array:
 
 >>> import dask.array as da
 >>> import segmentation
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segmentation.estimators.kmeans import KMeans
     from segmentation.estimators.pca import IncrementalPCA
+    from segmentation.pipeline.model import load_model
 
 __version__ = "0.1.0"
-__all__ = ["IncrementalPCA", "KMeans", "__version__"]
+__all__ = ["IncrementalPCA", "KMeans", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +35,8 @@ def __getattr__(name: str) -> Any:
         from segmentation.estimators.pca import IncrementalPCA
 
         return IncrementalPCA
+    if name == "load_model":
+        from segmentation.pipeline.model import load_model
+
+        return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ ARROWS = {
     },
     "jobs": GROUND | TRADES - {"estimators", "features"} | {"benchmark", "pipeline", "package"},
     # The public API: `segmentation/__init__.py`.
-    "package": {"estimators"},
+    "package": {"estimators", "pipeline"},
 }
 
 

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import re
 import shlex
+import sqlite3
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 from jobs import cli, entrypoint, options
 from segmentation.errors import ClusterError, DataError
 from segmentation.schema import KAGGLE_GENRES
+from segmentation.storage.databases import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -86,10 +88,33 @@ def defaults_outside_the_parser() -> dict[str, str]:
     }
 
 
+def test_the_queries_of_the_docs_run() -> None:
+    connection = sqlite3.connect(":memory:")
+    for table, columns in TABLES.items():
+        named = ", ".join(f"{name} {kind.format(id_type='BIGINT')}" for name, kind in columns)
+        connection.execute(f"CREATE TABLE {table} ({named})")
+    for run, first in (("2026-02", 0), ("2026-03", 1)):
+        connection.execute(f"INSERT INTO runs VALUES ('{run}', '', '', '', '', 4, 4)")
+        connection.execute(f"INSERT INTO segments VALUES ('{run}', 0, 'Quiet', 1, 1)")
+        users = [(run, user, first if user == 1 else 0, 0, 0, 0, user == 3) for user in range(4)]
+        connection.executemany("INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?)", users)
+    block = re.search(r"(?s)```sql\n(.*?)```", section("`export`"))
+    assert block
+    answers = [connection.execute(query).fetchall() for query in block[1].split(";")[:3]]
+    connection.close()
+    assert answers == [
+        [(1, 1)],
+        [(0, 0, 3), (0, 1, 1)],
+        [("2026-02", "Quiet", 0.25), ("2026-03", "Quiet", 0.25)],
+    ]
+
+
 def shown_default(job: str, option: str, action: argparse.Action) -> str:
     own = ("--data", "--preset", "--join", "--playbook")
     if job in ("score", "refresh") and option in own:
         return "the run's"
+    if job == "export" and option == "--out":
+        return "–"
     if action.required:
         return "required"
     if action.default is False:

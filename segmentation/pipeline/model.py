@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.errors import DataError
+from segmentation.errors import DataError, UsageError
 from segmentation.features.population import make_grid
 from segmentation.schema import Axes, Population, Words
 from segmentation.storage.atomic import write_json
@@ -15,9 +16,9 @@ from segmentation.storage.integrity import add_checksum, read_json, verify_check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
+    from sklearn.pipeline import Pipeline
 
     from segmentation.schema import Grid
 
@@ -72,6 +73,49 @@ class SavedModel:
         """The cells that the features of the population were counted in."""
         return make_grid(self.preset, self.scale)
 
+    def to_sklearn(self) -> Pipeline:
+        """Return a fitted scikit-learn pipeline that predicts the segments.
+
+        Its input is the mean per category, in the order of ``categories``, NaN for none: the
+        columns of ``assignments.parquet``.
+
+        Raises
+        ------
+        UsageError
+            If the preset is ``taste``, which needs more than means.
+        """
+        import pandas as pd
+        from sklearn.cluster import KMeans
+        from sklearn.impute import SimpleImputer
+        from sklearn.pipeline import Pipeline
+        from sklearn.preprocessing import FunctionTransformer
+
+        self.check_means()
+        k, centers = len(self.centers), self.centers
+        imputer = SimpleImputer(strategy="constant", fill_value=0.0, keep_empty_features=True)
+        frame = pd.DataFrame(centers, columns=list(self.categories))
+        # Fitted to the centres themselves, each of which is a cluster; rounding is undone.
+        kmeans = KMeans(k, init=centers, n_init=1, max_iter=1).fit(imputer.fit_transform(frame))
+        kmeans.cluster_centers_ = np.ascontiguousarray(centers)
+        # Assignments have float32, and KMeans takes no other type than that of its centres.
+        to_float64 = FunctionTransformer(np.asarray, kw_args={"dtype": np.float64})
+        return Pipeline([("impute", imputer), ("float64", to_float64), ("segments", kmeans)])
+
+    def check_means(self) -> None:
+        """Check that means per category are all that the model needs.
+
+        Raises
+        ------
+        UsageError
+            If the preset is ``taste``.
+        """
+        if self.preset == "taste":
+            raise UsageError(
+                "{model}: the preset taste needs the number of ratings per category as well as "
+                "their mean: use score, or fit the preset engagement",
+                "model",
+            )
+
     def save(self, folder: Path) -> None:
         """Write the model into ``folder``."""
         segments = zip(self.personas, self.centers, self.distance_p99, strict=True)
@@ -95,19 +139,26 @@ class SavedModel:
         write_json(folder / _FILE, add_checksum(values))
 
 
-def load_model(folder: Path) -> SavedModel:
+def load_model(run: str | Path) -> SavedModel:
     """Read the model that a run saved.
+
+    Parameters
+    ----------
+    run
+        The folder of the run, its folder ``model``, or the file ``model.json``.
 
     Raises
     ------
     DataError
         If there is none, or it can't be read.
     """
-    path = folder / _FILE
+    folder = Path(run)
+    candidates = [folder / "model" / _FILE, folder / _FILE, folder]
+    path = next((path for path in candidates if path.is_file()), folder / _FILE)
     try:
         values = read_json(path)
     except FileNotFoundError:
-        raise DataError(f"{folder}: has no {_FILE}: name the model folder of a run") from None
+        raise DataError(f"{folder}: has no {_FILE}: name the folder of a run") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read ({error}): run segment again") from error
     try:

@@ -96,7 +96,8 @@ def find_latest(out: str | Path) -> Path:
     folders = sorted(parent.iterdir(), reverse=True) if parent.is_dir() else []
     for folder in folders:
         is_other = folder.resolve() != Path(out).resolve()
-        if is_other and (folder / run_folder.MANIFEST).is_file() and (folder / MODEL).is_file():
+        files = [folder / name for name in (run_folder.MANIFEST, MODEL, USER_STATISTICS)]
+        if is_other and all(file.exists() for file in files):
             return folder
     raise DataError(
         "{from_run} latest: {parent} holds no finished run with a model: run segment there first",
@@ -148,6 +149,16 @@ def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
             path=folder,
             job=values["job"],
         )
+    for required in names:
+        if not any(name == required or name.startswith(f"{required}/") for name in digests):
+            raise DataError(
+                f"{{{field}}} {{path}}: is a run of {{job}}, which has no {{name}}: name one of "
+                "segment or refresh",
+                field,
+                path=folder,
+                job=values["job"],
+                name=required,
+            )
     needed = {
         name: digest
         for name, digest in digests.items()
@@ -159,7 +170,7 @@ def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
     return SavedRun(
         folder,
         RunManifest.from_json(values),
-        load_model((folder / MODEL).parent),
+        load_model(folder),
         str(digests[MODEL][1]),
         str(values[integrity.CHECKSUM]),
     )

@@ -36,9 +36,11 @@ OUTPUTS = RunOutputs(
     "score",
     (
         *("assignments.parquet", UNSCORED, "drift.json", "report.html", "report.md"),
-        *RESUMABLE_FILES,
+        *("model/model.json", *RESUMABLE_FILES),
     ),
-    required=("assignments.parquet", "drift.json", "report.html", "report.md"),
+    required=(
+        *("assignments.parquet", "drift.json", "report.html", "report.md", "model/model.json"),
+    ),
     resumable=RESUMABLE_FILES,
 )
 #: A new catalogue may lack this share of the model's categories; with fewer it is another one.
@@ -276,8 +278,9 @@ def _write_results(
     folder = run.folder
     with run.progress.stage("report", "drift and report"):
         atomic.write_json(folder.result_path("drift.json"), measured.to_json())
-        # The statistics were saved for a resumed run; without a model they are no result.
+        # The statistics were saved for a resumed run. They are not those of the model's users.
         folder.discard("model")
+        model.save(folder.result_path("model"))
         run.record_costs(manifest)
         outputs.write_drift_reports(
             folder, manifest.to_json(), measured, model.personas, model.words

@@ -110,10 +110,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     with open_atomic(path) as file:
         writer = csv.writer(_Utf8Writer(file))
         for row in itertools.chain([header], rows):
-            writer.writerow([_neutralize_formula(cell) for cell in row])
+            writer.writerow([neutralize_formula(cell) for cell in row])
 
 
-def _neutralize_formula(cell: Any) -> Any:
+def neutralize_formula(cell: Any) -> Any:
+    """Return a text that a spreadsheet would take for a formula with an apostrophe in front."""
     # OWASP's list for CSV injection, with the full-width forms that some locales accept.
     if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS):
         return "'" + cell

@@ -53,7 +53,7 @@ def test_training_users_get_the_segments_of_their_run(saved: Path, tmp_path: Pat
     assert drift["verdict"] == "stable"
     assert np.trace(drift["movement"]["flows"]) == len(scored)
     assert {path.name for path in out.iterdir()} == {
-        *("assignments.parquet", "drift.json", "report.html", "report.md", "run.json"),
+        *("assignments.parquet", "drift.json", "model", "report.html", "report.md", "run.json"),
     }
 
 

@@ -68,7 +68,7 @@ def test_damage_is_reported(tmp_path: Path, change, message: str) -> None:
 
 
 def test_none_or_not_json(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no model.json: name the model folder of a run"):
+    with pytest.raises(DataError, match="has no model.json: name the folder of a run"):
         load_model(tmp_path)
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(DataError, match="can't be read .*: run segment again"):
