@@ -119,7 +119,7 @@ def shown_default(job: str, option: str, action: argparse.Action) -> str:
         return "required"
     if action.default is False:
         return "off"
-    if action.default in (None, []):
+    if action.default in (None, [], ""):
         return defaults_outside_the_parser().get(option, "–")
     return f"{action.default:g}" if isinstance(action.default, float) else str(action.default)
 
