@@ -91,11 +91,10 @@ def job(arguments: argparse.Namespace) -> None:
     """Run the benchmark that the options choose; print its table and the paths of its files."""
     from segmentation import benchmark
     from segmentation.pipeline.settings import Settings
-    from segmentation.progress import TerminalProgress
 
     _check_options(arguments)
     out = options.parse_out(arguments)
-    progress = TerminalProgress(sys.stderr, quiet=arguments.quiet)
+    progress = entrypoint.make_progress(arguments)
     shared = {"rounds": arguments.rounds, "overwrite": arguments.overwrite}
     if arguments.sizes is not None:
         shared["sizes"] = arguments.sizes

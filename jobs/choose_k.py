@@ -33,14 +33,13 @@ def job(arguments: argparse.Namespace) -> None:
     out = options.parse_out(arguments)
     settings = Settings(**options.parse_data(arguments))
     from segmentation.pipeline.choose_k import run_choose_k
-    from segmentation.progress import TerminalProgress
     from segmentation.reporting import k_selection
 
     run = run_choose_k(
         settings,
         out,
         options.parse_execution(arguments),
-        TerminalProgress(sys.stderr, quiet=arguments.quiet),
+        entrypoint.make_progress(arguments),
     )
     options.print_synthetic(run.manifest)
     entrypoint.print_result()

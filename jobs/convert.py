@@ -28,14 +28,13 @@ def job(arguments: argparse.Namespace) -> None:
     """Run the job; print a summary of the converted ratings, and the cost."""
     from segmentation.pipeline.convert import run_convert
     from segmentation.pipeline.settings import Settings
-    from segmentation.progress import TerminalProgress
 
     out = options.parse_out(arguments)
     run = run_convert(
         Settings(**options.parse_source(arguments), seed=arguments.seed),
         out,
         options.parse_execution(arguments),
-        TerminalProgress(sys.stderr, quiet=arguments.quiet),
+        entrypoint.make_progress(arguments),
     )
     options.print_synthetic(run.manifest)
     rows, parquet = run.manifest.rows, run.manifest.parquet or {}

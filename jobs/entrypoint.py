@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from jobs.options import option_names, read_config
 from jobs.signals import Terminated, persistent_interrupts
 from segmentation.errors import DataError, SegmentationError
+from segmentation.progress import LogProgress, TerminalProgress
 from segmentation.redaction import make_printable
 
 DEFECT, WRONG_USAGE = 1, 2
@@ -73,7 +75,8 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
         prog=f"segmentation {name}",
         description=description,
         epilog="Exit status: 0 done, 1 a defect of ours, 2 wrong usage, 3 the data can't be used, "
-        "4 the cluster can't be used, 130 interrupted, 143 terminated.",
+        "4 the cluster can't be used, 5 done, with more drift than --fail-on allows, 130 "
+        "interrupted, 143 terminated.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -83,9 +86,24 @@ def new_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument(
+        "--log-format",
+        choices=("terminal", "text", "json"),
+        default="terminal",
+        help="progress and errors for a terminal, or as log lines with time and level, in text or "
+        "as one JSON object each (default: terminal)",
+    )
+    parser.add_argument(
         "--debug", action="store_true", help="on an error, show the traceback as well"
     )
     return parser
+
+
+def make_progress(arguments: argparse.Namespace) -> TerminalProgress:
+    """Return the progress that the options ask for, on stderr."""
+    if arguments.log_format == "terminal":
+        return TerminalProgress(sys.stderr, quiet=arguments.quiet)
+    as_json = arguments.log_format == "json"
+    return LogProgress(sys.stderr, as_json=as_json, quiet=arguments.quiet)
 
 
 def run_job(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) -> int:
@@ -119,37 +137,55 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     debug = resumable = False
+    log: LogProgress | None = None
+    started = time.monotonic()
+
+    def fail(message: str, status: int) -> int:
+        if log is None:
+            _print_error(message)
+        else:
+            text = " ".join(message.removeprefix("error: ").split())
+            log.write("error", "error", text, status=status)
+        return status
+
     try:
         with persistent_interrupts():
             arguments = parser.parse_args(argv)
             debug, resumable = arguments.debug, hasattr(arguments, "resume")
+            progress = make_progress(arguments)
+            log = progress if isinstance(progress, LogProgress) else None
             status = job(arguments) or 0
         if sys.stdout is not None:
             with _name_stdout():
                 sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         hint = "; --resume continues if a stage was finished" if resumable else ""
-        _print_error(f"interrupted: no new result was left{hint}")
-        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+        status = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+        return fail(f"interrupted: no new result was left{hint}", status)
     except BrokenPipeError:
         # Nothing reads our output any more (`| head`): redirect it, or the flush at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except _OutputError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _print_error(f"error: stdout: {error}: the results are in their files")
-        return DataError.exit_status
+        return fail(
+            f"error: stdout: {error}: the results are in their files", DataError.exit_status
+        )
     except SegmentationError as error:
         if debug:
             _print_lines(traceback.format_exc())
-        _print_error(f"error: {error.render(option_names(error.fields))}")
-        return error.exit_status
+        return fail(f"error: {error.render(option_names(error.fields))}", error.exit_status)
     except Exception as error:
         if debug:
             _print_lines(traceback.format_exc())
         remedy = "please report it" if debug else "run again with --debug and report it"
-        _print_error(f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}")
-        return DEFECT
+        return fail(
+            f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}", DEFECT
+        )
+    if log is not None:
+        out = {} if getattr(arguments, "out", None) is None else {"out": str(arguments.out)}
+        seconds = round(time.monotonic() - started, 3)
+        log.write("info", "done", "done", status=status, seconds=seconds, **out)
     return status
 
 

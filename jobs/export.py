@@ -76,7 +76,6 @@ def job(arguments: argparse.Namespace) -> None:
     """Run the job; print the lists and their lengths."""
     from segmentation.errors import UsageError
     from segmentation.pipeline import export, model_export, saved_run
-    from segmentation.progress import TerminalProgress
 
     for field in ("run", "out"):
         if not getattr(arguments, field):
@@ -107,7 +106,7 @@ def job(arguments: argparse.Namespace) -> None:
         settings,
         earlier,
         overwrite=arguments.overwrite,
-        progress=TerminalProgress(sys.stderr, quiet=arguments.quiet),
+        progress=entrypoint.make_progress(arguments),
     )
     entrypoint.print_result()
     entrypoint.print_result(_format_table(record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,9 @@ def add_source(parser: argparse.ArgumentParser, default: str | None = "synthetic
         help="other ratings for the same catalogue: a file, a folder of parts, or a pattern",
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", help="the run's folder (default: runs/<date-time>)"
+        "--out",
+        metavar="FOLDER",
+        help="the run's folder; {date} in it is today's (default: runs/<date-time>)",
     )
 
 
@@ -395,6 +398,8 @@ def add_earlier_run(parser: argparse.ArgumentParser) -> None:
 def parse_out(arguments: argparse.Namespace) -> Path:
     """Return the output folder: that of ``--out``, or by default a new one.
 
+    ``{date}`` in its name is the date of today. The folder is also left in ``arguments.out``.
+
     Raises
     ------
     UsageError
@@ -408,11 +413,18 @@ def parse_out(arguments: argparse.Namespace) -> Path:
             raise UsageError(
                 "{resume} needs {out}: name the folder of the run to continue", "resume", "out"
             )
-        return default_out()
+        arguments.out = str(default_out())
+        return Path(arguments.out)
     check_is_local(arguments.out)
     if not arguments.out.strip():
         raise UsageError("{out}: is empty: name a folder, or leave the option out", "out")
+    arguments.out = fill_date(arguments.out)
     return Path(arguments.out)
+
+
+def fill_date(text: str) -> str:
+    """Return a path with the date of today, as in 2026-01-31, in the place of ``{date}``."""
+    return text.replace("{date}", date.today().isoformat())
 
 
 def parse_execution(arguments: argparse.Namespace) -> Execution:
@@ -447,7 +459,7 @@ def parse_source(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         **parse_form(arguments),
         "data": arguments.data,
-        "ratings": arguments.ratings,
+        "ratings": arguments.ratings and fill_date(arguments.ratings),
         "max_rejected": arguments.max_rejected,
         "partition_bytes": parse_size("partition_bytes", arguments.partition_size),
         "memory_limit": parse_size("memory_limit", arguments.memory_limit),

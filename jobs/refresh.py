@@ -58,14 +58,13 @@ def job(arguments: argparse.Namespace) -> int:
         from_sha256=saved.manifest_sha256,
     )
     from segmentation.pipeline.refresh import run_refresh
-    from segmentation.progress import TerminalProgress
 
     run = run_refresh(
         saved,
         settings,
         out,
         options.parse_execution(arguments),
-        TerminalProgress(sys.stderr, quiet=arguments.quiet),
+        entrypoint.make_progress(arguments),
     )
     print_run(run.segments)
     entrypoint.print_result()

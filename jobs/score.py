@@ -44,7 +44,6 @@ def job(arguments: argparse.Namespace) -> int:
         model_sha256=saved.model_sha256,
     )
     from segmentation.pipeline.score import run_score
-    from segmentation.progress import TerminalProgress
     from segmentation.reporting.drift import format_drift_table
 
     run = run_score(
@@ -52,7 +51,7 @@ def job(arguments: argparse.Namespace) -> int:
         settings,
         out,
         options.parse_execution(arguments),
-        TerminalProgress(sys.stderr, quiet=arguments.quiet),
+        entrypoint.make_progress(arguments),
     )
     options.print_synthetic(run.manifest)
     entrypoint.print_result()

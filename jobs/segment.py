@@ -58,13 +58,12 @@ def job(arguments: argparse.Namespace) -> None:
     settings = Settings(**options.parse_data(arguments), k=arguments.k, playbook=arguments.playbook)
     # Imported after validation, so that a bad option fails at once.
     from segmentation.pipeline.segment import run_segment
-    from segmentation.progress import TerminalProgress
 
     run = run_segment(
         settings,
         out,
         options.parse_execution(arguments),
-        TerminalProgress(sys.stderr, quiet=arguments.quiet),
+        entrypoint.make_progress(arguments),
     )
     print_run(run)
 

@@ -36,7 +36,6 @@ def job(arguments: argparse.Namespace) -> None:
     from segmentation.deploy.core import LOCAL_KINDS, load_config, open_cluster
     from segmentation.errors import UsageError
     from segmentation.pipeline.settings import Settings, validate_synthetic_rows
-    from segmentation.progress import TerminalProgress
 
     validate_synthetic_rows(arguments.rows, "rows", arguments.rows)
     Settings(seed=arguments.seed)
@@ -51,7 +50,7 @@ def job(arguments: argparse.Namespace) -> None:
             "cluster",
             name=arguments.cluster,
         )
-    progress = TerminalProgress(sys.stderr, quiet=arguments.quiet)
+    progress = entrypoint.make_progress(arguments)
     with (
         open_cluster(arguments.cluster, debug=arguments.debug) as cluster,
         progress.stage("synthesize", "synthetic data") as stage,

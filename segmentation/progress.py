@@ -1,19 +1,20 @@
 """Progress per stage: records of what finished, and callbacks while a stage runs.
 
-:class:`Progress` times the stages and reports nothing; :class:`TerminalProgress` is one
-implementation of its callbacks: a line that is redrawn on a terminal, or a line now and then in a
-log file.
+:class:`Progress` times the stages and reports nothing. :class:`TerminalProgress` redraws a line on
+a terminal, and :class:`LogProgress` writes lines with time and level for a log.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
 
 from segmentation.redaction import make_printable, redact
 
@@ -87,7 +88,7 @@ class Progress:
             raise
         seconds = time.monotonic() - stage.started
         note = f": {stage.note}" if stage.note else ""
-        self.say(f"  {title}{note} ({_format_seconds(seconds)})")
+        self.end(name, title, seconds, stage.note)
         logger.info("%s: done in %.2f s%s", title, seconds, redact(note))
         after = self.counter() if self.counter else {}
         counts = {key: value - before.get(key, 0) for key, value in after.items()}
@@ -95,6 +96,11 @@ class Progress:
 
     def begin(self, title: str) -> None:
         """Report that a stage begins."""
+
+    def end(self, name: str, title: str, seconds: float, note: str) -> None:
+        """Report that a stage is done, with its time and what it did."""
+        text = f": {note}" if note else ""
+        self.say(f"  {title}{text} ({_format_seconds(seconds)})")
 
     def show(self, line: str) -> None:
         """Report how far a stage is; called often."""
@@ -179,6 +185,63 @@ class TerminalProgress(Progress):
             # The reader is gone; the work goes on without it.
             self._stream = None
             self.live = False
+
+
+class LogProgress(TerminalProgress):
+    """Progress as log lines: each with its time and level, as text or as a JSON object.
+
+    Parameters
+    ----------
+    stream
+        Where to write; None for Python's stderr.
+    as_json
+        Whether each line is a JSON object, or text.
+    quiet
+        Write warnings, errors and the last line only.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, *, as_json: bool = False, quiet: bool = False
+    ) -> None:
+        super().__init__(stream, quiet=quiet)
+        self.live = False
+        self._as_json = as_json
+
+    def end(self, name: str, title: str, seconds: float, note: str) -> None:
+        """Write the line of a finished stage."""
+        if not self._quiet:
+            message = f"{title}: {note}" if note else title
+            self.write("info", "stage", message, stage=name, seconds=round(seconds, 3))
+
+    def say(self, line: str) -> None:
+        """Write a line, unless quiet."""
+        if not self._quiet:
+            self.write("info", "message", line)
+
+    def warn(self, line: str) -> None:
+        """Write a warning."""
+        self.write("warning", "warning", line.strip().removeprefix("warning: "))
+
+    def write(self, level: str, event: str, message: str, **fields: Any) -> None:
+        """Write one line.
+
+        Parameters
+        ----------
+        level
+            ``info``, ``warning`` or ``error``.
+        event
+            What the line is about: ``stage``, ``message``, ``warning``, ``error`` or ``done``.
+        fields
+            Further values of the event.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = make_printable(redact(message.strip()))
+        if self._as_json:
+            record = {"time": now, "level": level, "event": event, "message": message, **fields}
+            self._write(json.dumps(record, ensure_ascii=False) + "\n")
+            return
+        values = "".join(f" {name}={value}" for name, value in fields.items())
+        self._write(f"{now} {level.upper():7} {message}{values}\n")
 
 
 def _format_rate(per_second: float) -> str:

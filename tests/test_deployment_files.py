@@ -5,17 +5,21 @@ These tests can't run any of them, without a container engine and a Kubernetes.
 
 from __future__ import annotations
 
+import datetime
 import inspect
+import json
 import re
 import shlex
 from importlib import resources
 from pathlib import Path
 
 import jsonschema
+import pandas as pd
 import pytest
 import yaml
 
-from jobs import segment
+from jobs import refresh, segment
+from segmentation.datasets.synthetic.writer import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 KUBERNETES = ROOT / "cluster_config" / "kubernetes"
@@ -98,19 +102,63 @@ def test_the_jobs_options_make_a_manifest_that_fits() -> None:
     assert options <= set(parameters)
 
 
+def load_commands() -> dict[str, tuple[list[str], list[str]]]:
+    """Return the commands of the first run and of each night, by file."""
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))["services"]
+    pods = {d["kind"]: d["spec"] for d in load_documents() if d["apiVersion"] == "batch/v1"}
+    first, nightly = pods["Job"], pods["CronJob"]["jobTemplate"]["spec"]
+    return {
+        "compose": (compose["job"]["command"], compose["nightly"]["command"]),
+        "kubernetes": tuple(
+            pod["template"]["spec"]["containers"][0]["args"] for pod in (first, nightly)
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["compose", "kubernetes"])
+def test_nights_follow_each_other(
+    kind: str, tmp_path: Path, client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of the files, on folders of this machine: three nights, and a retry of one."""
+    write_dataset(20_000, 4, tmp_path / "data", client, lambda done, total: None)
+    ratings = pd.read_csv(tmp_path / "data" / "ratings.csv").sort_values("timestamp")
+    ratings[:-2_000].to_csv(tmp_path / "data" / "ratings.csv", index=False)
+    new = tmp_path / "data" / "new"
+    new.mkdir()
+    ratings[-2_000:-1_000].to_csv(new / "2026-01-31.csv", index=False)
+    ratings[-1_000:].to_csv(new / "2026-02-01.csv", index=False)
+
+    def run(job, command: list[str], day: datetime.date) -> Path:
+        class Today(datetime.date):
+            @classmethod
+            def today(cls) -> datetime.date:
+                return day
+
+        monkeypatch.setattr("jobs.options.date", Today)
+        arguments = [re.sub(r"^/(data|runs)", rf"{tmp_path}/\1", text) for text in command[3:]]
+        place = arguments.index("--address")
+        del arguments[place : place + 2]
+        assert job.main([*arguments, "--quiet"]) == 0
+        return tmp_path / "runs" / day.isoformat()
+
+    first, nightly = load_commands()[kind]
+    run(segment, first, datetime.date(2026, 1, 30))
+    run(refresh, nightly, datetime.date(2026, 1, 31))
+    last = run(refresh, nightly, datetime.date(2026, 2, 1))
+    written = (last / "run.json").stat().st_mtime_ns
+    assert run(refresh, nightly, datetime.date(2026, 2, 1)) == last
+    assert (last / "run.json").stat().st_mtime_ns == written
+    manifest = json.loads((last / "run.json").read_text())
+    assert manifest["rows"]["read"] == 20_000
+    assert len(manifest["data"]["merged"]) == 3
+
+
 def test_the_program_and_dask_accept_the_commands() -> None:
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))["services"]
-    jobs = [compose["job"]["command"]]
-    jobs += [
-        c["args"]
-        for d in load_documents()
-        if d["kind"] == "Job"
-        for c in d["spec"]["template"]["spec"]["containers"]
-    ]
-    for *run, module, arguments in ((*c[:3], c[3:]) for c in jobs):
-        assert (*run, module) == ("python", "-m", "jobs.segment")
-        parsed = segment.make_parser().parse_args(arguments)
-        assert parsed.address.startswith("tcp://")
+    for first, nightly in load_commands().values():
+        for job, command in ((segment, first), (refresh, nightly)):
+            assert command[:3] == ["python", "-m", job.__name__]
+            assert job.make_parser().parse_args(command[3:]).address.startswith("tcp://")
     from distributed.cli.dask_scheduler import main as scheduler
     from distributed.cli.dask_worker import main as worker
 
