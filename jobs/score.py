@@ -59,11 +59,19 @@ def job(arguments: argparse.Namespace) -> int:
     entrypoint.print_result()
     entrypoint.print_result(textwrap.fill(f"{run.drift['verdict']}: {run.drift['reason']}", 96))
     rows, words = run.manifest.rows, saved.model.words
+    unscored = (run.manifest.scored or {})["unscored"]
+    n_few = unscored.get("few_ratings", 0)
+    n_raters = (run.manifest.users or 0) + n_few
     entrypoint.print_result(
-        f"\n{rows['used']:,} {words.ratings} by {run.manifest.users:,} users; "
+        f"\n{rows['used']:,} {words.ratings} by {n_raters:,} user{'s' if n_raters != 1 else ''}; "
         f"{rows['unmapped']:,} of other {words.items}, "
         f"{options.format_rejected(rows, run.folder)}"
     )
+    if unscored:
+        entrypoint.print_result(
+            f"without a segment: {unscored['no_known_item']:,} users without a known {words.item}, "
+            f"{n_few:,} with too few {words.ratings}: see {run.folder}/unscored.parquet"
+        )
     entrypoint.print_result(options.format_cost(run.manifest))
     entrypoint.print_result(f"report: {run.folder}/report.html")
     return options.drift_status(arguments.fail_on, run.drift["verdict"])

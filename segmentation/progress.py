@@ -235,7 +235,7 @@ class LogProgress(TerminalProgress):
             Further values of the event.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = make_printable(redact(message.strip()))
+        message = make_printable(redact(" ".join(message.split())))
         if self._as_json:
             record = {"time": now, "level": level, "event": event, "message": message, **fields}
             self._write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -110,7 +110,7 @@ def test_the_queries_of_the_docs_run() -> None:
 
 
 def shown_default(job: str, option: str, action: argparse.Action) -> str:
-    own = ("--data", "--preset", "--join", "--playbook")
+    own = ("--preset", "--join", "--playbook")
     if job in ("score", "refresh") and option in own:
         return "the run's"
     if job == "export" and option == "--out":

@@ -121,10 +121,11 @@ def merge_blocks(
 
 
 def digest_users(client: Client, blocks: UserBlocks) -> str:
-    """Return a digest of all users with the number and the sum of their ratings.
+    """Return a digest of all users with the numbers and the sum of their ratings.
 
     It depends neither on the blocks nor on how the ratings were stored, so that the same ratings
-    have the same digest in any file.
+    have the same digest in any file. Other ratings differ in a sum, or in a number per category;
+    with few users they may not.
     """
     digests = client.gather(map_tasks(client, "digest", _digest_block, blocks.statistics))
     return f"{blocks.users:x}-{sum(digests) % 2**64:016x}"
@@ -283,8 +284,10 @@ def _make_part(block: UserStatistics) -> tuple[UserStatistics]:
 
 def _digest_block(block: UserStatistics) -> int:
     hashes = hash_ids(block.users)
-    for column in (block.items.astype(np.int64), block.rating_sum.astype(np.float64)):
-        hashes = mix_bits(hashes ^ mix_bits(column.view(np.uint64)))
+    # Sums of decimals differ in the last bits with the order of the rows.
+    sums = np.round(block.rating_sum.astype(np.float64), 6) + 0.0
+    for column in (block.items.astype(np.int64), sums, *block.counts.T.astype(np.int64)):
+        hashes = mix_bits(hashes ^ mix_bits(np.ascontiguousarray(column).view(np.uint64)))
     # Unsigned integers wrap around, so the sum is the same in any order.
     return int(hashes.sum(dtype=np.uint64))
 

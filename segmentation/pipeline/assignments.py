@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from segmentation.estimators._incremental_pca import project
-from segmentation.estimators._lloyd import assign_block
+from segmentation.estimators._lloyd import Assignment, assign_block
 from segmentation.features.kernels import mean_columns
 from segmentation.features.population import count_population
 from segmentation.reporting import percentiles
@@ -77,6 +77,7 @@ def summarize_block(
     centers: NDArray[np.float64],
     axes: Axes,
     grid: Grid,
+    least: int,
 ) -> BlockSummary:
     """Summarize one block's users by segment, and project the users that the figure shows.
 
@@ -84,6 +85,8 @@ def summarize_block(
     ----------
     shown
         The rows of the users that the figure shows.
+    least
+        The number of ratings from which on a user is counted in the population.
     """
     nearest = assign_block(features, centers)
     nobody = np.full(len(centers), np.inf)
@@ -93,19 +96,43 @@ def summarize_block(
         build_histogram(nearest.labels, nearest.distance),
         project(features[shown], axes.mean, axes.components),
         nearest.labels[shown],
-        count_population(features, nearest.labels, nearest.distance, nobody, grid),
+        _count_active(statistics, features, nearest, nobody, grid, least),
     )
 
 
 def count_block(
+    statistics: UserStatistics,
     features: NDArray[np.float32],
     centers: NDArray[np.float64],
     distance_p99: NDArray[np.float64],
     grid: Grid,
+    least: int,
 ) -> Population:
-    """Count the users of one block by segment, and their features."""
+    """Count the users of one block with ``least`` ratings by segment, and their features."""
     nearest = assign_block(features, centers)
-    return count_population(features, nearest.labels, nearest.distance, distance_p99, grid)
+    return _count_active(statistics, features, nearest, distance_p99, grid, least)
+
+
+def _count_active(
+    statistics: UserStatistics,
+    features: NDArray[np.float32],
+    nearest: Assignment,
+    distance_p99: NDArray[np.float64],
+    grid: Grid,
+    least: int,
+) -> Population:
+    labels, distance = nearest.labels, nearest.distance
+    if least > 1:
+        rows = statistics.items >= least
+        features, labels, distance = features[rows], labels[rows], distance[rows]
+    return count_population(features, labels, distance, distance_p99, grid)
+
+
+def label_users(
+    statistics: UserStatistics, features: NDArray[np.float32], centers: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Return one block's users and their segments."""
+    return np.array(statistics.users), assign_block(features, centers).labels
 
 
 def count_flows(

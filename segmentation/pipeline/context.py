@@ -168,6 +168,18 @@ class RunContext:
             "synthetic": ground_truth.synthetic_folder(self.layout) is not None,
             "fingerprint": self.fingerprint,
             "versions": self.shown_versions,
+            "places": self._describe_places(),
+        }
+
+    def _describe_places(self) -> dict[str, str]:
+        """Return where local files of the settings lie, whatever the working directory is later."""
+        settings = self.settings
+        named = {"data": self.layout.folder, "catalogue": settings.catalogue}
+        named["playbook"] = settings.playbook
+        return {
+            field: os.path.abspath(path)
+            for field, path in named.items()
+            if path is not None and os.path.exists(path)
         }
 
     def record_costs(self, manifest: RunManifest) -> None:

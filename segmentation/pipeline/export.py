@@ -156,6 +156,7 @@ def export_lists(
     SegmentationError
         One of its subclasses, with a message for the user.
     """
+    saved.check_apart(out)
     out, progress = Path(out), progress or Progress()
     is_database = settings.format in ("sqlite", "duckdb")
     if changes_since is not None:

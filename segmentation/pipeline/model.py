@@ -37,6 +37,8 @@ class SavedModel:
     scale, ratings
         The lowest and the highest rating, and what ratings are: ``ratings``, ``counts`` or
         ``rows``, each of which counts one.
+    min_ratings
+        The number of ratings from which on users shaped the segments.
     words
         What texts call items, categories and ratings.
     personas
@@ -49,7 +51,7 @@ class SavedModel:
     axes
         The two axes of the picture.
     population
-        What was counted of all users of the run.
+        What was counted of the users that shaped the segments.
     synthetic
         Whether the users were generated.
     """
@@ -60,6 +62,7 @@ class SavedModel:
     categories: tuple[str, ...]
     scale: tuple[float, float]
     ratings: str
+    min_ratings: int
     words: Words
     personas: tuple[str, ...]
     centers: NDArray[np.float64]
@@ -128,6 +131,7 @@ class SavedModel:
             "categories": list(self.categories),
             "scale": list(self.scale),
             "ratings": self.ratings,
+            "min_ratings": self.min_ratings,
             "words": asdict(self.words),
             "segments": [
                 {"segment": s, "persona": name, "center": center, "distance_p99": distance}
@@ -178,6 +182,7 @@ def load_model(run: str | Path) -> SavedModel:
             categories=tuple(values["categories"]),
             scale=(float(low), float(high)),
             ratings=values["ratings"],
+            min_ratings=int(values["min_ratings"]),
             words=Words(**values["words"]),
             personas=tuple(segment["persona"] for segment in segments),
             centers=np.array([segment["center"] for segment in segments], np.float64),

@@ -11,35 +11,42 @@ from segmentation.schema import USER, Moves
 from segmentation.storage import parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 
-def count_moves(before: Path, now: Path, n_before: int, n_now: int) -> Moves:
-    """Count the moves between two folders of assignments, part by part.
+def count_moves(
+    before: Path,
+    now: Iterable[tuple[NDArray[Any], NDArray[np.integer[Any]]]],
+    n_before: int,
+    n_now: int,
+) -> Moves:
+    """Count the moves from a folder of assignments, part by part.
 
     Parameters
     ----------
+    now
+        Users in ascending order and their segments, in parts.
     n_before, n_now
         The numbers of segments.
 
     Raises
     ------
     DataError
-        If a folder has no assignments, or a part can't be read, or ids are of two kinds.
+        If the folder has no assignments, or a part can't be read, or ids are of two kinds.
     """
     flows = np.zeros((n_before, n_now), np.int64)
     earlier = _SortedUsers(before)
     n_users = 0
-    for users, labels in _read_parts(now):
+    for users, labels in now:
         n_users += len(users)
         known, known_labels = earlier.take_until(users[-1])
         if len(known) and known.dtype.kind != users.dtype.kind:
             raise DataError(
-                f"{before} and {now}: user ids are texts in the one and numbers in the other: read "
-                "both alike"
+                f"{before}: its user ids are {'texts' if known.dtype.kind == 'S' else 'numbers'}, "
+                "and the new ones are not: read both alike"
             )
         rows = np.minimum(np.searchsorted(known, users), max(len(known) - 1, 0))
         is_shared = known[rows] == users if len(known) else np.zeros(len(users), np.bool_)
@@ -52,7 +59,7 @@ class _SortedUsers:
     """The users and segments of a run in ascending order, of which no more is held than needed."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts = _read_parts(folder)
+        self._parts = read_assignments(folder)
         self._users: NDArray[Any] = np.empty(0, np.int64)
         self._labels = np.empty(0, np.int64)
         self._n_read = 0
@@ -88,7 +95,7 @@ def _is_before(user: Any, other: Any) -> bool:
     return isinstance(user, bytes) == isinstance(other, bytes) and bool(user < other)
 
 
-def _read_parts(folder: Path) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+def read_assignments(folder: Path) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
     """Yield the users and segments of each part; ids as byte strings where they are text."""
     import pyarrow as pa
     import pyarrow.parquet as pq

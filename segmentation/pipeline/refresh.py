@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segmentation.errors import UsageError
 from segmentation.pipeline import movement, segment, stages
 from segmentation.pipeline.context import RESULT_FILES, RESUMABLE_FILES, open_run
 from segmentation.pipeline.figure_process import REQUIRED_MEMORY, FigureRenderer
@@ -74,7 +73,7 @@ def run_refresh(
     SegmentationError
         One of its subclasses, with a message for the user.
     """
-    _check_other_folder(saved, out)
+    saved.check_apart(out)
     model = saved.model
     playbook = personas.load_playbook(settings.playbook, films=settings.catalogue is None)
     with open_run(OUTPUTS, settings, out, execution, progress) as run:
@@ -92,31 +91,34 @@ def run_refresh(
             warnings = stages.collect_warnings(run, catalogue, users, model.words)
             X = stages.feature_matrix(run, users.blocks, len(catalogue.categories))
             active, X_active = segment.select_active(run, users, X)
-            population = stages.count_population(run, X, model)
+            population = stages.count_population(run, users.blocks, X, model)
             clusters, flows = stages.refit_k_means(run, X_active, X, model)
-            order, names = match_segments(flows, model.personas)
+            moves = movement.count_moves(
+                saved.folder / "assignments.parquet",
+                stages.iterate_labels(run, users.blocks, X, clusters.centers),
+                len(model.centers),
+                len(model.centers),
+            )
+            order, names = match_segments(moves.flows, model.personas)
+            moves = moves._replace(flows=moves.flows[:, order])
             clusters = clusters._replace(centers=clusters.centers[order])
             axes, pca_record = stages.fit_pca(run, X_active)
             fit = segment.Fit(
                 catalogue, users, X, active.users, X_active, clusters, axes, pca_record
             )
             segments, quality, segment_warnings = segment.describe(
-                run, renderer, fit, playbook, len(names), names
+                run, renderer, fit, playbook, len(names), names, model.personas
             )
             new = [s for s, name in enumerate(names) if name is None]
             if new:
-                listed = ", ".join(f"{s} ({segments.names[s]})" for s in new)
+                listed = ", ".join(
+                    f"{s} ({segments.names[s]}, was {model.personas[s]})" for s in new
+                )
                 segment_warnings.append(
-                    f"new segment{'s' if len(new) > 1 else ''} {listed}: less than half of its "
-                    "users were together before"
+                    f"new segment{'s' if len(new) > 1 else ''} {listed}: it shares less than half "
+                    "of the earlier users with any earlier segment"
                 )
                 run.progress.warn(f"  warning: {segment_warnings[-1]}")
-            moves = movement.count_moves(
-                saved.folder / "assignments.parquet",
-                run.folder.result_path("assignments.parquet"),
-                len(names),
-                len(names),
-            )
             measured = drift.measure_drift(
                 model.population,
                 population,
@@ -125,6 +127,7 @@ def run_refresh(
                 catalogue.categories,
                 moves,
                 stages.measure_agreement(flows),
+                model.words,
             )
             manifest = segment.collect_manifest(run, fit, quality, [*warnings, *segment_warnings])
             manifest.settings["playbook_sha256"] = segment.digest_playbook(settings)
@@ -147,7 +150,8 @@ def match_segments(
     Parameters
     ----------
     flows
-        Number of users by earlier and refitted segment, of shape (n_segments, n_segments).
+        Number of users of the earlier run by earlier and refitted segment, of shape
+        (n_segments, n_segments).
     names
         The names of the earlier segments.
 
@@ -171,16 +175,3 @@ def match_segments(
     return order.tolist(), [
         name if jaccard[s, order[s]] >= _MIN_SHARED else None for s, name in enumerate(names)
     ]
-
-
-def _check_other_folder(saved: SavedRun, out: str | Path) -> None:
-    from pathlib import Path
-
-    if Path(out).resolve() == saved.folder.resolve():
-        raise UsageError(
-            "{out} {path}: is the run that {from_run} names, which stays as it is: choose another "
-            "folder",
-            "out",
-            "from_run",
-            path=out,
-        )

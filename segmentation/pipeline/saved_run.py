@@ -20,9 +20,11 @@ MODEL = "model/model.json"
 REFRESHED_FILES = (USER_STATISTICS, RATED_ITEMS, "assignments.parquet")
 #: In place of a folder: the last of the runs next to the new one.
 LATEST = "latest"
+#: How a text file is written.
+_TEXT_FORM = ("columns", "separator", "decimal", "encoding", "has_header")
 #: Settings of the earlier run that hold for new data too, unless the user says otherwise.
 _INHERITED = (
-    *("columns", "separator", "decimal", "encoding", "has_header"),
+    *_TEXT_FORM,
     *("scale", "unrated", "ids", "implicit", "deduplicate", "preset", "join", "seed"),
     *("catalogue", "item", "category", "category_separator", "category_weight"),
 )
@@ -39,11 +41,32 @@ class SavedRun:
     model: SavedModel
     model_sha256: str
     manifest_sha256: str
+    digests: dict[str, Any]
 
     @property
     def merged(self) -> list[dict[str, Any]]:
         """The ratings that the run was made of: their source, fingerprint and digest."""
         return list(self.manifest.data["merged"])
+
+    def check_files(self, field: str, *names: str) -> None:
+        """Check that files of the run are there as they were written."""
+        check_files(self.folder, self.digests, self.manifest.job, field, *names)
+
+    def check_apart(self, out: str | Path) -> None:
+        """Check that ``out`` is not within the folder of the run, which stays as it is.
+
+        Raises
+        ------
+        UsageError
+            If it is.
+        """
+        if Path(out).resolve().is_relative_to(self.folder.resolve()):
+            raise UsageError(
+                "{out} {path}: lies in the folder of the earlier run, which stays as it is: choose "
+                "another",
+                "out",
+                path=out,
+            )
 
     def inherit_settings(
         self, options: Mapping[str, Any], more: Sequence[str] = ()
@@ -63,7 +86,7 @@ class SavedRun:
         UsageError
             If neither ``data`` nor ``ratings`` is named, or a setting contradicts the model.
         """
-        before = self.manifest.settings
+        before = {**self.manifest.settings, **self.manifest.data.get("places", {})}
         if options.get("data") is None and options.get("ratings") is None:
             raise UsageError("{data}: name the folder of the new ratings", "data")
         for field in _FIXED:
@@ -77,6 +100,9 @@ class SavedRun:
                     path=self.folder,
                 )
         names = [*_INHERITED, *more, *(["data"] if options.get("data") is None else [])]
+        if options.get("columns") is not None:
+            # Other columns are another file, in a form of its own.
+            names = [name for name in names if name not in _TEXT_FORM]
         inherited = {name: before[name] for name in names if before.get(name) is not None}
         for name in ("scale", "unrated"):
             if name in inherited:
@@ -123,6 +149,7 @@ def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
     DataError
         If the folder holds no finished run, or a file is missing or damaged.
     """
+    run_folder.check_is_local(path, field)
     folder = Path(path)
     try:
         values = integrity.read_json(folder / run_folder.MANIFEST)
@@ -149,31 +176,54 @@ def open_saved_run(path: str | Path, field: str, *names: str) -> SavedRun:
             path=folder,
             job=values["job"],
         )
-    for required in names:
-        if not any(name == required or name.startswith(f"{required}/") for name in digests):
-            raise DataError(
-                f"{{{field}}} {{path}}: is a run of {{job}}, which has no {{name}}: name one of "
-                "segment or refresh",
-                field,
-                path=folder,
-                job=values["job"],
-                name=required,
-            )
-    needed = {
-        name: digest
-        for name, digest in digests.items()
-        if name == MODEL or any(name == n or name.startswith(f"{n}/") for n in names)
-    }
-    damaged = integrity.find_damage(folder, needed)
-    if damaged is not None:
-        raise _damaged_error(field, damaged, "it is missing, or differs from what was written")
+    check_files(folder, digests, values["job"], field, MODEL, *names)
     return SavedRun(
         folder,
         RunManifest.from_json(values),
         load_model(folder),
         str(digests[MODEL][1]),
         str(values[integrity.CHECKSUM]),
+        digests,
     )
+
+
+def check_files(
+    folder: Path, digests: Mapping[str, Any], job: str, field: str, *names: str
+) -> None:
+    """Check that files of a run are there as they were written.
+
+    Parameters
+    ----------
+    digests
+        Those of all files, from the manifest.
+    field
+        The setting that names the run, for messages.
+    names
+        Files, or folders of parts.
+
+    Raises
+    ------
+    DataError
+        If one is not.
+    """
+    for name in names:
+        needed = {
+            file: digest
+            for file, digest in digests.items()
+            if file == name or file.startswith(f"{name}/")
+        }
+        if not needed:
+            raise DataError(
+                f"{{{field}}} {{path}}: is a run of {{job}}, which has no {{name}}: name one of "
+                "segment or refresh",
+                field,
+                path=folder,
+                job=job,
+                name=name,
+            )
+        damaged = integrity.find_damage(folder, needed)
+        if damaged is not None:
+            raise _damaged_error(field, damaged, "it is missing, or differs from what was written")
 
 
 def _damaged_error(field: str, path: Path, reason: str) -> DataError:

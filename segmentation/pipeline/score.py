@@ -82,6 +82,7 @@ def run_score(
     SegmentationError
         One of its subclasses, with a message for the user.
     """
+    saved.check_apart(out)
     model = saved.model
     with open_run(OUTPUTS, settings, out, execution, progress) as run:
         finished = load_finished(run, settings.stage_key("score"))
@@ -98,18 +99,19 @@ def run_score(
             unscored = user_blocks.select_users(client, users.blocks, 0, max(1, least))
             if not blocks.users:
                 raise DataError(
-                    "{min_ratings} {least}: none of {n_users:,} users has so many ratings: lower "
-                    "it",
+                    "{min_ratings} {least}: none of {n_users:,} users has so many ratings of known "
+                    "{items}: lower it, or name the catalogue of these ratings",
                     "min_ratings",
-                    least=least,
+                    least=max(1, least),
                     n_users=users.blocks.users,
+                    items=model.words.items,
                 )
             users = users._replace(blocks=blocks)
             warnings = stages.collect_warnings(
                 run, catalogue, users, model.words, shape_segments=False
             )
             X = stages.feature_matrix(run, blocks, len(catalogue.categories))
-            population = stages.count_population(run, X, model)
+            population = stages.count_population(run, blocks, X, model)
             stages.write_assignments(
                 run,
                 X,
@@ -128,6 +130,7 @@ def run_score(
                 model.grid,
                 catalogue.categories,
                 _count_moves(run, saved),
+                words=model.words,
             )
             manifest = build_manifest(
                 run,
@@ -233,14 +236,7 @@ def _write_unscored(
         2 * run.cluster.threads,
     )
     n_without = user_blocks.select_users(client, unscored, 0, 1).users
-    reasons = {"no_known_item": n_without, "few_ratings": unscored.users - n_without}
-    words = run.layout.words
-    run.progress.say(
-        f"  {UNSCORED}: {unscored.users:,} users have no segment: {n_without:,} without a known "
-        f"{words.item}, {reasons['few_ratings']:,} with fewer than {max(1, least)} "
-        f"{words.ratings}"
-    )
-    return reasons
+    return {"no_known_item": n_without, "few_ratings": unscored.users - n_without}
 
 
 def unscored_table(statistics: UserStatistics, least: int) -> pa.Table:
@@ -262,11 +258,11 @@ def unscored_table(statistics: UserStatistics, least: int) -> pa.Table:
 
 def _count_moves(run: RunContext, saved: SavedRun) -> Moves | None:
     """Count the moves of the users that both runs have; None without the earlier assignments."""
-    before = saved.folder / "assignments.parquet"
-    now = run.folder.result_path("assignments.parquet")
-    n_segments = len(saved.model.centers)
+    name, k = "assignments.parquet", len(saved.model.centers)
+    now = movement.read_assignments(run.folder.result_path(name))
     try:
-        return movement.count_moves(before, now, n_segments, n_segments)
+        saved.check_files("model", name)
+        return movement.count_moves(saved.folder / name, now, k, k)
     except DataError as error:
         run.progress.warn(f"  warning: movement is not counted: {error}")
         return None

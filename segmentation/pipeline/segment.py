@@ -142,6 +142,7 @@ def describe(
     playbook: Playbook,
     k: int,
     names: Sequence[str | None] | None = None,
+    retired: Sequence[str] = (),
 ) -> tuple[Segments, dict[str, Any], list[str]]:
     """Describe the segments, assign all users, and measure the clustering.
 
@@ -149,8 +150,8 @@ def describe(
     ----------
     k
         The number of segments that was asked for.
-    names
-        The names of segments that have one already.
+    names, retired
+        The names of segments that have one already, and names that no new segment may get.
 
     Returns
     -------
@@ -161,7 +162,7 @@ def describe(
     """
     users, categories = fit.users, fit.catalogue.categories
     segments = stages.describe_segments(
-        run, fit.X, users, fit.clusters, fit.axes, categories, playbook, names
+        run, fit.X, users, fit.clusters, fit.axes, categories, playbook, names, retired
     )
     warnings = stages.check_segments(run, segments, k)
     stages.write_assignments(
@@ -275,6 +276,7 @@ def _save_model(run: RunContext, fit: Fit, segments: Segments, is_synthetic: boo
         categories=fit.catalogue.categories,
         scale=run.layout.effective_scale,
         ratings=run.layout.reading.kind,
+        min_ratings=run.settings.min_ratings,
         words=segments.profiles[0].words,
         personas=segments.names,
         centers=fit.clusters.centers,

@@ -188,7 +188,7 @@ class Settings:
         has_ratings = "rating" in self.reading.roles
         if not self.implicit and not has_ratings:
             raise UsageError(
-                "{columns}: names no column of ratings: add rating=NAME; segment and choose-k read "
+                "{columns}: names no column of ratings: add rating=NAME; all jobs but convert read "
                 "rows without ratings with {implicit}",
                 "columns",
                 "implicit",

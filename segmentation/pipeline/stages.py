@@ -6,6 +6,7 @@ earlier stages. Where it can be resumed, it saves its result and takes it up aga
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ _UNMAPPED_WARNING = 0.05
 _UNCATEGORIZED_WARNING = 0.1
 #: The same for users with a single rating.
 _SINGLE_WARNING = 0.5
+#: So many ratings whose users, numbers and sums are those of others are taken for the same ratings.
+_MIN_RECOGNIZED = 50
 #: A segment of fewer users is too small to describe.
 SMALL_SEGMENT = 10
 #: The estimators and what they import: dask-ml, scikit-learn, SciPy.
@@ -200,7 +203,13 @@ def _merge_earlier(
     client, path = run.cluster.client, earlier.folder / USER_STATISTICS
     for merged in earlier.merged:
         if merged["digest"] == new.digest:
-            raise _merged_before_error(run, earlier, merged)
+            if new.rows["used"] >= _MIN_RECOGNIZED:
+                raise _merged_before_error(run, earlier, merged)
+            run.progress.warn(
+                f"  warning: {run.layout.ratings}: its {new.rows['used']:,} "
+                f"{run.layout.words.ratings} look like those of {merged['source']}, which are in "
+                f"{earlier.folder} already; if they are the same, they count twice now"
+            )
     with run.progress.stage("merge", "merge") as stage:
         rated = parquet.read_column(earlier.folder / RATED_ITEMS)
         sizes = [parquet.count_rows(part) for part in parquet.list_parts(path)]
@@ -266,7 +275,13 @@ def check_not_merged(run: RunContext, earlier: SavedRun) -> None:
 
 @contextmanager
 def _imports_in_background() -> Iterator[None]:
-    """Import the estimators on a thread while the workers read, which leave the GIL free."""
+    """Import the estimators on a thread while the workers read, which leave the GIL free.
+
+    Numba imports ``sparse``, its extension, where a worker first calls compiled code. dask-ml
+    imports it too, and two threads that begin at its two ends would wait for each other.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("sparse")
     with ThreadPoolExecutor(1, "imports") as thread:
         imports = [thread.submit(importlib.import_module, name) for name in _ESTIMATOR_MODULES]
         yield
@@ -566,6 +581,24 @@ def refit_k_means(
     return Clustering(fitted.cluster_centers_, record), flows
 
 
+def iterate_labels(
+    run: RunContext, blocks: UserBlocks, X: da.Array, centers: NDArray[np.float64]
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int32]]]:
+    """Yield the users of each block and their segments, holding a few blocks at a time."""
+    client = run.cluster.client
+    features, size = _blocks(client, X), 2 * run.cluster.threads
+    for start in range(0, len(features), size):
+        tasks = map_tasks(
+            client,
+            "labels",
+            assignments.label_users,
+            blocks.statistics[start : start + size],
+            features[start : start + size],
+            centers,
+        )
+        yield from client.gather(tasks)
+
+
 def measure_agreement(flows: NDArray[np.int64]) -> float:
     """Return the adjusted Rand index of two assignments from the users that share each pair."""
     from segmentation.estimators.stability import adjusted_rand_score
@@ -628,10 +661,12 @@ def describe_segments(
     categories: tuple[str, ...],
     playbook: Playbook,
     names: Sequence[str | None] | None = None,
+    retired: Sequence[str] = (),
 ) -> Segments:
     """Profile and name the segments, one task per block and pass.
 
-    ``names`` are those that segments have already, None for a new one.
+    ``names`` are those that segments have already, None for a new one, which gets none of the names
+    in ``retired``.
     """
     client, blocks = run.cluster.client, users.blocks
     with run.progress.stage("profiles", "profiles"):
@@ -647,6 +682,7 @@ def describe_segments(
             clusters.centers,
             axes,
             make_grid(run.settings.preset, run.layout.effective_scale),
+            run.settings.min_ratings,
         )
         sums, counts, histograms, points, labels, populations = zip(
             *client.gather(tasks), strict=True
@@ -662,7 +698,9 @@ def describe_segments(
             run.layout.effective_scale,
             playbook.choose_words(run.layout.words),
         )
-        segment_personas = personas.assign_personas(segment_profiles, categories, playbook, names)
+        segment_personas = personas.assign_personas(
+            segment_profiles, categories, playbook, names, retired
+        )
     run.cluster.trim_memory()
     return Segments(
         segment_profiles,
@@ -700,17 +738,24 @@ def _distance_percentiles(
     return percentiles.percentile_99(histogram, keys, client.gather(tasks), len(centers))
 
 
-def count_population(run: RunContext, X: da.Array, model: SavedModel) -> Population:
-    """Count users and features by the segments of a saved model."""
+def count_population(
+    run: RunContext, blocks: UserBlocks, X: da.Array, model: SavedModel
+) -> Population:
+    """Count users and features by the segments of a saved model.
+
+    Users with fewer ratings than those that shaped the segments are left out, as they were then.
+    """
     client = run.cluster.client
     tasks = map_tasks(
         client,
         "population",
         assignments.count_block,
+        blocks.statistics,
         _blocks(client, X),
         model.centers,
         model.distance_p99,
         model.grid,
+        model.min_ratings,
     )
     return merge_populations(client.gather(tasks))
 

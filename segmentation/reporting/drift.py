@@ -7,12 +7,13 @@ segments should be fitted again. Where a difference may as well be chance, it co
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segmentation.reporting.text import format_table, join_names
+from segmentation.schema import Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,9 @@ _SIGNIFICANCE = 1e-4
 #: Cells of the grid are joined until one holds this share of the users.
 _GROUP_SHARE = 0.1
 #: A category's mean is compared if so many users have it, before and now.
-_MIN_RATED = 30
+_MIN_RATED = 100
+#: With fewer users, now or before, no difference is told from chance.
+_MIN_USERS = 100
 
 _SIDDIQI = "Siddiqi (2006), Credit Risk Scorecards"
 _STEINLEY = "Steinley (2004), Psychological Methods 9(3)"
@@ -143,6 +146,7 @@ def measure_drift(
     categories: Sequence[str],
     moves: Moves | None = None,
     agreement: float | None = None,
+    words: Words | None = None,
 ) -> Drift:
     """Compare an audience with the one that the segments were made from.
 
@@ -160,6 +164,8 @@ def measure_drift(
         The movement of the users of both, if it was counted.
     agreement
         Adjusted Rand index of the old and the refitted segments, if there are any.
+    words
+        What the reason calls a category.
     """
     n_before, n_now = int(before.users.sum()), int(now.users.sum())
     psi = [_group_psi(b, n) for b, n in zip(before.cells, now.cells, strict=True)]
@@ -181,10 +187,12 @@ def measure_drift(
     ]
     if agreement is not None:
         measures.append(_judge("agreement", agreement, True))
+    if min(n_before, n_now) < _MIN_USERS:
+        measures = [replace(measure, level=LEVELS[0]) for measure in measures]
     verdict = max((measure.level for measure in measures), key=LEVELS.index)
     return Drift(
         verdict,
-        _explain(verdict, measures, n_now),
+        _explain(verdict, measures, n_now, words or Words()),
         n_before,
         n_now,
         tuple(measures),
@@ -346,6 +354,8 @@ def _outlier_share(before: Population, now: Population) -> tuple[float, bool]:
     audience, (0.01 n + 0.99) / (n + 1) in the mean: a Beta distribution, as of every order
     statistic (David & Nagaraja 2003).
     """
+    from scipy.stats import betabinom
+
     n_now = int(now.users.sum())
     if not n_now:
         return float("nan"), False
@@ -354,8 +364,13 @@ def _outlier_share(before: Population, now: Population) -> tuple[float, bool]:
     mean = float(weights @ expected)
     variance = mean * (1 - mean) / n_now
     variance += float(weights**2 @ (expected * (1 - expected) / (before.users + 2)))
-    is_larger = share > mean
-    return share, is_larger and _normal_chance(share - mean, math.sqrt(variance)) < _SIGNIFICANCE
+    if share <= mean:
+        return share, False
+    # The number of outliers then has a beta-binomial distribution of about these moments.
+    spread = max(variance - mean * (1 - mean) / n_now, 1e-12)
+    size = max(mean * (1 - mean) / spread - 1, 1e-6)
+    chance = betabinom.sf(int(now.outliers.sum()) - 1, n_now, mean * size, (1 - mean) * size)
+    return share, float(chance) < _SIGNIFICANCE
 
 
 def _center_shifts(
@@ -377,13 +392,27 @@ def _center_shifts(
     return shifts
 
 
-def _explain(verdict: str, measures: Sequence[Measure], n_now: int) -> str:
+def describe_measure(name: str, words: Words) -> str:
+    """Return what a measure is, in the words of the data."""
+    return MEASURE_TEXTS[name].replace("category", words.category)
+
+
+def exceeds(measure: Measure) -> bool:
+    """Return whether a value is beyond its threshold, by chance or not."""
+    if measure.refit < measure.watch:
+        return measure.value <= measure.watch
+    return measure.value >= measure.watch
+
+
+def _explain(verdict: str, measures: Sequence[Measure], n_now: int, words: Words) -> str:
     """Return the reason for the verdict in a sentence."""
     decisive = [measure for measure in measures if measure.level == verdict]
+    if verdict == "stable" and n_now < _MIN_USERS:
+        return f"{n_now:,} users are too few to tell a change from chance."
     if verdict == "stable":
         return f"No measure of {n_now:,} users exceeds its threshold by more than chance."
     parts = [
-        f"the {MEASURE_TEXTS[m.name]} is {m.value:.2g}"
+        f"the {describe_measure(m.name, words)} is {m.value:.2g}"
         + (f" for {m.where}" if m.where else "")
         + f" (threshold {m.watch if verdict == 'watch' else m.refit:g})"
         for m in decisive

@@ -212,7 +212,9 @@ def write_drift_reports(
 ) -> None:
     """Write ``report.html`` and ``report.md`` of users who were put into given segments."""
     scored = manifest["scored"]
-    n_unscored = sum(scored["unscored"].values())
+    n_unknown = scored["unscored"].get("no_known_item", 0)
+    n_few = scored["unscored"].get("few_ratings", 0)
+    n_unscored = n_unknown + n_few
     facts = report.ReportFacts(
         title="Users in the segments of an earlier run",
         source=_describe_source(manifest["data"], words),
@@ -227,6 +229,14 @@ def write_drift_reports(
         warnings=tuple(manifest["warnings"]),
         tables={
             "Data": _list_data_facts(manifest, words),
+            "Users without a segment": [
+                (
+                    f"without a known {words.item}",
+                    f"{n_unknown:,}",
+                ),
+                (f"with too few {words.ratings}", f"{n_few:,}"),
+                ("listed in", "unscored.parquet" if n_unscored else "–"),
+            ],
             "Run": [
                 ("segments of", scored["model"]),
                 ("preset", manifest["settings"]["preset"]),
@@ -270,9 +280,9 @@ def write_refresh_drift(
             ],
         },
     )
-    page = report.render_drift_html(facts, drift, names, words)
+    page = report.render_drift_html(facts, drift, names, words, is_refitted=True)
     atomic.write_bytes(folder.result_path("drift.html"), page.encode("utf-8"))
-    text = report.render_drift_markdown(facts, drift, names, words)
+    text = report.render_drift_markdown(facts, drift, names, words, is_refitted=True)
     atomic.write_bytes(folder.result_path("drift.md"), text.encode("utf-8"))
 
 

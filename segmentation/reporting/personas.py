@@ -269,6 +269,7 @@ def assign_personas(
     categories: tuple[str, ...],
     playbook: Playbook,
     names: Sequence[str | None] | None = None,
+    retired: Sequence[str] = (),
 ) -> list[Persona]:
     """Assign a persona with a unique name to each segment, at the lowest total cost.
 
@@ -290,6 +291,8 @@ def assign_personas(
     names
         The names that segments have already, and keep, even where their texts become others; None
         for a new segment.
+    retired
+        Names that no new segment gets.
     """
     earlier = names or [None] * len(profiles)
     if len(profiles) == 1:
@@ -301,7 +304,7 @@ def assign_personas(
                 earlier, profiles, _match_prototypes(profiles, playbook), strict=True
             )
         ]
-    unique_names = _make_unique_names(profiles, categories, prototypes, earlier)
+    unique_names = _make_unique_names(profiles, categories, prototypes, earlier, retired)
     return [
         _fill_texts(prototype, name, profile, categories, _describe_activity(profile, profiles))
         for prototype, name, profile in zip(prototypes, unique_names, profiles, strict=True)
@@ -388,16 +391,18 @@ def _make_unique_names(
     categories: tuple[str, ...],
     prototypes: Sequence[Prototype],
     earlier: Sequence[str | None],
+    retired: Sequence[str],
 ) -> list[str]:
     names: list[str] = []
+    reserved = {*earlier, *retired}
     for profile, prototype, earlier_name in zip(profiles, prototypes, earlier, strict=True):
         name = earlier_name or prototype.name
-        if earlier_name is None and (name in names or name in earlier):
+        if earlier_name is None and (name in names or name in reserved):
             lift = np.nan_to_num(profile.lift, nan=0.0)
             by_lift = [categories[g] for g in np.argsort(-lift, kind="stable")]
             candidates = [f"{name} ({category})" for category in by_lift]
             candidates += [f"{name} ({number})" for number in range(2, len(profiles) + 2)]
-            taken = {*names, *earlier}
+            taken = {*names, *reserved}
             name = next(candidate for candidate in candidates if candidate not in taken)
         names.append(name)
     return names

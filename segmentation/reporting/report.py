@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from segmentation.reporting.drift import MEASURE_TEXTS
+from segmentation.reporting.drift import describe_measure, exceeds
 from segmentation.reporting.figures import segment_color
 from segmentation.reporting.flow_figure import draw_flows
 from segmentation.reporting.text import format_table
@@ -98,20 +98,37 @@ def render_markdown(
     )
 
 
-def render_drift_html(facts: ReportFacts, drift: Drift, names: Sequence[str], words: Words) -> str:
+def render_drift_html(
+    facts: ReportFacts,
+    drift: Drift,
+    names: Sequence[str],
+    words: Words,
+    *,
+    is_refitted: bool = False,
+) -> str:
     """Return the report on an audience in given segments as one HTML page; all text is escaped.
 
-    ``names`` are the personas of the segments.
+    Parameters
+    ----------
+    names
+        The personas of the segments.
+    is_refitted
+        Whether the segments were fitted again since.
     """
-    values = _describe_drift(drift, names, words)
+    values = _describe_drift(drift, names, words, is_refitted=is_refitted)
     return str(_load_template("drift.html").render(facts=facts, **values))
 
 
 def render_drift_markdown(
-    facts: ReportFacts, drift: Drift, names: Sequence[str], words: Words
+    facts: ReportFacts,
+    drift: Drift,
+    names: Sequence[str],
+    words: Words,
+    *,
+    is_refitted: bool = False,
 ) -> str:
     """Return the same report as Markdown."""
-    values = _describe_drift(drift, names, words)
+    values = _describe_drift(drift, names, words, is_refitted=is_refitted)
     return str(_load_template("drift.md").render(facts=facts, **values))
 
 
@@ -134,9 +151,30 @@ _VERDICTS = {
 }
 
 
-def _describe_drift(drift: Drift, names: Sequence[str], words: Words) -> dict[str, Any]:
+_REFITTED = {
+    "stable": (
+        "The segments held",
+        "The users were spread over the earlier segments as before. These were fitted again all "
+        "the same.",
+    ),
+    "watch": (
+        "The audience has begun to change",
+        "The segments were fitted again, so that they describe the users of now. Look at what has "
+        "changed before a campaign relies on last month's lists.",
+    ),
+    "refit": (
+        "The audience has changed",
+        "The segments were fitted again, so that they describe the users of now. They keep their "
+        "names where most of their users stayed: read their profiles anew.",
+    ),
+}
+
+
+def _describe_drift(
+    drift: Drift, names: Sequence[str], words: Words, *, is_refitted: bool
+) -> dict[str, Any]:
     """Return the fields that the templates of the drift report use."""
-    title, meaning = _VERDICTS[drift.verdict]
+    title, meaning = (_REFITTED if is_refitted else _VERDICTS)[drift.verdict]
     return {
         "verdict": {"title": title, "reason": drift.reason, "meaning": meaning},
         "segments": [
@@ -152,13 +190,14 @@ def _describe_drift(drift: Drift, names: Sequence[str], words: Words) -> dict[st
             }
             for entry in drift.segments
         ],
+        "is_refitted": is_refitted,
         "flows": _describe_moves(drift, names),
         "measures": [
             {
-                "text": capitalize(MEASURE_TEXTS[m.name].replace("category", words.category)),
+                "text": capitalize(describe_measure(m.name, words)),
                 "value": "–" if isnan(m.value) else f"{m.value:.3f}",
                 "where": m.where,
-                "level": m.level,
+                "level": "may be chance" if exceeds(m) and m.level == "stable" else m.level,
                 "watch": f"{m.watch:g}",
                 "refit": f"{m.refit:g}",
                 "source": m.source,
@@ -168,13 +207,17 @@ def _describe_drift(drift: Drift, names: Sequence[str], words: Words) -> dict[st
     }
 
 
+def _count_users(n: int) -> str:
+    return f"{n:,} user" + ("" if n == 1 else "s")
+
+
 def _describe_moves(drift: Drift, names: Sequence[str]) -> dict[str, Any] | None:
     if drift.moves is None:
         return None
     flows, entered, left = drift.moves
     n_shared, n_moved = int(flows.sum()), int(flows.sum() - flows.trace())
-    text = f"{n_shared:,} users are in both audiences, {entered:,} in this one only, and {left:,} "
-    text += "in the earlier one only."
+    text = f"In both audiences: {_count_users(n_shared)}; in this one only: {entered:,}; in the "
+    text += f"earlier one only: {left:,}."
     if n_shared:
         text += f" {n_moved:,} of those in both ({n_moved / n_shared:.1%}) changed their segment."
     return {

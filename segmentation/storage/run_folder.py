@@ -425,14 +425,18 @@ def _move_all(moves: Iterable[tuple[Path, Path]], folder: Path) -> None:
         raise
 
 
-def check_is_local(out: str | Path) -> None:
-    """Check that the location of a run's folder is a path; raise :class:`UsageError` for a URL."""
-    if re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:(/|:[A-Za-z])", str(out)):
+def check_is_local(path: str | Path, field: str = "out") -> None:
+    """Check that the location of a run's folder is a path; raise :class:`UsageError` for a URL.
+
+    ``field`` is the setting that names it.
+    """
+    if re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]+:(/|:[A-Za-z])", str(path)):
+        written = "results are written to" if field == "out" else "runs are read from"
         raise UsageError(
-            "{out} {value}: is a URL, and results are written to a folder of this machine: name "
-            "one, and copy it from there",
-            "out",
-            value=str(out),
+            f"{{{field}}} {{value}}: is a URL, and {written} a folder of this machine: name one, "
+            f"and copy it {'from' if field == 'out' else 'to'} there",
+            field,
+            value=str(path),
         )
 
 

@@ -255,7 +255,8 @@ def test_wrong_use(runs, tmp_path: Path, capsys) -> None:
     (other / "mine.txt").write_text("mine")
     error = fail(capsys, 2, *saved, "--out", str(other), "--overwrite")
     assert "holds other files than an export" in error
-    assert "holds other files" in fail(capsys, 2, *saved, "--out", str(runs[0]), "--overwrite")
+    error = fail(capsys, 2, *saved, "--out", str(runs[0] / "lists"))
+    assert "lies in the folder of the earlier run, which stays as it is" in error
     changes = ["--changes-since", str(runs[0]), "--format", "sqlite"]
     assert "changes are a query" in fail(capsys, 2, *saved, "--out", str(tmp_path / "db"), *changes)
     copy = tmp_path / "copy"

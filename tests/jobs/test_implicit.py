@@ -150,7 +150,7 @@ def test_the_log_is_its_own_catalogue(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--columns: names no column of ratings: add rating=NAME; segment and choose-k read"),
+        ([], "--columns: names no column of ratings: add rating=NAME; all jobs but convert read"),
         (["--implicit", "--scale", "1:5"], "--scale is for ratings, and with --implicit there are"),
         (["--implicit", "--unrated", "0"], "--implicit: without a column of ratings there are no"),
         (["--implicit", "--preset", "taste"], "--implicit: without a column of ratings there are"),

@@ -174,8 +174,8 @@ def test_wrong_use(first: Path, later: str, tmp_path: Path, capsys) -> None:
     assert "--from: name the folder" in fail(capsys, 2, *out)
     error = fail(capsys, 3, *out, "--from", "latest")
     assert "holds no finished run with a model: run segment there first" in error
-    error = fail(capsys, 2, "--ratings", later, "--from", str(first), "--out", str(first))
-    assert "is the run that --from names, which stays as it is" in error
+    error = fail(capsys, 2, "--ratings", later, "--from", str(first), "--out", str(first / "sub"))
+    assert "lies in the folder of the earlier run, which stays as it is" in error
     copy = tmp_path / "copy"
     shutil.copytree(first, copy)
     part = next((copy / "model" / "user_statistics.parquet").iterdir())
@@ -210,3 +210,99 @@ def test_a_segment_that_has_no_counterpart_is_new() -> None:
     flows = np.array([[50, 50, 0], [50, 50, 0], [0, 0, 100]])
     _, names = match_segments(flows, ("A", "B", "C"))
     assert names == [None, None, "C"]
+
+
+def test_a_new_segment_gets_a_new_name(data: Path, ratings: pd.DataFrame, tmp_path: Path) -> None:
+    """New users who rate a lot, and highly, are one segment; all others are the other."""
+    early = write(ratings, tmp_path / "log.csv")
+    first = tmp_path / "first"
+    arguments = ["--data", str(data), "--ratings", early, "--k", "2", "--out", str(first)]
+    assert segment.main([*arguments, "--quiet"]) == 0
+    active = ratings["userId"].value_counts().index[:10]
+    crowd = ratings[ratings["userId"].isin(active)]
+    copies = []
+    for i in range(1, 40):
+        copy = crowd.copy()
+        copy["userId"] += i * 100_000
+        copy["rating"] = 5.0
+        copies.append(copy)
+    late = write(pd.concat(copies), tmp_path / "late.csv")
+    out = run(tmp_path / "out", "--from", str(first), "--ratings", late)
+    old, new = assignments(first), assignments(out)
+    names = [[r["persona"] for r in read_json(f / "segments.json")] for f in (first, out)]
+    both = old.merge(new, on="userId")
+    jaccard = [
+        ((both["segment_x"] == s) & (both["segment_y"] == s)).sum()
+        / ((both["segment_x"] == s) | (both["segment_y"] == s)).sum()
+        for s in range(2)
+    ]
+    assert min(jaccard) < 0.5
+    for s in range(2):
+        assert (names[1][s] == names[0][s]) == (jaccard[s] >= 0.5)
+    assert len(set(names[1])) == 2
+    warnings = read_json(out / "run.json")["warnings"]
+    assert any("it shares less than half of the earlier users" in text for text in warnings)
+
+
+def test_few_ratings_that_look_alike_are_merged_with_a_warning(
+    first: Path, ratings: pd.DataFrame, tmp_path: Path, capsys
+) -> None:
+    """Two people who bought the same things on two days are no mistake."""
+    rows = ratings[:3]
+    days = [rows, rows.assign(timestamp=rows["timestamp"] + 86_400)]
+    source = first
+    for i, day in enumerate(days):
+        log = write(day, tmp_path / f"{i}.csv")
+        source = run(tmp_path / f"out{i}", "--from", str(source), "--ratings", log)
+    assert "look like those of" in capsys.readouterr().err
+
+
+def test_decimals_in_another_order_are_the_same_ratings(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "items.csv").write_text(
+        "item,tag\n" + "".join(f"{i},T{i % 4}\n" for i in range(20))
+    )
+
+    def log(seed: int) -> pd.DataFrame:
+        rows = np.random.default_rng(seed).integers(0, [50, 20, 91], (400, 3))
+        frame = pd.DataFrame(rows, columns=["userId", "movieId", "rating"])
+        return frame.assign(rating=1 + frame["rating"] / 10)
+
+    options = ["--catalogue", str(tmp_path / "items.csv"), "--item", "item", "--category", "tag"]
+    base, more = write(log(1), tmp_path / "a.csv"), log(2)
+    first = ["--ratings", base, "--scale", "1:10", "--k", "2", "--out", str(tmp_path / "first")]
+    assert segment.main([*options, *first, "--quiet"]) == 0
+    out = run(
+        tmp_path / "out",
+        "--from",
+        str(tmp_path / "first"),
+        "--ratings",
+        write(more, tmp_path / "b.csv"),
+    )
+    shuffled = write(more.iloc[rng.permutation(400)], tmp_path / "c.csv")
+    capsys.readouterr()
+    again = ["--from", str(out), "--ratings", shuffled, "--out", str(tmp_path / "again")]
+    assert "the same ratings are in" in fail(capsys, 3, *again)
+
+
+def test_paths_of_the_run_hold_in_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the same relative name elsewhere is not taken for the run's catalogue."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, tags in ((here, "AB"), (there, "BA")):
+        folder.mkdir()
+        (folder / "items.csv").write_text(f"item,tag\n1,{tags[0]}\n2,{tags[1]}\n")
+    (tmp_path / "log.csv").write_text(
+        "userId,movieId,rating\n" + "".join(f"{u},{1 + u % 2},{1 + u % 5}.0\n" for u in range(60))
+    )
+    monkeypatch.chdir(here)
+    options = ["--catalogue", "items.csv", "--item", "item", "--category", "tag", "--k", "2"]
+    arguments = [*options, "--ratings", "../log.csv", "--out", "../run", "--quiet"]
+    assert segment.main(arguments) == 0
+    monkeypatch.chdir(there)
+    new = ["--model", "../run", "--ratings", "../log.csv", "--out", "../scored", "--quiet"]
+    assert score.main(new) == 0
+    pd.testing.assert_frame_equal(
+        assignments(tmp_path / "scored").drop(columns="is_outlier"), assignments(tmp_path / "run")
+    )

@@ -263,7 +263,7 @@ def test_runs_that_have_no_usable_model(saved: Path, tmp_path: Path, capsys) -> 
     assert "is a run of choose-k, which has no model: name one of segment" in error
     # Its own folder is no place for the results.
     error = fail(capsys, 2, "--data", "synthetic:30000", "--model", str(saved), "--out", str(saved))
-    assert "holds a run of segment: choose another --out" in error
+    assert "lies in the folder of the earlier run, which stays as it is" in error
 
 
 def test_drift_ends_with_status_5_after_everything_is_written(
@@ -292,3 +292,42 @@ def test_another_model_is_not_resumed(saved: Path, data: Path, tmp_path: Path, c
     assert score.main([*arguments, "--model", str(saved), "--quiet"]) == 0
     error = fail(capsys, 2, *arguments, "--model", str(other), "--resume")
     assert "was run with another --model" in error
+
+
+def test_min_ratings_of_the_run_shape_what_is_compared(data: Path, tmp_path: Path) -> None:
+    """The same users with the same option are no drift."""
+    few = ["--data", str(data), "--min-ratings", "30", "--quiet"]
+    assert segment.main([*few, "--out", str(tmp_path / "run")]) == 0
+    model = ["--model", str(tmp_path / "run")]
+    for i, options in enumerate((few[:-1], few[:2])):
+        drift = read_json(run(tmp_path / f"out{i}", *model, *options) / "drift.json")
+        assert drift["verdict"] == "stable"
+        assert drift["users"]["before"] == drift["users"]["now"]
+    unscored = pd.read_parquet(tmp_path / "out0" / "unscored.parquet")
+    assert set(unscored["reason"]) == {"fewer than 30 ratings"}
+
+
+def test_damaged_assignments_are_not_compared(saved: Path, tmp_path: Path, capsys) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(saved, copy)
+    next((copy / "assignments.parquet").iterdir()).unlink()
+    out = run(tmp_path / "out", "--model", str(copy), "--data", "synthetic:30000")
+    assert "movement is not counted" in capsys.readouterr().err
+    assert read_json(out / "drift.json")["movement"] is None
+
+
+def test_columns_that_are_named_are_those_of_another_file(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,tag\n1,A\n2,B\n3,A\n")
+    rows = "".join(f"{user},{1 + user % 3},{1 + user % 5}\n" for user in range(60))
+    (tmp_path / "log.csv").write_text(rows)
+    (tmp_path / "new.csv").write_text("who,what,stars\n" + rows)
+    options = ["--catalogue", str(tmp_path / "items.csv"), "--item", "item", "--category", "tag"]
+    headerless = ["--ratings", str(tmp_path / "log.csv"), "--no-header"]
+    columns = ["--columns", "user=1,item=2,rating=3", "--k", "2"]
+    saved = ["--out", str(tmp_path / "run"), "--quiet"]
+    assert segment.main([*options, *headerless, *columns, *saved]) == 0
+    new = ["--ratings", str(tmp_path / "new.csv"), "--columns", "user=who,item=what,rating=stars"]
+    out = run(tmp_path / "out", "--model", str(tmp_path / "run"), *new)
+    pd.testing.assert_frame_equal(
+        assignments(out).drop(columns="is_outlier"), assignments(tmp_path / "run")
+    )

@@ -19,6 +19,7 @@ MODEL = SavedModel(
     ("Drama", "War"),
     (1.0, 10.0),
     "ratings",
+    3,
     Words("book", "books", "subject", "subjects"),
     ("Quiet", "Loud"),
     np.array([[0.1, 1 / 3], [2.0, 4.0]]),
@@ -38,7 +39,16 @@ MODEL = SavedModel(
 def test_comes_back_equal(tmp_path: Path) -> None:
     MODEL.save(tmp_path)
     loaded = load_model(tmp_path)
-    for name in ("preset", "join", "layout", "categories", "scale", "ratings", "words"):
+    for name in (
+        "preset",
+        "join",
+        "layout",
+        "categories",
+        "scale",
+        "ratings",
+        "min_ratings",
+        "words",
+    ):
         assert getattr(loaded, name) == getattr(MODEL, name)
     assert (loaded.personas, loaded.synthetic) == (MODEL.personas, MODEL.synthetic)
     assert loaded.grid == Grid(-9.0, 9.0)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.errors import DataError
-from segmentation.pipeline.movement import count_moves
+from segmentation.pipeline.movement import count_moves, read_assignments
 from segmentation.storage.parquet import part_path
 
 
@@ -52,9 +52,8 @@ def test_any_parts(
     merged = one.merge(other, on="userId")
     flows = np.zeros((2, 3), int)
     np.add.at(flows, (merged.segment_x, merged.segment_y), 1)
-    moves = count_moves(
-        write(folder / "before", one, cuts_before), write(folder / "now", other, cuts_now), 2, 3
-    )
+    now_parts = read_assignments(write(folder / "now", other, cuts_now))
+    moves = count_moves(write(folder / "before", one, cuts_before), now_parts, 2, 3)
     assert moves.flows.tolist() == flows.tolist()
     assert moves.entered == len(other) - len(merged)
     assert moves.left == len(one) - len(merged)
@@ -63,11 +62,12 @@ def test_any_parts(
 def test_ids_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
     number = pd.DataFrame({"userId": [1], "segment": [0]})
     text = pd.DataFrame({"userId": ["1"], "segment": [0]})
-    with pytest.raises(DataError, match="are texts in the one and numbers in the other"):
-        count_moves(write(tmp_path / "a", number, []), write(tmp_path / "b", text, []), 1, 1)
+    now = read_assignments(write(tmp_path / "b", text, []))
+    with pytest.raises(DataError, match="its user ids are numbers, and the new ones are not"):
+        count_moves(write(tmp_path / "a", number, []), now, 1, 1)
 
 
 def test_no_earlier_assignments(tmp_path: Path) -> None:
     now = write(tmp_path / "now", pd.DataFrame({"userId": [1], "segment": [0]}), [])
     with pytest.raises(DataError, match="before: holds no assignments"):
-        count_moves(tmp_path / "before", now, 1, 1)
+        count_moves(tmp_path / "before", read_assignments(now), 1, 1)
