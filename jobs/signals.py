@@ -33,15 +33,17 @@ def persistent_interrupts() -> Iterator[None]:
     if threading.current_thread() is not main:
         yield
         return
-    ended = threading.Event()
+    ended, sending = threading.Event(), threading.Lock()
     received: list[int] = []
 
     def repeat_until_handled() -> None:
         while not ended.wait(_CHECK_SECONDS):
             if _handles_interrupt(main.ident):
                 return
-            # Repeat the same signal, since it determines the exit status.
-            signal.pthread_kill(main.ident or 0, received[-1])
+            with sending:
+                if not ended.is_set():
+                    # Repeat the same signal, since it determines the exit status.
+                    signal.pthread_kill(main.ident or 0, received[-1])
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -70,7 +72,11 @@ def persistent_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        # A signal that is sent from now on is ignored, and none is sent to the handlers after these.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        with sending:
+            ended.set()
         sys.unraisablehook = previous_hook
         signal.signal(signal.SIGINT, previous_sigint)
         signal.signal(signal.SIGTERM, previous_sigterm)
