@@ -72,7 +72,7 @@ def persistent_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        # A signal that is sent from now on is ignored, and none is sent to the handlers after these.
+        # Signals sent from now on are ignored, and none is sent to the handlers after these.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         with sending:
