@@ -19,8 +19,6 @@ class Phrases:
         The heading of a segment's high-rated categories.
     high_column
         The same, for a narrow column.
-    high_title
-        The title of their list.
     none_high
         The sentence for a segment without one.
     mean
@@ -33,7 +31,6 @@ class Phrases:
 
     high_heading: str
     high_column: str
-    high_title: str
     none_high: str
     mean: str
     footnote: str
@@ -60,7 +57,6 @@ def make_phrases(profile: SegmentProfile) -> Phrases:
         return Phrases(
             high_heading=f"{capitalize(words.categories)} of at least {share} of the users",
             high_column=f"{words.categories} of ≥ {share}",
-            high_title=f"{capitalize(words.categories)} of most users",
             none_high=f"No {words.category} is shared by {share} of the users.",
             mean="share of users",
             footnote="",
@@ -72,7 +68,6 @@ def make_phrases(profile: SegmentProfile) -> Phrases:
     return Phrases(
         high_heading=f"{capitalize(words.categories)} {verb} {high:g} {words.unit} or better",
         high_column=f"{words.categories} {verb} ≥ {high:g}",
-        high_title=f"{capitalize(words.categories)} {verb} {high:g} {words.unit} or better",
         none_high=f"No {words.category} reaches {high:g} {words.unit} on average.",
         mean=f"mean {words.unit}",
         footnote="none counts as 0; ",
