@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentation.datasets import catalogue, categories
 from segmentation.datasets.layouts import Layout, detect_layout
+from segmentation.datasets.reading import CatalogueOptions
 from segmentation.errors import DataError
 from segmentation.schema import Catalogue
 from tests import oracles
@@ -333,3 +336,49 @@ def test_warnings_count_the_damage(tiny: Path) -> None:
         "1 catalogue records have unreadable categories",
         "2 malformed records of the links file were skipped",
     ]
+
+
+PARQUET_TABLES = {
+    "text": ({"item": [1, 2, 3], "tags": ["A|B", "B", None]}, "tags", {}),
+    "lists": ({"item": [1, 2, 3], "tags": [["A", "B"], ["B"], []]}, "tags", {}),
+    "structs": (
+        {"item": [1, 2, 3], "tags": [[{"name": "A"}, {"name": "B"}], [{"name": "B"}], None]},
+        "tags",
+        {},
+    ),
+    "floats": ({"item": [1.0, 2.0, 3.0], "tags": ["A|B", "B", ""]}, "tags", {}),
+    "flags": ({"item": [1, 2, 3], "A": [True, False, False], "B": [True, True, False]}, "A,B", {}),
+    "long": (
+        {"item": [1, 1, 2, 3], "tags": ["A", "B", "B", "C"], "n": [5, 9, 2, 0]},
+        "tags",
+        {"weight": "n"},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", PARQUET_TABLES)
+def test_a_table_in_parquet(tmp_path: Path, form: str) -> None:
+    """Ids as numbers, categories as text, lists, structs or flags, and nulls."""
+    columns, category, options = PARQUET_TABLES[form]
+    path = tmp_path / "items.parquet"
+    pd.DataFrame(columns).to_parquet(path)
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating\n1,1,4.0\n")
+    layout = detect_layout(
+        str(tmp_path), catalogue=CatalogueOptions(str(path), "item", category, **options)
+    )
+    items = catalogue.load_catalogue(layout)
+    names = [
+        [items.categories[code] for code in items.codes[start:stop]]
+        for start, stop in itertools.pairwise(items.offsets)
+    ]
+    assert items.item_ids.tolist() == [1, 2, 3]
+    assert names == [["A", "B"], ["B"], []]
+
+
+def test_a_damaged_table_in_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    path.write_bytes(b"PAR1" + b"x" * 100)
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating\n1,1,4.0\n")
+    layout = detect_layout(str(tmp_path), catalogue=CatalogueOptions(str(path), "item", "tags"))
+    with pytest.raises(DataError, match=r"items.parquet: can't be read as Parquet"):
+        catalogue.load_catalogue(layout)
