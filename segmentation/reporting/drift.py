@@ -31,7 +31,7 @@ _SIGNIFICANCE = 1e-4
 _GROUP_SHARE = 0.1
 #: A category's mean is compared if so many users have it, before and now.
 _MIN_RATED = 100
-#: With fewer users, now or before, no difference is told from chance.
+#: With fewer users, now or before, no difference can be distinguished from chance.
 _MIN_USERS = 100
 
 _SIDDIQI = "Siddiqi (2006), Credit Risk Scorecards"
@@ -108,7 +108,7 @@ _THRESHOLDS = {
     "moved": (0.1, 0.25, _OWN),
     "agreement": (0.9, 0.65, _STEINLEY),
 }
-#: Name → what a reader is told that it is.
+#: Name → what it is, in words.
 MEASURE_TEXTS = {
     "segment_psi": "population stability index of the segments' shares",
     "segment_shift": "share of users by which the segments' sizes differ",

@@ -160,10 +160,10 @@ def _create_tables(connection: Any, path: Path, id_type: str) -> None:
             continue
         # SQLite and DuckDB name types in their own way; only that of the ids may differ.
         if [name for name, _ in present[table]] != [name for name, _ in named]:
-            found = ", ".join(name for name, _ in present[table])
+            columns_there = ", ".join(name for name, _ in present[table])
             expected = ", ".join(name for name, _ in named)
             raise DataError(
-                f"{path}: has a table {table} with other columns ({found}) than those that are "
+                f"{path}: has a table {table} with other columns ({columns_there}) than those that are "
                 f"written ({expected}): name another folder"
             )
         if table == "users":
