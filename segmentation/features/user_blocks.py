@@ -193,6 +193,8 @@ def _select_block_users(block: UserStatistics, least: int, below: int | None) ->
     rows = block.items >= least
     if below is not None:
         rows &= block.items < below
+    if rows.all():
+        return block
     columns: Any = (column[rows] for column in block)
     return UserStatistics(*columns)
 

@@ -163,8 +163,8 @@ def _create_tables(connection: Any, path: Path, id_type: str) -> None:
             columns_there = ", ".join(name for name, _ in present[table])
             expected = ", ".join(name for name, _ in named)
             raise DataError(
-                f"{path}: has a table {table} with other columns ({columns_there}) than those that are "
-                f"written ({expected}): name another folder"
+                f"{path}: has a table {table} with other columns ({columns_there}) than those that "
+                f"are written ({expected}): name another folder"
             )
         if table == "users":
             is_text = dict(present[table])["user_id"].upper() in ("TEXT", "VARCHAR")
