@@ -9,6 +9,7 @@ import gc
 import io
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -19,7 +20,7 @@ from jobs.options import option_names, read_config
 from jobs.signals import Terminated, persistent_interrupts
 from segmentation.errors import DataError, SegmentationError
 from segmentation.progress import LogProgress, TerminalProgress
-from segmentation.redaction import make_printable
+from segmentation.redaction import make_printable, redact
 
 DEFECT, WRONG_USAGE = 1, 2
 INTERRUPTED, TERMINATED = 130, 143
@@ -138,18 +139,12 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
             stream.reconfigure(errors="backslashreplace")
     debug = resumable = False
     log: LogProgress | None = None
+    received: list[int] = []
     started = time.monotonic()
 
-    def fail(message: str, status: int) -> int:
-        if log is None:
-            _print_error(message)
-        else:
-            text = " ".join(message.removeprefix("error: ").split())
-            log.write("error", "error", text, status=status)
-        return status
-
+    message, status = "", 0
     try:
-        with persistent_interrupts():
+        with persistent_interrupts() as received:
             arguments = parser.parse_args(argv)
             debug, resumable = arguments.debug, hasattr(arguments, "resume")
             progress = make_progress(arguments)
@@ -158,35 +153,46 @@ def _run(parser: argparse.ArgumentParser, job: Job, argv: Sequence[str] | None) 
         if sys.stdout is not None:
             with _name_stdout():
                 sys.stdout.flush()
-    except KeyboardInterrupt as interrupt:
-        hint = "; --resume continues if a stage was finished" if resumable else ""
-        status = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
-        return fail(f"interrupted: no new result was left{hint}", status)
     except BrokenPipeError:
         # Nothing reads our output any more (`| head`): redirect it, or the flush at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except _OutputError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return fail(
-            f"error: stdout: {error}: the results are in their files", DataError.exit_status
-        )
+        message = f"error: stdout: {error}: the results are in their files"
+        status = DataError.exit_status
     except SegmentationError as error:
-        if debug:
-            _print_lines(traceback.format_exc())
-        return fail(f"error: {error.render(option_names(error.fields))}", error.exit_status)
-    except Exception as error:
-        if debug:
-            _print_lines(traceback.format_exc())
-        remedy = "please report it" if debug else "run again with --debug and report it"
-        return fail(
-            f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}", DEFECT
-        )
-    if log is not None:
-        out = {} if getattr(arguments, "out", None) is None else {"out": str(arguments.out)}
+        _print_traceback(log, debug=debug)
+        message, status = f"error: {error.render(option_names(error.fields))}", error.exit_status
+    except (KeyboardInterrupt, Exception) as error:
+        if received or isinstance(error, KeyboardInterrupt):
+            # A library that is interrupted in the middle may raise anything.
+            hint = "; --resume continues if a stage was finished" if resumable else ""
+            message = f"interrupted: no new result was left{hint}"
+            is_terminated = isinstance(error, Terminated) or received[-1:] == [signal.SIGTERM]
+            status = TERMINATED if is_terminated else INTERRUPTED
+        else:
+            _print_traceback(log, debug=debug)
+            remedy = "please report it" if debug else "run again with --debug and report it"
+            message = f"error: a defect of this program: {type(error).__name__}: {error}: {remedy}"
+            status = DEFECT
+    if message and log is None:
+        _print_error(message)
+    elif log is not None and message:
+        log.write("error", "error", message.removeprefix("error: "), status=status)
+    elif log is not None:
+        out = {} if getattr(arguments, "out", None) is None else {"out": redact(arguments.out)}
         seconds = round(time.monotonic() - started, 3)
         log.write("info", "done", "done", status=status, seconds=seconds, **out)
     return status
+
+
+def _print_traceback(log: LogProgress | None, *, debug: bool) -> None:
+    """Print the traceback of the error that is being handled, if it was asked for."""
+    if debug and log is not None:
+        log.write("debug", "traceback", repr(traceback.format_exc()))
+    elif debug:
+        _print_lines(traceback.format_exc())
 
 
 def _print_error(message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from jobs import entrypoint
+from jobs import entrypoint, options
 
 if TYPE_CHECKING:
     import argparse
@@ -80,7 +80,11 @@ def job(arguments: argparse.Namespace) -> None:
     for field in ("run", "out"):
         if not getattr(arguments, field):
             raise UsageError(f"{{{field}}}: name a folder", field)
+    for field in ("run", "out", "changes_since"):
+        if getattr(arguments, field):
+            setattr(arguments, field, options.fill_date(getattr(arguments, field)))
     if arguments.model:
+        _check_model_alone(arguments)
         saved = saved_run.open_saved_run(arguments.run, "run")
         path = model_export.export_model(saved, arguments.out, arguments.model)
         entrypoint.print_result(f"model: {path}")
@@ -121,6 +125,23 @@ def job(arguments: argparse.Namespace) -> None:
         )
     place = record.get("database") or f"{arguments.out}/"
     entrypoint.print_result(f"written: {place}")
+
+
+def _check_model_alone(arguments: argparse.Namespace) -> None:
+    """Check that no option for lists is passed with ``--model``."""
+    from segmentation.errors import UsageError
+
+    parser = make_parser()
+    for field in (
+        *("format", "min_margin", "holdout", "sample", "min_size"),
+        *("changes_since", "hash_ids", "salt", "overwrite"),
+    ):
+        if getattr(arguments, field) != parser.get_default(field):
+            raise UsageError(
+                f"{{model}} is written in place of lists: leave {{{field}}} out, or {{model}}",
+                "model",
+                field,
+            )
 
 
 _UNLISTED = {

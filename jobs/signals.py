@@ -24,17 +24,17 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def persistent_interrupts() -> Iterator[None]:
-    """Repeat Ctrl-C and SIGTERM until the main thread handles them.
+def persistent_interrupts() -> Iterator[list[int]]:
+    """Repeat Ctrl-C and SIGTERM until the main thread handles them; yield those received.
 
     This does nothing outside the main thread, or if the caller handles SIGINT itself.
     """
     main = threading.main_thread()
+    received: list[int] = []
     if threading.current_thread() is not main:
-        yield
+        yield received
         return
     ended, sending = threading.Event(), threading.Lock()
-    received: list[int] = []
 
     def repeat_until_handled() -> None:
         while not ended.wait(_CHECK_SECONDS):
@@ -55,7 +55,7 @@ def persistent_interrupts() -> Iterator[None]:
     previous_sigint = signal.getsignal(signal.SIGINT)
     if previous_sigint is not signal.default_int_handler:
         # The caller (nohup, a notebook, a test) handles interrupts itself.
-        yield
+        yield received
         return
     signal.signal(signal.SIGINT, on_interrupt)
     previous_sigterm = signal.signal(signal.SIGTERM, on_interrupt)
@@ -70,7 +70,7 @@ def persistent_interrupts() -> Iterator[None]:
 
     sys.unraisablehook = hide_dropped_interrupts
     try:
-        yield
+        yield received
     finally:
         # Signals sent from now on are ignored, and none is sent to the handlers after these.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +18,7 @@ from segmentation.errors import DataError, UsageError, format_error
 from segmentation.features.sketches import hash_ids, mix_bits
 from segmentation.progress import Progress
 from segmentation.schema import USER
-from segmentation.storage import atomic, databases, parquet
+from segmentation.storage import atomic, databases, parquet, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "parquet", "sqlite", "duckdb")
 #: What an export leaves next to its lists; a folder with it may be overwritten.
 MANIFEST = "export.json"
+_PARTIAL = ".export-partial"
+#: What else an export may have left in its folder.
+_OTHER_OUTPUTS = {
+    *("audience.sqlite", "audience.sqlite-journal", "audience.duckdb", "audience.duckdb.wal"),
+    *("assign.sql", "model.json", _PARTIAL),
+}
 _ASSIGNMENTS = "assignments.parquet"
 #: What a user is in place of the number of a segment.
 _UNDECIDED, _HOLDOUT, _NOT_SAMPLED, _TOO_SMALL = -1, -2, -3, -4
@@ -83,14 +91,22 @@ class ExportSettings:
                 "holdout",
                 value=self.holdout,
             )
-        if not self.min_margin >= 0:
+        if not 0 <= self.min_margin < math.inf:
             raise UsageError(
                 "{min_margin} {value:g}: give 0 or more", "min_margin", value=self.min_margin
             )
         for field in ("sample", "min_size"):
             value = getattr(self, field)
-            if value is not None and value < 1:
+            if value is not None and not 1 <= value < 2**62:
                 raise UsageError(f"{{{field}}} {{value}}: give at least 1", field, value=value)
+        if self.sample is not None and self.min_size > self.sample:
+            raise UsageError(
+                "{min_size} {value}: with {sample} {sample_value} no list is so long",
+                "min_size",
+                "sample",
+                value=self.min_size,
+                sample_value=self.sample,
+            )
 
 
 class _Users(NamedTuple):
@@ -118,7 +134,7 @@ class _Rules(NamedTuple):
         """Return each user's segment, or one of the negative numbers of :data:`_UNLISTED`."""
         places = _exclude(users, self.settings)
         listed = places >= 0
-        hashes = _hash(users.ids, self.settings.salt, "sample")
+        hashes = _hash(users.ids, self.settings, "sample")
         is_out = hashes > self.limits[np.where(listed, places, 0)]
         places[listed & is_out] = _NOT_SAMPLED
         listed &= ~is_out
@@ -156,19 +172,19 @@ def export_lists(
     SegmentationError
         One of its subclasses, with a message for the user.
     """
-    saved.check_apart(out)
-    out, progress = Path(out), progress or Progress()
+    out, progress = check_out(out), progress or Progress()
     is_database = settings.format in ("sqlite", "duckdb")
     if changes_since is not None:
         _check_changes(saved, changes_since, settings, is_database=is_database)
     names = saved.model.personas
     with progress.stage("rules", "choosing users"):
+        _check_digests(saved, settings)
         rules = _find_rules(saved, settings)
-    with progress.stage("lists", "lists") as stage:
+    with progress.stage("lists", "lists") as stage, name_unwritable(out):
         if is_database:
             record = _write_database(saved, out, rules)
         else:
-            with _replace_folder(out, overwrite=overwrite) as folder:
+            with _replace_lists(out, overwrite=overwrite) as folder:
                 record = _write_lists(saved, folder, rules)
                 if changes_since is not None:
                     earlier = _find_rules(changes_since, settings)
@@ -176,6 +192,7 @@ def export_lists(
                         folder, settings, (changes_since, earlier), (saved, rules)
                     )
                     record["changes_since"] = str(changes_since.folder)
+                record["files"] = [*sorted(path.name for path in folder.iterdir()), MANIFEST]
                 atomic.write_json(folder / MANIFEST, record)
         n_listed = sum(entry["listed"] for entry in record["segments"])
         stage.note = f"{n_listed:,} users in {sum(map(bool, rules.is_listed))} of {len(names)}"
@@ -193,7 +210,7 @@ def _find_rules(saved: SavedRun, settings: ExportSettings) -> _Rules:
         sizes += np.bincount(places[listed], minlength=k)
         if settings.sample is None:
             continue
-        hashes = _hash(users.ids, settings.salt, "sample")
+        hashes = _hash(users.ids, settings, "sample")
         for s in range(k):
             pool = np.concatenate([smallest[s], hashes[places == s]])
             smallest[s] = np.sort(pool)[: settings.sample]
@@ -209,17 +226,20 @@ def _find_rules(saved: SavedRun, settings: ExportSettings) -> _Rules:
 def _exclude(users: _Users, settings: ExportSettings) -> NDArray[np.int64]:
     """Return each user's segment; a negative number for the undecided and the control group."""
     places = users.segments.copy()
-    if settings.holdout:
-        limit = np.uint64(int(settings.holdout * 2**64))
-        places[_hash(users.ids, settings.salt, "holdout") < limit] = _HOLDOUT
     # With a single segment there is no margin, and nobody is undecided.
     places[users.margin < settings.min_margin] = _UNDECIDED
+    if settings.holdout:
+        # Whatever the margin is this month: the group consists of the same people next month.
+        limit = np.uint64(int(settings.holdout * 2**64))
+        places[_hash(users.ids, settings, "holdout") < limit] = _HOLDOUT
     return places
 
 
-def _hash(ids: NDArray[Any], salt: str, purpose: str) -> NDArray[np.uint64]:
+def _hash(ids: NDArray[Any], settings: ExportSettings, purpose: str) -> NDArray[np.uint64]:
     """Return numbers that follow from the id, the salt and the purpose, and look like chance."""
-    digest = hashlib.sha256(f"{purpose}:{salt}".encode()).digest()
+    if settings.hash_ids and ids.dtype.kind == "S":
+        ids = np.array([_normalize(user.decode()).encode() for user in ids], np.bytes_)
+    digest = hashlib.sha256(f"{purpose}:{settings.salt}".encode()).digest()
     key = np.frombuffer(digest[:8], "<u8")[0]
     return mix_bits(mix_bits(hash_ids(ids) ^ key) ^ key)
 
@@ -230,7 +250,7 @@ def _read_users(saved: SavedRun) -> Iterator[_Users]:
     import pyarrow.parquet as pq
 
     limits = saved.model.distance_p99
-    for part in parquet.list_parts(saved.folder / _ASSIGNMENTS):
+    for part in saved.list_parts(_ASSIGNMENTS):
         try:
             table = pq.ParquetFile(part, page_checksum_verification=True).read(
                 [USER, "segment", "margin", "distance"]
@@ -256,8 +276,13 @@ def _write_ids(ids: NDArray[Any], settings: ExportSettings, *, in_csv: bool) -> 
         texts = (user.decode() for user in ids) if ids.dtype.kind == "S" else map(str, ids.tolist())
         return pa.array([hash_id(text, settings.salt) for text in texts])
     if ids.dtype.kind == "S" and in_csv:
-        return pa.array([atomic.neutralize_formula(user.decode()) for user in ids])
+        return pa.array([_quote_formula(user.decode()) for user in ids])
     return parquet.arrow_array(ids)
+
+
+def _quote_formula(text: str) -> str:
+    """Return an id that no spreadsheet executes; an apostrophe at the beginning is doubled."""
+    return "'" + text if text.startswith("'") else str(atomic.neutralize_formula(text))
 
 
 def hash_id(text: str, salt: str) -> str:
@@ -268,7 +293,43 @@ def hash_id(text: str, salt: str) -> str:
     >>> hash_id(" Ann@Example.com", "") == hash_id("ann@example.com", "")
     True
     """
-    return hashlib.sha256((salt + text.strip().lower()).encode()).hexdigest()
+    return hashlib.sha256((salt + _normalize(text)).encode()).hexdigest()
+
+
+def _normalize(text: str) -> str:
+    return text.strip().lower()
+
+
+def _check_digests(saved: SavedRun, settings: ExportSettings) -> None:
+    """Check that no two ids have the same digest.
+
+    Raises
+    ------
+    DataError
+        If they do: they differ in case or in spaces around them only.
+    """
+    if not settings.hash_ids:
+        return
+    hashes: list[NDArray[np.uint64]] = []
+    for users in _read_users(saved):
+        if users.ids.dtype.kind != "S":
+            return
+        hashes.append(_hash(users.ids, settings, "duplicates"))
+    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    twice = values[counts > 1]
+    if not len(twice):
+        return
+    for users in _read_users(saved):
+        repeated = users.ids[np.isin(_hash(users.ids, settings, "duplicates"), twice)]
+        if len(repeated):
+            raise DataError(
+                "{hash_ids}: {n:,} users differ from others only in case or in spaces, such as "
+                "{example!r}, and would have the same digest: unite them in the ratings, or leave "
+                "it out",
+                "hash_ids",
+                n=int((counts - 1).sum()),
+                example=repeated[0].decode(),
+            )
 
 
 def _list_table(users: _Users, rows: NDArray[np.bool_], ids: pa.Array) -> pa.Table:
@@ -311,7 +372,10 @@ def _write_lists(saved: SavedRun, folder: Path, rules: _Rules) -> dict[str, Any]
                 rows = places == place
                 table = _list_table(users, rows, ids)
                 if place == _HOLDOUT:
-                    table = table.append_column("segment", pa.array(users.segments[rows]))
+                    # Segments that are too small to be listed are not distinguished here either.
+                    small = ~rules.is_listed[users.segments[rows]]
+                    segments = pa.array(users.segments[rows], mask=small)
+                    table = table.append_column("segment", segments)
                 writer.write(table)
     return _build_record(saved, rules, totals, counts, files)
 
@@ -357,10 +421,14 @@ def _write_changes(
 
     numbers = {"entered": 0, "left": 0, "moved": 0}
     kinds = np.array(list(numbers))
+    # A segment that got another name is another one, with the number of the earlier.
+    names = zip(before[0].model.personas, now[0].model.personas, strict=True)
+    is_other = np.array([one != other for one, other in names])
     with _TableWriter(folder / f"changes.{settings.format}", settings.format) as writer:
         for ids, from_place, to_place in _join_places(before, now):
             is_in, was_in = to_place >= 0, from_place >= 0
-            rows = np.flatnonzero((is_in | was_in) & (from_place != to_place))
+            is_changed = (from_place != to_place) | is_other[np.maximum(from_place, 0)]
+            rows = np.flatnonzero((is_in | was_in) & is_changed)
             kind = np.where(~was_in, 0, np.where(~is_in, 1, 2))[rows]
             for code, name in enumerate(kinds):
                 numbers[str(name)] += int((kind == code).sum())
@@ -440,23 +508,13 @@ def _check_changes(
             "changes_since",
             "format",
         )
-    if saved.model.personas != earlier.model.personas:
+    if not saved.has_segments_of(earlier):
         raise UsageError(
-            "{changes_since} {path}: its segments ({before}) are not those of {run} ({now}): name "
-            "a run that this one was refreshed from",
+            "{changes_since} {path}: its segments are not those of {run}: name a run that this one "
+            "was refreshed from, or one with the same model",
             "changes_since",
             path=earlier.folder,
-            before=", ".join(earlier.model.personas),
             run=saved.folder,
-            now=", ".join(saved.model.personas),
-        )
-    if settings.sample is not None and settings.min_size > settings.sample:
-        raise UsageError(
-            "{min_size} {value}: with {sample} {sample_value} no list is so long",
-            "min_size",
-            "sample",
-            value=settings.min_size,
-            sample_value=settings.sample,
         )
 
 
@@ -509,42 +567,107 @@ def _database_table(users: _Users, rules: _Rules) -> pa.Table:
 
 
 @contextmanager
-def _replace_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a new folder that takes the place of ``out`` once it is complete."""
-    if out.exists() and not out.is_dir():
-        raise UsageError("{out} {path}: is a file: name a folder", "out", path=out)
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MANIFEST).is_file():
+def _replace_lists(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder for new lists, which move into ``out`` once all of them are complete.
+
+    The lists of an earlier export in ``out`` are removed then. No other file there is touched.
+    """
+    earlier = _find_export(out)
+    if earlier is None:
+        foreign = [path for path in _list_folder(out) if path.name not in _OTHER_OUTPUTS]
+        if foreign:
             raise UsageError(
-                "{out} {path}: holds other files than an export: name another folder",
+                "{out} {path}: holds {name} but no export: name another folder",
                 "out",
                 path=out,
+                name=foreign[0].name,
             )
-        if not overwrite:
-            raise UsageError(
-                "{out} {path}: already holds an export: pass {overwrite} to replace it, or name "
-                "another folder",
-                "out",
-                "overwrite",
-                path=out,
-            )
-    partial = out.with_name(out.name + ".partial")
+    elif not overwrite:
+        raise UsageError(
+            "{out} {path}: already holds an export: pass {overwrite} to replace it, or name "
+            "another folder",
+            "out",
+            "overwrite",
+            path=out,
+        )
+    partial = out / _PARTIAL
+    atomic.remove(partial)
+    partial.mkdir(parents=True)
     try:
-        atomic.remove(partial)
-        partial.mkdir(parents=True)
         yield partial
         atomic.sync_folder(partial, with_files=True)
-        atomic.remove(out)
-        partial.rename(out)
-    except OSError as error:
-        raise DataError(
-            "{out} {path}: can't be written ({reason}): free space, or name another folder",
-            "out",
-            path=out,
-            reason=error.strerror or error,
-        ) from error
-    finally:
+    except BaseException:
         atomic.remove(partial)
+        raise
+    # From here on an export that is interrupted is finished, or replaced, by the next one.
+    for name in earlier or ():
+        atomic.remove_file(out / name)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.replace(out / path.name)
+    partial.rmdir()
+    atomic.sync_folder(out)
+
+
+def _find_export(out: Path) -> list[str] | None:
+    """Return the files of the export in a folder, finished or not; None if there is none."""
+    if not out.is_dir():
+        return None
+    names: list[str] = []
+    is_export = False
+    for path in (out / MANIFEST, out / _PARTIAL / MANIFEST):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            names += [str(name) for name in record["files"]]
+            is_export = record["job"] == "export"
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(
+                "{out} {path}: is no record of an export: name another folder", "out", path=path
+            ) from None
+    # A name that leads out of the folder was not written by an export.
+    return [name for name in names if Path(name).name == name] if is_export else None
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def check_out(out: str | Path, field: str = "out") -> Path:
+    """Return the folder to write to, after a check that it may be one.
+
+    Raises
+    ------
+    UsageError
+        If it is a URL or a file, or lies in the folder of a run.
+    """
+    run_folder.check_is_local(out, field)
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise UsageError("{out} {path}: is a file: name a folder", "out", path=path)
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        if (folder / run_folder.MANIFEST).is_file():
+            raise UsageError(
+                "{out} {path}: lies in the folder of a run, which stays as it is: name another",
+                "out",
+                path=path,
+            )
+    return path
+
+
+@contextmanager
+def name_unwritable(out: str | Path) -> Iterator[None]:
+    """Turn the system's errors into one that names the folder and the reason."""
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        raise DataError(
+            "{out} {path}: can't be written ({reason}): see to that, or name another folder",
+            "out",
+            path=str(out).encode("utf-8", "backslashreplace").decode(),
+            reason=getattr(error, "strerror", None) or error,
+        ) from error
 
 
 class _TableWriter:

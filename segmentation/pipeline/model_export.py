@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segmentation.pipeline.export import check_out, name_unwritable
 from segmentation.pipeline.saved_run import MODEL
 from segmentation.schema import USER
 from segmentation.storage import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from segmentation.pipeline.model import SavedModel
     from segmentation.pipeline.saved_run import SavedRun
@@ -30,11 +31,17 @@ def export_model(saved: SavedRun, out: str | Path, kind: str) -> Path:
         If the preset of the model needs more than means per category.
     """
     saved.model.check_means()
+    out = check_out(out)
+    with name_unwritable(out):
+        return _write_model(saved, out, kind)
+
+
+def _write_model(saved: SavedRun, out: Path, kind: str) -> Path:
     if kind == "sql":
-        path = Path(out) / "assign.sql"
+        path = out / "assign.sql"
         atomic.write_bytes(path, build_sql(saved.model).encode())
         return path
-    path = Path(out) / "model.json"
+    path = out / "model.json"
     atomic.write_bytes(path, (saved.folder / MODEL).read_bytes())
     return path
 

@@ -8,22 +8,21 @@ import numpy as np
 
 from segmentation.errors import DataError, format_error
 from segmentation.schema import USER, Moves
-from segmentation.storage import parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 
 def count_moves(
-    before: Path,
+    before: Sequence[Path],
     now: Iterable[tuple[NDArray[Any], NDArray[np.integer[Any]]]],
     n_before: int,
     n_now: int,
 ) -> Moves:
-    """Count the moves from a folder of assignments, part by part.
+    """Count the moves from the parts of earlier assignments, one after the other.
 
     Parameters
     ----------
@@ -35,7 +34,7 @@ def count_moves(
     Raises
     ------
     DataError
-        If the folder has no assignments, or a part can't be read, or ids are of two kinds.
+        If there are no parts, or one can't be read, or ids are of two kinds.
     """
     flows = np.zeros((n_before, n_now), np.int64)
     earlier = _SortedUsers(before)
@@ -45,7 +44,8 @@ def count_moves(
         known, known_labels = earlier.take_until(users[-1])
         if len(known) and known.dtype.kind != users.dtype.kind:
             raise DataError(
-                f"{before}: its user ids are {'texts' if known.dtype.kind == 'S' else 'numbers'}, "
+                f"{before[0].parent}: its user ids are "
+                f"{'texts' if known.dtype.kind == 'S' else 'numbers'}, "
                 "and the new ones are not: read both alike"
             )
         rows = np.minimum(np.searchsorted(known, users), max(len(known) - 1, 0))
@@ -58,8 +58,8 @@ def count_moves(
 class _SortedUsers:
     """The users and segments of a run in ascending order, of which no more is held than needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._parts = read_assignments(folder)
+    def __init__(self, parts: Sequence[Path]) -> None:
+        self._parts = read_assignments(parts)
         self._users: NDArray[Any] = np.empty(0, np.int64)
         self._labels = np.empty(0, np.int64)
         self._n_read = 0
@@ -95,14 +95,11 @@ def _is_before(user: Any, other: Any) -> bool:
     return isinstance(user, bytes) == isinstance(other, bytes) and bool(user < other)
 
 
-def read_assignments(folder: Path) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+def read_assignments(parts: Sequence[Path]) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
     """Yield the users and segments of each part; ids as byte strings where they are text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = parquet.list_parts(folder)
-    if not parts:
-        raise DataError(f"{folder}: holds no assignments: restore it from a copy, or run again")
     for part in parts:
         try:
             table = pq.ParquetFile(part, page_checksum_verification=True).read([USER, "segment"])

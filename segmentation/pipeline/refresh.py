@@ -94,7 +94,7 @@ def run_refresh(
             population = stages.count_population(run, users.blocks, X, model)
             clusters, flows = stages.refit_k_means(run, X_active, X, model)
             moves = movement.count_moves(
-                saved.folder / "assignments.parquet",
+                saved.list_parts("assignments.parquet"),
                 stages.iterate_labels(run, users.blocks, X, clusters.centers),
                 len(model.centers),
                 len(model.centers),
@@ -110,6 +110,14 @@ def run_refresh(
                 run, renderer, fit, playbook, len(names), names, model.personas
             )
             new = [s for s, name in enumerate(names) if name is None]
+            odd = personas.find_contradicted(segments.profiles, names, playbook)
+            if odd:
+                listed = ", ".join(f"{s} ({names[s]})" for s in odd)
+                segment_warnings.append(
+                    f"segment{'s' if len(odd) > 1 else ''} {listed}: most of its users stayed, so "
+                    "it has its name still, which its figures no longer fit"
+                )
+                run.progress.warn(f"  warning: {segment_warnings[-1]}")
             if new:
                 listed = ", ".join(
                     f"{s} ({segments.names[s]}, was {model.personas[s]})" for s in new
@@ -131,6 +139,7 @@ def run_refresh(
             )
             manifest = segment.collect_manifest(run, fit, quality, [*warnings, *segment_warnings])
             manifest.settings["playbook_sha256"] = segment.digest_playbook(settings)
+            manifest.data["refreshed_from"] = saved.lineage
             manifest.data["merged"] = [*saved.merged, segment.describe_ratings(run, users)]
             manifest.data["synthetic"] = manifest.data["synthetic"] or model.synthetic
             manifest.drift = {"verdict": measured.verdict, "reason": measured.reason}

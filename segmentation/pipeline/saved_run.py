@@ -48,6 +48,19 @@ class SavedRun:
         """The ratings that the run was made of: their source, fingerprint and digest."""
         return list(self.manifest.data["merged"])
 
+    @property
+    def lineage(self) -> list[str]:
+        """The runs that this one was refreshed from, the first one first, and itself."""
+        return [*self.manifest.data.get("refreshed_from", []), self.manifest_sha256]
+
+    def has_segments_of(self, earlier: SavedRun) -> bool:
+        """Whether the segments are those of another run, or were refreshed from them."""
+        return self.model_sha256 == earlier.model_sha256 or earlier.manifest_sha256 in self.lineage
+
+    def list_parts(self, name: str) -> list[Path]:
+        """Return the parts of a data set of the run, in order; other files there don't count."""
+        return [self.folder / file for file in sorted(self.digests) if file.startswith(f"{name}/")]
+
     def check_files(self, field: str, *names: str) -> None:
         """Check that files of the run are there as they were written."""
         check_files(self.folder, self.digests, self.manifest.job, field, *names)
@@ -223,7 +236,9 @@ def check_files(
             )
         damaged = integrity.find_damage(folder, needed)
         if damaged is not None:
-            raise _damaged_error(field, damaged, "it is missing, or differs from what was written")
+            raise _damaged_error(
+                field, damaged, "it is missing, can't be read, or differs from what was written"
+            )
 
 
 def _damaged_error(field: str, path: Path, reason: str) -> DataError:

@@ -259,10 +259,10 @@ def unscored_table(statistics: UserStatistics, least: int) -> pa.Table:
 def _count_moves(run: RunContext, saved: SavedRun) -> Moves | None:
     """Count the moves of the users that both runs have; None without the earlier assignments."""
     name, k = "assignments.parquet", len(saved.model.centers)
-    now = movement.read_assignments(run.folder.result_path(name))
+    now = movement.read_assignments(parquet.list_parts(run.folder.result_path(name)))
     try:
         saved.check_files("model", name)
-        return movement.count_moves(saved.folder / name, now, k, k)
+        return movement.count_moves(saved.list_parts(name), now, k, k)
     except DataError as error:
         run.progress.warn(f"  warning: movement is not counted: {error}")
         return None

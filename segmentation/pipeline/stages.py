@@ -212,7 +212,7 @@ def _merge_earlier(
             )
     with run.progress.stage("merge", "merge") as stage:
         rated = parquet.read_column(earlier.folder / RATED_ITEMS)
-        sizes = [parquet.count_rows(part) for part in parquet.list_parts(path)]
+        sizes = [parquet.count_rows(part) for part in earlier.list_parts(USER_STATISTICS)]
         shared = run.cluster.sees_folder(path.parent)
         blocks = user_blocks.load_blocks(client, path, sizes, shared=shared)
         kinds = client.gather(

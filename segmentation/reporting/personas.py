@@ -311,6 +311,21 @@ def assign_personas(
     ]
 
 
+def find_contradicted(
+    profiles: Sequence[SegmentProfile], names: Sequence[str | None], playbook: Playbook
+) -> list[int]:
+    """Return the segments whose figures contradict the name that they have already."""
+    if len(profiles) == 1:
+        return []
+    return [
+        s
+        for s, (name, profile) in enumerate(zip(names, profiles, strict=True))
+        if name is not None
+        and name != playbook.other.name
+        and _find_prototype(name, profile, profiles, playbook) is playbook.other
+    ]
+
+
 def _find_prototype(
     name: str, profile: SegmentProfile, profiles: Sequence[SegmentProfile], playbook: Playbook
 ) -> Prototype:

@@ -5,11 +5,11 @@ All of a run is written in one transaction: another process sees the whole of it
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segmentation.errors import DataError, UsageError, format_error
-from segmentation.storage.atomic import remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +43,8 @@ TABLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("is_holdout", "BOOLEAN"),
     ),
 }
+#: How long to wait for another process that writes to the same database.
+_WAIT_SECONDS = 60
 _KEYS = {"runs": ("run",), "segments": ("run", "segment"), "users": ("run", "user_id")}
 _INDEXES = (("users_by_user", "users", "user_id"), ("users_by_segment", "users", "run, segment"))
 
@@ -86,7 +88,6 @@ def append_run(
         If DuckDB is not installed.
     """
     id_type = "TEXT" if has_text_ids else "BIGINT"
-    is_new = not path.exists()
     try:
         with _open(path, kind) as connection:
             _create_tables(connection, path, id_type)
@@ -109,15 +110,13 @@ def append_run(
                     )
     except (DataError, UsageError):
         raise
-    except BaseException as error:
-        if is_new:
-            remove_file(path)
+    except Exception as error:
         # Both libraries have errors of their own, which share no base but Exception.
         if type(error).__module__.split(".")[0] not in ("sqlite3", "duckdb", "_duckdb"):
             raise
         raise DataError(
-            f"{path}: can't be written as a {kind} database ({format_error(error)}): name another "
-            "folder, or restore the database from a copy"
+            f"{path}: can't be written as a {kind} database ({format_error(error)}): it may be in "
+            "use, read-only, damaged or on a full disk: see to that, or name another folder"
         ) from error
 
 
@@ -137,13 +136,15 @@ def _open(path: Path, kind: str) -> Iterator[Any]:
     else:
         import sqlite3
 
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
     with closing(connection):
-        connection.execute("BEGIN")
+        connection.execute("BEGIN" if kind == "duckdb" else "BEGIN IMMEDIATE")
         try:
             yield connection
         except BaseException:
-            connection.execute("ROLLBACK")
+            # A database that could not begin, or has given up, has nothing to undo.
+            with contextlib.suppress(Exception):
+                connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
 

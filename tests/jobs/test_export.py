@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import segmentation
 from jobs import export, refresh, score, segment
 from segmentation.datasets.synthetic.writer import write_dataset
-from segmentation.pipeline.export import _hash
+from segmentation.pipeline.export import ExportSettings, _hash
 
 
 def run(saved: Path, out: Path, *arguments: str) -> Path:
@@ -91,19 +91,22 @@ def test_rules(runs, tmp_path: Path) -> None:
     out = run(runs[0], tmp_path / "out", *rules, "--salt", "spring")
     record, listed = read_json(out / "export.json"), lists(out)
     holdout = pd.read_csv(out / "holdout.csv")
-    decided = frame[frame["margin"] >= 0.2]
-    assert set(holdout["userId"]) < set(decided["userId"])
-    assert 0.1 < len(holdout) / len(decided) < 0.3
-    left = decided[~decided["userId"].isin(holdout["userId"])]
+    assert 0.1 < len(holdout) / len(frame) < 0.3
+    others = frame[~frame["userId"].isin(holdout["userId"])]
+    left = others[others["margin"] >= 0.2]
     sizes = left.groupby("segment").size()
     assert sorted(listed) == sorted(sizes[sizes >= 25].index)
     for s, rows in listed.items():
         assert len(rows) == 25
         assert set(rows["userId"]) <= set(left["userId"][left["segment"] == s])
     unlisted = record["unlisted"]
-    assert unlisted["undecided"] == len(frame) - len(decided)
+    assert unlisted["undecided"] == len(others) - len(left)
     assert unlisted["holdout"] == len(holdout)
     assert unlisted["small_segments"] == sizes[sizes < 25].sum()
+    # The segments that are too small are not distinguished in the control group either.
+    segments = holdout.merge(frame, on="userId")
+    is_small = segments["segment_y"].isin(sizes[sizes < 25].index)
+    assert segments["segment_x"].isna().tolist() == is_small.tolist()
     total = sum(entry["listed"] for entry in record["segments"]) + sum(unlisted.values())
     assert total == len(frame)
     # Who knows the salt could undo the digests.
@@ -254,9 +257,19 @@ def test_wrong_use(runs, tmp_path: Path, capsys) -> None:
     other.mkdir()
     (other / "mine.txt").write_text("mine")
     error = fail(capsys, 2, *saved, "--out", str(other), "--overwrite")
-    assert "holds other files than an export" in error
+    assert "holds mine.txt but no export" in error
+    assert (other / "mine.txt").read_text() == "mine"
     error = fail(capsys, 2, *saved, "--out", str(runs[0] / "lists"))
-    assert "lies in the folder of the earlier run, which stays as it is" in error
+    assert "lies in the folder of a run, which stays as it is" in error
+    error = fail(capsys, 2, *saved, "--out", str(runs[1] / "model"), "--model", "sklearn")
+    assert "lies in the folder of a run" in error
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in fail(capsys, 2, *saved, "--out", str(tmp_path / "file"))
+    error = fail(capsys, 3, *saved, "--out", str(tmp_path / "file" / "x"), "--format", "sqlite")
+    assert "can't be written (Not a directory)" in error
+    assert "is a URL" in fail(capsys, 2, *saved, "--out", "s3://bucket/lists")
+    error = fail(capsys, 2, *saved, *out, "--model", "sql", "--holdout", "0.1")
+    assert "--model is written in place of lists: leave --holdout out" in error
     changes = ["--changes-since", str(runs[0]), "--format", "sqlite"]
     assert "changes are a query" in fail(capsys, 2, *saved, "--out", str(tmp_path / "db"), *changes)
     copy = tmp_path / "copy"
@@ -296,8 +309,58 @@ def test_taste_needs_more_than_means(runs, tmp_path: Path, capsys) -> None:
 def test_the_control_group_looks_like_chance(start: int, step: int, salt: str) -> None:
     """Whatever the ids: of 20,000, six standard deviations around a tenth are 255."""
     ids = start + step * np.arange(20_000)
-    hashes = _hash(ids, salt, "holdout")
+    hashes = _hash(ids, ExportSettings(salt=salt), "holdout")
     assert abs((hashes < np.uint64(2**64 // 10)).sum() - 2_000) < 255
-    others = _hash(ids, salt, "sample")
+    others = _hash(ids, ExportSettings(salt=salt), "sample")
     both = ((hashes < 2**63) & (others < 2**63)).mean()
     assert abs(both - 0.25) < 0.02
+
+
+def test_overwriting_touches_the_lists_alone(runs, tmp_path: Path) -> None:
+    """Databases and notes in the same folder stay, and so does a folder that a link leads to."""
+    real, out = tmp_path / "real", tmp_path / "out"
+    real.mkdir()
+    out.symlink_to(real)
+    run(runs[0], out, "--sample", "3")
+    run(runs[0], out, "--format", "sqlite")
+    (out / "notes.txt").write_text("mine")
+    run(runs[1], out, "--overwrite", "--min-size", "100000")
+    assert out.is_symlink()
+    assert sorted(path.name for path in real.iterdir()) == [
+        *("audience.sqlite", "export.json", "notes.txt"),
+    ]
+
+
+def test_an_interrupted_export_is_replaced(runs, tmp_path: Path, monkeypatch) -> None:
+    out = run(runs[0], tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("segmentation.pipeline.export.atomic.remove_file", lambda path: 1 / 0)
+        assert export.main(["--run", str(runs[1]), "--out", str(out), "--overwrite"]) == 1
+    assert (out / ".export-partial").is_dir()
+    run(runs[1], out, "--overwrite")
+    assert not (out / ".export-partial").exists()
+    assert sum(map(len, lists(out).values())) == len(assignments(runs[1]))
+
+
+def test_ids_that_differ_in_case_have_no_digests(tmp_path: Path, capsys) -> None:
+    (tmp_path / "items.csv").write_text("item,tag\n1,A\n2,B\n")
+    users = [f"{name}@example.com" for name in ("ann", "Ann", "bo", "cy")]
+    rows = "".join(f"{user},{1 + i % 2},{1 + i}.0\n" for i, user in enumerate(users))
+    (tmp_path / "log.csv").write_text("userId,movieId,rating\n" + rows)
+    options = ["--catalogue", str(tmp_path / "items.csv"), "--item", "item", "--category", "tag"]
+    log = ["--ratings", str(tmp_path / "log.csv"), "--k", "1", "--out", str(tmp_path / "run")]
+    assert segment.main([*options, *log, "--quiet"]) == 0
+    lists_options = ["--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    capsys.readouterr()
+    error = fail(capsys, 3, *lists_options, "--hash-ids", "sha256")
+    assert "--hash-ids: 1 users differ from others only in case or in spaces" in error
+    run(tmp_path / "run", tmp_path / "out")
+
+
+def test_parts_that_no_run_wrote_are_not_listed(runs, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    part = next((copy / "assignments.parquet").iterdir())
+    shutil.copy(part, part.with_name("part-99999.parquet"))
+    listed = lists(run(copy, tmp_path / "out"))
+    assert sum(map(len, listed.values())) == len(assignments(runs[0]))

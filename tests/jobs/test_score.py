@@ -247,8 +247,12 @@ def test_runs_that_have_no_usable_model(saved: Path, tmp_path: Path, capsys) -> 
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
 
-    assert "it is missing, or differs" in damaged(lambda d: shutil.rmtree(d / "model"))
-    assert "it is missing, or differs" in damaged(lambda d: flip(d / "model" / "model.json"))
+    assert "it is missing, can't be read, or differs" in damaged(
+        lambda d: shutil.rmtree(d / "model")
+    )
+    assert "it is missing, can't be read, or differs" in damaged(
+        lambda d: flip(d / "model" / "model.json")
+    )
     assert "holds no finished run" in damaged(lambda d: (d / "run.json").unlink())
 
     def change_users(folder: Path) -> None:

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from segmentation.errors import DataError
 from segmentation.pipeline.movement import count_moves, read_assignments
-from segmentation.storage.parquet import part_path
+from segmentation.storage.parquet import list_parts, part_path
 
 
-def write(folder: Path, frame: pd.DataFrame, cuts: list[int]) -> Path:
+def write(folder: Path, frame: pd.DataFrame, cuts: list[int]) -> list[Path]:
     folder.mkdir()
     bounds = [0, *sorted(min(cut, len(frame)) for cut in cuts), len(frame)]
     for number, (low, high) in enumerate(itertools.pairwise(bounds)):
         frame[low:high].to_parquet(part_path(folder, number), index=False)
-    return folder
+    return list_parts(folder)
 
 
 users = st.lists(st.integers(-20, 40), unique=True, min_size=1, max_size=40)
@@ -67,7 +67,9 @@ def test_ids_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
         count_moves(write(tmp_path / "a", number, []), now, 1, 1)
 
 
-def test_no_earlier_assignments(tmp_path: Path) -> None:
-    now = write(tmp_path / "now", pd.DataFrame({"userId": [1], "segment": [0]}), [])
-    with pytest.raises(DataError, match="before: holds no assignments"):
-        count_moves(tmp_path / "before", read_assignments(now), 1, 1)
+def test_a_damaged_part(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"userId": [1], "segment": [0]})
+    before, now = write(tmp_path / "a", frame, []), write(tmp_path / "b", frame, [])
+    before[0].write_bytes(before[0].read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"part-00000.parquet: can't be read"):
+        count_moves(before, read_assignments(now), 1, 1)
