@@ -38,6 +38,18 @@ def accumulate(
         counts[:, genre] += np.bincount(user_rows[mask], minlength=n_users).astype(np.int32)
 
 
+def digest_rows(ids: np.ndarray, items: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> int:
+    """:func:`segmentation.features.kernels.digest_rows`, in Python's integers."""
+    multiplier, bits = 0x9E3779B97F4A7C15, 2**64
+    total = 0
+    for i in range(len(ids)):
+        value = (int(ids[i]) ^ int(items[i])) * multiplier % bits
+        for column in (int(sums[i]), *map(int, counts[i])):
+            value = (value ^ (value >> 32) ^ column) * multiplier % bits
+        total += (value ^ (value >> 32)) * multiplier
+    return total % bits
+
+
 def find_run_starts(values: np.ndarray, starts: np.ndarray) -> int:
     """:func:`segmentation.features.kernels.find_run_starts`."""
     if (np.diff(values) < 0).any():

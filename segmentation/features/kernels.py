@@ -59,6 +59,36 @@ def accumulate(
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def digest_rows(
+    ids: NDArray[np.uint64],
+    items: NDArray[np.integer[Any]],
+    sums: NDArray[np.uint64],
+    counts: NDArray[np.integer[Any]],
+) -> np.uint64:
+    """Return the sum of one hash per row, which is the same in any order of the rows.
+
+    Parameters
+    ----------
+    ids
+        Hashes of the users, of shape (n_users,).
+    items, sums
+        Number of ratings, and the bits of their sum, of shape (n_users,).
+    counts
+        Number of ratings per category, of shape (n_users, n_categories).
+    """
+    # Odd, and near 2**64 over the golden ratio (Knuth, The Art of Computer Programming 3, 6.4).
+    multiplier, shift = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
+    total = np.uint64(0)
+    for i in range(len(ids)):
+        value = (ids[i] ^ np.uint64(items[i])) * multiplier
+        value = ((value ^ (value >> shift)) ^ sums[i]) * multiplier
+        for g in range(counts.shape[1]):
+            value = ((value ^ (value >> shift)) ^ np.uint64(counts[i, g])) * multiplier
+        total += (value ^ (value >> shift)) * multiplier
+    return total
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def find_run_starts(values: NDArray[np.int64], starts: NDArray[np.int64]) -> int:
     """Write the start of each run of equal values to ``starts``.
 

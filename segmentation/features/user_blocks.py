@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from segmentation.features import user_statistics
-from segmentation.features.sketches import block_boundaries, hash_ids, mix_bits, quantile_sketch
+from segmentation.features.kernels import digest_rows
+from segmentation.features.sketches import block_boundaries, hash_ids, quantile_sketch
 from segmentation.schema import USER, UserStatistics
 from segmentation.storage import parquet
 from segmentation.tasks import map_tasks, submit_value
@@ -285,13 +286,9 @@ def _make_part(block: UserStatistics) -> tuple[UserStatistics]:
 
 
 def _digest_block(block: UserStatistics) -> int:
-    hashes = hash_ids(block.users)
     # Sums of decimals differ in the last bits with the order of the rows.
     sums = np.round(block.rating_sum.astype(np.float64), 6) + 0.0
-    for column in (block.items.astype(np.int64), sums, *block.counts.T.astype(np.int64)):
-        hashes = mix_bits(hashes ^ mix_bits(np.ascontiguousarray(column).view(np.uint64)))
-    # Unsigned integers wrap around, so the sum is the same in any order.
-    return int(hashes.sum(dtype=np.uint64))
+    return int(digest_rows(hash_ids(block.users), block.items, sums.view(np.uint64), block.counts))
 
 
 def _slice_part(part: tuple[Any, ...], low: Any, high: Any) -> UserStatistics:

@@ -63,3 +63,31 @@ def test_arrow_reads_the_mean_columns() -> None:
     kernels.mean_columns(counts * 2.0, counts, means, valid)
     buffers = [pa.py_buffer(valid[0]), pa.py_buffer(means[0])]
     assert pa.Array.from_buffers(pa.float32(), 12, buffers).to_pylist() == [2.0, None, 2.0] * 4
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 2**64 - 1),
+            st.integers(0, 2**31 - 1),
+            st.floats(-9, 9),
+            st.integers(0, 9),
+        ),
+        max_size=20,
+    ),
+    data=st.data(),
+)
+def test_digest_rows(rows: list[tuple[int, int, float, int]], data: st.DataObject) -> None:
+    def digest(kernel, some: list[tuple[int, int, float, int]]) -> int:
+        return int(
+            kernel(
+                np.array([row[0] for row in some], np.uint64),
+                np.array([row[1] for row in some], np.int32),
+                np.array([row[2] for row in some]).view(np.uint64),
+                np.array([[row[3], 0] for row in some], np.uint16).reshape(len(some), 2),
+            )
+        )
+
+    expected = digest(naive.digest_rows, rows)
+    assert digest(kernels.digest_rows, rows) == expected
+    assert digest(kernels.digest_rows, data.draw(st.permutations(rows))) == expected
