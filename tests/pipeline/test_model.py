@@ -38,7 +38,15 @@ MODEL = SavedModel(
 
 def test_comes_back_equal(tmp_path: Path) -> None:
     MODEL.save(tmp_path)
-    loaded = load_model(tmp_path)
+    assert_equal(load_model(tmp_path))
+
+
+def test_a_model_that_an_earlier_program_saved() -> None:
+    """The file was written when the format came up; what it says must never change."""
+    assert_equal(load_model(Path(__file__).with_name("model-format-4.json")))
+
+
+def assert_equal(loaded: SavedModel) -> None:
     for name in (
         "preset",
         "join",
