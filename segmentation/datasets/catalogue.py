@@ -250,7 +250,8 @@ def _read_links(path: str, notes: dict[str, int], kind: str) -> dict[int | bytes
     parse_item_id = _choose_id_parser([item for item, _ in pairs], kind)
     links: dict[int | bytes, int] = {}
     for item, tmdb in pairs:
-        item_id, tmdb_id = parse_item_id(item), _parse_id(tmdb)
+        item_id = parse_item_id(item)
+        tmdb_id = int(tmdb) if _is_plain_id(tmdb) else _parse_id(tmdb)
         if item_id is None or item_id in links or (tmdb and tmdb_id is None):
             notes["links_malformed"] += 1
         elif tmdb_id is None:
@@ -469,14 +470,21 @@ def _choose_id_parser(
         return _parse_string_id
     if kind == "integer":
         return lambda field: _parse_id(field, allow_padding=True)
-    if all(
-        field.isdigit() and len(field) <= _SAFE_DIGITS and (field[0] != "0" or len(field) == 1)
-        for field in fields
-    ):
-        return _parse_id
+    if all(map(_is_plain_id, fields)):
+        return int
     encoded = [field.encode() for field in fields]
     is_string = identifiers.is_string_column(encoded, max_damaged=_MAX_DAMAGED_IDS)
     return _parse_string_id if is_string else _parse_id
+
+
+def _is_plain_id(field: str) -> bool:
+    """Return whether ``int`` reads a field as :func:`_parse_id` does."""
+    return (
+        len(field) <= _SAFE_DIGITS
+        and field.isdigit()
+        and field.isascii()
+        and (field[0] != "0" or len(field) == 1)
+    )
 
 
 def _parse_id(field: str, *, allow_padding: bool = False) -> int | None:
@@ -499,9 +507,10 @@ def _build_catalogue(
     """Build the catalogue from items by ``movieId``."""
     item_ids = sorted(items)
     ordered = [items[item] for item in item_ids]
-    names = _parse_categories(layout, ordered, notes)
+    n_items_with = Counter([item.fields for item in ordered])
+    names = _parse_categories(layout, n_items_with, notes)
     n_items: Counter[str] = Counter()
-    for fields, count in Counter(item.fields for item in ordered).items():
+    for fields, count in n_items_with.items():
         n_items.update(dict.fromkeys(names[fields], count))
     top = layout.catalogue.top if layout.catalogue else None
     category_names, codes = categories.name_categories(
@@ -534,16 +543,18 @@ def _build_catalogue(
 
 
 def _parse_categories(
-    layout: Layout, items: Sequence[_Item], notes: dict[str, int]
+    layout: Layout, n_items_with: Mapping[tuple[str, ...], int], notes: dict[str, int]
 ) -> dict[tuple[str, ...], list[str]]:
-    """Return the names of the categories in each item's fields; count unreadable fields.
+    """Return the names of the categories in fields of items; count unreadable fields.
+
+    ``n_items_with`` are the fields of all items, and how many items have them.
 
     Raises
     ------
     DataError
         If too many fields can't be read.
     """
-    texts = {text for item in items for text in item.fields}
+    texts = {text for fields in n_items_with for text in fields}
     names = {text for text in texts if isinstance(text, _Name)}
     texts -= names
     separator = layout.catalogue.separator if layout.catalogue else None
@@ -557,17 +568,15 @@ def _parse_categories(
         except categories.UnreadableError:
             parsed[text] = []
             unreadable.add(text)
-    damaged = []
-    if unreadable:
-        damaged = [text for item in items for text in item.fields if text in unreadable]
-    notes["categories_unreadable"] = len(damaged)
-    if len(damaged) > max(1, _MAX_UNREADABLE * len(items)):
+    damaged: Counter[str] = Counter()
+    for fields, count in n_items_with.items() if unreadable else ():
+        damaged.update({text: count for text in fields if text in unreadable})
+    n_damaged, n_items = damaged.total(), sum(n_items_with.values())
+    notes["categories_unreadable"] = n_damaged
+    if n_damaged > max(1, _MAX_UNREADABLE * n_items):
         raise DataError(
-            f"{layout.items}: the categories of {len(damaged):,} of {len(items):,} items can't "
-            f"be read, such as {damaged[0][:80]!r}; write names with a separator, as in "
+            f"{layout.items}: the categories of {n_damaged:,} of {n_items:,} items can't be read, "
+            f"such as {next(iter(damaged))[:80]!r}; write names with a separator, as in "
             "Action|Comedy, or a list of names"
         )
-    return {
-        fields: [name for text in fields for name in parsed[text]]
-        for fields in {item.fields for item in items}
-    }
+    return {fields: [name for text in fields for name in parsed[text]] for fields in n_items_with}
