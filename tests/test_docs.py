@@ -14,6 +14,7 @@ import pytest
 
 from jobs import cli, entrypoint, options
 from segmentation.errors import ClusterError, DataError
+from segmentation.reporting import drift
 from segmentation.schema import KAGGLE_GENRES
 from segmentation.storage.databases import TABLES
 
@@ -86,6 +87,15 @@ def defaults_outside_the_parser() -> dict[str, str]:
         "--peers": "all installed",
         "--copies": "1,10",
     }
+
+
+def test_the_thresholds_of_drift_are_the_programs() -> None:
+    rows = re.findall(r"(?m)^\| (.+) \| ([\d.]+) \| ([\d.]+) \| (.+) \|$", section("`score`"))
+    documented = [(float(watch), float(refit)) for _, watch, refit, _ in rows]
+    expected = [limits[:2] for name, limits in drift._THRESHOLDS.items() if name != "agreement"]
+    assert documented == expected
+    watch, refit, _ = drift._THRESHOLDS["agreement"]
+    assert f"watch at {watch:g} or lower, refit at {refit:g}" in section("`refresh`")
 
 
 def test_the_queries_of_the_docs_run() -> None:
