@@ -98,7 +98,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_new_data(parser: argparse.ArgumentParser) -> None:
+def add_later_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options that the jobs share which go on from an earlier run."""
+    _add_new_data(parser)
+    add_cluster(parser)
+    add_running_cluster(parser)
+    add_reading(parser)
+    _add_fail_on(parser)
+    add_earlier_run(parser)
+
+
+def _add_new_data(parser: argparse.ArgumentParser) -> None:
     """Add the options for data that are read as those of an earlier run were."""
     add_source(parser, default=None)
     parser.add_argument("--preset", choices=_PRESETS, help="that of the earlier run, or an error")
@@ -128,7 +138,7 @@ def parse_new_data(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def add_fail_on(parser: argparse.ArgumentParser) -> None:
+def _add_fail_on(parser: argparse.ArgumentParser) -> None:
     """Add the option for the exit status on drift."""
     parser.add_argument(
         "--fail-on",
@@ -336,7 +346,8 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="users with fewer ratings are assigned to segments, and don't shape them (default: 1)",
+        help="users with fewer ratings are assigned to segments, and don't shape them; score lists "
+        "them without a segment (default: 1)",
     )
     parser.add_argument(
         "--implicit",

@@ -24,13 +24,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="the folder of the earlier run; latest is the last by name of the finished runs next "
         "to --out",
     )
-    options.add_new_data(parser)
+    options.add_later_run(parser)
     options.add_playbook(parser)
-    options.add_cluster(parser)
-    options.add_running_cluster(parser)
-    options.add_reading(parser)
-    options.add_fail_on(parser)
-    options.add_earlier_run(parser)
     return parser
 
 

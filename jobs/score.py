@@ -19,12 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", metavar="RUN", help="the folder of the run whose segments are used"
     )
-    options.add_new_data(parser)
-    options.add_cluster(parser)
-    options.add_running_cluster(parser)
-    options.add_reading(parser)
-    options.add_fail_on(parser)
-    options.add_earlier_run(parser)
+    options.add_later_run(parser)
     return parser
 
 

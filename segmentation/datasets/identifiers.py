@@ -73,7 +73,7 @@ def parse_integer(field: bytes, *, allow_padding: bool = False) -> int | str:
 
 
 def is_missing(field: bytes) -> bool:
-    """Return whether a field stands for a missing value."""
+    """Return whether a field means that a value is missing."""
     return field.strip().lower() in _MISSING
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from segmentation.errors import DataError, UsageError, format_error
+from segmentation.errors import DataError, UsageError
 from segmentation.features.sketches import hash_ids, mix_bits
+from segmentation.pipeline import movement
 from segmentation.progress import Progress
 from segmentation.schema import USER
 from segmentation.storage import atomic, databases, parquet, run_folder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from segmentation.pipeline.saved_run import SavedRun
 
-FORMATS = ("csv", "parquet", "sqlite", "duckdb")
 #: What an export leaves next to its lists; a folder with it may be overwritten.
 MANIFEST = "export.json"
 _PARTIAL = ".export-partial"
@@ -56,7 +56,7 @@ class ExportSettings:
     Parameters
     ----------
     format
-        One of :data:`FORMATS`.
+        ``csv``, ``parquet``, ``sqlite`` or ``duckdb``.
     min_margin
         Users with a smaller margin to the next segment are left out.
     holdout
@@ -246,26 +246,12 @@ def _hash(ids: NDArray[Any], settings: ExportSettings, purpose: str) -> NDArray[
 
 def _read_users(saved: SavedRun) -> Iterator[_Users]:
     """Yield the users of each part of a run's assignments."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     limits = saved.model.distance_p99
-    for part in saved.list_parts(_ASSIGNMENTS):
-        try:
-            table = pq.ParquetFile(part, page_checksum_verification=True).read(
-                [USER, "segment", "margin", "distance"]
-            )
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"{part}: can't be read ({format_error(error)}): restore it from a copy, or run "
-                "again"
-            ) from error
-        ids, segments, margin, distance = (column.to_numpy() for column in table.columns)
-        if ids.dtype.kind == "O":
-            ids = np.array([user.encode() for user in ids], np.bytes_)
-        if len(ids):
-            is_outlier = distance > limits[segments]
-            yield _Users(ids, segments.astype(np.int64), margin, distance, is_outlier)
+    parts = saved.list_parts(_ASSIGNMENTS)
+    for columns in movement.read_columns(parts, "segment", "margin", "distance"):
+        ids, segments, margin, distance = columns
+        is_outlier = distance > limits[segments]
+        yield _Users(ids, segments.astype(np.int64), margin, distance, is_outlier)
 
 
 def _write_ids(ids: NDArray[Any], settings: ExportSettings, *, in_csv: bool) -> pa.Array:
@@ -633,7 +619,7 @@ def _list_folder(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def check_out(out: str | Path, field: str = "out") -> Path:
+def check_out(out: str | Path) -> Path:
     """Return the folder to write to, after a check that it may be one.
 
     Raises
@@ -641,7 +627,7 @@ def check_out(out: str | Path, field: str = "out") -> Path:
     UsageError
         If it is a URL or a file, or lies in the folder of a run.
     """
-    run_folder.check_is_local(out, field)
+    run_folder.check_is_local(out)
     path = Path(out)
     if path.exists() and not path.is_dir():
         raise UsageError("{out} {path}: is a file: name a folder", "out", path=path)

@@ -97,19 +97,31 @@ def _is_before(user: Any, other: Any) -> bool:
 
 def read_assignments(parts: Sequence[Path]) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
     """Yield the users and segments of each part; ids as byte strings where they are text."""
+    for users, labels in read_columns(parts, "segment"):
+        yield users, labels.astype(np.int64)
+
+
+def read_columns(parts: Sequence[Path], *names: str) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Yield the users of each part that has any, and the columns with these names.
+
+    Raises
+    ------
+    DataError
+        If a part can't be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for part in parts:
         try:
-            table = pq.ParquetFile(part, page_checksum_verification=True).read([USER, "segment"])
+            table = pq.ParquetFile(part, page_checksum_verification=True).read([USER, *names])
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{part}: can't be read ({format_error(error)}): restore it from a copy, or run "
                 "again"
             ) from error
-        users, labels = (column.to_numpy() for column in table.columns)
+        users, *columns = (column.to_numpy() for column in table.columns)
         if users.dtype.kind == "O":
             users = np.array([user.encode() for user in users], np.bytes_)
         if len(users):
-            yield users, labels.astype(np.int64)
+            yield users, *columns

@@ -197,10 +197,9 @@ def write_reports(
         )
     pictures = {caption: (figures[name], text) for name, (caption, text) in captions.items()}
     page = report.render_html(facts, profiles, personas, categories, pictures)
-    atomic.write_bytes(folder.result_path("report.html"), page.encode("utf-8"))
     paths = {caption: f"figures/{name}.png" for name, (caption, _) in captions.items()}
     text = report.render_markdown(facts, profiles, personas, categories, paths)
-    atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
+    _write_page(folder, "report", page, text)
 
 
 def write_drift_reports(
@@ -230,10 +229,7 @@ def write_drift_reports(
         tables={
             "Data": _list_data_facts(manifest, words),
             "Users without a segment": [
-                (
-                    f"without a known {words.item}",
-                    f"{n_unknown:,}",
-                ),
+                (f"without a known {words.item}", f"{n_unknown:,}"),
                 (f"with too few {words.ratings}", f"{n_few:,}"),
                 ("listed in", "unscored.parquet" if n_unscored else "–"),
             ],
@@ -245,9 +241,8 @@ def write_drift_reports(
         },
     )
     page = report.render_drift_html(facts, drift, names, words)
-    atomic.write_bytes(folder.result_path("report.html"), page.encode("utf-8"))
     text = report.render_drift_markdown(facts, drift, names, words)
-    atomic.write_bytes(folder.result_path("report.md"), text.encode("utf-8"))
+    _write_page(folder, "report", page, text)
 
 
 def write_refresh_drift(
@@ -281,9 +276,13 @@ def write_refresh_drift(
         },
     )
     page = report.render_drift_html(facts, drift, names, words, is_refitted=True)
-    atomic.write_bytes(folder.result_path("drift.html"), page.encode("utf-8"))
     text = report.render_drift_markdown(facts, drift, names, words, is_refitted=True)
-    atomic.write_bytes(folder.result_path("drift.md"), text.encode("utf-8"))
+    _write_page(folder, "drift", page, text)
+
+
+def _write_page(folder: RunFolder, name: str, html: str, markdown: str) -> None:
+    atomic.write_bytes(folder.result_path(f"{name}.html"), html.encode("utf-8"))
+    atomic.write_bytes(folder.result_path(f"{name}.md"), markdown.encode("utf-8"))
 
 
 def _format_now() -> str:

@@ -165,7 +165,7 @@ _REFITTED = {
     "refit": (
         "The audience has changed",
         "The segments were fitted again, so that they describe the users of now. They keep their "
-        "names where most of their users stayed: read their profiles anew.",
+        "names where most of their users stayed: read their profiles again.",
     ),
 }
 

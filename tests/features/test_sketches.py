@@ -89,7 +89,7 @@ def test_blocks_are_balanced_where_partitions_hold_few_or_many_users() -> None:
     parts = np.split(users, [50, 100, 200, 400, 1_000])
     samples = [sketches.quantile_sketch(part) for part in parts]
     bounds = [0, *sketches.block_boundaries(samples, [len(part) for part in parts], 4), 10_000]
-    # Each of the last partition's 64 ids stands for 141 users.
+    # Each of the last partition's 64 ids represents 141 users.
     np.testing.assert_allclose(np.diff(bounds), 2_500, atol=150)
 
 
